@@ -1,0 +1,119 @@
+"""Where a study's data do not carry the claim that a reader would take from them, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.summary import REFERENCE, Summary, counts_of
+
+FEWEST_TRIALS = 20
+COARSE = 0.1
+"""Points that one validation image is worth from which on the page says so."""
+
+
+def caveats(summary: Summary) -> list[str]:
+    """Warnings, the gravest first; empty when there is nothing to warn of."""
+    found = [*_unfinished(summary), *_failures(summary), *_missing_reference(summary)]
+    if summary.best is not None:
+        found += [*_few(summary), *_untested(summary), *_one_seed(summary), *_coarse(summary), *_best_of_many(summary),
+                  *_edges(summary)]
+    return found
+
+
+def _unfinished(s: Summary) -> list[str]:
+    counts = counts_of(s)
+    ended = sum(counts.values()) - counts["running"]
+    wanted = int(s.study.meta.get("settings", {}).get("num_samples") or ended)
+    if ended >= wanted and not counts["running"]:
+        return []
+    return [f"The study is not finished: {ended} of {wanted} trials have ended"
+            + (f", {counts['running']} were running when this page was made." if counts["running"] else ".")]
+
+
+def _failures(s: Summary) -> list[str]:
+    counts = counts_of(s)
+    ended = sum(counts.values()) - counts["running"]
+    broken = s.trials[(s.trials["baseline"] != "") & (s.trials["state"] == "failed")]
+    said = [f"The baseline “{row.baseline}” failed: {row.reason or 'no reason given'}." for row in broken.itertuples()]
+    if s.best is not None and counts["failed"] * 5 >= ended > 0:
+        said.append(f"{counts['failed']} of {ended} trials failed, so part of the search space was hardly seen.")
+    return said
+
+
+def _missing_reference(s: Summary) -> list[str]:
+    name = REFERENCE.get(s.study.meta["kind"])
+    if name is None or s.reference is not None:
+        return []
+    return [f"There is no complete baseline “{name}”, so no gain or loss can be stated."]
+
+
+def _few(s: Summary) -> list[str]:
+    n = len(s.searched)
+    if n >= FEWEST_TRIALS:
+        return []
+    return [f"Only {n} trial{'s are' if n != 1 else ' is'} complete; with fewer than {FEWEST_TRIALS} the best one says "
+            "little about what the method can reach."]
+
+
+def _untested(s: Summary) -> list[str]:
+    if s.confirmed.empty:
+        return ["Test data were not touched: every number here is a validation score, and the best of many validation "
+                "scores is too good."]
+    if s.best is not None and s.best["trial_id"] not in set(s.confirmed["trial_id"]):
+        return [f"Trial {s.best['trial_id']} itself was not evaluated on test data."]
+    return []
+
+
+def _one_seed(s: Summary) -> list[str]:
+    seeds = s.study.confirmed["seed"].nunique() if len(s.study.confirmed) else 1
+    if seeds > 1:
+        return []
+    return [f"Every configuration was trained with one seed ({s.study.meta.get('seed', '?')}): differences between "
+            "trials include the luck of the seed, which one run cannot show."]
+
+
+def _coarse(s: Summary) -> list[str]:
+    if not s.validation or 100 / s.validation < COARSE:
+        return []
+    return [f"The validation part has {s.validation:,} images: one image is {100 / s.validation:.2f} points and the "
+            f"standard error of an accuracy is ±{s.error:.1f} points, so smaller differences may be chance."]
+
+
+def _best_of_many(s: Summary) -> list[str]:
+    if s.compresses or s.reference is None or len(s.searched) < 2:
+        return []
+    gain = float(s.best["val_accuracy"] - s.reference["val_accuracy"]) if s.best is not None else np.nan
+    text = (f"The best of {len(s.searched)} trials is laid beside one run of each baseline; the best of many noisy "
+            "scores lies above its true value.")
+    if gain < 2 * s.error:
+        text += f" The gain on validation data is within two standard errors (±{2 * s.error:.1f} points)."
+    return [text]
+
+
+def _edges(s: Summary) -> list[str]:
+    """Hyperparameters whose best value sits at the end of their range, where a wider range might do better."""
+    at_edge = []
+    for name, domain in s.study.meta["space"].items():
+        low, high, value = domain.get("low"), domain.get("high"), s.best[name] if s.best is not None else np.nan
+        if low is None or high is None or low >= high or not isinstance(value, float) or pd.isna(value):
+            continue
+        if (low, high) == (0, 1):  # a share: there is nothing beyond these ends
+            continue
+        scale = _scale(domain)
+        share = (scale(value) - scale(low)) / (scale(high) - scale(low))
+        if min(share, 1 - share) < 0.02:
+            at_edge.append(f"{name} (range {low:g} to {high:g})")
+    if not at_edge:
+        return []
+    return [f"The answering trial lies at the edge of the searched range of {', '.join(at_edge)}; better values may "
+            "lie beyond it."]
+
+
+def _scale(domain: Mapping[str, Any]) -> Callable[[float], float]:
+    if domain.get("axis") == "one_minus_log":
+        return lambda v: -np.log(1 - v)
+    return (lambda v: np.log(v)) if domain.get("log") else float

@@ -1,0 +1,246 @@
+"""Studies as Plotly figures. Each function returns one `go.Figure`, for the report and for a notebook alike.
+
+Marks that stand for a trial carry its id as `customdata`; the page finds a clicked trial in every figure by it.
+Names and reasons come from the study and are escaped, since Plotly renders a little HTML in hovers and legends.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis import theme
+from analysis.published import published
+from analysis.summary import Summary, summarise
+from analysis.tables import text
+from analysis.theme import BASELINE_COLOURS, BLUE, GREEN, GREY, PURPLE, VERMILLION, figure, focus, hyperparameter_axis
+from study.results import Study, label
+
+MOST_MARKS = 2000
+"""Beyond this many trials a figure shows an even sample (the front always whole): a browser draws no more smoothly."""
+
+
+def accuracy_vs_sparsity(study: Study) -> go.Figure:
+    """Validation accuracy against sparsity: every complete trial, the front, the uncompressed network with its
+    standard error, other baselines, published results and, where they exist, test results of the front."""
+    s = summarise(study)
+    drawn = figure(height=460)
+    _trials(drawn, s, s.searched, x=_rest(s.searched), y="val_accuracy", name="trial")
+    _level(drawn, s, band=True)
+    front = s.front
+    drawn.add_scatter(
+        x=_rest(front), y=front["val_accuracy"].tolist(), mode="lines+markers", name="Pareto front",
+        line={"color": VERMILLION, "width": 2, "shape": "vh"}, marker={"size": 9, "color": VERMILLION},
+        **_hover(s, front))
+    others = s.baselines[s.baselines["baseline"] != "uncompressed"]
+    drawn.add_scatter(
+        x=_rest(others), y=others["val_accuracy"].tolist(), mode="markers", name=_names(others),
+        marker={"size": 12, "symbol": "square", "color": GREEN}, showlegend=bool(len(others)), **_hover(s, others))
+    if s.best is not None:
+        _ring(drawn, _rest(pd.DataFrame([s.best])), [s.best["val_accuracy"]], "the answer at the top")
+    tested, papers = _confirmed(drawn, s), _published(drawn, study)
+    sparsities = pd.concat([s.searched["sparsity"], s.baselines["sparsity"], papers["sparsity"], tested["sparsity"]])
+    drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, 100 - sparsities.astype(float)))
+    kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"], papers["test_accuracy"],
+                      tested["test_accuracy"]]).astype(float)
+    drawn.update_yaxes(title={"text": "accuracy (%)"}, range=focus(kept, s.searched["val_accuracy"]))
+    return drawn
+
+
+def accuracy_plane(study: Study) -> go.Figure:
+    """KD: each trial at its temperature and alpha, coloured by its gain over the student alone."""
+    s = summarise(study)
+    drawn = figure(height=420)
+    stopped = s.trials[s.trials["state"].isin(["pruned", "failed"]) & (s.trials["baseline"] == "")]
+    for state, symbol in (("pruned", "x-thin-open"), ("failed", "triangle-down-open")):
+        rows = _thin(stopped[stopped["state"] == state])
+        drawn.add_scatter(
+            x=rows["temperature"].tolist(), y=rows["alpha"].tolist(), mode="markers", name=state,
+            marker={"symbol": symbol, "size": 8, "color": GREY, "line": {"color": GREY, "width": 1.4}},
+            showlegend=bool(len(rows)), **_hover(s, rows))
+    rows = _thin(s.searched).sort_values("val_accuracy")
+    drawn.add_scatter(
+        x=rows["temperature"].tolist(), y=rows["alpha"].tolist(), mode="markers", name="complete", showlegend=False,
+        marker={"size": 13, "line": {"color": GREY, "width": 0.6}, **_gain_colours(s, rows)}, **_hover(s, rows))
+    _ring_best(drawn, s, x="temperature", y="alpha")
+    _, axis = hyperparameter_axis(label("temperature"), study.meta["space"]["temperature"], [])
+    drawn.update_xaxes(axis)
+    drawn.update_yaxes(title={"text": label("alpha")}, range=[-0.04, 1.04])
+    return drawn
+
+
+def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 340, colour: str = "") -> go.Figure:
+    """One objective against one hyperparameter, with the baselines as level lines (accuracy only).
+
+    Args:
+        colour: another hyperparameter that colours the trials; without it the front is told apart by colour.
+    """
+    s = summarise(study)
+    drawn = figure(height=height)
+    domain = study.meta["space"].get(hyperparameter, {})
+    for state, rows in (("pruned", s.trials[s.trials["state"] == "pruned"]), ("complete", s.searched)):
+        rows = _thin(rows[rows[hyperparameter].notna() & rows[objective].notna()])
+        x, _ = hyperparameter_axis("", domain, rows[hyperparameter])
+        if state == "pruned":
+            drawn.add_scatter(
+                x=x, y=rows[objective].tolist(), mode="markers", name="pruned (score when stopped)",
+                marker={"symbol": "x-thin-open", "size": 7, "color": GREY, "line": {"width": 1.2, "color": GREY}},
+                showlegend=bool(len(rows)) and bool(colour), **_hover(s, rows))
+        else:
+            _trials(drawn, s, rows, x=x, y=objective, name="", colour=colour)
+    front = s.front[s.front[hyperparameter].notna()]
+    if not colour:
+        x, _ = hyperparameter_axis("", domain, front[hyperparameter])
+        drawn.add_scatter(x=x, y=front[objective].tolist(), mode="markers", name="on the front", showlegend=False,
+                          marker={"size": 8, "color": VERMILLION}, **_hover(s, front))
+    else:
+        _ring_best(drawn, s, hyperparameter, objective)
+    _, axis = hyperparameter_axis(label(hyperparameter), domain, s.searched[hyperparameter].dropna())
+    drawn.update_xaxes(axis)
+    drawn.update_yaxes(title={"text": label(objective)})
+    if objective == "sparsity":
+        _sparsity_upwards(drawn, s)
+    else:
+        _level(drawn, s, band=bool(colour), labelled=bool(colour))
+        kept = pd.concat([s.searched[objective].quantile([0.05, 1.0]), s.baselines[objective]])
+        drawn.update_yaxes(range=focus(kept, s.searched[objective]))
+    return drawn
+
+
+def _sparsity_upwards(drawn: go.Figure, s: Summary) -> None:
+    for trace in drawn.data:
+        trace.y = [100 - y for y in trace.y]
+    axis = theme.complement_axis(label("sparsity"), 100.0, 100 - s.searched["sparsity"])
+    drawn.update_yaxes({**axis})
+
+
+def _trials(
+    drawn: go.Figure, s: Summary, rows: pd.DataFrame, x: list[float], y: str, name: str, colour: str = ""
+) -> None:
+    if len(rows) > MOST_MARKS:
+        rows = rows.assign(_x=x).pipe(_thin)
+        x = rows["_x"].tolist()
+    marker: dict[str, Any] = {"size": 8, "color": BLUE, "opacity": 0.7}
+    if colour and len(rows):
+        marker = {"size": 11, "colorscale": theme.SEQUENTIAL, "opacity": 0.95, "line": {"color": GREY, "width": 0.6},
+                  **_hues(rows[colour], s.study.meta["space"].get(colour, {}), label(colour))}
+    drawn.add_scatter(x=x, y=rows[y].tolist(), mode="markers", name=name, marker=marker,
+                      showlegend=bool(len(rows) and name), **_hover(s, rows))
+
+
+def _level(drawn: go.Figure, s: Summary, band: bool, labelled: bool = True) -> None:
+    """Baselines as horizontal lines; around the reference a band of one standard error."""
+    lines = s.baselines[s.baselines["val_accuracy"].notna()]
+    if s.compresses:
+        lines = lines[lines["baseline"] == "uncompressed"]
+    if band and s.reference is not None and np.isfinite(s.error):
+        level = float(s.reference["val_accuracy"])
+        drawn.add_hrect(y0=level - s.error, y1=level + s.error, fillcolor=GREY, opacity=0.13, line_width=0,
+                        layer="below")
+    dashes = ("solid", "dash", "dot", "dashdot")
+    for i, row in enumerate(lines.to_dict("records")):
+        colour, dash = BASELINE_COLOURS[i % 3], dashes[i % 4]
+        drawn.add_hline(y=row["val_accuracy"], line={"color": colour, "width": 1.6, "dash": dash})
+        if labelled:  # a line of the layout has no entry in the legend; this empty trace is it
+            drawn.add_scatter(x=[None], y=[None], mode="lines", line={"color": colour, "width": 2, "dash": dash},
+                              name=f"{html.escape(row['baseline'])} {row['val_accuracy']:.1f} %", hoverinfo="skip")
+
+
+def _confirmed(drawn: go.Figure, s: Summary) -> pd.DataFrame:
+    tested = s.confirmed
+    if tested.empty or "sparsity" not in tested:
+        return pd.DataFrame(columns=["sparsity", "test_accuracy"])
+    tested = tested[tested["baseline"] != "uncompressed"]
+    hover = [f"<b>{html.escape(r.baseline or r.trial_id)}</b>, test data<br>{r.test_accuracy:.2f} % at "
+             f"{r.sparsity:.2f} % sparsity<br>{r.seeds} seed{'s' if r.seeds > 1 else ''}; search saw "
+             f"{r.search_val_accuracy:.2f} % on validation" for r in tested.itertuples()]
+    drawn.add_scatter(
+        x=_rest(tested), y=tested["test_accuracy"].tolist(), mode="markers", name="on test data",
+        marker={"size": 9, "symbol": "diamond-open", "color": VERMILLION, "line": {"width": 1.6}},
+        error_y={"type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": VERMILLION,
+                 "visible": bool((tested["seeds"] > 1).any()),
+                 "array": (tested["test_high"] - tested["test_accuracy"]).tolist(),
+                 "arrayminus": (tested["test_accuracy"] - tested["test_low"]).tolist()},
+        text=hover, hovertemplate="%{text}<extra></extra>", customdata=tested["trial_id"].tolist())
+    return tested
+
+
+def _published(drawn: go.Figure, study: Study) -> pd.DataFrame:
+    papers = published(study.meta)
+    hover = [f"<b>{r.method}</b><br>MNIST test {r.test_accuracy:.2f} % at {r.sparsity:.1f} % sparsity<br>"
+             f"published rate {r.rate:.0f}×: {r.definition}<br>{r.source}" for r in papers.itertuples()]
+    if len(papers):
+        drawn.add_scatter(
+            x=_rest(papers), y=papers["test_accuracy"].tolist(), mode="markers", name="published (test data)",
+            marker={"size": 11, "symbol": "star", "color": PURPLE, "line": {"width": 0}},
+            text=hover, hovertemplate="%{text}<extra></extra>")
+    return papers
+
+
+def _ring_best(drawn: go.Figure, s: Summary, x: str, y: str) -> None:
+    if s.best is not None:
+        _ring(drawn, [s.best[x]], [s.best[y]], "best")
+
+
+def _ring(drawn: go.Figure, x: list[float], y: list[float], name: str) -> None:
+    drawn.add_scatter(
+        x=x, y=y, mode="markers", name=name, hoverinfo="skip",
+        marker={"size": 20, "symbol": "circle-open", "color": VERMILLION, "line": {"width": 2.4}})
+
+
+def _gain_colours(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
+    """Blue below the reference, orange above it; bad trials saturate instead of washing out the rest."""
+    scores = rows["val_accuracy"]
+    if s.reference is None or scores.empty:
+        return {"color": scores.tolist(), "colorscale": theme.SEQUENTIAL,
+                "colorbar": _bar(label("val_accuracy"))}
+    gains = scores - float(s.reference["val_accuracy"])
+    limit = max(abs(float(gains.quantile(0.1))), abs(float(gains.max())), 0.1)
+    return {"color": gains.round(4).tolist(), "colorscale": theme.DIVERGING, "cmin": -limit, "cmid": 0, "cmax": limit,
+            "colorbar": _bar("gain over the student alone (points)")}
+
+
+def _hues(values: pd.Series, domain: dict[str, Any], title: str) -> dict[str, Any]:
+    """Colour by a hyperparameter, on the scale its search space gives it."""
+    if not domain.get("log"):
+        return {"color": values.tolist(), "colorbar": _bar(title)}
+    ticks = [m * 10.0**e for e in range(-9, 9) for m in (1, 2, 5) if domain["low"] <= m * 10.0**e <= domain["high"]]
+    bar = {**_bar(title), "tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:g}" for tick in ticks]}
+    return {"color": np.log10(values).round(4).tolist(), "colorbar": bar}
+
+
+def _bar(title: str) -> dict[str, Any]:
+    return {"title": {"text": title, "side": "right", "font": {"size": 12}}, "thickness": 10, "outlinewidth": 0,
+            "len": 0.95, "tickfont": {"size": 11}, "ticks": "", "x": 1.01, "xpad": 4}
+
+
+def _rest(rows: pd.DataFrame) -> list[float]:
+    """Share of the weights left, in percent; nothing left at all has no place on a logarithmic axis."""
+    rest = 100 - rows["sparsity"].astype(float)
+    return [float(v) if v > 0 else 1e-3 for v in rest]
+
+
+def _names(rows: pd.DataFrame) -> str:
+    return html.escape(", ".join(rows["baseline"].unique())) if len(rows) else "baseline"
+
+
+def _thin(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows if len(rows) <= MOST_MARKS else rows.sample(MOST_MARKS, random_state=0).sort_index()
+
+
+def _hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
+    """What a mark says and which trial it stands for. Configurations are left out where they would fill megabytes."""
+    columns = [c for c in (*s.study.hyperparameters, *s.study.objectives, "accuracy_drop", "compression_ratio",
+                           "entropy_ratio") if c in rows]
+    if len(s.trials) > MOST_MARKS:
+        columns = list(s.study.objectives)
+    said = []
+    for row in rows[["trial_id", "state", "baseline", "reason", *dict.fromkeys(columns)]].to_dict("records"):
+        lines = [f"<b>{html.escape(row['baseline'] or row['trial_id'])}</b> {html.escape(row['state'])}"]
+        lines += [f"{html.escape(label(c))}: {html.escape(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
+        said.append("<br>".join([*lines, *([html.escape(row["reason"][:120])] if row["reason"] else [])]))
+    return {"text": said, "hovertemplate": "%{text}<extra></extra>", "customdata": rows["trial_id"].tolist()}

@@ -1,0 +1,72 @@
+"""Which trials no other trial beats, and how much of the objective space they cover. The geometry is moocore's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import moocore
+import numpy as np
+import pandas as pd
+
+
+def finished(trials: pd.DataFrame) -> pd.DataFrame:
+    """Searched trials that ran to their end. A pruned or broken one has no final score, and a baseline was not
+    searched, so none of these may enter a front."""
+    return trials[(trials["state"] == "complete") & (trials["baseline"] == "")]
+
+
+def pareto_front(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
+    """Rows that no other row dominates; order and index are those of `trials`.
+
+    A row dominates another when it is at least as good in every objective and better in one, so equal rows all stay.
+
+    Args:
+        trials: one row a trial, every state; filter with `finished` first to leave out what has no final score.
+        objectives: column → "min" or "max".
+    Returns: the front. Rows whose objective is missing, not a number or infinite are left out.
+    Raises:
+        ValueError: no objective, or a direction that is neither "min" nor "max".
+    """
+    maximise = _maximise(objectives)
+    points = _points(trials, objectives)
+    scored = np.isfinite(points).all(axis=1)
+    keep = scored.copy()
+    if scored.any():
+        keep[scored] = moocore.is_nondominated(points[scored], maximise=maximise, keep_weakly=True)
+    return trials[keep]
+
+
+def hypervolume(trials: pd.DataFrame, objectives: Mapping[str, str], reference: Mapping[str, float]) -> float:
+    """Volume of objective space that `trials` dominate and that is better than `reference` in every objective.
+
+    Its unit is the product of the objectives' units. Rows with a missing objective, and rows that are not better
+    than the reference in every objective, add nothing.
+
+    Raises:
+        ValueError: a bad direction, or an objective that `reference` does not give.
+    """
+    maximise = _maximise(objectives)
+    absent = [column for column in objectives if column not in reference]
+    if absent:
+        raise ValueError(f"the reference point has no value for {absent[0]!r}")
+    points = _points(trials, objectives)
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return 0.0
+    corner = np.array([float(reference[column]) for column in objectives])
+    return float(moocore.hypervolume(points, ref=corner, maximise=maximise))
+
+
+def _maximise(objectives: Mapping[str, str]) -> list[bool]:
+    if not objectives:
+        raise ValueError("a front needs at least one objective")
+    for column, direction in objectives.items():
+        if direction not in ("min", "max"):
+            raise ValueError(f"objective {column!r}: direction {direction!r} is neither 'min' nor 'max'")
+    return [direction == "max" for direction in objectives.values()]
+
+
+def _points(trials: pd.DataFrame, objectives: Mapping[str, str]) -> np.ndarray:
+    """Objectives as floats, (trials, objectives); a column the table does not have yet is all missing."""
+    columns = trials.reindex(columns=list(objectives))
+    return columns.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)

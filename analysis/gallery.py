@@ -1,0 +1,157 @@
+"""Which figures a study of each kind gets, in which order, and what is said under and instead of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis import curves, figures
+from analysis.summary import Summary, points
+from study.results import COLUMNS, label
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure on the page. `alt` says in words what it shows, for those who do not see it."""
+
+    id: str
+    figure: go.Figure
+    title: str
+    caption: str
+    alt: str
+
+    @property
+    def height(self) -> int:
+        return int(self.figure.layout.height)
+
+
+@dataclass(frozen=True)
+class Group:
+    heading: str
+    items: list[Item]
+    narrow: bool = False
+
+
+def main_figure(s: Summary) -> Item | None:
+    """The figure beside the answer; none while no trial is complete."""
+    if s.searched.empty or s.front.empty:
+        return None
+    if s.compresses:
+        return _front(s)
+    return _plain_slice(s, "temperature", colour="alpha") if "temperature" in s.study.hyperparameters else None
+
+
+def groups(s: Summary) -> list[Group]:
+    """All other figures."""
+    found: list[Group] = []
+    if not s.searched.empty:
+        found += _compression_slices(s) if s.compresses else _distillation(s)
+    if not s.study.history.empty:
+        found.append(Group("Learning curves", _curves(s)))
+    return found
+
+
+def _front(s: Summary) -> Item:
+    shown = s.searched["sparsity"]
+    caption = ("Up and to the right is better. The sparsity axis is logarithmic in the weights that remain. "
+               "The grey band is one standard error around the uncompressed network.")
+    if not s.confirmed.empty:
+        caption += " Open diamonds are the same configurations on test data."
+    drawn = figures.accuracy_vs_sparsity(s.study)
+    if any(trace.name == "published (test data)" for trace in drawn.data):
+        caption += " Published results are test accuracies under their authors’ protocols."
+    caption += _below(s, drawn)
+    alt = (f"Scatter plot of validation accuracy against sparsity for {len(s.searched)} trials, from "
+           f"{shown.min():.1f} to {shown.max():.1f} percent sparsity; {len(s.front)} trials form the Pareto front.")
+    return Item("main", drawn, "Accuracy against sparsity.", caption + _sampled(s), alt)
+
+
+def _plain_slice(s: Summary, name: str, colour: str) -> Item:
+    drawn = figures.slice_of(s.study, name, "val_accuracy", height=470, colour=colour)
+    hued = _name(colour)
+    caption = f"Each mark is a trial, coloured by its {hued}; lines are the baselines."
+    if s.reference is not None:
+        caption += f" The grey band is one standard error around the {s.reference['baseline']}."
+    alt = (f"Scatter plot of validation accuracy against {_name(name)} for {len(s.searched)} trials with the baselines "
+           f"as level lines; {_best(s)}")
+    return Item("main", drawn, f"Validation accuracy against {_name(name)}.",
+                caption + _below(s, drawn) + _sampled(s), alt)
+
+
+def _distillation(s: Summary) -> list[Group]:
+    if not {"temperature", "alpha"} <= set(s.study.hyperparameters):
+        return []
+    plane = Item("plane", figures.accuracy_plane(s.study), "Where distillation helps.",
+                 "Temperature and weight of the soft targets together; crosses were pruned, triangles failed. "
+                 "The ring is the best trial.",
+                 f"Scatter plot of trials over temperature and alpha, coloured by accuracy; {_best(s)}")
+    other = figures.slice_of(s.study, "alpha", "val_accuracy", height=420, colour="temperature")
+    alpha = Item("alpha", other, f"Validation accuracy against {_name('alpha')}.",
+                 "The same trials, coloured by their temperature; lines are the baselines." + _below(s, other),
+                 f"Scatter plot of validation accuracy against alpha with the baselines as level lines; {_best(s)}")
+    return [Group("Temperature and soft-target weight", [plane, alpha])]
+
+
+def _compression_slices(s: Summary) -> list[Group]:
+    found: list[Group] = []
+    for objective in s.study.objectives:
+        items: list[Item] = []
+        for name in s.study.hyperparameters:
+            if not pd.api.types.is_numeric_dtype(s.searched[name]) or s.searched[name].isna().all():
+                continue
+            drawn = figures.slice_of(s.study, name, objective, height=300)
+            items.append(Item(
+                f"slice-{len(found)}-{len(items)}", drawn, _sentence(f"{_name(objective)} by {_name(name)}."),
+                "Vermillion marks are on the front." + _below(s, drawn, objective),
+                f"Scatter plot of {label(objective)} against {_name(name)} for {len(s.searched)} trials."))
+        found.append(Group(f"What moves {_name(objective)}", items, narrow=True))
+    return found
+
+
+def _curves(s: Summary) -> list[Item]:
+    shown = min(curves.MOST_CURVES, int((s.trials["baseline"] == "").sum()))
+    about = f"{shown} trials thin and grey, baselines and the answering trial in colour."
+    items = [Item("curves", curves.learning_curves(s.study), "Validation accuracy, epoch by epoch.", about,
+                  f"Line chart of validation accuracy over epochs; {about}")]
+    if "sparsity" in s.study.history:
+        about = ("What quantising at that epoch would give. Early values mean little, since the components are still "
+                 "wide then.")
+        items.append(Item("sparsity-curves", curves.learning_curves(s.study, "sparsity"),
+                          "Provisional sparsity, epoch by epoch.", about,
+                          "Line chart of the sparsity over epochs that quantising at each epoch would give."))
+    return items
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _name(column: str) -> str:
+    return COLUMNS[column].label if column in COLUMNS else column
+
+
+def _best(s: Summary) -> str:
+    if s.best is None:
+        return "no trial is complete."
+    gain = "" if s.reference is None else f", {points(s.best['val_accuracy'] - s.reference['val_accuracy'])} against " \
+                                          f"the {s.reference['baseline']}"
+    return f"the best trial has {s.best['val_accuracy']:.1f} percent{gain}."
+
+
+def _below(s: Summary, drawn: go.Figure, objective: str = "val_accuracy") -> str:
+    """A cropped axis must say what it crops."""
+    window = drawn.layout.yaxis.range
+    if window is None or objective != "val_accuracy":
+        return ""
+    hidden = int((s.searched[objective] < window[0]).sum())
+    if not hidden:
+        return ""
+    return f" {hidden} trial{'s lie' if hidden > 1 else ' lies'} below the visible range; double-click shows all."
+
+
+def _sampled(s: Summary) -> str:
+    if len(s.searched) <= figures.MOST_MARKS:
+        return ""
+    return f" {figures.MOST_MARKS:,} of {len(s.searched):,} trials are drawn, the front whole."

@@ -1,0 +1,103 @@
+"""Numbers as people read them, and the page's tables as plain rows of text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from study.results import COLUMNS, Column, label
+
+EXTRA = {
+    "seeds": Column("seeds", "", 0),
+    "change": Column("against the reference", "points"),
+    "gap": Column("gap", "points"),
+    "test_spread": Column("standard deviation over seeds", "points"),
+    "standard_error": Column("standard error of one test accuracy", "points"),
+    "search_val_accuracy": Column("validation accuracy in the search", "%"),
+}
+"""Columns that analysis makes and no study folder has."""
+
+SIGNED = ("change", "gap")
+
+
+def text(column: str, value: Any) -> str:
+    """A cell: the digits its column is printed with, "–" when there is none. A number without a unit (a
+    hyperparameter, mostly) that is too small for those digits gets three significant figures instead."""
+    if isinstance(value, str):
+        return value
+    if value is None or not np.isfinite(value):
+        return "–"
+    info = COLUMNS.get(column, EXTRA.get(column, Column(column)))
+    digits = info.digits
+    if not info.unit and value and abs(value) < 10.0 ** (1 - digits):
+        return f"{value:.3g}"
+    sign = "+" if column in SIGNED and round(value, digits) else ""
+    return f"{value:{sign},.{digits}f}".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line. `name` heads it, `kind` says which of the page's styles it wears, `cells` follow the headings."""
+
+    name: str
+    kind: str
+    cells: list[str]
+    trial_id: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    headings: list[str]
+    rows: list[Row]
+
+
+def columns_with_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
+    return [c for c in columns if c in frame and frame[c].notna().any()]
+
+
+def table(groups: list[tuple[str, pd.DataFrame]], columns: list[str], headings: dict[str, str] | None = None) -> Table:
+    """Rows of several frames under common columns; a column without any value is dropped.
+
+    Args:
+        groups: (kind, frame); a row is named by its baseline, or else by its trial.
+        columns: in the order shown.
+        headings: for columns whose heading is not the one of `study.results.COLUMNS`.
+    """
+    everything = pd.concat([frame for _, frame in groups]) if groups else pd.DataFrame()
+    shown = columns_with_values(everything, columns)
+    names = {c: (headings or {}).get(c) or _heading(c) for c in shown}
+    rows = [
+        Row(record["baseline"] or record["trial_id"], kind, [text(c, record.get(c)) for c in shown],
+            record["trial_id"])
+        for kind, frame in groups for record in frame.to_dict("records")
+    ]
+    return Table([names[c] for c in shown], rows)
+
+
+def _heading(column: str) -> str:
+    info = EXTRA.get(column)
+    return f"{info.label} ({info.unit})" if info and info.unit else info.label if info else label(column)
+
+
+def trial_records(trials: pd.DataFrame, hyperparameters: list[str]) -> dict[str, Any]:
+    """The whole trial table as the page's script takes it: columns with their digits, and rows of raw values."""
+    first = ["trial_id", "state", "baseline", *hyperparameters]
+    metrics = [c for c in trials.columns if c not in (*first, "reason", "seconds", "epochs")]
+    wanted = [*first, *metrics, "epochs", "seconds", "reason"]
+    shown = [c for c in wanted if c in ("trial_id", "state") or _has_values(trials, c)]
+    described = [{"key": c, "label": label(c), "digits": COLUMNS.get(c, Column(c)).digits,
+                  "unit": COLUMNS.get(c, Column(c)).unit,
+                  "number": bool(pd.api.types.is_numeric_dtype(trials[c]))} for c in shown]
+    cells = trials[shown].astype(object).where(trials[shown].notna(), None)
+    finite = [[None if isinstance(v, float) and not np.isfinite(v) else v for v in row] for row in cells.to_numpy()]
+    return {"columns": described, "rows": finite}
+
+
+def _has_values(frame: pd.DataFrame, column: str) -> bool:
+    if column not in frame:
+        return False
+    values = frame[column]
+    return bool((values.notna() & (values.astype(str) != "")).any())

@@ -1,0 +1,89 @@
+"""Work that many trials share (a trained teacher, its logits, a pretrained network), kept by what determines it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from torch import Tensor
+
+from study.data import Part, Splits
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What one preparation yields.
+
+    Attributes:
+        arrays: weights by name, or logits. NumPy, since Ray shares NumPy arrays between processes without a copy.
+        record: what to tell of how they came about (history, accuracy, seconds); JSON values only.
+    """
+
+    arrays: dict[str, np.ndarray]
+    record: dict[str, Any] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The arrays as tensors on the same memory, which is read-only where Ray shares it: copy before writing."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+            return {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+
+
+def digest(value: Any) -> str:
+    """Hash of a JSON value, independent of key order: 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(part: Part) -> str:
+    """Hash of a part's images and labels: 16 hexadecimal digits."""
+    hashed = hashlib.sha256(np.ascontiguousarray(part.images.numpy()).data)
+    hashed.update(np.ascontiguousarray(part.labels.numpy()).data)
+    return hashed.hexdigest()[:16]
+
+
+def identity(data: Splits) -> dict[str, str]:
+    """What of a data set determines a trained network and the accuracy it is recorded with."""
+    return {"train": fingerprint(data.train), "validation": fingerprint(data.validation)}
+
+
+def remember(folder: Path, what: str, key: Mapping[str, Any], compute: Callable[[], Shared]) -> tuple[Shared, bool]:
+    """Return the kept result for this key, or compute it and keep it.
+
+    Args:
+        folder: where results are kept, one safetensors file each; no pickle is involved.
+        what: a word for the file's name, such as "teacher".
+        key: everything that determines the result, as JSON values.
+    Returns: the result, and whether it had been kept already. A damaged file is computed anew.
+    """
+    path = folder / f"{what}-{digest(key)}.safetensors"
+    try:
+        return _read(path), True
+    except (OSError, SafetensorError, ValueError, KeyError):
+        pass
+    shared = compute()
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        arrays = {name: np.ascontiguousarray(array) for name, array in shared.arrays.items()}
+        save_file(arrays, beside, metadata={"key": json.dumps(key), "record": json.dumps(shared.record)})
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return shared, False
+
+
+def _read(path: Path) -> Shared:
+    with safe_open(path, framework="numpy") as file:
+        record = json.loads(file.metadata()["record"])
+        return Shared({name: file.get_tensor(name) for name in file.keys()}, record)

@@ -1,0 +1,184 @@
+"""Knowledge distillation: Hinton, Vinyals & Dean (2015), https://arxiv.org/abs/1503.02531."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from study import models
+from study.cache import Shared
+from study.data import Part, Splits
+from study.training import Batch, evaluate, logits_of, train
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
+    """Soft-target loss of Hinton et al. (2015), sec. 2.
+
+    α T² KL(softmax(teacher / T) ‖ softmax(student / T)) + (1 − α) cross-entropy(student, labels).
+
+    Args:
+        student, teacher: logits, (batch, classes).
+        labels: class ids, (batch,), int64.
+        temperature: T > 0. The soft term carries T², so its gradient keeps its size as T varies.
+        alpha: weight of the soft term, in [0, 1]; 0 is plain cross-entropy.
+    Returns: scalar, nats per example.
+    """
+    log_q = F.log_softmax(student / temperature, dim=1)
+    log_p = F.log_softmax(teacher / temperature, dim=1)
+    soft = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(student, labels)
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one network is trained: what both the teacher and the student need to know.
+
+    Attributes:
+        network, options: as `models.build` takes them.
+        learning_rate: peak rate of Adam with decoupled weight decay; it falls to zero along half a cosine.
+        augment: one of `training.AUGMENTATIONS`.
+    """
+
+    network: str
+    options: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 5e-4
+    augment: str = "none"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """One distillation trial: the searched values, and the student's training.
+
+    Attributes:
+        temperature, alpha: see `distillation_loss`.
+        label_smoothing: of the hard term; a baseline uses it, the search leaves it at 0.
+    """
+
+    student: Training
+    alpha: float
+    temperature: float = 1.0
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The teacher as its student sees it: logits computed once, or the network itself.
+
+    Attributes:
+        logits: (views, examples, classes); view 0 is the image as it is, view 1, if there is one, its mirror image.
+        teacher: runs on every batch instead, where augmentation makes too many views to keep.
+    """
+
+    logits: Tensor | None = None
+    teacher: nn.Module | None = None
+
+    def of(self, batch: Batch) -> Tensor:
+        """Teacher logits of exactly the views in the batch, (batch, classes)."""
+        if self.logits is not None:
+            return self.logits[batch.flipped.long(), batch.index]
+        assert self.teacher is not None
+        with torch.no_grad():
+            logits: Tensor = self.teacher(batch.images)
+        return logits
+
+
+def build(training: Training, data: Splits) -> nn.Module:
+    """The network, initialised from the seed, on the data's device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        model = models.build(training.network, data.shape, len(data.classes), **training.options)
+    return model.to(data.train.images.device)
+
+
+def fit(hparams: Hparams, data: Splits, targets: Targets, on_epoch: Report) -> nn.Module:
+    """Train one student under `distillation_loss` and report every epoch.
+
+    Args:
+        targets: may be empty (`Targets()`) when alpha is 0.
+    Returns: the student after its last epoch.
+    Raises:
+        TrialFailed: the loss is not a finite number.
+    """
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        student = model(batch.images)
+        if hparams.alpha == 0:  # the teacher's term is exactly zero: do not ask it
+            return F.cross_entropy(student, batch.labels, label_smoothing=hparams.label_smoothing)
+        return distillation_loss(student, targets.of(batch), batch.labels, hparams.temperature, hparams.alpha)
+
+    return _train(hparams.student, data, loss, on_epoch)
+
+
+def fit_teacher(training: Training, data: Splits, on_epoch: Report) -> nn.Module:
+    """Train a network on the labels alone, and report every epoch."""
+    return _train(training, data, lambda model, batch: F.cross_entropy(model(batch.images), batch.labels), on_epoch)
+
+
+def _train(training: Training, data: Splits, loss: Callable[[nn.Module, Batch], Tensor], on_epoch: Report) -> nn.Module:
+    model = build(training, data)
+
+    def after_epoch(epoch: int, train_loss: float) -> None:
+        score = evaluate(model, data.validation, data)
+        on_epoch(
+            {
+                "epoch": epoch,
+                "phase": "train",
+                "train_loss": train_loss,
+                "val_loss": score.loss,
+                "val_accuracy": score.accuracy,
+            }
+        )
+
+    train(
+        model,
+        data,
+        loss,
+        torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay),
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        generator=torch.Generator().manual_seed(training.seed),
+        augment=training.augment,
+        after_epoch=after_epoch,
+    )
+    return model
+
+
+def teacher_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> Tensor:
+    """Logits of every view that `augment` can show of a part: (views, examples, classes)."""
+    views = [part.images] if augment == "none" else [part.images, part.images.flip(-1)]
+    return torch.stack([logits_of(teacher, images, data) for images in views])
+
+
+def targets_from(shared: Shared, teacher: Training, data: Splits, augment: str) -> Targets:
+    """What `prepare_targets` of `study/trainables.py` kept, on the data's device, ready for `fit`."""
+    if augment == "crop":
+        return Targets(teacher=load(shared.tensors(), teacher, data).eval().requires_grad_(False))
+    return Targets(logits=shared.tensors()["logits"].to(data.train.images.device))
+
+
+def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """The state dict as NumPy arrays, on the host."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+
+
+def load(state: Mapping[str, Tensor], training: Training, data: Splits) -> nn.Module:
+    """The network with these weights, on the data's device.
+
+    Raises:
+        RuntimeError: the weights are not this network's.
+    """
+    model = build(training, data)
+    model.load_state_dict(state)
+    return model

@@ -1,0 +1,268 @@
+"""The study folder `results/NAME/`: every file name, every column name, and how they are written and read.
+
+Plain files only, so that analysis needs neither Ray nor torch. Each file is written beside its place and then
+renamed, so a reader, or a crash at any instant, sees either the old file or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from study.errors import UserError
+
+SCHEMA = 1
+
+STUDY = "study.json"
+TRIALS = "trials.csv"
+HISTORY = "history.csv"
+CONFIRMED = "confirmed.csv"
+JOURNAL = "optuna.journal"
+MODELS = "models"
+RAY = "ray"
+REPORT = "report.html"
+
+FINAL_STATES = ("complete", "pruned", "failed")
+"""A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
+
+TRIAL_COLUMNS = ("trial_id", "state", "reason", "baseline", "seconds", "epochs")
+HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
+CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a column is named and printed for people."""
+
+    label: str
+    unit: str = ""
+    digits: int = 2
+
+
+COLUMNS: dict[str, Column] = {
+    "trial_id": Column("trial"),
+    "state": Column("state"),
+    "reason": Column("reason"),
+    "baseline": Column("baseline"),
+    "seconds": Column("time", "s", 1),
+    "epochs": Column("epochs", "", 0),
+    "epoch": Column("epoch", "", 0),
+    "phase": Column("phase"),
+    "seed": Column("seed", "", 0),
+    # KD
+    "temperature": Column("temperature T", "", 2),
+    "alpha": Column("soft-target weight α", "", 3),
+    "label_smoothing": Column("label smoothing", "", 2),
+    # SWS
+    "tau": Column("prior weight τ", "", 4),
+    "components": Column("components", "", 0),
+    "pi_zero": Column("zero proportion π₀", "", 4),
+    "components_used": Column("codebook values in use", "", 0),
+    # metrics
+    "train_loss": Column("training loss", "nats", 4),
+    "val_loss": Column("validation loss", "nats", 4),
+    "val_accuracy": Column("validation accuracy", "%", 2),
+    "unquantised_val_accuracy": Column("validation accuracy before quantising", "%", 2),
+    "accuracy_drop": Column("accuracy lost to compression", "points", 2),
+    "test_loss": Column("test loss", "nats", 4),
+    "test_accuracy": Column("test accuracy", "%", 2),
+    "sparsity": Column("sparsity", "%", 2),
+    "nonzero_ratio": Column("1 / nonzero share", "×", 1),
+    "entropy_ratio": Column("entropy bound of the compression ratio", "×", 1),
+    "compression_ratio": Column("compression ratio (file bytes)", "×", 1),
+    "file_bytes": Column("compressed file", "bytes", 0),
+    "parameters": Column("parameters", "", 0),
+}
+
+
+def label(column: str) -> str:
+    """Label with its unit, as an axis or a table heading shows it; an unknown column is its own label."""
+    info = COLUMNS.get(column, Column(column.replace("_", " ")))
+    return f"{info.label} ({info.unit})" if info.unit else info.label
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study folder in memory.
+
+    Attributes:
+        folder: where it was read from.
+        meta: `study.json` as it stands.
+        trials: one row a trial. `trial_id` and `reason` are text (`""` when there is none), `baseline` is the
+            baseline's name or `""`.
+        history: one row a trial and epoch.
+        confirmed: one row a confirmed configuration and seed, with `test_accuracy`; empty before confirmation.
+    """
+
+    folder: Path
+    meta: dict[str, Any]
+    trials: pd.DataFrame
+    history: pd.DataFrame
+    confirmed: pd.DataFrame
+
+    @property
+    def objectives(self) -> dict[str, str]:
+        """Column → "min" or "max"."""
+        return dict(self.meta["objectives"])
+
+    @property
+    def hyperparameters(self) -> list[str]:
+        return list(self.meta["space"])
+
+
+def load(folder: str | Path) -> Study:
+    """Read a study folder, finished or not. Missing tables are read as empty ones.
+
+    Raises:
+        UserError: no `study.json` there, a schema this version cannot read, or a file that is damaged.
+    """
+    folder = Path(folder)
+    return Study(
+        folder=folder,
+        meta=read_meta(folder),
+        trials=read_frame(folder / TRIALS, TRIAL_COLUMNS),
+        history=read_frame(folder / HISTORY, HISTORY_COLUMNS),
+        confirmed=read_frame(folder / CONFIRMED, CONFIRMED_COLUMNS),
+    )
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    path = folder / STUDY
+    if not path.is_file():
+        raise UserError(f"{folder}: no study here ({STUDY} is missing); give the folder that a study wrote, results/NAME")
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8"))
+        schema = int(meta["schema"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); restore it or start a study under another --name") from error
+    if schema != SCHEMA:
+        raise UserError(f"{path}: schema version {schema}, but this version of the harness reads {SCHEMA}")
+    return dict(meta)
+
+
+def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """Read a table; text columns keep empty cells as `""`. A missing file is an empty table with `columns`."""
+    columns = list(columns)
+    if not path.is_file():
+        return pd.DataFrame(columns=pd.Index(columns))
+    text = {"trial_id": str, "state": str, "reason": str, "baseline": str, "phase": str}
+    try:
+        frame = pd.read_csv(path, dtype=text)
+    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged ({error}); restore it from a copy") from error
+    missing = [c for c in columns if c not in frame.columns]
+    if missing:
+        raise UserError(f"{path}: column {missing[0]!r} is missing; restore the file from a copy")
+    for column in text:
+        if column in frame.columns:
+            frame[column] = frame[column].fillna("")
+    return frame
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is whole at every instant: beside its place, synced, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_frame(path: Path, frame: pd.DataFrame) -> None:
+    write_text(path, frame.to_csv(index=False))
+
+
+def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+    write_text(folder / STUDY, json.dumps({"schema": SCHEMA, **meta}, indent=2, ensure_ascii=False) + "\n")
+
+
+@dataclass
+class Ledger:
+    """The rows of `trials.csv` and `history.csv` while a study runs; what is in them is what has happened.
+
+    A trial's row is written when the trial starts (`running`) and when it ends, so a study that was cut off knows
+    which configurations it still owes. History is written before the row that says the trial ended.
+    """
+
+    folder: Path
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    _next_history_write: float = 0.0
+
+    @classmethod
+    def open(cls, folder: Path) -> Ledger:
+        trials = read_frame(folder / TRIALS, TRIAL_COLUMNS)
+        history = read_frame(folder / HISTORY, HISTORY_COLUMNS)
+        rows: list[dict[str, Any]] = [_without_nan(row) for row in trials.to_dict("records")]
+        ledger = cls(folder, {row["trial_id"]: row for row in rows})
+        for row in history.to_dict("records"):
+            # Rows of an unfinished trial are dropped: the trial starts again and reports them anew.
+            if ledger.trials.get(row["trial_id"], {}).get("state") in FINAL_STATES:
+                ledger.history.setdefault(row["trial_id"], []).append(_without_nan(row))
+        return ledger
+
+    def of_state(self, *states: str, baseline: bool = False) -> list[dict[str, Any]]:
+        return [r for r in self.trials.values() if r["state"] in states and bool(r["baseline"]) == baseline]
+
+    def count(self, state: str) -> int:
+        """Trials in this state, baselines not counted."""
+        return len(self.of_state(state))
+
+    def start(self, trial_id: str, hyperparameters: Mapping[str, Any], baseline: str = "") -> None:
+        self.history.pop(trial_id, None)
+        self.trials[trial_id] = {
+            "trial_id": trial_id,
+            "state": "running",
+            "reason": "",
+            "baseline": baseline,
+            **hyperparameters,
+        }
+        self._write_trials()
+
+    def epoch(self, trial_id: str, row: Mapping[str, Any]) -> None:
+        rows = self.history.setdefault(trial_id, [])
+        if rows and rows[-1]["epoch"] >= row["epoch"]:  # the trial was retried: its epochs are told again
+            rows[:] = [r for r in rows if r["epoch"] < row["epoch"]]
+        rows.append({"trial_id": trial_id, **row})
+        if time.monotonic() >= self._next_history_write:
+            self._write_history()
+
+    def finish(
+        self, trial_id: str, state: str, reason: str = "", metrics: Mapping[str, Any] | None = None, seconds: float = 0
+    ) -> None:
+        assert state in FINAL_STATES, state
+        row = self.trials[trial_id]
+        row.update(state=state, reason=" ".join(reason.split()), seconds=round(seconds, 3), **(metrics or {}))
+        row["epochs"] = len(self.history.get(trial_id, []))
+        self._write_history()
+        self._write_trials()
+
+    def _write_trials(self) -> None:
+        frame = pd.DataFrame(list(self.trials.values()))
+        last = ["seconds", "epochs"]
+        columns = [c for c in frame.columns if c not in last] + last
+        write_frame(self.folder / TRIALS, frame.reindex(columns=columns))
+
+    def _write_history(self) -> None:
+        start = time.monotonic()
+        rows = [row for rows in self.history.values() for row in rows]
+        write_frame(self.folder / HISTORY, pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(HISTORY_COLUMNS)))
+        # A long table takes long to write: spend at most a twentieth of the time on it.
+        self._next_history_write = time.monotonic() + max(1.0, 20 * (time.monotonic() - start))
+
+
+def _without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(k): v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}

@@ -1,0 +1,171 @@
+"""Study folders made up for tests: the shape of real ones, in milliseconds, with nothing trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from study import results
+
+CREATED = "2026-11-24T11:00:00+00:00"
+
+
+def meta_of(kind: str, num_samples: int) -> dict[str, Any]:
+    """A plausible `study.json`."""
+    kd = kind == "kd"
+    network = {"name": "lenet_300_100", "options": {}, "parameters": 266610}
+    teacher = {"name": "vgg13", "options": {"width": 0.25}, "parameters": 592_906}
+    student = {"name": "minivgg", "options": {"width": 0.125}, "parameters": 25_418}
+    digits = {"name": "digits", "title": "Digits (scikit-learn, 8×8)", "shape": [1, 32, 32], "train": 1077,
+              "validation": 360, "test": 360, "note": "Only 20 labelled images a class train the student."}
+    mnist = {"name": "mnist", "title": "MNIST", "shape": [1, 28, 28], "train": 50000, "validation": 10000,
+             "test": 10000}
+    kd_space = {"temperature": {"type": "float", "low": 1.0, "high": 20.0, "log": True},
+                "alpha": {"type": "float", "low": 0.0, "high": 1.0, "log": False}}
+    sws_space = {"tau": {"type": "float", "low": 1e-3, "high": 1.0, "log": True},
+                 "components": {"type": "int", "low": 4, "high": 64, "log": False},
+                 "pi_zero": {"type": "float", "low": 0.8, "high": 0.9999, "log": False, "axis": "one_minus_log"}}
+    settings = {"dataset": "digits" if kd else "mnist", "seed": 0, "epochs": 20, "num_samples": num_samples,
+                "searcher": "tpe", "scheduler": "asha" if kd else "none", "max_concurrent": 2}
+    meta: dict[str, Any] = {
+        "kind": kind,
+        "name": f"{kind}-{settings['dataset']}",
+        "command": f"python -m study.run {kind} --num-samples {num_samples}",
+        "settings": settings,
+        "data": {**(digits if kd else mnist), "classes": [str(i) for i in range(10)], "split_seed": 0},
+        "models": {"teacher": teacher, "student": student} if kd else {"network": network},
+        "objectives": {"val_accuracy": "max"} if kd else {"val_accuracy": "max", "sparsity": "max"},
+        "space": kd_space if kd else sws_space,
+        "seed": 0,
+        "versions": {"python": "3.11.7", "torch": "2.14.1", "ray": "2.60.0", "optuna": "5.0.0"},
+        "git_commit": "0123456789abcdef0123456789abcdef01234567",
+        "device": "cpu, 2 threads, AMD EPYC",
+        "created": CREATED,
+    }
+    if not kd:
+        meta["counts_over"] = "Weights and biases of all linear layers: 266,610 values."
+    return meta
+
+
+def states_of(rng: np.random.Generator, trials: int, pruned: float) -> list[str]:
+    draws = rng.random(trials)
+    return ["failed" if d < 0.04 else "pruned" if d < 0.04 + pruned else "complete" for d in draws]
+
+
+def write_kd(folder: Path, trials: int = 64, seed: int = 0, epochs: int = 20, confirm: bool = True) -> Path:
+    """A finished KD study: accuracy peaks near T = 4, alpha = 0.8, on a validation part of 360 images."""
+    rng = np.random.default_rng(seed)
+    temperature, alpha = np.exp(rng.uniform(0, np.log(20), trials)), rng.uniform(0, 1, trials)
+    bump = np.exp(-((np.log(temperature / 4)) ** 2) / 0.9) * np.exp(-((alpha - 0.8) ** 2) / 0.12)
+    accuracy = np.round((93.4 + 3.2 * bump + rng.normal(0, 0.45, trials)) * 3.6) / 3.6
+    rows: list[dict[str, Any]] = [
+        {"baseline": "teacher", "val_accuracy": 98.8889}, {"baseline": "student alone", "val_accuracy": 94.1667},
+        {"baseline": "label smoothing", "val_accuracy": 94.7222, "label_smoothing": 0.1}]
+    rows = [{"trial_id": f"b{i:03d}", "state": "complete", "reason": "", **row} for i, row in enumerate(rows)]
+    for i, state in enumerate(states_of(rng, trials, 0.3)):
+        rows.append({"trial_id": f"t{i:03d}", "state": state, "baseline": "", "temperature": temperature[i],
+                     "alpha": alpha[i], "reason": "training loss became NaN in epoch 3" if state == "failed" else "",
+                     "val_accuracy": np.nan if state == "failed" else accuracy[i]})
+    frame, history = finish_rows(rows, rng, epochs, [("train", epochs)])
+    confirmed = confirm_rows(frame, rng, seeds=3, best=5, metrics=[]) if confirm else None
+    return write(folder, meta_of("kd", trials), frame, history, confirmed)
+
+
+def write_sws(folder: Path, trials: int = 64, seed: int = 0, epochs: int = 40, confirm: bool = True) -> Path:
+    """A finished SWS study on "MNIST": the larger tau, the sparser and, slowly and then fast, the worse."""
+    rng = np.random.default_rng(seed)
+    tau = np.exp(rng.uniform(np.log(1e-3), np.log(1.0), trials))
+    components = rng.integers(4, 65, trials)
+    pi_zero = 1 - np.exp(rng.uniform(np.log(1e-4), np.log(0.2), trials))
+    pressure = np.log10(tau) + 0.35 * np.log10(1e-2 / (1 - pi_zero)) + rng.normal(0, 0.12, trials)
+    nonzero = np.clip(100 / (1 + np.exp(2.1 * (pressure + 3.1))), 0.15, 100)
+    lost = 0.05 + 0.9 / nonzero**1.2 + 2.5 / components + np.abs(rng.normal(0, 0.12, trials))
+    accuracy = np.round(np.clip(98.3 - lost, 10, 98.3), 2)
+    rows: list[dict[str, Any]] = [
+        {"baseline": "uncompressed", "val_accuracy": 98.2, "sparsity": 0.0, "accuracy_drop": 0.0},
+        {"baseline": "paper settings", "tau": 0.05, "components": 17, "pi_zero": 0.999, "val_accuracy": 97.3,
+         "sparsity": 96.1, "accuracy_drop": 0.9, "nonzero_ratio": 25.6, "entropy_ratio": 96.0}]
+    rows = [{"trial_id": f"b{i:03d}", "state": "complete", "reason": "", **row} for i, row in enumerate(rows)]
+    for i, state in enumerate(states_of(rng, trials, 0.0)):
+        row = {"trial_id": f"t{i:03d}", "state": state, "baseline": "", "tau": tau[i], "components": components[i],
+               "pi_zero": pi_zero[i], "reason": "the mixture collapsed in epoch 9" if state == "failed" else ""}
+        scores = {"val_accuracy": accuracy[i], "accuracy_drop": round(98.2 - accuracy[i], 2),
+                  "sparsity": round(100 - nonzero[i], 3), "nonzero_ratio": 100 / nonzero[i],
+                  "entropy_ratio": 350 / nonzero[i], "components_used": int(components[i] * 0.8)}
+        rows.append(row if state == "failed" else {**row, **scores})
+    frame, history = finish_rows(rows, rng, epochs, [("cluster", epochs - 5), ("retrain", 5)])
+    metrics = ["sparsity", "nonzero_ratio", "entropy_ratio"]
+    confirmed = confirm_rows(frame, rng, seeds=1, best=8, metrics=metrics) if confirm else None
+    return write(folder, meta_of("sws", trials), frame, history, confirmed)
+
+
+def finish_rows(
+    rows: list[dict[str, Any]], rng: np.random.Generator, epochs: int, phases: list[tuple[str, int]]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Add the columns every trial has, and a history that climbs to each trial's final score."""
+    names = [name for name, length in phases for _ in range(length)]
+    history: list[dict[str, Any]] = []
+    for row in rows:
+        length = {"complete": epochs, "pruned": epochs // 3, "failed": 3}[row["state"]]
+        final = row.get("val_accuracy", 60.0)
+        final = 60.0 if np.isnan(final) else final
+        row.update(seconds=round(float(rng.uniform(4, 9)), 2), epochs=length, val_loss=round((100 - final) / 30, 4),
+                   train_loss=round((100 - final) / 50, 4))
+        for epoch in range(1, length + 1):
+            share = 1 - np.exp(-5 * epoch / epochs)
+            noise = rng.normal(0, 0.3)
+            accuracy = final if epoch == length else min(final * (0.35 + 0.65 * share) + noise, 100)
+            point = {"trial_id": row["trial_id"], "epoch": epoch, "phase": names[epoch - 1],
+                     "train_loss": 2.3 * (1 - share) + 0.02, "val_loss": 2.3 * (1 - share) + 0.1,
+                     "val_accuracy": accuracy}
+            if "sparsity" in row:
+                point["sparsity"] = row["sparsity"] * share**0.5
+            history.append(point)
+    return pd.DataFrame(rows), pd.DataFrame(history)
+
+
+def confirm_rows(
+    trials: pd.DataFrame, rng: np.random.Generator, seeds: int, best: int, metrics: list[str]
+) -> pd.DataFrame:
+    """Test rows for the baselines and the trials that a confirm stage would take."""
+    complete = trials[trials["state"] == "complete"]
+    searched = complete[complete["baseline"] == ""]
+    if metrics:
+        order = searched.sort_values(["sparsity", "val_accuracy"], ascending=False)
+        searched = order[order["val_accuracy"].cummax() == order["val_accuracy"]]
+    chosen = pd.concat([complete[complete["baseline"] != ""], searched.nlargest(best, "val_accuracy")])
+    rows = []
+    for row in chosen.to_dict("records"):
+        for seed in range(seeds):
+            value = row["val_accuracy"] + rng.normal(0, 0.25)
+            rows.append({"trial_id": row["trial_id"], "baseline": row["baseline"], "seed": seed,
+                         "val_accuracy": round(value, 3), "test_accuracy": round(value - rng.uniform(0.1, 0.7), 3),
+                         **{metric: row[metric] for metric in metrics}})
+    return pd.DataFrame(rows)
+
+
+def write(
+    folder: Path, meta: dict[str, Any], trials: pd.DataFrame, history: pd.DataFrame, confirmed: pd.DataFrame | None
+) -> Path:
+    results.write_meta(folder, meta)
+    results.write_frame(folder / results.TRIALS, trials)
+    results.write_frame(folder / results.HISTORY, history)
+    if confirmed is not None:
+        results.write_frame(folder / results.CONFIRMED, confirmed)
+    return folder
+
+
+def write_bare(folder: Path, kind: str, state: str, trials: int = 3) -> Path:
+    """A study that has no score yet: `none` has no table at all, otherwise every trial is in `state`."""
+    meta = meta_of(kind, 64)
+    results.write_meta(folder, meta)
+    if state != "none":
+        values = {name: domain["high"] for name, domain in meta["space"].items()}
+        reason = "out of memory" if state == "failed" else ""
+        rows = [{"trial_id": f"t{i:03d}", "state": state, "reason": reason, "baseline": "", **values,
+                 "seconds": 1.0, "epochs": 0} for i in range(trials)]
+        results.write_frame(folder / results.TRIALS, pd.DataFrame(rows))
+    return folder

@@ -1,0 +1,116 @@
+"""Fronts and hypervolumes, against definitions written out by brute force and against Optuna's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.front import finished, hypervolume, pareto_front
+
+
+def brute_force_front(points: np.ndarray, signs: np.ndarray) -> list[int]:
+    """The definition, pair by pair, on points to be minimised after multiplying by `signs`."""
+    costs = points * signs
+    return [
+        i for i, p in enumerate(costs)
+        if not any((q <= p).all() and (q < p).any() for q in costs)
+    ]
+
+
+def frame(points: np.ndarray) -> pd.DataFrame:
+    return pd.DataFrame(points, columns=[f"f{i}" for i in range(points.shape[1])])
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", range(8))
+def test_front_is_the_brute_force_front(dimensions: int, seed: int) -> None:
+    """On random points with many ties, in any mix of directions, the front is the one its definition gives."""
+    rng = np.random.default_rng(seed)
+    points = rng.integers(0, 6, size=(60, dimensions)).astype(float)
+    directions = rng.choice(["min", "max"], size=dimensions)
+    trials = frame(points)
+    front = pareto_front(trials, dict(zip(trials.columns, directions, strict=True)))
+    assert list(front.index) == brute_force_front(points, np.where(directions == "max", -1.0, 1.0))
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_hypervolume_is_optunas(dimensions: int, seed: int) -> None:
+    """Hypervolume agrees with Optuna's independent implementation to 1e-9, ties and points outside included."""
+    compute = pytest.importorskip("optuna._hypervolume").compute_hypervolume
+    rng = np.random.default_rng(100 + seed)
+    points = np.concatenate([rng.random((25, dimensions)), rng.integers(0, 4, (25, dimensions)) / 3])
+    trials = frame(points)
+    ours = hypervolume(trials, dict.fromkeys(trials.columns, "min"), dict.fromkeys(trials.columns, 0.9))
+    inside = points[(points <= 0.9).all(axis=1)]
+    assert ours == pytest.approx(compute(inside, np.full(dimensions, 0.9)), abs=1e-9)
+
+
+def test_hypervolume_of_a_maximised_pair_by_hand() -> None:
+    """Two overlapping boxes over the reference (1, 1): 3 × 1 + 1 × 3 − 1 × 1 = 5, whichever way they are maximised."""
+    trials = pd.DataFrame({"a": [4.0, 2.0], "b": [2.0, 4.0]})
+    assert hypervolume(trials, {"a": "max", "b": "max"}, {"a": 1, "b": 1}) == pytest.approx(5.0, abs=1e-12)
+    mirrored = trials.assign(b=-trials["b"])
+    assert hypervolume(mirrored, {"a": "max", "b": "min"}, {"a": 1, "b": -1}) == pytest.approx(5.0, abs=1e-12)
+
+
+def test_equal_rows_all_stay() -> None:
+    """Two configurations with the same scores are both on the front, under their own index."""
+    trials = pd.DataFrame({"a": [1.0, 2.0, 2.0], "b": [1.0, 1.0, 1.0]}, index=[7, 8, 9])
+    assert list(pareto_front(trials, {"a": "max", "b": "max"}).index) == [8, 9]
+
+
+def test_order_and_index_are_kept() -> None:
+    """The front is a selection of rows: the input's order, index and columns, and the input untouched."""
+    trials = pd.DataFrame({"a": [3.0, 1.0, 2.0], "b": [1.0, 3.0, 2.0], "name": list("xyz")}, index=[5, 3, 4])
+    before = trials.copy()
+    front = pareto_front(trials, {"a": "max", "b": "max"})
+    pd.testing.assert_frame_equal(front, before)
+    pd.testing.assert_frame_equal(trials, before)
+
+
+def test_missing_objectives_leave_the_row_out() -> None:
+    """A row with a missing or infinite objective neither enters the front nor pushes another row off it."""
+    trials = pd.DataFrame({"a": [np.nan, 1.0, 9.0, np.inf], "b": [9.0, 1.0, np.nan, 0.0]})
+    assert list(pareto_front(trials, {"a": "max", "b": "max"}).index) == [1]
+    assert hypervolume(trials, {"a": "max", "b": "max"}, {"a": 0, "b": 0}) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("trials", [pd.DataFrame({"a": [], "b": []}), pd.DataFrame({"other": [1, 2]})])
+def test_nothing_scored_is_an_empty_front(trials: pd.DataFrame) -> None:
+    """No rows, or a table that has no such column yet, is an empty front of volume zero, not an error."""
+    assert pareto_front(trials, {"a": "max", "b": "max"}).empty
+    assert hypervolume(trials, {"a": "max", "b": "max"}, {"a": 0, "b": 0}) == 0.0
+
+
+def test_one_point_is_its_own_front() -> None:
+    """A single trial is the front, and its volume is the box between it and the reference."""
+    trials = pd.DataFrame({"a": [2.0], "b": [3.0]})
+    assert len(pareto_front(trials, {"a": "max", "b": "min"})) == 1
+    assert hypervolume(trials, {"a": "max", "b": "min"}, {"a": 0, "b": 5}) == pytest.approx(4.0)
+
+
+def test_a_point_beyond_the_reference_adds_nothing() -> None:
+    """A trial worse than the reference in one objective has no volume."""
+    assert hypervolume(pd.DataFrame({"a": [5.0], "b": [-1.0]}), {"a": "max", "b": "max"}, {"a": 0, "b": 0}) == 0.0
+
+
+@pytest.mark.parametrize("objectives", [{}, {"a": "up"}, {"a": "maximize"}])
+def test_bad_objectives_are_refused(objectives: dict[str, str]) -> None:
+    """No objective, or a direction other than min and max, is an error and never a silent minimisation."""
+    with pytest.raises(ValueError):
+        pareto_front(pd.DataFrame({"a": [1.0]}), objectives)
+
+
+def test_reference_must_name_every_objective() -> None:
+    """A reference point that leaves an objective out is an error."""
+    with pytest.raises(ValueError, match="'b'"):
+        hypervolume(pd.DataFrame({"a": [1.0], "b": [1.0]}), {"a": "max", "b": "max"}, {"a": 0})
+
+
+def test_only_complete_searched_trials_count() -> None:
+    """Pruned, failed and running trials and baselines are not candidates for a front."""
+    states = ["complete", "pruned", "failed", "running", "complete"]
+    trials = pd.DataFrame({"state": states, "baseline": ["", "", "", "", "teacher"]})
+    assert list(finished(trials).index) == [0]

@@ -1,0 +1,255 @@
+"""The report says what the study's files say, whatever state the study is in, and runs nothing it was not given."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import synthetic
+
+from analysis import report
+from analysis.caveats import caveats
+from analysis.summary import answer, points, summarise
+from study import results
+from study.results import Study, load
+
+ROOT = Path(__file__).parents[1]
+HOSTILE = "</script ><!--</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements and its text outside scripts and styles."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).replace("\u00a0", " ").split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = "" if tag == self._inside else self._inside
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts.append(data)
+        elif not self._inside:
+            self.words.append(data)
+
+
+def page_of(study: Study) -> Page:
+    return Page(report.build(study))
+
+
+def change(folder: Path, column: str, values: dict[str, Any]) -> None:
+    """Set one column of some trials."""
+    path = folder / results.TRIALS
+    trials = results.read_frame(path, results.TRIAL_COLUMNS).astype({column: object})
+    for trial_id, value in values.items():
+        trials.loc[trials["trial_id"] == trial_id, column] = value
+    results.write_frame(path, trials)
+
+
+def change_meta(folder: Path, **changes: Any) -> None:
+    results.write_meta(folder, {**results.read_meta(folder), **changes})
+
+
+@pytest.fixture
+def kd(tmp_path: Path) -> Path:
+    return synthetic.write_kd(tmp_path / "kd", epochs=5)
+
+
+@pytest.fixture
+def sws(tmp_path: Path) -> Path:
+    return synthetic.write_sws(tmp_path / "sws", epochs=5)
+
+
+def test_kd_answer_states_gain_over_the_student_alone(kd: Path) -> None:
+    """The first sentence has the best accuracy, that of the student alone, their difference and the teacher's."""
+    study = load(kd)
+    best = study.trials[(study.trials["state"] == "complete") & (study.trials["baseline"] == "")]["val_accuracy"].max()
+    sentence = answer(summarise(study)).sentence
+    for part in (f"{best:.1f} %", "94.2 %", points(best - 94.1667), "98.9 %"):
+        assert part in sentence
+    assert sentence in page_of(study).text
+
+
+def test_sws_answer_states_accuracy_loss_and_sparsity(sws: Path) -> None:
+    """The first sentence has accuracy, its change against the uncompressed network, and the weights at zero."""
+    summary = summarise(load(sws))
+    best = summary.best
+    assert best is not None and best["val_accuracy"] >= 98.2 - summary.error
+    assert answer(summary).sentence == (f"Keeps {best['val_accuracy']:.1f} % validation accuracy "
+                                        f"({points(best['val_accuracy'] - 98.2)}) with {best['sparsity']:.1f} % of the "
+                                        "weights at zero.")
+
+
+def test_a_change_that_rounds_to_nothing_has_no_direction() -> None:
+    """+0.04 and −0.04 points print as ±0.0, larger ones with their sign."""
+    assert [points(v) for v in (0.04, -0.04, 0.06, -1.26)] == ["±0.0 points", "±0.0 points", "+0.1 points",
+                                                               "−1.3 points"]
+
+
+def test_methods_name_everything_that_repeats_the_study(sws: Path) -> None:
+    """Data, split, models, objectives, space, budget, seeds, versions, commit, command and device are on the page."""
+    text = page_of(load(sws)).text
+    for part in ("50,000 train, 10,000 validation, 10,000 test", "split with seed 0", "lenet_300_100",
+                 "266,610 parameters", "maximise sparsity", "0.001 to 1, log-uniform", "4 to 64, uniform, whole",
+                 "1 − pi_zero log-uniform", "num_samples = 64", "searcher = tpe", "torch 2.14.1", "0123456789abcdef",
+                 "python -m study.run sws --num-samples 64", "AMD EPYC", "all linear layers: 266,610 values"):
+        assert part in text
+
+
+def test_selection_is_stated(kd: Path) -> None:
+    """The page says that selection was on validation data, and whether and how often test data were evaluated."""
+    assert "Test data were evaluated once per listed configuration" in page_of(load(kd)).text
+    (kd / results.CONFIRMED).unlink()
+    assert "Test data have not been evaluated" in page_of(load(kd)).text
+
+
+def test_tables_hold_baselines_front_and_test_results(sws: Path) -> None:
+    """Every baseline, every member of the front and every confirmed configuration has its row."""
+    study = load(sws)
+    rows = {attrs["data-trial"] for tag, attrs in page_of(study).elements if tag == "tr" and "data-trial" in attrs}
+    summary = summarise(study)
+    for frame in (summary.front, summary.baselines, study.confirmed):
+        assert rows >= set(frame["trial_id"])
+
+
+def test_every_trial_travels_with_the_page(kd: Path) -> None:
+    """The page's data hold all rows of trials.csv with full precision, failed ones with their reason."""
+    study = load(kd)
+    data = json.loads(next(s for s in page_of(study).scripts if s.startswith("{")))
+    keys = [column["key"] for column in data["trials"]["columns"]]
+    frame = pd.DataFrame(data["trials"]["rows"], columns=keys)
+    assert list(frame["trial_id"]) == list(study.trials["trial_id"])
+    assert list(frame["temperature"].dropna()) == list(study.trials["temperature"].dropna())
+    assert (frame.loc[frame["state"] == "failed", "reason"] != "").all()
+
+
+def test_one_file_of_reasonable_size_without_addresses(sws: Path) -> None:
+    """Nothing on the page is loaded from elsewhere, plotly.js is there once, and 64 trials stay below 8 MB."""
+    html = report.build(load(sws))
+    page = Page(html)
+    linked = [v for _, attrs in page.elements for k, v in attrs.items() if k in ("src", "href") and v]
+    assert all(v.startswith(("#", "data:")) for v in linked)
+    assert html.count("* plotly.js v") == 1 and len(html.encode()) < 8e6
+    policy = next(a["content"] for t, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None and policy.startswith("default-src 'none'") and "unsafe-eval" not in policy
+
+
+def test_figures_have_words(kd: Path) -> None:
+    """Every figure has a caption and an alternative text, and headings descend without a gap."""
+    page = page_of(load(kd))
+    plots = [attrs for tag, attrs in page.elements if attrs.get("class") == "plot"]
+    assert plots and all(len(attrs["aria-label"] or "") > 40 and attrs["role"] == "img" for attrs in plots)
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+
+
+@pytest.mark.parametrize("kind", ["kd", "sws"])
+@pytest.mark.parametrize(("state", "said"), [
+    ("none", "No trial has ended yet"), ("failed", "All 3 trials failed"), ("running", "No trial is complete yet"),
+    ("pruned", "None of the 3 trials is complete")])
+def test_a_study_without_scores_says_so(tmp_path: Path, kind: str, state: str, said: str) -> None:
+    """Empty, all-failed, all-pruned and just-begun studies give a page that says that, with the reasons it knows."""
+    page = page_of(load(synthetic.write_bare(tmp_path, kind, state)))
+    assert said in page.text
+    assert ("3 × out of memory" in page.text) == (state == "failed")
+
+
+def test_a_half_finished_study_says_how_far_it_is(kd: Path) -> None:
+    """A study that was cut off reports what it has and how many trials it still owes."""
+    change(kd, "state", {f"t{i:03d}": "running" for i in range(40, 64)})
+    text = page_of(load(kd)).text
+    assert "not finished: 40 of 64 trials" in text and "24 were running" in text
+
+
+def test_missing_history_and_baselines_are_no_error(kd: Path) -> None:
+    """Without history.csv and without any baseline the page is there, and says that no gain can be stated."""
+    (kd / results.HISTORY).unlink()
+    trials = results.read_frame(kd / results.TRIALS, results.TRIAL_COLUMNS)
+    results.write_frame(kd / results.TRIALS, trials[trials["baseline"] == ""])
+    text = page_of(load(kd)).text
+    assert "no complete baseline “student alone”" in text and "Learning curves" not in text
+
+
+def test_warnings_appear_where_they_apply_and_only_there(tmp_path: Path) -> None:
+    """One seed, few trials, untouched test data and a coarse validation part are said when, and only when, true."""
+    full = " ".join(caveats(summarise(load(synthetic.write_kd(tmp_path / "a")))))
+    assert "one image is 0.28 points" in full
+    assert not any(part in full for part in ("one seed", "fewer than 20", "not touched", "not finished"))
+    small = synthetic.write_kd(tmp_path / "b", trials=12, confirm=False)
+    said = " ".join(caveats(summarise(load(small))))
+    assert all(part in said for part in ("one seed", "fewer than 20", "not touched"))
+    fine = " ".join(caveats(summarise(load(synthetic.write_sws(tmp_path / "c")))))
+    assert "one image is" not in fine and "one seed" in fine
+
+
+def test_injected_text_is_never_an_element(kd: Path) -> None:
+    """Markup in a name, a title, a setting, a version, a baseline or a reason adds no element and ends no script."""
+    clean = len([tag for tag, _ in page_of(load(kd)).elements if tag in ("script", "img")])
+    change(kd, "reason", {"t003": HOSTILE})
+    change(kd, "state", {"t003": "failed"})
+    change(kd, "baseline", {"b002": HOSTILE})
+    meta = results.read_meta(kd)
+    change_meta(kd, name=HOSTILE, command=HOSTILE, device=HOSTILE, settings={**meta["settings"], HOSTILE: HOSTILE},
+                versions={"python": HOSTILE}, data={**meta["data"], "title": HOSTILE, "note": HOSTILE},
+                space={**meta["space"], HOSTILE: {"type": "choice", "values": [HOSTILE]}})
+    page = page_of(load(kd))
+    assert len([tag for tag, _ in page.elements if tag in ("script", "img")]) == clean
+    assert not [a for _, attrs in page.elements for a in attrs if a.startswith("on")]
+    assert HOSTILE in page.text
+    data = next(s for s in page.scripts if s.startswith("{"))
+    assert "<" not in data and HOSTILE in json.loads(data)["trials"]["rows"][2]
+
+
+def test_command_writes_the_page_and_leaves_nothing_beside_it(sws: Path) -> None:
+    """`python -m analysis.report FOLDER` prints the path of a whole report.html and leaves no temporary file."""
+    done = run_report(str(sws))
+    assert (done.returncode, done.stdout.strip()) == (0, str(sws / "report.html"))
+    assert (sws / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
+    assert not [p for p in sws.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("case", ["absent", "damaged", "schema", "nothing", "two"])
+def test_bad_input_is_one_line(tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder without a study, a damaged one, a future schema and bad usage: one line on stderr, exit status 2."""
+    if case in ("damaged", "schema"):
+        (tmp_path / "study.json").write_text("{" if case == "damaged" else '{"schema": 99}')
+    arguments = {"nothing": [], "two": ["a", "b"], "absent": [str(tmp_path / "x")]}.get(case, [str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        report.main(arguments)
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and said.out == ""
+    assert said.err.startswith("error: ") and said.err.count("\n") == 1
+
+
+def test_report_needs_neither_torch_nor_ray(sws: Path) -> None:
+    """With torch, Ray and Optuna impossible to import, a study folder still gives its report."""
+    code = ("import sys\n"
+            "for name in ('torch', 'torchvision', 'ray', 'optuna'): sys.modules[name] = None\n"
+            "from analysis import report\n"
+            f"report.write({str(sws)!r})\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert (sws / "report.html").is_file()
+
+
+def run_report(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "analysis.report", *arguments], cwd=ROOT, capture_output=True,
+                          text=True, timeout=60)

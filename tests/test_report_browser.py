@@ -1,0 +1,176 @@
+"""The report in a real browser, opened from the disk as a reader would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import synthetic
+
+from analysis import report
+from study import results
+
+sync_api = pytest.importorskip("playwright.sync_api")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+HOSTILE = "</script ><!--</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A study of each kind, one of them full of markup, each with its report."""
+    root = tmp_path_factory.mktemp("studies")
+    made = {"kd": synthetic.write_kd(root / "kd"), "sws": synthetic.write_sws(root / "sws"),
+            "hostile": synthetic.write_kd(root / "hostile"),
+            "empty": synthetic.write_bare(root / "empty", "kd", "none")}
+    trials = results.read_frame(made["hostile"] / results.TRIALS, results.TRIAL_COLUMNS)
+    trials.loc[trials["state"] == "failed", "reason"] = HOSTILE
+    trials.loc[trials["baseline"] == "teacher", "baseline"] = HOSTILE
+    results.write_frame(made["hostile"] / results.TRIALS, trials)
+    results.write_meta(made["hostile"], {**results.read_meta(made["hostile"]), "name": HOSTILE})
+    for folder in made.values():
+        report.write(folder)
+    return made
+
+
+class Visit:
+    """A page and everything it complained of or asked for."""
+
+    def __init__(self, browser: Any, folder: Path, width: int = 1400, scheme: str = "light") -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.url = (folder / results.REPORT).as_uri()
+        self.page.goto(self.url)
+
+    def __enter__(self) -> Any:
+        return self.page
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+        assert self.complaints == []
+        assert [r for r in self.requests if r != self.url and not r.startswith(("data:", "blob:"))] == []
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("kind", ["kd", "sws", "empty"])
+def test_opens_from_disk_without_complaint(browser: Any, folders: dict[str, Path], kind: str, width: int) -> None:
+    """No console error, no request beyond the file itself, no sideways scrolling, every figure is drawn, and a wide
+    screen shows the answer and the whole main figure at once."""
+    with Visit(browser, folders[kind], width) as page:
+        assert page.locator(".plot").count() == {"kd": 4, "sws": 9, "empty": 0}[kind]
+        assert page.locator(".plot:not(:has(.main-svg))").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for selector in ("h1", "#main") if width == 1400 and kind != "empty" else ():
+            box = page.locator(selector).bounding_box()
+            assert box["y"] > 0 and box["y"] + box["height"] < 900
+
+
+def test_headings_sort_the_table(browser: Any, folders: dict[str, Path]) -> None:
+    """The first press on a number's heading puts the largest on top, the second the smallest, missing ones last."""
+    with Visit(browser, folders["kd"]) as page:
+        heads = page.locator("#trial-table thead th")
+        column = next(i for i in range(heads.count()) if "validation accuracy" in heads.nth(i).inner_text())
+        for direction in ("descending", "ascending"):
+            heads.nth(column).locator("button").click()
+            assert heads.nth(column).get_attribute("aria-sort") == direction
+            shown = page.locator(f"#trial-table tbody tr > :nth-child({column + 1})").all_inner_texts()
+            numbers = [float(text) for text in shown if text != "–"]
+            assert numbers == sorted(numbers, reverse=direction == "descending")
+            assert shown[-1] == "–"
+
+
+def test_filter_and_download_agree(browser: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Unticking a state hides its rows, and the CSV holds exactly the rows that are left, with full precision."""
+    with Visit(browser, folders["kd"]) as page:
+        page.locator("#states input[value=pruned]").uncheck()
+        page.locator("#states input[value=baseline]").uncheck()
+        with page.expect_download() as waiting:
+            page.locator("#csv").click()
+        waiting.value.save_as(tmp_path / "trials.csv")
+        rows = page.locator("#trial-table tbody tr").count()
+    got = pd.read_csv(tmp_path / "trials.csv")
+    all_trials = results.load(folders["kd"]).trials
+    expected = all_trials[(all_trials["state"] != "pruned") & (all_trials["baseline"] == "")]
+    assert waiting.value.suggested_filename == "kd-digits-trials.csv"
+    assert rows == len(expected) and list(got["trial_id"]) == list(expected["trial_id"])
+    assert list(got["temperature"]) == list(expected["temperature"])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_follow_the_system_and_the_button(browser: Any, folders: dict[str, Path], scheme: str) -> None:
+    """Page and figures start in the system's colours, change together with the button, and print dark on light."""
+    ink = "document.querySelector('#main .xtitle').style.fill"
+    paper = "getComputedStyle(document.body).backgroundColor"
+    with Visit(browser, folders["sws"], scheme=scheme) as page:
+        before = page.evaluate(ink), page.evaluate(paper)
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        page.locator("#theme").click()
+        page.wait_for_function(f"{ink} !== {before[0]!r}")
+        assert page.evaluate(paper) != before[1]
+        page.locator("#theme").click()
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate("document.documentElement.dataset.theme") == "light"
+        page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+
+
+def test_a_picked_trial_is_marked_everywhere(browser: Any, folders: dict[str, Path]) -> None:
+    """Picking a trial marks its row and its place in every figure that has it; Escape takes the marks away."""
+    rings = "[...document.querySelectorAll('.plot')].filter(p => p.data.some(t => t.meta === 'mark')).length"
+    with Visit(browser, folders["kd"]) as page:
+        page.locator("#best .pick").first.click()
+        page.wait_for_function(f"{rings} >= 3")
+        assert page.locator("#marked").is_visible() and page.locator("#trial-table tr.marked").count() == 1
+        page.keyboard.press("Escape")
+        page.wait_for_function(f"{rings} === 0")
+        assert not page.locator("#marked").is_visible()
+
+
+def test_a_clicked_mark_names_its_trial_and_hovering_its_configuration(browser: Any, folders: dict[str, Path]) -> None:
+    """A mark hovers to its configuration, and a click on it marks that trial's row."""
+    with Visit(browser, folders["kd"]) as page:
+        # The best trial's mark lies on top of the plane, so the pointer surely meets it.
+        place = page.evaluate("""() => { const p = document.getElementById('plane');
+            const t = p.data.find((t) => t.name === 'complete'), i = t.x.length - 1, l = p._fullLayout;
+            p.scrollIntoView({block: 'center', behavior: 'instant'}); const box = p.getBoundingClientRect();
+            return [box.x + l.xaxis._offset + l.xaxis.d2p(t.x[i]), box.y + l.yaxis._offset + l.yaxis.d2p(t.y[i]),
+                    t.customdata[i]]; }""")
+        page.mouse.move(place[0] - 3, place[1])
+        page.mouse.move(place[0], place[1])
+        hover = page.locator("#plane .hoverlayer .hovertext")
+        hover.wait_for()
+        assert place[2] in hover.text_content() and "temperature" in hover.text_content()
+        page.mouse.click(place[0], place[1])
+        page.locator("#marked").wait_for()
+        assert page.locator("#trial-table tr.marked").get_attribute("data-trial") == place[2]
+
+
+def test_injected_script_never_runs(browser: Any, folders: dict[str, Path]) -> None:
+    """Markup in a name, a baseline and a reason is shown as the text it is, in tables, legends and the marked trial."""
+    with Visit(browser, folders["hostile"]) as page:
+        failed = page.locator("#trial-table tbody tr", has_text="onerror").last
+        failed.locator(".pick").click()
+        page.wait_for_timeout(200)
+        assert page.evaluate("window.hacked") is None
+        assert page.locator("img").count() == 0 and page.locator("script").count() == 3
+        assert "<script>" in page.locator("header .name").inner_text()
+        assert "<script>" in page.locator("#main .legend").text_content()
