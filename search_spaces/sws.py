@@ -1,0 +1,17 @@
+"""Soft weight-sharing: what is searched. Conventions of the values are stated at `study.sws.Hparams`."""
+
+from ray import tune
+
+SPACE = {
+    "tau": tune.loguniform(3e-3, 0.3),
+    "components": tune.randint(4, 65),
+    # π₀ itself lies so close to 1 that only its distance from 1 has a scale.
+    "one_minus_pi_zero": tune.loguniform(1e-4, 0.2),
+}
+
+OBJECTIVES = {"val_accuracy": "max", "sparsity": "max"}
+
+BASELINES = {
+    # Ullrich et al. (2017), sec. 6: 17 components, π₀ = 0.999; tau in this project's convention.
+    "paper settings": {"tau": 0.08, "components": 17, "one_minus_pi_zero": 1e-3},
+}

@@ -1,0 +1,218 @@
+"""What a user can set, as typed dataclasses: the command line, `study.json` and the trials all read these.
+
+A field that is None on the command line depends on the data set; `resolve` fills it from `DEFAULTS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+from study.errors import UserError
+
+Searcher = Literal["tpe", "nsga2", "gp", "random"]
+Scheduler = Literal["asha", "none"]
+Augment = Literal["none", "flip", "crop"]
+
+OPERATIONAL = frozenset(
+    "num_samples name results_dir data_dir max_concurrent cpus_per_trial gpus_per_trial address dashboard verbose "
+    "dry_run".split()
+)
+"""Settings that may differ between two commands on one study: they say how much and where, not what."""
+
+SettingsT = TypeVar("SettingsT", bound="Common")
+
+
+@dataclass(frozen=True)
+class Common:
+    """Settings of every kind of study."""
+
+    kind: ClassVar[str]
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]]
+
+    num_samples: int = 64
+    """Trials that the study has when the command ends, baselines not counted. Run again to continue or to add."""
+    dataset: str = "digits"
+    """digits, mnist, fashion_mnist, cifar10, cifar100, or folder (your own images, see --data-dir)."""
+    data_dir: Path | None = None
+    """Where the data set lies, or is downloaded to; with --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*.
+    Default: ~/.cache/compression-study for what can be downloaded; digits needs none."""
+    name: str | None = None
+    """Name of the study, and of its folder under --results-dir. Default: the kind and the data set, as in kd-digits."""
+    searcher: Searcher = "tpe"
+    """Optuna's sampler: tpe, nsga2, gp (Gaussian process) or random."""
+    seed: int = 0
+    """Seed of the split, the search, and every network."""
+    max_concurrent: int | None = None
+    """Trials at one time. Default: as many as the CPUs, or GPUs, hold."""
+    cpus_per_trial: float = 1.0
+    """CPU cores, and threads, of each trial."""
+    gpus_per_trial: float | None = None
+    """GPUs of each trial; a fraction shares one. Default: 0.25 where there is a GPU, otherwise 0."""
+    address: str | None = None
+    """Address of a running Ray cluster to join, or "auto". Default: this machine alone."""
+    results_dir: Path = Path("results")
+    """Folder that holds the study folders."""
+    dashboard: bool = True
+    """Start the Ray dashboard on 127.0.0.1 and print its address."""
+    verbose: bool = False
+    """Show Ray's own messages."""
+    dry_run: bool = False
+    """Print what would run and what it would cost (one step is timed), then stop."""
+
+    @property
+    def folder(self) -> Path:
+        return self.results_dir / (self.name or f"{self.kind}-{self.dataset}")
+
+    def defining(self) -> dict[str, Any]:
+        """The settings that make this study what it is, as JSON values."""
+        return {k: v for k, v in as_json(self).items() if k not in OPERATIONAL}
+
+
+@dataclass(frozen=True)
+class KD(Common):
+    """Knowledge distillation: a teacher trains a smaller student; searches temperature and alpha.
+
+    On digits a full-width MiniVGG reaches 99 % by itself, so the embedded default leaves something to find: a student
+    of a quarter of the width that sees ten labelled images of each class, of a teacher that saw them all (the setting
+    of Hinton et al. 2015, sec. 4).
+    """
+
+    kind: ClassVar[str] = "kd"
+
+    epochs: int | None = None
+    """Epochs of each student. Default: 40 on digits, 75 on CIFAR, otherwise 20."""
+    teacher: str = "vgg13"
+    """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, a torchvision.models name, or module:function."""
+    teacher_width: float | None = None
+    """Multiplies the teacher's channels (VGG kinds). Default: 0.25 on digits, otherwise 1."""
+    teacher_epochs: int | None = None
+    """Epochs of the teacher. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
+    teacher_checkpoint: Path | None = None
+    """Weights of a trained teacher (.safetensors, or a .pt state dict) instead of training one."""
+    student: str = "minivgg"
+    """Student network; names as for --teacher."""
+    student_width: float | None = None
+    """Multiplies the student's channels (VGG kinds). Default: 0.25 on digits, otherwise 1."""
+    student_examples: int | None = None
+    """Training images of each class that students see; 0 for all. Default: 10 on digits, otherwise all."""
+    augment: Augment | None = None
+    """none, flip (mirror; teacher logits of both views are kept), crop (flip and shift; the teacher runs in every
+    step). Default: flip on CIFAR, otherwise none."""
+    batch_size: int | None = None
+    """Images a step. Default: 32 on digits, otherwise 128."""
+    learning_rate: float = 2e-3
+    """Peak rate of AdamW, for teacher and students; falls to zero along half a cosine."""
+    weight_decay: float = 5e-4
+    """Decoupled weight decay of AdamW, for teacher and students."""
+    scheduler: Scheduler = "asha"
+    """asha stops trials that fall behind in validation accuracy; none lets every trial finish."""
+
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "digits": dict(
+            epochs=40, teacher_width=0.25, teacher_epochs=20, student_width=0.25, student_examples=10, batch_size=32
+        ),
+        "cifar10": dict(epochs=75, teacher_epochs=75, augment="flip"),
+        "cifar100": dict(epochs=75, teacher_epochs=75, augment="flip"),
+        "": dict(
+            epochs=20,
+            teacher_width=1.0,
+            teacher_epochs=20,
+            student_width=1.0,
+            student_examples=0,
+            augment="none",
+            batch_size=128,
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class SWS(Common):
+    """Soft weight-sharing: a network is pruned and quantised under a mixture prior; searches tau, components, pi_zero.
+
+    Every trial starts from the same pretrained network, clusters its weights, and is quantised.
+    """
+
+    kind: ClassVar[str] = "sws"
+
+    network: str = "lenet_300_100"
+    """Network to compress: lenet_300_100, lenet5, minivgg, vgg11/13/16/19, a torchvision.models name, or
+    module:function."""
+    network_width: float = 1.0
+    """Multiplies the network's channels (VGG kinds)."""
+    pretrain_epochs: int | None = None
+    """Epochs of phase one, ordinary training. Default: 40 on digits, otherwise 20."""
+    epochs: int | None = None
+    """Epochs of phase two, clustering. Default: 60 on digits, otherwise 40."""
+    codebook_epochs: int | None = None
+    """Epochs in which the codebook's values alone are trained after quantising. Default: 20 on digits, otherwise 4."""
+    batch_size: int | None = None
+    """Images a step. Default: 32 on digits, otherwise 256."""
+    learning_rate: float = 1e-3
+    """Peak rate of Adam in phase one; falls to zero along half a cosine."""
+    weight_rate: float = 1e-3
+    """Peak rate of Adam for the weights in phase two."""
+    precision_rate: float | None = None
+    """Peak rate of Adam for the mixture's log-precisions. Default: 1e-2 on digits, whose epochs have few steps,
+    otherwise 3e-3."""
+    sigma: float | None = None
+    """Initial standard deviation of every component, in units of weight. Default: 0.08 on digits, otherwise 0.25."""
+    scheduler: Scheduler = "none"
+    """asha stops trials that fall behind in provisional validation accuracy; it cannot see sparsity, so the front
+    loses its sparse end. none lets every trial finish."""
+
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "digits": dict(
+            pretrain_epochs=40, epochs=60, codebook_epochs=20, batch_size=32, precision_rate=1e-2, sigma=0.08
+        ),
+        "": dict(pretrain_epochs=20, epochs=40, codebook_epochs=4, batch_size=256, precision_rate=3e-3, sigma=0.25),
+    }
+
+
+def resolve(settings: SettingsT) -> SettingsT:
+    """Fill what depends on the data set, and refuse values that cannot be meant.
+
+    Raises:
+        UserError: one line that names the flag.
+    """
+    defaults = settings.DEFAULTS[""] | settings.DEFAULTS.get(settings.dataset, {})
+    filled = {k: v for k, v in defaults.items() if getattr(settings, k) is None}
+    settings = dataclasses.replace(settings, **filled, name=settings.folder.name if not settings.name else settings.name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", settings.name or ""):
+        raise UserError(f"--name {settings.name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit")
+    _at_least(settings, 1, "num_samples", "epochs", "batch_size", "teacher_epochs", "max_concurrent")
+    _at_least(settings, 0, "seed", "student_examples", "pretrain_epochs", "codebook_epochs", "gpus_per_trial", "weight_decay")
+    _above_zero(settings, "cpus_per_trial", "learning_rate", "weight_rate", "precision_rate", "sigma")
+    _above_zero(settings, "teacher_width", "student_width", "network_width")
+    return settings
+
+
+def _at_least(settings: Common, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name, None)
+        if value is not None and not value >= least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
+
+
+def _above_zero(settings: Common, *names: str) -> None:
+    for name in names:
+        value = getattr(settings, name, None)
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be above 0")
+
+
+def as_json(settings: Common) -> dict[str, Any]:
+    """Every setting as a JSON value."""
+    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+
+def contradiction(settings: Common, recorded: dict[str, Any]) -> str:
+    """How these settings differ from those a study was begun with: `--epochs 40 (the study has 30)`, or ""."""
+    now = settings.defining()
+    return ", ".join(
+        f"--{k.replace('_', '-')} {v} (the study has {recorded.get(k)})" for k, v in now.items() if recorded.get(k) != v
+    )
