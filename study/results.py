@@ -64,6 +64,7 @@ COLUMNS: dict[str, Column] = {
     # SWS
     "tau": Column("prior weight τ", "", 4),
     "components": Column("components", "", 0),
+    "one_minus_pi_zero": Column("1 − zero proportion π₀", "", 4),
     "pi_zero": Column("zero proportion π₀", "", 4),
     "components_used": Column("codebook values in use", "", 0),
     # metrics

@@ -146,29 +146,31 @@ class SWS(Common):
     pretrain_epochs: int | None = None
     """Epochs of phase one, ordinary training. Default: 40 on digits, otherwise 20."""
     epochs: int | None = None
-    """Epochs of phase two, clustering. Default: 60 on digits, otherwise 40."""
+    """Epochs of phase two, clustering. Default: 50 on digits, otherwise 20."""
     codebook_epochs: int | None = None
     """Epochs in which the codebook's values alone are trained after quantising. Default: 20 on digits, otherwise 4."""
     batch_size: int | None = None
     """Images a step. Default: 32 on digits, otherwise 256."""
     learning_rate: float = 1e-3
     """Peak rate of Adam in phase one; falls to zero along half a cosine."""
-    weight_rate: float = 1e-3
+    weight_rate: float = 3e-3
     """Peak rate of Adam for the weights in phase two."""
+    codebook_rate: float = 1e-3
+    """Peak rate of Adam for the codebook's values."""
     precision_rate: float | None = None
     """Peak rate of Adam for the mixture's log-precisions. Default: 1e-2 on digits, whose epochs have few steps,
     otherwise 3e-3."""
-    sigma: float | None = None
-    """Initial standard deviation of every component, in units of weight. Default: 0.08 on digits, otherwise 0.25."""
+    sigma: float = 0.05
+    """Initial standard deviation of every component, in units of weight."""
     scheduler: Scheduler = "none"
     """asha stops trials that fall behind in provisional validation accuracy; it cannot see sparsity, so the front
     loses its sparse end. none lets every trial finish."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
         "digits": dict(
-            pretrain_epochs=40, epochs=60, codebook_epochs=20, batch_size=32, precision_rate=1e-2, sigma=0.08
+            pretrain_epochs=40, epochs=50, codebook_epochs=20, batch_size=32, precision_rate=1e-2
         ),
-        "": dict(pretrain_epochs=20, epochs=40, codebook_epochs=4, batch_size=256, precision_rate=3e-3, sigma=0.25),
+        "": dict(pretrain_epochs=20, epochs=20, codebook_epochs=4, batch_size=256, precision_rate=3e-3),
     }
 
 
@@ -185,7 +187,7 @@ def resolve(settings: SettingsT) -> SettingsT:
         raise UserError(f"--name {settings.name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit")
     _at_least(settings, 1, "num_samples", "epochs", "batch_size", "teacher_epochs", "max_concurrent")
     _at_least(settings, 0, "seed", "student_examples", "pretrain_epochs", "codebook_epochs", "gpus_per_trial", "weight_decay")
-    _above_zero(settings, "cpus_per_trial", "learning_rate", "weight_rate", "precision_rate", "sigma")
+    _above_zero(settings, "cpus_per_trial", "learning_rate", "weight_rate", "codebook_rate", "precision_rate", "sigma")
     _above_zero(settings, "teacher_width", "student_width", "network_width")
     return settings
 

@@ -40,7 +40,8 @@ class Hparams:
         epochs: of phase two, clustering.
         weight_rate, mean_rate, precision_rate, proportion_rate: Adam's learning rates in phase two, each falling to
             zero along half a cosine. The last two move logarithms.
-        sigma: initial standard deviation of every component, in units of weight.
+        sigma: initial standard deviation of every component, in units of weight. About the pretrained weights' own:
+            with the tutorial's 0.25 the precisions spend the whole phase growing, and weights stay between components.
         gamma_zero, gamma_rest: shape and rate of the Gamma hyper-priors on the precisions; the values of the paper's
             tutorial. Narrower ones leave weights between components, which quantising then ruins.
         codebook_epochs, codebook_rate: training of the codebook's values alone after quantising; 0 epochs for none.
@@ -49,17 +50,17 @@ class Hparams:
     tau: float
     components: int
     pi_zero: float
-    epochs: int = 40
+    epochs: int = 20
     batch_size: int = 256
-    weight_rate: float = 1e-3
+    weight_rate: float = 3e-3
     mean_rate: float = 1e-4
     precision_rate: float = 3e-3
     proportion_rate: float = 3e-3
-    sigma: float = 0.25
+    sigma: float = 0.05
     gamma_zero: tuple[float, float] = (5e3, 2.0)
     gamma_rest: tuple[float, float] = (250.0, 0.1)
     codebook_epochs: int = 4
-    codebook_rate: float = 3e-4
+    codebook_rate: float = 1e-3
     seed: int = 0
 
 
