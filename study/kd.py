@@ -71,6 +71,12 @@ class Hparams:
     temperature: float = 1.0
     label_smoothing: float = 0.0
 
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and 0 <= self.alpha <= 1):
+            raise ValueError(f"temperature {self.temperature} must be above 0, and alpha {self.alpha} within 0 and 1")
+        if self.alpha and self.label_smoothing:
+            raise ValueError("label smoothing is a baseline without a teacher: alpha must be 0")
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -162,10 +168,12 @@ def teacher_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -
 
 
 def targets_from(shared: Shared, teacher: Training, data: Splits, augment: str) -> Targets:
-    """What `prepare_targets` of `study/trainables.py` kept, on the data's device, ready for `fit`."""
+    """The teacher's weights and its logits, as its own trial left them, on the data's device and ready for `fit`."""
+    state = shared.tensors()
+    logits = state.pop("logits")
     if augment == "crop":
-        return Targets(teacher=load(shared.tensors(), teacher, data).eval().requires_grad_(False))
-    return Targets(logits=shared.tensors()["logits"].to(data.train.images.device))
+        return Targets(teacher=load(state, teacher, data).eval().requires_grad_(False))
+    return Targets(logits=logits.to(data.train.images.device))
 
 
 def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:

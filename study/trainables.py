@@ -6,6 +6,7 @@ trial, and the trials that are searched.
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -110,7 +111,7 @@ def _distil(values: dict, s: KD, data: Splits, shared: Shared, on_epoch: kd.Repo
 
 
 def _teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
-    weights = {k: fingerprint_array(v) for k, v in given.arrays.items()} if given else None
+    weights = [hashlib.sha256(v.tobytes()).hexdigest() for v in given.arrays.values()] if given else None
     return {
         "training": vars(teacher_training(s)),
         "given": digest(weights),
@@ -118,10 +119,6 @@ def _teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
         "transfer": fingerprint(students_data(s, data).train),
         "torch": torch.__version__,
     }
-
-
-def fingerprint_array(array: np.ndarray) -> str:
-    return digest([array.tobytes().hex()]) if array.size < 1024 else digest([array.shape, float(array.sum())])
 
 
 # --- soft weight-sharing

@@ -1,0 +1,123 @@
+"""What `study.json` records of a study, and what a dry run tells: descriptions only."""
+
+from __future__ import annotations
+
+import math
+import platform
+import shlex
+import subprocess
+import time
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from ray.tune.search.sample import Domain, Integer, LogUniform
+
+from study import kd, models
+from study.data import Part, Splits
+from study.settings import as_json
+from study.trainables import KINDS
+from study.training import batches
+
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
+
+
+def networks(settings: Any, data: Splits) -> dict[str, dict[str, Any]]:
+    """Role → name, options and parameter count. Building them checks their names and options."""
+    return {
+        role: {"name": t.network, "options": t.options, "parameters": models.parameter_count(kd.build(t, data))}
+        for role, t in KINDS[settings.kind].networks(settings).items()
+    }
+
+
+def meta(
+    settings: Any, spaces: Any, data: Splits, test: Part, described: dict[str, dict[str, Any]], argv: list[str]
+) -> dict[str, Any]:
+    """Everything that `study.json` holds beside its schema version."""
+    few = getattr(settings, "student_examples", 0)
+    return {
+        "kind": settings.kind,
+        "name": settings.folder.name,
+        "command": "python -m study.run " + " ".join(shlex.quote(a) for a in argv[1:]),
+        "settings": as_json(settings),
+        "data": {
+            "name": data.name,
+            "title": data.title,
+            "shape": list(data.shape),
+            "classes": list(data.classes),
+            "train": len(data.train),
+            "validation": len(data.validation),
+            "test": len(test),
+            "split_seed": data.split_seed,
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "note": f"Students see {few} training images of each class, the teacher all." if few else "",
+        },
+        "models": described,
+        "objectives": dict(spaces.OBJECTIVES),
+        "space": {name: _domain(domain) for name, domain in spaces.SPACE.items()},
+        "baselines": dict(spaces.BASELINES),
+        "seed": settings.seed,
+        "versions": {"python": platform.python_version(), **_versions()},
+        "git_commit": _commit(),
+        "device": _device(settings),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "counts_over": KINDS[settings.kind].counts_over,
+    }
+
+
+def _domain(domain: Domain) -> dict[str, Any]:
+    integer = isinstance(domain, Integer)
+    high = domain.upper - 1 if integer else domain.upper  # type: ignore[attr-defined]
+    log = isinstance(domain.get_sampler(), LogUniform)
+    return {"type": "int" if integer else "float", "low": domain.lower, "high": high, "log": log}  # type: ignore[attr-defined]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _device(settings: Any) -> str:
+    if settings.gpus_per_trial and torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {settings.gpus_per_trial:g} of it a trial"
+    return f"CPU {platform.machine()}, {settings.cpus_per_trial:g} core a trial"
+
+
+def last_error(trial: Any) -> str:
+    """One line from the error that ended a Tune trial: its last line is what was raised."""
+    error = trial.get_error() if hasattr(trial, "get_error") else None
+    lines = [line for line in str(error or "").splitlines() if line.strip()]
+    return lines[-1].strip()[:500] if lines else "the trial's process died"
+
+
+def timed_epoch(training: kd.Training, data: Splits) -> float:
+    """Seconds of one plain training epoch, from the second of two steps, on one thread."""
+    torch.set_num_threads(1)
+    model = kd.build(training, data)
+    optimiser = torch.optim.AdamW(model.parameters())
+    seconds = 0.0
+    stream = batches(data, training.batch_size, training.augment, torch.Generator().manual_seed(0))
+    for _, batch in zip(range(2), stream, strict=False):
+        start = time.perf_counter()
+        optimiser.zero_grad()
+        F.cross_entropy(model(batch.images), batch.labels).backward()
+        optimiser.step()
+        seconds = time.perf_counter() - start
+    return seconds * math.ceil(len(data.train) / training.batch_size)
