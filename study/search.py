@@ -118,6 +118,9 @@ class LedgerSearch(Searcher):
         self.queue, self.wanted, self.concurrent = list(queue), wanted, concurrent
         self.running: dict[str, optuna.Trial | None] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher; a study continues from its ledger, never from that
+
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if len(self.running) >= self.concurrent:
             return None

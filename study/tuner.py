@@ -10,11 +10,9 @@ import fcntl
 import importlib
 import logging
 import os
-import shlex
 import shutil
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,12 +54,40 @@ class Outcome:
     wanted: int
 
 
+class Asha(AsyncHyperBandScheduler):
+    """ASHA among the searched trials: a baseline is neither stopped nor the measure for others."""
+
+    def __init__(self, baselines: Collection[str], **options: Any) -> None:
+        super().__init__(**options)
+        self.baselines = baselines
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        if trial.config["trial_id"] not in self.baselines:
+            super().on_trial_add(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+        if trial.config["trial_id"] in self.baselines:
+            return str(self.CONTINUE)
+        return str(super().on_trial_result(tune_controller, trial, result))
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict) -> None:
+        if trial.config["trial_id"] not in self.baselines:
+            super().on_trial_complete(tune_controller, trial, result)
+
+    def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
+        if trial.config["trial_id"] not in self.baselines:
+            super().on_trial_remove(tune_controller, trial)
+
+
 class Recorder(tune.Callback):
     """Writes what Tune's trials report into the ledger, and tells the display."""
 
     def __init__(self, ledger: Ledger, display: Display, space: dict[str, Any], objectives: dict[str, str]) -> None:
         self.ledger, self.display, self.space, self.objectives = ledger, display, space, objectives
         self.arrays: dict[str, Path] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks; nothing is restored from that
 
     def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
         if "epoch" in result and not result.get("finished") and not result.get("failure"):
@@ -229,13 +255,14 @@ def _tune(
     metric, direction = next(iter(objectives.items()))
     epochs = KINDS[settings.kind].epochs(settings)
     scheduler = (
-        AsyncHyperBandScheduler(
+        Asha(
+            spaces.BASELINES,
             time_attr="epoch",
             metric=metric,
             mode=direction,
             # One more than there are: reaching the last epoch is finishing, not being stopped.
             max_t=epochs + 1,
-            grace_period=max(1, epochs // 8),
+            grace_period=max(1, epochs // 4),
             reduction_factor=3,
         )
         if asha
@@ -396,11 +423,3 @@ def dry_run(settings: Any) -> None:
     print(f"  {settings.num_samples} trials × {epochs} epochs, {at_once} at a time: at most about {minutes:.1f} minutes")
     print(f"  (one plain training step timed on this CPU, {torch.get_num_threads()} thread; without the shared "
           f"{kind.first}, the mixture prior, and what the scheduler saves)")  # fmt: skip
-
-
-def command_line() -> str:
-    return "python -m study.run " + " ".join(shlex.quote(a) for a in sys.argv[1:])
-
-
-def timestamp() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
