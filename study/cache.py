@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from study.data import Part, Splits
@@ -72,14 +71,7 @@ def remember(folder: Path, what: str, key: Mapping[str, Any], compute: Callable[
     except (OSError, SafetensorError, ValueError, KeyError):
         pass
     shared = compute()
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        arrays = {name: np.ascontiguousarray(array) for name, array in shared.arrays.items()}
-        save_file(arrays, beside, metadata={"key": json.dumps(key), "record": json.dumps(shared.record)})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_arrays(path, shared.arrays, {"key": json.dumps(key), "record": json.dumps(shared.record)})
     return shared, False
 
 
@@ -87,3 +79,19 @@ def _read(path: Path) -> Shared:
     with safe_open(path, framework="numpy") as file:
         record = json.loads(file.metadata()["record"])
         return Shared({name: file.get_tensor(name) for name in file.keys()}, record)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Arrays of a safetensors file by name."""
+    return load_file(path)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file beside its place, then rename it there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, beside, metadata=metadata)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)

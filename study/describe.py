@@ -1,8 +1,10 @@
-"""What `study.json` records of a study, and what a dry run tells: descriptions only."""
+"""A study before it runs: its data and networks, what `study.json` records of them, and what a dry run tells."""
 
 from __future__ import annotations
 
+import importlib
 import math
+import os
 import platform
 import shlex
 import subprocess
@@ -16,10 +18,11 @@ import torch
 import torch.nn.functional as F
 from ray.tune.search.sample import Domain, Integer, LogUniform
 
+from study import data as datasets
 from study import kd, models
 from study.data import Part, Splits
-from study.settings import as_json
-from study.trainables import KINDS
+from study.settings import Common, as_json
+from study.trainables import KINDS, least_size
 from study.training import batches
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
@@ -121,3 +124,35 @@ def timed_epoch(training: kd.Training, data: Splits) -> float:
         optimiser.step()
         seconds = time.perf_counter() - start
     return seconds * math.ceil(len(data.train) / training.batch_size)
+
+
+def load_data(settings: Common) -> tuple[Splits, Part]:
+    """The study's data set: what the search may see, and the test part for confirmation alone."""
+    folder = settings.data_dir or (None if settings.dataset in ("digits", "folder") else _default_data_dir())
+    return datasets.load(settings.dataset, folder, split_seed=settings.seed, size=least_size(settings))
+
+
+def _default_data_dir() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compression-study"
+
+
+def dry_run(settings: Any) -> None:
+    """Print what would run, and its cost from one timed step; starts no Ray and writes nothing."""
+    data, _ = load_data(settings)
+    kind = KINDS[settings.kind]
+    spaces = importlib.import_module(f"search_spaces.{settings.kind}")
+    print(
+        f"{settings.folder}: {settings.num_samples} trials and {1 + len(spaces.BASELINES)} baselines, data {data.title}"
+    )
+    for role, network in networks(settings, data).items():
+        print(f"  {role}: {network['name']}, {network['parameters']:,} parameters")
+    seen = kind.trial_data(settings, data)
+    training = kind.networks(settings)["student" if settings.kind == "kd" else "network"]
+    seconds, epochs = timed_epoch(training, seen), kind.epochs(settings)
+    at_once = settings.max_concurrent or max(1, int((os.cpu_count() or 1) / settings.cpus_per_trial))
+    minutes = seconds * epochs * (settings.num_samples + len(spaces.BASELINES)) / at_once / 60
+    print(
+        f"  {settings.num_samples} trials × {epochs} epochs, {at_once} at a time: at most about {minutes:.1f} minutes"
+    )
+    print(f"  (one plain training step timed on this CPU, {torch.get_num_threads()} thread; without the shared "
+          f"{kind.first}, the mixture prior, and what the scheduler saves)")  # fmt: skip

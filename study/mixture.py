@@ -111,6 +111,8 @@ class Mixture(nn.Module):
     """
 
     pi_zero: Tensor
+    gamma_shape: Tensor
+    gamma_rate: Tensor
 
     def __init__(
         self,

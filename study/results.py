@@ -138,7 +138,9 @@ def load(folder: str | Path) -> Study:
 def read_meta(folder: Path) -> dict[str, Any]:
     path = folder / STUDY
     if not path.is_file():
-        raise UserError(f"{folder}: no study here ({STUDY} is missing); give the folder that a study wrote, results/NAME")
+        raise UserError(
+            f"{folder}: no study here ({STUDY} is missing); give the folder that a study wrote, results/NAME"
+        )
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
         schema = int(meta["schema"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import sys
 from typing import Annotated
 
@@ -30,15 +33,36 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> KD | SWS:
     """Settings from the arguments; usage errors become one line."""
-    settings: KD | SWS = tyro.cli(Command, prog="python -m study.run", description=__doc__, args=argv)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            settings: KD | SWS = tyro.cli(Command, prog="python -m study.run", description=__doc__, args=argv)
+    except SystemExit as ended:
+        if not ended.code:  # --help
+            raise
+        raise UserError(_one_line(said.getvalue())) from None
     return settings
 
 
+def _one_line(box: str) -> str:
+    """The message in the box that tyro draws around a usage error, and the flag it thinks was meant."""
+    lines = [line.strip("│| ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
+    # A rule, of either kind of dash, ends the title and then the message; a corner begins the line with the title.
+    rules = [i for i, line in enumerate(lines) if line[:3] in ("───", "---") or line[:1] in ("╭", "╰")]
+    first, last = rules[0] + 1, rules[1]
+    message = " ".join(lines[first:last])
+    meant = [line.split()[0] for line in lines if line.startswith("--")] if "Unrecognized" in message else []
+    hint = f"; did you mean {meant[0]}?" if meant else ""
+    return f"{message.rstrip('.')}{hint} (see python -m study.run --help)"
+
+
 def _run(settings: KD | SWS) -> int:
-    from study import tuner  # brings torch and Ray, which --help need not wait for
+    # These bring torch and Ray, which --help need not wait for.
+    from study import tuner
+    from study.describe import dry_run
 
     if settings.dry_run:
-        tuner.dry_run(settings)
+        dry_run(settings)
         return 0
     outcome = tuner.run(settings)
 

@@ -42,8 +42,9 @@ def recorded_trial(
     row: Mapping[str, Any], space: Mapping[str, BaseDistribution], objectives: Mapping[str, str]
 ) -> FrozenTrial:
     """A finished row of the ledger as Optuna knows it. Values count only where the trial ran to its end."""
-    values = [row.get(m) for m in objectives] if row["state"] == "complete" else None
-    params = {k: int(row[k]) if isinstance(d, optuna.distributions.IntDistribution) else row[k] for k, d in space.items()}
+    values = [float(row[m]) for m in objectives] if row["state"] == "complete" else None
+    integer = optuna.distributions.IntDistribution
+    params = {k: int(row[k]) if isinstance(d, integer) else row[k] for k, d in space.items()}
     return create_trial(
         state=STATES[row["state"]],
         params=params,
@@ -121,7 +122,8 @@ class LedgerSearch(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher; a study continues from its ledger, never from that
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
+        """The next configuration, None while enough are running, or `Searcher.FINISHED`."""
         if len(self.running) >= self.concurrent:
             return None
         if self.queue:
@@ -132,7 +134,7 @@ class LedgerSearch(Searcher):
             asked = self._ask(None)
             name, values, baseline = self._next_id(), asked.params, ""
         else:
-            return str(Searcher.FINISHED)
+            return Searcher.FINISHED
         if asked is not None:
             asked.set_user_attr("trial_id", name)
         self.running[trial_id] = asked

@@ -86,7 +86,8 @@ class KD(Common):
     epochs: int | None = None
     """Epochs of each student. Default: 40 on digits, 75 on CIFAR, otherwise 20."""
     teacher: str = "vgg13"
-    """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, a torchvision.models name, or module:function."""
+    """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, a torchvision.models name, or
+    module:function."""
     teacher_width: float | None = None
     """Multiplies the teacher's channels (VGG kinds). Default: 0.25 on digits, otherwise 1."""
     teacher_epochs: int | None = None
@@ -167,9 +168,7 @@ class SWS(Common):
     loses its sparse end. none lets every trial finish."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
-        "digits": dict(
-            pretrain_epochs=40, epochs=50, codebook_epochs=20, batch_size=32, precision_rate=1e-2
-        ),
+        "digits": dict(pretrain_epochs=40, epochs=50, codebook_epochs=20, batch_size=32, precision_rate=1e-2),
         "": dict(pretrain_epochs=20, epochs=20, codebook_epochs=4, batch_size=256, precision_rate=3e-3),
     }
 
@@ -182,11 +181,17 @@ def resolve(settings: SettingsT) -> SettingsT:
     """
     defaults = settings.DEFAULTS[""] | settings.DEFAULTS.get(settings.dataset, {})
     filled = {k: v for k, v in defaults.items() if getattr(settings, k) is None}
-    settings = dataclasses.replace(settings, **filled, name=settings.folder.name if not settings.name else settings.name)
+    settings = dataclasses.replace(
+        settings, **filled, name=settings.folder.name if not settings.name else settings.name
+    )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", settings.name or ""):
-        raise UserError(f"--name {settings.name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit")
+        raise UserError(
+            f"--name {settings.name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
+        )
     _at_least(settings, 1, "num_samples", "epochs", "batch_size", "teacher_epochs", "max_concurrent")
-    _at_least(settings, 0, "seed", "student_examples", "pretrain_epochs", "codebook_epochs", "gpus_per_trial", "weight_decay")
+    _at_least(
+        settings, 0, "seed", "student_examples", "pretrain_epochs", "codebook_epochs", "gpus_per_trial", "weight_decay"
+    )
     _above_zero(settings, "cpus_per_trial", "learning_rate", "weight_rate", "codebook_rate", "precision_rate", "sigma")
     _above_zero(settings, "teacher_width", "student_width", "network_width")
     return settings

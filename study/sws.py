@@ -5,7 +5,6 @@ Nowlan & Hinton (1992); Ullrich, Meeds & Welling (2017), https://arxiv.org/abs/1
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -264,7 +263,7 @@ def size_metrics(quantised: Quantised) -> dict[str, float]:
     nonzero = n - float(counts[0])
     return {
         "sparsity": 100 * float(counts[0]) / n,
-        "nonzero_ratio": n / nonzero if nonzero else math.inf,
+        **({"nonzero_ratio": n / nonzero} if nonzero else {}),
         "entropy_ratio": 32 * n / bits,
         "components_used": len(used),
     }

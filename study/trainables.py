@@ -230,7 +230,9 @@ def given_weights(path: Path) -> Shared:
     """
     from safetensors.torch import load_file
 
-    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    state = (
+        load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    )
     with suppress(KeyError, TypeError):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):

@@ -1,0 +1,70 @@
+"""The command line: every kind of bad input is one line that names the flag, status 2, and nothing left on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from study import run
+from study.settings import KD, SWS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("kd --num-sample 3", "--num-samples"),
+        ("kd --num-samples x", "--num-samples"),
+        ("kd --num-samples 0", "--num-samples 0"),
+        ("kd --searcher foo", "--searcher"),
+        ("kd --epochs 0", "--epochs 0"),
+        ("kd --name ../x", "--name"),
+        ("kd --student nope", "nope"),
+        ("kd --dataset nope", "--dataset nope"),
+        ("kd --dataset folder", "--data-dir"),
+        ("kd --teacher-checkpoint /nope.safetensors", "--teacher-checkpoint /nope.safetensors"),
+        ("kd --student-examples 1000", "--student-examples 1000"),
+        ("kd --student lenet5 --student-width 0.5", "width"),
+        ("sws --network minivgg --network-width -1", "--network-width"),
+        ("", "kd, sws"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bad input gives exit status 2, one line on stderr that names it, and leaves no folder behind."""
+    monkeypatch.chdir(tmp_path)
+    assert run.main(arguments.split()) == 2
+    printed = capsys.readouterr().err.strip()
+    assert printed.startswith("error: ") and named in printed
+    assert "\n" not in printed
+    assert not list(tmp_path.glob("results/*"))
+
+
+def test_defaults_are_those_of_the_dataclasses() -> None:
+    """With no flags, the command line gives the dataclasses' own defaults."""
+    assert run.parse(["kd"]) == KD()
+    assert run.parse(["sws", "--num-samples", "5"]) == SWS(num_samples=5)
+
+
+@pytest.mark.parametrize("kind", ["kd", "sws"])
+def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` lists every setting, and ends with status 0."""
+    with pytest.raises(SystemExit) as ended:
+        run.main([kind, "--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    for flag in ("--num-samples", "--dataset", "--epochs", "--searcher", "--scheduler", "--dashboard", "--seed"):
+        assert flag in shown
+    assert "default" in shown.lower()
+
+
+def test_dry_run_tells_the_cost_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--dry-run` names trials, epochs, parameters and minutes, and leaves no file."""
+    monkeypatch.chdir(tmp_path)
+    assert run.main(["sws", "--dry-run", "--num-samples", "7"]) == 0
+    shown = capsys.readouterr().out
+    assert "7 trials" in shown and "50,610 parameters" in shown and "minutes" in shown
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,140 @@
+"""Whole small studies through the real Ray Tune and Optuna, on digits, in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from study import results
+
+ROOT = Path(__file__).parents[1]
+SMALL = "--teacher-epochs 1 --epochs 2 --student-width 0.125 --teacher vgg11 --teacher-width 0.125"
+KD = ["kd", *SMALL.split(), "--no-dashboard"]
+SWS = "sws --pretrain-epochs 2 --epochs 2 --codebook-epochs 1 --no-dashboard".split()
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "study.run", *arguments, "--results-dir", str(folder)]
+
+
+def run(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(command(folder, *arguments), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr.strip(), done.stderr  # Ray's own noise is gone
+    return done.stdout
+
+
+def optuna_states(folder: Path) -> list[str]:
+    storage = JournalStorage(JournalFileBackend(str(folder / results.JOURNAL)))
+    study = optuna.load_study(study_name=folder.name, storage=storage)
+    return [t.state.name for t in study.trials]
+
+
+@pytest.fixture(scope="module")
+def kd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A KD study of two trials."""
+    folder = tmp_path_factory.mktemp("kd")
+    run(folder, *KD, "--num-samples", "2", "--scheduler", "none")
+    return folder / "kd-digits"
+
+
+@pytest.fixture(scope="module")
+def sws(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SWS study of two trials."""
+    folder = tmp_path_factory.mktemp("sws")
+    run(folder, *SWS, "--num-samples", "2")
+    return folder / "sws-digits"
+
+
+def test_kd_study_is_whole(kd: Path) -> None:
+    """Two trials and all three baselines, each with every epoch, in the study folder; the front tested once."""
+    study = results.load(kd)
+    searched = study.trials[study.trials.baseline == ""]
+    assert set(study.trials[study.trials.baseline != ""].baseline) == {"teacher", "student alone", "label smoothing"}
+    assert list(searched.state) == ["complete", "complete"]
+    assert searched.temperature.between(1, 20).all() and searched.alpha.between(0, 1).all()
+    assert (study.history.groupby("trial_id").epoch.count()[["t001", "t002", "student alone"]] == 2).all()
+    best = searched.val_accuracy.max()
+    assert set(study.confirmed[study.confirmed.baseline == ""].val_accuracy) == {best}
+    assert study.confirmed.test_accuracy.between(0, 100).all()
+    assert study.confirmed.trial_id.is_unique
+    assert (kd / results.REPORT).stat().st_size > 1_000_000
+
+
+def test_sws_study_is_whole(sws: Path) -> None:
+    """Two trials beside the uncompressed network, with sparsity; phases in order; the front's weights are kept."""
+    study = results.load(sws)
+    assert set(study.trials.state) == {"complete"}
+    assert {"uncompressed", "paper settings"} < set(study.trials.trial_id)
+    assert study.trials.sparsity.between(0, 100).all()
+    phases = study.history[study.history.trial_id == "t001"].phase
+    assert list(phases) == ["cluster", "cluster", "codebook"]
+    for trial_id in study.confirmed.trial_id:
+        assert (sws / results.MODELS / f"{trial_id}.safetensors").is_file()
+
+
+def test_optuna_learned_the_searched_trials_alone(kd: Path) -> None:
+    """The journal holds the two searched trials as COMPLETE, and neither baselines nor orphans."""
+    assert optuna_states(kd) == ["COMPLETE", "COMPLETE"]
+
+
+def test_same_command_does_nothing_and_a_larger_one_adds_the_difference(kd: Path) -> None:
+    """The same command again leaves every file alone; three samples add exactly one trial, and it is a new one."""
+    before = (kd / results.TRIALS).read_text()
+    said = run(kd.parent, *KD, "--num-samples", "2", "--scheduler", "none")
+    assert "Nothing to do" in said
+    assert (kd / results.TRIALS).read_text() == before
+    run(kd.parent, *KD, "--num-samples", "3", "--scheduler", "none")
+    trials = results.load(kd).trials
+    assert (trials.baseline == "").sum() == 3 and len(trials) == 6
+    assert trials.temperature.dropna().is_unique
+    pd.testing.assert_frame_equal(
+        pd.read_csv(kd / results.TRIALS).head(5), pd.read_csv(pd.io.common.StringIO(before)), check_like=True
+    )
+
+
+def test_other_settings_are_refused(kd: Path) -> None:
+    """A command whose settings contradict the study's stops with the difference, and changes nothing."""
+    before = (kd / results.TRIALS).read_text()
+    done = subprocess.run(
+        command(kd.parent, *KD, "--num-samples", "9", "--scheduler", "none", "--seed", "5"),
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 2 and "--seed 5 (the study has 0)" in done.stderr
+    assert (kd / results.TRIALS).read_text() == before
+
+
+def test_interrupted_study_continues(tmp_path: Path) -> None:
+    """SIGINT keeps what finished; the same command then ends with exactly the trials asked for, none twice."""
+    arguments = [*SWS, "--num-samples", "4", "--epochs", "6"]
+    folder = tmp_path / "sws-digits"
+    whole = command(tmp_path, *arguments)
+    process = subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not _finished(folder):
+        time.sleep(0.2)
+    os.kill(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=120)[0].decode()
+    assert process.returncode in (0, 130), said
+    kept = _finished(folder)
+    run(tmp_path, *arguments)
+    study = results.load(folder)
+    searched = study.trials[study.trials.baseline == ""]
+    assert len(searched) == 4 and set(searched.state) == {"complete"}
+    assert study.trials.trial_id.is_unique and kept <= set(searched.trial_id)
+    assert optuna_states(folder).count("COMPLETE") == 4 and "RUNNING" not in optuna_states(folder)
+
+
+def _finished(folder: Path) -> set[str]:
+    trials = results.read_frame(folder / results.TRIALS, results.TRIAL_COLUMNS)
+    return set(trials[(trials.baseline == "") & trials.state.isin(results.FINAL_STATES)].trial_id)
