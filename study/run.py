@@ -51,7 +51,7 @@ def _one_line(box: str) -> str:
     rules = [i for i, line in enumerate(lines) if line[:3] in ("───", "---") or line[:1] in ("╭", "╰")]
     first, last = rules[0] + 1, rules[1]
     message = " ".join(lines[first:last])
-    meant = [line.split()[0] for line in lines if line.startswith("--")] if "Unrecognized" in message else []
+    meant = [line.split()[0] for line in lines if re.match("--[a-z]", line)] if "Unrecognized" in message else []
     hint = f"; did you mean {meant[0]}?" if meant else ""
     return f"{message.rstrip('.')}{hint} (see python -m study.run --help)"
 

@@ -148,8 +148,8 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, begun: boo
         if not begun:
             results.write_meta(folder, describe.meta(settings, spaces, data, test, networks, sys.argv))
         left = max(0, settings.num_samples - len(ledger.of_state(*results.FINAL_STATES)))
-        print(f"{folder.name}: {left} trials to run, {concurrent} at a time; {data.title}, {len(data.train):,} training "
-              f"and {len(data.validation):,} validation images")  # fmt: skip
+        images = f"{len(seen.train):,} training and {len(seen.validation):,} validation images"
+        print(f"{folder.name}: {left} trials to run, {concurrent} at a time; {data.title}, {images}")
         if dashboard:
             print(f"Ray dashboard: {dashboard}")
         with Display(ledger, spaces.OBJECTIVES, settings.num_samples, dashboard) as display:
