@@ -1,0 +1,69 @@
+"""The ledger and the study folder: whole files, and a memory of what is owed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from study import results
+from study.errors import UserError
+from study.results import Ledger
+
+
+def filled(folder: Path) -> Ledger:
+    ledger = Ledger(folder)
+    ledger.start("t001", {"tau": 0.1})
+    ledger.epoch("t001", {"epoch": 1, "phase": "cluster", "val_accuracy": 50.0})
+    ledger.finish("t001", "complete", metrics={"val_accuracy": 51.0}, seconds=2.5)
+    ledger.start("t002", {"tau": 0.2})
+    ledger.epoch("t002", {"epoch": 1, "phase": "cluster", "val_accuracy": 40.0})
+    return ledger
+
+
+def test_a_ledger_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    """Finished rows come back whole; an unfinished one comes back as owed, without its epochs."""
+    before, after = filled(tmp_path), Ledger.open(tmp_path)
+    assert after.trials["t001"] == before.trials["t001"]
+    assert [r["trial_id"] for r in after.of_state("running")] == ["t002"]
+    assert list(after.history) == ["t001"]
+
+
+def test_a_retried_trial_tells_its_epochs_anew(tmp_path: Path) -> None:
+    """Epochs that a retry repeats replace the earlier ones, so none stands twice."""
+    ledger = filled(tmp_path)
+    for epoch in (2, 3, 2):
+        ledger.epoch("t002", {"epoch": epoch, "phase": "cluster"})
+    assert [r["epoch"] for r in ledger.history["t002"]] == [1, 2]
+
+
+def test_a_reason_is_one_line(tmp_path: Path) -> None:
+    """A failure's reason is stored on one line, and comes back as text beside empty reasons."""
+    ledger = filled(tmp_path)
+    ledger.finish("t002", "failed", "loss became\n nan")
+    assert list(results.read_frame(tmp_path / results.TRIALS, ()).reason) == ["", "loss became nan"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk refuses, the old file is whole and nothing lies beside it."""
+    path = tmp_path / "a.csv"
+    results.write_text(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError):
+        results.write_text(path, "new")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"schema": 99}', "[]"])
+def test_what_is_no_study_is_refused_in_one_line(content: str | None, tmp_path: Path) -> None:
+    """A folder without, with a damaged, or with a newer study.json gives one line that names it."""
+    if content is not None:
+        (tmp_path / results.STUDY).write_text(content)
+    with pytest.raises(UserError) as refused:
+        results.load(tmp_path)
+    assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)

@@ -1,0 +1,95 @@
+"""What Optuna is asked and told, without Ray."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from ray import tune
+from ray.tune.search import Searcher
+
+from study import search
+from study.results import Ledger
+
+SPACE = {"tau": tune.loguniform(0.01, 1.0), "components": tune.randint(4, 65)}
+BOTH = {"val_accuracy": "max", "sparsity": "max"}
+
+
+def searcher(
+    ledger: Ledger, wanted: int, concurrent: int = 9, seed: int = 0, owed: bool = False
+) -> search.LedgerSearch:
+    queue: list = [("paper", {"tau": 0.1}, "paper")]
+    if owed:
+        queue.append(("t001", {"tau": 0.5, "components": 8}, ""))
+    sampler = search.sampler("tpe", seed, len(ledger.trials))
+    study = search.study_of(ledger, SPACE, BOTH, chosen=sampler)
+    return search.LedgerSearch(ledger, study, SPACE, BOTH, queue, wanted, concurrent)
+
+
+def test_baselines_then_owed_trials_then_new_ones(tmp_path: Path) -> None:
+    """The queue goes first with its own values, then as many new trials as wanted, then no more."""
+    asked = searcher(Ledger(tmp_path), wanted=2, owed=True)
+    configs = [asked.suggest(str(i)) for i in range(5)]
+    assert configs[0] == {"trial_id": "paper", "tau": 0.1}
+    assert configs[1] == {"trial_id": "t001", "tau": 0.5, "components": 8}
+    assert [c["trial_id"] for c in configs[2:4]] == ["t002", "t003"]
+    assert configs[4] == Searcher.FINISHED
+    assert all(4 <= c["components"] <= 64 for c in configs[1:4])
+
+
+def test_no_more_at_a_time_than_allowed(tmp_path: Path) -> None:
+    """With two running it asks for none, until one has ended."""
+    asked = searcher(Ledger(tmp_path), wanted=5, concurrent=2)
+    assert asked.suggest("a") and asked.suggest("b") and asked.suggest("c") is None
+    asked.on_trial_complete("a", {"finished": True, "val_accuracy": 1.0, "sparsity": 1.0})
+    assert asked.suggest("c")
+
+
+@pytest.mark.parametrize(
+    ("result", "error", "state"),
+    [
+        ({"finished": True, "val_accuracy": 90.0, "sparsity": 50.0}, False, "COMPLETE"),
+        ({"val_accuracy": 90.0, "sparsity": 50.0}, False, "PRUNED"),
+        ({"finished": True, "val_accuracy": math.nan, "sparsity": 50.0}, False, "FAIL"),
+        ({"finished": True, "val_accuracy": 90.0}, False, "FAIL"),
+        ({"failure": "every weight was pruned", "val_accuracy": 90.0, "sparsity": 100.0}, False, "FAIL"),
+        (None, True, "FAIL"),
+    ],
+)
+def test_only_finished_trials_teach_the_sampler(result: dict | None, error: bool, state: str, tmp_path: Path) -> None:
+    """Finished, stopped and broken trials reach Optuna as COMPLETE, PRUNED and FAIL; values only with COMPLETE."""
+    asked = searcher(Ledger(tmp_path), wanted=1)
+    asked.suggest("baseline"), asked.suggest("x")
+    asked.on_trial_complete("baseline", {"finished": True, "val_accuracy": 99.0, "sparsity": 1.0})
+    asked.on_trial_complete("x", result, error)
+    (trial,) = asked.study.trials
+    assert trial.state.name == state
+    assert trial.values == ([90.0, 50.0] if state == "COMPLETE" else None)
+
+
+def test_continuing_does_not_repeat_samples(tmp_path: Path) -> None:
+    """A searcher over a longer ledger suggests other values than the first did; over the same one, the same."""
+    first, again = searcher(Ledger(tmp_path), 1), searcher(Ledger(tmp_path), 1)
+    ledger = Ledger(tmp_path)
+    ledger.start("t001", {"tau": 0.3, "components": 9})
+    ledger.finish("t001", "complete", metrics={"val_accuracy": 1.0, "sparsity": 1.0})
+    later = searcher(ledger, 1)
+    for one in (first, again, later):
+        one.suggest("baseline")
+    values = [one.suggest("x") for one in (first, again, later)]
+    assert values[0] == values[1] and values[2]["tau"] != values[0]["tau"] and values[2]["trial_id"] == "t002"
+
+
+def test_front_keeps_ties_and_leaves_out_the_dominated(tmp_path: Path) -> None:
+    """Equal trials are both members; a dominated, a pruned and a baseline one are not."""
+    ledger = Ledger(tmp_path)
+    points = {"t001": (90.0, 50.0), "t002": (90.0, 50.0), "t003": (89.0, 50.0), "t004": (80.0, 99.0)}
+    for name, (accuracy, sparsity) in points.items():
+        ledger.start(name, {"tau": 0.3, "components": 9})
+        ledger.finish(name, "complete", metrics={"val_accuracy": accuracy, "sparsity": sparsity})
+    ledger.start("t005", {"tau": 0.3, "components": 9})
+    ledger.finish("t005", "pruned", metrics={"val_accuracy": 99.0, "sparsity": 99.0})
+    ledger.start("paper", {"tau": 0.3}, "paper")
+    ledger.finish("paper", "complete", metrics={"val_accuracy": 99.0, "sparsity": 99.0})
+    assert search.front(ledger, SPACE, BOTH) == ["t001", "t002", "t004"]
