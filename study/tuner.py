@@ -206,7 +206,7 @@ def _run_trials(
         for name, values in spaces.BASELINES.items()
         if ledger.trials.get(name, {}).get("state") not in final
     ]
-    cut_off = ledger.of_state("running")
+    cut_off = ledger.of_state("running")[: settings.num_samples - len(ledger.of_state(*final))]
     queue += [(r["trial_id"], {k: _typed(k, r[k], spaces) for k in spaces.SPACE}, "") for r in cut_off]
     wanted = settings.num_samples - len(ledger.of_state(*final)) - len(cut_off)
     with_data = {"data": data, "shared": shared}

@@ -138,3 +138,12 @@ def test_interrupted_study_continues(tmp_path: Path) -> None:
 def _finished(folder: Path) -> set[str]:
     trials = results.read_frame(folder / results.TRIALS, results.TRIAL_COLUMNS)
     return set(trials[(trials.baseline == "") & trials.state.isin(results.FINAL_STATES)].trial_id)
+
+
+def test_a_given_teacher_is_used_as_it_is(kd: Path, tmp_path: Path) -> None:
+    """--teacher-checkpoint trains no teacher: its row has no epochs, and the accuracy of the study it came from."""
+    weights = kd / results.MODELS / "teacher.safetensors"
+    run(tmp_path, *KD, "--num-samples", "1", "--scheduler", "none", "--teacher-checkpoint", str(weights))
+    given, trained = (results.load(f).trials.set_index("trial_id") for f in (tmp_path / "kd-digits", kd))
+    assert given.epochs["teacher"] == 0 and trained.epochs["teacher"] == 1
+    assert given.val_accuracy["teacher"] == pytest.approx(trained.val_accuracy["teacher"])
