@@ -68,7 +68,7 @@ def remember(folder: Path, what: str, key: Mapping[str, Any], compute: Callable[
     path = folder / f"{what}-{digest(key)}.safetensors"
     try:
         return _read(path), True
-    except (OSError, SafetensorError, ValueError, KeyError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         pass
     shared = compute()
     write_arrays(path, shared.arrays, {"key": json.dumps(key), "record": json.dumps(shared.record)})
@@ -91,7 +91,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[st
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, beside, metadata=metadata)
+        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside, metadata=metadata)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 import platform
 import shlex
@@ -23,7 +22,7 @@ from study import kd, models
 from study.data import Part, Splits
 from study.settings import Common, as_json
 from study.trainables import KINDS, least_size
-from study.training import batches
+from study.training import batches, steps_per_epoch
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
 
@@ -123,7 +122,7 @@ def timed_epoch(training: kd.Training, data: Splits) -> float:
         F.cross_entropy(model(batch.images), batch.labels).backward()
         optimiser.step()
         seconds = time.perf_counter() - start
-    return seconds * math.ceil(len(data.train) / training.batch_size)
+    return seconds * steps_per_epoch(len(data.train), training.batch_size)
 
 
 def load_data(settings: Common) -> tuple[Splits, Part]:

@@ -160,7 +160,7 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype=text)
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged ({error}); restore it from a copy") from error
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from a copy") from error
     missing = [c for c in columns if c not in frame.columns]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing; restore the file from a copy")
@@ -255,8 +255,10 @@ class Ledger:
 
     def _write_trials(self) -> None:
         frame = pd.DataFrame(list(self.trials.values()))
-        last = ["seconds", "epochs"]
-        columns = [c for c in frame.columns if c not in last] + last
+        first, last = ["trial_id", "state", "reason", "baseline"], ["seconds", "epochs"]
+        order = [*first, *(c for c in COLUMNS if c not in (*first, *last)), *last]
+        unknown = [c for c in frame.columns if c not in order]  # hyperparameters of a user's own search space
+        columns = [c for c in order if c in frame.columns or c in last] + unknown
         write_frame(self.folder / TRIALS, frame.reindex(columns=columns))
 
     def _write_history(self) -> None:

@@ -41,7 +41,7 @@ def device(settings: Common) -> torch.device:
 def finish(metrics: dict[str, Any], arrays: Arrays) -> None:
     """A trial's last report. Only a trial that sends it is complete; one without it was stopped."""
     with tempfile.TemporaryDirectory() as folder:
-        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, Path(folder) / ARRAYS)
+        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, Path(folder) / ARRAYS)
         tune.report({**metrics, "finished": True}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 

@@ -42,6 +42,11 @@ class Score:
     accuracy: float
 
 
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """Batches in one epoch, each of two examples or more."""
+    return max(1, min(math.ceil(examples / batch_size), examples // 2))
+
+
 def batches(data: Splits, batch_size: int, augment: str, generator: torch.Generator) -> Iterator[Batch]:
     """One epoch over the training part in a fresh order.
 
@@ -52,7 +57,7 @@ def batches(data: Splits, batch_size: int, augment: str, generator: torch.Genera
     device = train.images.device
     order = torch.randperm(len(train), generator=generator).to(device)
     flips = torch.rand(len(train), generator=generator).lt(0.5).to(device)
-    for index in order.tensor_split(math.ceil(len(train) / batch_size)):
+    for index in order.tensor_split(steps_per_epoch(len(train), batch_size)):
         images = train.images[index]
         flipped = flips[index] if augment != "none" else torch.zeros_like(index, dtype=torch.bool)
         if augment != "none":
@@ -65,9 +70,10 @@ def batches(data: Splits, batch_size: int, augment: str, generator: torch.Genera
 def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift each image by its own whole number of pixels, up to an eighth of its side; what comes in is black."""
     n, _, height, width = images.shape
-    reach = max(1, height // 8)
-    padded = F.pad(images, (reach, reach, reach, reach))
-    dy, dx = torch.randint(0, 2 * reach + 1, (2, n), generator=generator).to(images.device)
+    down, across = max(1, height // 8), max(1, width // 8)
+    padded = F.pad(images, (across, across, down, down))
+    dy = torch.randint(0, 2 * down + 1, (n,), generator=generator).to(images.device)
+    dx = torch.randint(0, 2 * across + 1, (n,), generator=generator).to(images.device)
     rows = (dy[:, None] + torch.arange(height, device=images.device))[:, None, :, None]
     columns = (dx[:, None] + torch.arange(width, device=images.device))[:, None, None, :]
     example = torch.arange(n, device=images.device)[:, None, None, None]
@@ -95,7 +101,7 @@ def train(
     Raises:
         TrialFailed: the training loss of an epoch is not a finite number.
     """
-    steps = epochs * math.ceil(len(data.train) / batch_size)
+    steps = epochs * steps_per_epoch(len(data.train), batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, steps))
     for epoch in range(1, epochs + 1):
         model.train()

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.cache import Shared, remember
+from study import cache
+from study.cache import Shared, digest, remember
 
 
 def test_work_is_done_once_for_each_key(tmp_path: Path) -> None:
@@ -39,3 +40,56 @@ def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="no teacher"):
         remember(tmp_path, "teacher", {}, broken)
     assert not list(tmp_path.iterdir())
+
+
+def some() -> Shared:
+    return Shared({"w": np.arange(6, dtype=np.float32).reshape(2, 3).T, "n": np.arange(2)}, {"history": [{"epoch": 1}]})
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 64, b"\xff" * 64, None])
+def test_a_damaged_file_is_computed_anew(content: bytes | None, tmp_path: Path) -> None:
+    """Empty, foreign or cut short, a kept file is replaced by a whole one, which the next run finds."""
+    remember(tmp_path, "teacher", {}, some)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-3] if content is None else content)
+    shared, kept = remember(tmp_path, "teacher", {}, some)
+    assert not kept and np.array_equal(shared.arrays["w"], some().arrays["w"])
+    assert remember(tmp_path, "teacher", {}, some)[1]
+
+
+def test_what_is_kept_is_what_was_computed(tmp_path: Path) -> None:
+    """Shapes, types and values come back, of transposed arrays too, and the record as it was."""
+    remember(tmp_path, "teacher", {"b": 1, "a": [2]}, some)
+    shared, kept = remember(tmp_path, "teacher", {"a": [2], "b": 1}, some)  # the order of keys does not matter
+    assert kept and shared.record == some().record
+    for name, array in some().arrays.items():
+        assert shared.arrays[name].dtype == array.dtype and np.array_equal(shared.arrays[name], array)
+    assert np.array_equal(shared.tensors()["w"].numpy(), some().arrays["w"])
+
+
+def test_a_word_and_every_part_of_the_key_tell_results_apart(tmp_path: Path) -> None:
+    """Another word for the same key is another file; a nested value, its type or a further part changes the hash."""
+    remember(tmp_path, "teacher", {}, some)
+    assert not remember(tmp_path, "network", {}, some)[1]
+    keys = [{}, {"a": 1}, {"a": "1"}, {"a": {"b": 1}}, {"a": {"b": 2}}, {"a": 1, "b": None}]
+    assert len({digest(key) for key in keys}) == len(keys)
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the disk fills half-way, the error passes on and no file is left, whole or in part."""
+
+    def full(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache, "save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        remember(tmp_path, "teacher", {}, some)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scalar_stays_a_scalar(tmp_path: Path) -> None:
+    """A scalar, such as batch-norm's count of batches, is kept without a dimension."""
+    for _ in range(2):
+        shared, _ = remember(tmp_path, "teacher", {}, lambda: Shared({"count": np.array(7)}))
+        assert shared.arrays["count"].shape == ()

@@ -70,13 +70,40 @@ def test_a_weight_far_from_every_component_has_a_finite_pull() -> None:
     assert float(gradient) == pytest.approx(1e4 * 9, rel=1e-4)
 
 
-def test_wrong_shapes_are_refused() -> None:
-    """Matrices, and mixtures whose parts differ in length, raise ValueError."""
-    weights, means, precisions, proportions = arguments(5, 3)
+def test_far_weights_leave_every_gradient_finite() -> None:
+    """In float32, weights up to 1e4 away on either side give finite gradients in all four arguments."""
+    weights = torch.tensor([-1e4, -3.0, 0.0, 3.0, 1e4], requires_grad=True)
+    inputs = [weights, *(torch.tensor(v, requires_grad=True) for v in ([0.0, 0.1], [12.0, 12.0], [-0.01, -4.6]))]
+    value = negative_log_likelihood(*inputs)
+    assert bool(value.isfinite())
+    assert all(bool(g.isfinite().all()) for g in torch.autograd.grad(value, inputs))
+
+
+def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Value and gradients of 1,000 weights are the same in one block and in 72 with a remainder."""
+
+    def result() -> list[Tensor]:
+        inputs = arguments(1000, 7)
+        value = negative_log_likelihood(*inputs)
+        return [value.detach(), *torch.autograd.grad(value, inputs)]
+
+    whole = result()
+    monkeypatch.setattr(mixture, "BLOCK", 100)
+    for in_blocks, at_once in zip(result(), whole, strict=True):
+        torch.testing.assert_close(in_blocks, at_once, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("wrong", range(4))
+def test_wrong_shapes_are_refused(wrong: int) -> None:
+    """A matrix in any place, and a mixture whose parts differ in length, raise ValueError."""
+    inputs = arguments(5, 3)
+    matrix = [t.reshape(-1, 1) if i == wrong else t for i, t in enumerate(inputs)]
     with pytest.raises(ValueError, match="1-D"):
-        negative_log_likelihood(weights.view(5, 1), means, precisions, proportions)
-    with pytest.raises(ValueError, match="length"):
-        negative_log_likelihood(weights, means[:2], precisions, proportions)
+        negative_log_likelihood(*matrix)
+    if wrong:
+        short = [t[:2] if i == wrong else t for i, t in enumerate(inputs)]
+        with pytest.raises(ValueError, match="length"):
+            negative_log_likelihood(*short)
 
 
 def small() -> Mixture:
@@ -89,10 +116,27 @@ def test_the_zero_component_is_fixed() -> None:
     optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
     model.complexity(torch.linspace(-1, 1, 50)).backward()
     optimiser.step()
-    assert float(model.means[0]) == 0
-    assert float(model.log_proportions[0].exp()) == pytest.approx(0.9)
-    assert float(model.log_proportions.exp().sum()) == pytest.approx(1)
+    means, proportions = model.means.detach(), model.log_proportions.detach().exp()
+    assert float(means[0]) == 0
+    assert float(proportions[0]) == pytest.approx(0.9)
+    assert float(proportions.sum()) == pytest.approx(1)
     assert not torch.equal(model.free_means, small().free_means)
+
+
+def test_the_zero_component_gets_no_gradient() -> None:
+    """Only the other means and proportions are parameters; pi_zero is a buffer, so nothing can move it."""
+    model = small()
+    sizes = {name: p.numel() for name, p in model.named_parameters()}
+    assert sizes == {"free_means": 3, "log_precisions": 4, "free_logits": 3}
+    (gradient,) = torch.autograd.grad(model.log_proportions[0] + model.means[0], [model.free_logits])
+    assert gradient.tolist() == [0, 0, 0] and not model.pi_zero.requires_grad
+
+
+@pytest.mark.parametrize("pi_zero", [0.0, 1.0, -0.1, 1.5, math.nan])
+def test_pi_zero_is_a_proportion(pi_zero: float) -> None:
+    """Zero, one, what lies beyond, and NaN raise ValueError."""
+    with pytest.raises(ValueError, match="pi_zero"):
+        Mixture(torch.zeros(2), pi_zero, 0.1, (5.0, 2.0), (3.0, 0.5))
 
 
 def test_hyper_prior_is_a_gamma_density() -> None:
@@ -105,7 +149,7 @@ def test_hyper_prior_is_a_gamma_density() -> None:
         weights = torch.linspace(-1, 1, 9)
         prior = negative_log_likelihood(weights, model.means, model.log_precisions, model.log_proportions)
         hyper = model.complexity(weights) - prior
-        gaps.append(float(hyper + rates.log_prob(model.log_precisions.exp()).sum()))
+        gaps.append(float((hyper + rates.log_prob(model.log_precisions.exp()).sum()).detach()))
     assert gaps == pytest.approx([gaps[0]] * 3, rel=1e-4)
 
 
@@ -123,3 +167,4 @@ def test_means_cover_the_range() -> None:
     weights = torch.tensor([-1.0, 0.3, 3.0])
     assert even_means(weights, 5).tolist() == pytest.approx([-1, 1 / 3, 5 / 3, 3])
     assert even_means(weights, 2).tolist() == [3]
+    assert even_means(-weights, 2).tolist() == [-3]

@@ -67,3 +67,53 @@ def test_what_is_no_study_is_refused_in_one_line(content: str | None, tmp_path: 
     with pytest.raises(UserError) as refused:
         results.load(tmp_path)
     assert str(tmp_path) in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_an_owed_trial_keeps_its_configuration(tmp_path: Path) -> None:
+    """A row that was running comes back with its values; its history goes from disk when its next run is written."""
+    ledger = filled(tmp_path)
+    ledger._write_history()
+    again = Ledger.open(tmp_path)
+    assert again.trials["t002"]["tau"] == 0.2 and again.trials["t002"]["state"] == "running"
+    again.start("t002", {"tau": 0.2})
+    again.epoch("t002", {"epoch": 1, "phase": "cluster", "val_accuracy": 45.0})
+    again.finish("t002", "pruned")
+    history = results.read_frame(tmp_path / results.HISTORY, results.HISTORY_COLUMNS)
+    assert list(history[history.trial_id == "t002"].val_accuracy) == [45.0]
+    assert again.count("complete") == again.count("pruned") == 1 and again.trials["t002"]["epochs"] == 1
+
+
+def test_baselines_are_told_apart(tmp_path: Path) -> None:
+    """A baseline is counted with baselines alone, and columns that it lacks stay absent."""
+    ledger = filled(tmp_path)
+    ledger.start("paper", {}, "paper")
+    ledger.finish("paper", "complete", metrics={"val_accuracy": 60.0})
+    again = Ledger.open(tmp_path)
+    assert again.count("complete") == 1
+    (baseline,) = again.of_state("complete", baseline=True)
+    assert baseline["trial_id"] == "paper" and "tau" not in baseline
+
+
+def study_folder(folder: Path) -> Path:
+    results.write_meta(folder, {"objectives": {"val_accuracy": "max"}, "space": {"tau": {}}})
+    return folder
+
+
+def test_a_study_without_tables_is_an_empty_one(tmp_path: Path) -> None:
+    """Before its first trial a study has its columns and no rows."""
+    study = results.load(study_folder(tmp_path))
+    assert study.trials.empty and list(study.trials.columns) == list(results.TRIAL_COLUMNS)
+    assert study.objectives == {"val_accuracy": "max"} and study.hyperparameters == ["tau"]
+
+
+@pytest.mark.parametrize("table", [results.TRIALS, results.HISTORY, results.CONFIRMED])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"a,b\n1,2\n", b"\xff\xfe\x00", b'"', (b"trial_id\na\na,b\n")],
+)
+def test_a_damaged_table_is_refused_in_one_line(content: bytes, table: str, tmp_path: Path) -> None:
+    """Empty, foreign, binary or ragged, a table gives one line that names its file."""
+    (study_folder(tmp_path) / table).write_bytes(content)
+    with pytest.raises(UserError) as refused:
+        results.load(tmp_path)
+    assert str(tmp_path / table) in str(refused.value) and "\n" not in str(refused.value)

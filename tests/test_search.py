@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import optuna
 import pytest
 from ray import tune
 from ray.tune.search import Searcher
@@ -93,3 +94,64 @@ def test_front_keeps_ties_and_leaves_out_the_dominated(tmp_path: Path) -> None:
     ledger.start("paper", {"tau": 0.3}, "paper")
     ledger.finish("paper", "complete", metrics={"val_accuracy": 99.0, "sparsity": 99.0})
     assert search.front(ledger, SPACE, BOTH) == ["t001", "t002", "t004"]
+
+
+def complete(ledger: Ledger, name: str, **metrics: float) -> None:
+    ledger.start(name, {"tau": 0.3, "components": 9})
+    ledger.finish(name, "complete", metrics=metrics)
+
+
+def test_ids_go_on_from_the_ledger(tmp_path: Path) -> None:
+    """The next id follows the highest one, past gaps, baselines, and a thousand."""
+    ledger = Ledger(tmp_path)
+    for name in ("t002", "t999", "teacher", "paper"):
+        complete(ledger, name, val_accuracy=1.0, sparsity=1.0)
+    asked = searcher(Ledger.open(tmp_path), wanted=2)
+    assert [asked.suggest(str(i))["trial_id"] for i in range(3)] == ["paper", "t1000", "t1001"]
+
+
+def test_the_ledger_owes_what_was_suggested(tmp_path: Path) -> None:
+    """A suggestion is on disk as running before it is given out, so that a crash forgets none."""
+    asked = searcher(Ledger(tmp_path), wanted=1)
+    given = [asked.suggest("a"), asked.suggest("b")]
+    rows = Ledger.open(tmp_path).of_state("running") + Ledger.open(tmp_path).of_state("running", baseline=True)
+    assert {r["trial_id"]: r["tau"] for r in rows} == pytest.approx({g["trial_id"]: g["tau"] for g in given})
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "gp", "random"])
+def test_a_samplers_seed_depends_on_the_trials_before(name: str) -> None:
+    """The same seed and count repeat a sample; another count, or another seed, gives another one."""
+
+    def first(seed: int, before: int) -> float:
+        study = optuna.create_study(sampler=search.sampler(name, seed, before))
+        return study.ask(search.distributions(SPACE)).params["tau"]
+
+    assert first(0, 0) == first(0, 0)
+    assert len({first(0, 0), first(0, 1), first(1, 0)}) == 3
+
+
+@pytest.mark.parametrize("state", ["complete", "pruned", "failed"])
+def test_a_row_goes_to_optuna_and_back(state: str, tmp_path: Path) -> None:
+    """Id, parameters with their types, state and, of a complete one, values survive disk and Optuna, in this order."""
+    ledger = Ledger(tmp_path)
+    ledger.start("paper", {"tau": 0.1}, "paper")  # without components, so that pandas reads that column as floats
+    ledger.start("t001", {"tau": 0.3, "components": 9})
+    ledger.finish("t001", state, metrics={"sparsity": 50.0, "val_accuracy": 90.0})
+    (trial,) = search.study_of(Ledger.open(tmp_path), SPACE, BOTH).trials
+    assert trial.user_attrs == {"trial_id": "t001"} and trial.state == search.STATES[state]
+    assert trial.params == {"tau": 0.3, "components": 9} and type(trial.params["components"]) is int
+    assert trial.values == ([90.0, 50.0] if state == "complete" else None)
+
+
+def test_fronts_of_one_and_of_three_objectives(tmp_path: Path) -> None:
+    """One objective: the best, ties included. Three, one to be minimised: all that none dominates, best first."""
+    ledger = Ledger(tmp_path)
+    assert search.front(ledger, SPACE, BOTH) == []
+    complete(ledger, "t001", val_accuracy=80.0, sparsity=50.0, val_loss=0.1)
+    complete(ledger, "t002", val_accuracy=90.0, sparsity=50.0, val_loss=0.3)
+    complete(ledger, "t003", val_accuracy=90.0, sparsity=40.0, val_loss=0.3)
+    complete(ledger, "t004", val_accuracy=70.0, sparsity=60.0, val_loss=0.2)
+    assert sorted(search.front(ledger, SPACE, {"val_accuracy": "max"})) == ["t002", "t003"]
+    assert search.front(ledger, SPACE, {"val_loss": "min"}) == ["t001"]
+    assert search.front(ledger, SPACE, {**BOTH, "val_loss": "min"}) == ["t002", "t001", "t004"]
+    assert search.front(ledger, SPACE, {"val_loss": "min", **BOTH}) == ["t001", "t004", "t002"]

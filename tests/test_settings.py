@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from study.errors import UserError
-from study.settings import KD, SWS, contradiction, resolve
+from study.settings import KD, OPERATIONAL, SWS, as_json, contradiction, resolve
 
 
 @pytest.mark.parametrize("kind", [KD, SWS])
@@ -25,7 +29,7 @@ def test_a_flag_wins_over_the_default() -> None:
     assert resolved.epochs == 7 and resolved.student_examples == 0 and resolved.teacher_epochs == 20
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "a\nb", ".hidden", "-x"])
+@pytest.mark.parametrize("name", ["../x", "a/b", "a\nb", "a\n", "a\x1b[2J", "a\x00", "..", " ", ".hidden", "-x"])
 def test_names_that_leave_the_folder_are_refused(name: str) -> None:
     """A study's name is a plain folder name."""
     with pytest.raises(UserError, match="--name"):
@@ -37,3 +41,80 @@ def test_only_defining_settings_contradict() -> None:
     begun = resolve(KD()).defining()
     assert contradiction(resolve(KD(num_samples=99, cpus_per_trial=2, verbose=True)), begun) == ""
     assert contradiction(resolve(KD(seed=1)), begun) == "--seed 1 (the study has 0)"
+
+
+def test_defaults_are_those_of_the_data_set() -> None:
+    """Digits and CIFAR have their own values, anything else the common ones; the name says kind and data set."""
+    digits, mnist, cifar = (resolve(KD(dataset=name)) for name in ("digits", "mnist", "cifar100"))
+    assert [s.epochs for s in (digits, mnist, cifar)] == [40, 20, 75]
+    assert [s.augment for s in (digits, mnist, cifar)] == ["none", "none", "flip"]
+    assert (digits.student_examples, mnist.student_examples, digits.batch_size) == (10, 0, 32)
+    assert digits.name == "kd-digits" and digits.folder == Path("results/kd-digits")
+    assert [resolve(SWS(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    """Resolved settings are a fixed point."""
+    once = resolve(SWS(name="my study"))
+    assert resolve(once) == once and once.name == "my study"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (KD, {"num_samples": 0}),
+        (KD, {"epochs": 0}),
+        (KD, {"batch_size": -1}),
+        (KD, {"teacher_epochs": 0}),
+        (KD, {"max_concurrent": 0}),
+        (KD, {"seed": -1}),
+        (KD, {"student_examples": -1}),
+        (KD, {"gpus_per_trial": -0.5}),
+        (KD, {"weight_decay": math.nan}),
+        (KD, {"cpus_per_trial": 0}),
+        (KD, {"learning_rate": math.inf}),
+        (KD, {"learning_rate": math.nan}),
+        (KD, {"teacher_width": 0}),
+        (KD, {"student_width": -1}),
+        (SWS, {"pretrain_epochs": -1}),
+        (SWS, {"codebook_epochs": -1}),
+        (SWS, {"weight_rate": 0}),
+        (SWS, {"codebook_rate": 0}),
+        (SWS, {"precision_rate": -1e-3}),
+        (SWS, {"sigma": 0}),
+        (SWS, {"network_width": math.inf}),
+    ],
+)
+def test_values_that_cannot_be_meant_name_their_flag(kind: type, values: dict[str, Any]) -> None:
+    """Zero, negative, infinite and NaN values that no run can use give one line that begins with the flag."""
+    (name,) = values
+    with pytest.raises(UserError) as refused:
+        resolve(kind(**values))
+    assert str(refused.value).startswith(f"--{name.replace('_', '-')} ") and "\n" not in str(refused.value)
+
+
+def test_every_operational_setting_may_differ() -> None:
+    """Settings of how much and where never contradict; every one of them exists."""
+    begun, now = resolve(SWS()), {}
+    for name in OPERATIONAL:
+        value = getattr(begun, name)
+        now[name] = not value if isinstance(value, bool) else Path("x") if "dir" in name else "x" if name in (
+            "name", "address") else 3  # fmt: skip
+    changed = dataclasses.replace(begun, **now)
+    assert all(getattr(changed, name) != getattr(begun, name) for name in OPERATIONAL)
+    assert contradiction(changed, begun.defining()) == ""
+
+
+def test_every_defining_setting_contradicts() -> None:
+    """Any other setting that differs is named with both values, and those that agree are not."""
+    for settings in (resolve(KD()), resolve(SWS())):
+        for name, value in settings.defining().items():
+            flag = f"--{name.replace('_', '-')} {value} (the study has other)"
+            assert contradiction(settings, {**settings.defining(), name: "other"}) == flag
+
+
+def test_settings_agree_with_themselves_through_json() -> None:
+    """What `study.json` holds is read back as the same settings, paths included."""
+    settings = resolve(KD(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3))
+    assert contradiction(settings, json.loads(json.dumps(settings.defining()))) == ""
+    assert json.loads(json.dumps(as_json(settings)))["teacher_checkpoint"] == "a/b.safetensors"

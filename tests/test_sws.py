@@ -8,11 +8,13 @@ import math
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from study import data, kd, sws
 from study.data import Splits
 from study.errors import TrialFailed
+from study.training import batches
 
 HPARAMS = sws.Hparams(
     tau=1e-3, components=6, pi_zero=0.9, epochs=3, batch_size=32, sigma=0.02, precision_rate=0.05, codebook_epochs=2
@@ -108,3 +110,85 @@ def test_a_loss_that_is_not_a_number_is_a_failed_trial(digits: Splits, pretraine
     absurd = dataclasses.replace(HPARAMS, precision_rate=1e4, weight_rate=1e4)
     with pytest.raises(TrialFailed):
         sws.fit(copy.deepcopy(pretrained), absurd, digits, lambda row: None)
+
+
+@pytest.mark.parametrize("values", [{"tau": math.nan}, {"tau": math.inf}, {"weight_rate": 1e30}])
+def test_clustering_that_diverges_is_a_failed_trial(
+    values: dict[str, float], digits: Splits, pretrained: nn.Module
+) -> None:
+    """A tau that is no finite number, or a rate that overflows, ends clustering itself as TrialFailed."""
+    with pytest.raises(TrialFailed, match="training loss became"):
+        sws.cluster(copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, **values), digits, lambda row: None)
+
+
+def test_a_codebook_value_gets_the_sum_of_its_weights_gradients(
+    digits: Splits, pretrained: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gradient that trains a value is the sum over the weights that share it; the zero component has none."""
+    model = copy.deepcopy(pretrained)
+    parameters = sws.shared_parameters(model)
+    flat = sws.flatten(parameters).detach()
+    values = torch.tensor([0.0, -0.1, 0.05, 0.2])
+    quantised = sws.Quantised((flat[:, None] - values).abs().argmin(dim=1), values)
+    batch = next(batches(digits, 32, "none", torch.Generator().manual_seed(0)))
+    found: list[Tensor] = []
+
+    def one_step(
+        model: nn.Module, data: Splits, loss: object, optimiser: torch.optim.Optimizer, **rest: object
+    ) -> None:
+        assert callable(loss)
+        found.extend(torch.autograd.grad(loss(model, batch), optimiser.param_groups[0]["params"]))
+
+    monkeypatch.setattr(sws, "train", one_step)
+    sws.train_codebook(model, quantised, HPARAMS, digits, lambda row: None)
+    sws._write(parameters, quantised)
+    gradients = torch.autograd.grad(F.cross_entropy(model(batch.images), batch.labels), parameters)
+    sums = torch.zeros(4).index_add(0, quantised.assignment, sws.flatten(gradients))
+    torch.testing.assert_close(found[0], sums[1:], rtol=1e-4, atol=1e-6)
+
+
+def test_batch_norm_is_not_quantised() -> None:
+    """Quantising MiniVGG leaves batch-norm's weights, biases and statistics as they were; all the rest is quantised."""
+    model = kd.models.build("minivgg", (1, 32, 32), 10, width=0.125)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [t.clone() for m in norms for t in m.state_dict().values()]
+    flat = sws.flatten(sws.shared_parameters(model)).detach()
+    quantised = sws.quantise(model, sws.Mixture(sws.even_means(flat, 4), 0.5, 0.05, (5e3, 2.0), (250.0, 0.1)))
+    after = [t for m in norms for t in m.state_dict().values()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert len(quantised.assignment) == flat.numel()
+    assert set(sws.flatten(sws.shared_parameters(model)).tolist()) <= set(quantised.values.tolist())
+
+
+def test_a_shared_parameter_counts_once() -> None:
+    """A weight that two layers share is one parameter; their biases are two."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
+    model[2].weight = model[1].weight
+    assert sum(p.numel() for p in sws.shared_parameters(model)) == 2 * 36 + 3 * 6
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        False,
+        True,
+    ],
+)
+def test_a_network_with_shared_layers_goes_through_all_phases(whole: bool, digits: Splits) -> None:
+    """Two layers that share a weight, or one layer used twice, stay so, each weight a codebook value of the result."""
+    side = digits.shape[1] * digits.shape[2]
+    third = nn.Linear(32, 32)
+    fifth = third if whole else nn.Linear(32, 32)
+    fifth.weight = third.weight
+    model = nn.Sequential(nn.Flatten(), nn.Linear(side, 32), nn.ReLU(), third, nn.ReLU(), fifth, nn.Linear(32, 10))
+    once = dataclasses.replace(HPARAMS, epochs=1, codebook_epochs=1)
+    quantised, _ = sws.fit(model, once, digits, lambda row: None)
+    assert model[3].weight is model[5].weight
+    assert len(quantised.assignment) == sum(p.numel() for p in model.parameters())
+    assert torch.equal(sws.flatten(sws.shared_parameters(model)), quantised.weights())
+
+
+def test_all_pruned_has_no_nonzero_ratio() -> None:
+    """When every weight is zero, 1/nonzero is left out rather than infinite, and sparsity is 100 %."""
+    metrics = sws.size_metrics(sws.Quantised(torch.zeros(8, dtype=torch.int64), torch.tensor([0.0, 1.0])))
+    assert metrics == {"sparsity": 100.0, "entropy_ratio": 8.0, "components_used": 1}
