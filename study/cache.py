@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from study.data import Part, Splits
+from study.data import Part, Splits, as_tensor
 
 
 @dataclass(frozen=True)
@@ -34,9 +32,7 @@ class Shared:
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays as tensors on the same memory, which is read-only where Ray shares it: copy before writing."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-            return {name: torch.from_numpy(array) for name, array in self.arrays.items()}
+        return {name: as_tensor(array) for name, array in self.arrays.items()}
 
 
 def digest(value: Any) -> str:

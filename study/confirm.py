@@ -20,7 +20,7 @@ def keep_weights(folder: Path, trial_id: str) -> Path | None:
     """Copy what a trial's last checkpoint holds to `models/`; None if it left no checkpoint."""
     path = folder / results.MODELS / f"{trial_id}.safetensors"
     if not path.exists():
-        found = sorted((folder / results.RAY / trial_id.replace(" ", "-")).glob(f"checkpoint_*/{ARRAYS}"))
+        found = sorted((folder / results.RAY / results.trial_folder(trial_id)).glob(f"checkpoint_*/{ARRAYS}"))
         if not found:
             return None
         write_arrays(path, read_arrays(found[-1]))
@@ -44,7 +44,7 @@ def confirm(
         if path is None or trial_id in rows:
             continue
         network = kd.load(
-            Shared(read_arrays(path)).tensors(), trained_network(settings.kind, settings, row["baseline"], data), data
+            Shared(read_arrays(path)).tensors(), trained_network(settings, row["baseline"]), data
         )
         score = evaluate(network, test, data)
         known = {k: v for k, v in row.items() if k in COLUMNS and k not in ("state", "reason", "seconds", "epochs")}

@@ -61,11 +61,16 @@ class Part:
         return _part_from_arrays, (next(arrays), next(arrays))
 
 
-def _part_from_arrays(images: np.ndarray, labels: np.ndarray) -> Part:
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor on the array's own memory, which is read-only where Ray shares it: copy before writing."""
     with warnings.catch_warnings():
-        # Shared memory is read-only and torch has no read-only tensors; that nothing writes is Part's contract.
+        # torch has no read-only tensors and warns; that nothing writes is the caller's contract, as it is Part's.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return Part(torch.from_numpy(images), torch.from_numpy(labels))
+        return torch.from_numpy(array)
+
+
+def _part_from_arrays(images: np.ndarray, labels: np.ndarray) -> Part:
+    return Part(as_tensor(images), as_tensor(labels))
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,6 +119,11 @@ class Study:
         return list(self.meta["space"])
 
 
+def trial_folder(trial_id: str) -> str:
+    """Name of a trial, and of its folder, inside Tune's: its id without spaces."""
+    return trial_id.replace(" ", "-")
+
+
 def load(folder: str | Path) -> Study:
     """Read a study folder, finished or not. Missing tables are read as empty ones.
 

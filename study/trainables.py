@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 from ray import tune
-from safetensors.numpy import save_file
 
 from study import kd, models, sws
-from study.cache import Shared, digest, fingerprint, identity
+from study.cache import Shared, digest, fingerprint, identity, write_arrays
 from study.data import Splits, subset_per_class
 from study.errors import TrialFailed
 from study.settings import KD, SWS, Common
@@ -41,7 +40,7 @@ def device(settings: Common) -> torch.device:
 def finish(metrics: dict[str, Any], arrays: Arrays) -> None:
     """A trial's last report. Only a trial that sends it is complete; one without it was stopped."""
     with tempfile.TemporaryDirectory() as folder:
-        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, Path(folder) / ARRAYS)
+        write_arrays(Path(folder) / ARRAYS, arrays)
         tune.report({**metrics, "finished": True}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
@@ -211,10 +210,10 @@ KINDS = {
 }
 
 
-def trained_network(kind: str, settings: Any, baseline: str, data: Splits) -> kd.Training:
+def trained_network(settings: Any, baseline: str) -> kd.Training:
     """The network whose weights a finished trial, or a baseline, left behind."""
-    networks = KINDS[kind].networks(settings)
-    return networks["teacher"] if baseline == "teacher" else networks["student" if kind == "kd" else "network"]
+    networks = KINDS[settings.kind].networks(settings)
+    return networks["teacher"] if baseline == "teacher" else networks["student" if settings.kind == "kd" else "network"]
 
 
 def least_size(settings: Any) -> int:

@@ -264,8 +264,8 @@ def _tune(
             scheduler=scheduler,
             num_samples=len(queue) + wanted,
             reuse_actors=True,
-            trial_name_creator=lambda t: str(t.config["trial_id"]).replace(" ", "-"),
-            trial_dirname_creator=lambda t: str(t.config["trial_id"]).replace(" ", "-"),
+            trial_name_creator=lambda t: results.trial_folder(t.config["trial_id"]),
+            trial_dirname_creator=lambda t: results.trial_folder(t.config["trial_id"]),
         ),
         run_config=tune.RunConfig(
             name=results.RAY,
@@ -304,7 +304,7 @@ def _given(settings: Any, data: Splits) -> Shared | None:
         return None
     try:
         given = given_weights(path)
-        kd.load(given.tensors(), trained_network("kd", settings, "teacher", data), data)
+        kd.load(given.tensors(), trained_network(settings, "teacher"), data)
     except Exception as error:  # torch and safetensors raise many kinds for one cause: not these weights
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--teacher-checkpoint {path}: not weights of {settings.teacher} here ({reason})") from error
