@@ -118,13 +118,22 @@ def fit(hparams: Hparams, data: Splits, targets: Targets, on_epoch: Report) -> n
         TrialFailed: the loss is not a finite number.
     """
 
+    loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing)
+    return _train(hparams.student, data, loss, on_epoch)
+
+
+def accuracy_loss(
+    targets: Targets, temperature: float, alpha: float, label_smoothing: float = 0.0
+) -> Callable[[nn.Module, Batch], Tensor]:
+    """`distillation_loss` of a model on a batch, or cross-entropy where alpha is 0."""
+
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         student = model(batch.images)
-        if hparams.alpha == 0:  # the teacher's term is exactly zero: do not ask it
-            return F.cross_entropy(student, batch.labels, label_smoothing=hparams.label_smoothing)
-        return distillation_loss(student, targets.of(batch), batch.labels, hparams.temperature, hparams.alpha)
+        if alpha == 0:  # the teacher's term is exactly zero: do not ask it
+            return F.cross_entropy(student, batch.labels, label_smoothing=label_smoothing)
+        return distillation_loss(student, targets.of(batch), batch.labels, temperature, alpha)
 
-    return _train(hparams.student, data, loss, on_epoch)
+    return loss
 
 
 def fit_teacher(training: Training, data: Splits, on_epoch: Report) -> nn.Module:

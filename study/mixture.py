@@ -6,10 +6,12 @@ https://arxiv.org/abs/1702.04008.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -100,7 +102,7 @@ class _MixtureNLL(torch.autograd.Function):
 
 
 class Mixture(nn.Module):
-    """The prior's parameters: component 0 sits at mean zero with a fixed proportion, everything else is learned.
+    """The prior's parameters: component 0 sits at mean zero, everything else is learned.
 
     Args:
         means: of the components 1, 2, …, (components − 1,).
@@ -108,11 +110,13 @@ class Mixture(nn.Module):
         sigma: initial standard deviation of every component, in units of weight.
         gamma_zero, gamma_rest: shape and rate of the Gamma hyper-prior on the precision of component 0 and of the
             others (Ullrich et al. 2017, sec. 4); its mode is (shape − 1) / rate.
+        pi_zero_strength: 0 keeps π₀ fixed. Above it π₀ is learned under a Beta prior with its mode at `pi_zero`, worth
+            this many weights: Beta(1 + s π₀, 1 + s (1 − π₀)).
     """
 
-    pi_zero: Tensor
     gamma_shape: Tensor
     gamma_rate: Tensor
+    beta: Tensor
 
     def __init__(
         self,
@@ -121,6 +125,7 @@ class Mixture(nn.Module):
         sigma: float,
         gamma_zero: tuple[float, float],
         gamma_rest: tuple[float, float],
+        pi_zero_strength: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 < pi_zero < 1:
@@ -128,10 +133,13 @@ class Mixture(nn.Module):
         self.free_means = nn.Parameter(means.clone())
         self.log_precisions = nn.Parameter(means.new_full((len(means) + 1,), -2 * math.log(sigma)))
         self.free_logits = nn.Parameter(torch.zeros_like(means))
-        self.register_buffer("pi_zero", means.new_tensor(pi_zero))
+        self.zero_logit = nn.Parameter(
+            means.new_tensor(math.log(pi_zero / (1 - pi_zero))), requires_grad=pi_zero_strength > 0
+        )
         shape, rate = zip(gamma_zero, *[gamma_rest] * len(means), strict=True)
         self.register_buffer("gamma_shape", means.new_tensor(shape))
         self.register_buffer("gamma_rate", means.new_tensor(rate))
+        self.register_buffer("beta", means.new_tensor([pi_zero_strength * pi_zero, pi_zero_strength * (1 - pi_zero)]))
 
     @property
     def means(self) -> Tensor:
@@ -141,15 +149,16 @@ class Mixture(nn.Module):
     @property
     def log_proportions(self) -> Tensor:
         """(components,); the first is log π₀, the others share 1 − π₀ by a softmax of their logits."""
-        rest = torch.log1p(-self.pi_zero) + torch.log_softmax(self.free_logits, dim=0)
-        return torch.cat([self.pi_zero.log().reshape(1), rest])
+        rest = F.logsigmoid(-self.zero_logit) + torch.log_softmax(self.free_logits, dim=0)
+        return torch.cat([F.logsigmoid(self.zero_logit).reshape(1), rest])
 
     def complexity(self, weights: Tensor) -> Tensor:
         """Negative log of prior times hyper-prior, up to a constant: scalar, nats, summed over weights (weights,)."""
         prior = negative_log_likelihood(weights, self.means, self.log_precisions, self.log_proportions)
         precisions = self.log_precisions.exp()
         hyper = (self.gamma_rate * precisions - (self.gamma_shape - 1) * self.log_precisions).sum()
-        return prior + hyper
+        zero = -self.beta[0] * F.logsigmoid(self.zero_logit) - self.beta[1] * F.logsigmoid(-self.zero_logit)
+        return prior + hyper + zero
 
     @torch.no_grad()
     def assign(self, weights: Tensor) -> Tensor:
@@ -158,6 +167,54 @@ class Mixture(nn.Module):
         peak = (self.log_proportions + 0.5 * self.log_precisions).unsqueeze(1)
         blocks = weights.split(max(1, BLOCK // len(means)))
         return torch.cat([(peak - 0.5 * precisions * (w - means) ** 2).argmax(dim=0) for w in blocks])
+
+    @torch.no_grad()
+    def merged(self, threshold: float) -> Mixture:
+        """A mixture in which no two components are closer than `threshold`, in nats of symmetric KL divergence.
+
+        The closest two become one with their joint proportion, mean and variance, until none are that close; one that
+        merges with component 0 keeps mean zero. What is left is learned on from there.
+        """
+        merged = copy.deepcopy(self)
+        while len(merged.means) > 2:
+            distance = symmetric_kl(merged.means, merged.log_precisions)
+            distance.fill_diagonal_(math.inf)
+            i, j = divmod(int(distance.argmin()), len(distance))  # i < j: the matrix is symmetric
+            if float(distance[i, j]) >= threshold:
+                break
+            merged._merge(i, j)
+        return merged
+
+    def _merge(self, i: int, j: int) -> None:
+        """Moment matching of components i < j, into i."""
+        proportions, means, variances = self.log_proportions.exp(), self.means, (-self.log_precisions).exp()
+        share = proportions[[i, j]] / proportions[[i, j]].sum()
+        mean = (share * means[[i, j]]).sum() if i else means[0]
+        variance = (share * (variances[[i, j]] + (means[[i, j]] - mean) ** 2)).sum()
+        proportions[i] += proportions[j]
+        means[i], variances[i] = mean, variance
+        keep = torch.arange(len(means), device=means.device) != j
+        proportions, means, variances = proportions[keep], means[keep], variances[keep]
+        learned = self.zero_logit.requires_grad
+        self.free_means = nn.Parameter(means[1:])
+        self.log_precisions = nn.Parameter(-variances.log())
+        self.free_logits = nn.Parameter(proportions[1:].log())
+        self.zero_logit = nn.Parameter(torch.logit(proportions[0]), requires_grad=learned)
+        self.gamma_shape, self.gamma_rate = self.gamma_shape[keep], self.gamma_rate[keep]
+
+
+def symmetric_kl(means: Tensor, log_precisions: Tensor) -> Tensor:
+    """KL(i ‖ j) + KL(j ‖ i) of every pair of Gaussians, in nats.
+
+    ½ (λᵢ / λⱼ + λⱼ / λᵢ − 2) + ½ (λᵢ + λⱼ) (μᵢ − μⱼ)².
+
+    Args:
+        means, log_precisions: (components,).
+    Returns: (components, components), zero on the diagonal.
+    """
+    precisions = log_precisions.exp()
+    ratio = torch.cosh(log_precisions[:, None] - log_precisions) - 1
+    return ratio + 0.5 * (precisions[:, None] + precisions) * (means[:, None] - means) ** 2
 
 
 def even_means(weights: Tensor, components: int) -> Tensor:

@@ -22,6 +22,7 @@ from study import kd, models, sws
 from study.cache import Shared, digest, fingerprint, identity, write_arrays
 from study.data import Splits, subset_per_class
 from study.errors import TrialFailed
+from study.quantised import COUNTS_OVER
 from study.settings import KD, SWS, Common
 from study.training import evaluate
 
@@ -205,7 +206,7 @@ KINDS = {
         networks=lambda s: {"network": pretraining(s)},
         trial_data=lambda s, data: data,
         epochs=lambda s: s.epochs + s.codebook_epochs,
-        counts_over=sws.COUNTS_OVER,
+        counts_over=COUNTS_OVER,
     ),
 }
 

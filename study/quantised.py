@@ -1,0 +1,160 @@
+"""Networks whose weights share a few values: which weight has which, how small that is, and training the values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from study.data import Splits
+from study.errors import TrialFailed
+from study.training import Batch, evaluate, train
+
+Report = Callable[[dict[str, Any]], None]
+Loss = Callable[[nn.Module, Batch], Tensor]
+
+COUNTS_OVER = (
+    "Sparsity, and every ratio, counts the weights and biases of all linear and convolution layers; "
+    "batch-norm parameters are neither compressed nor counted."
+)
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """Which value every weight has: weight = scale of its tensor × codebook value.
+
+    Attributes:
+        assignment: (weights,), int64; 0 is pruned.
+        values: the codebook, (components,), float32; the first is zero.
+        scales: one for each tensor of `shared_parameters`, (tensors,), float32; ones where layers have no scale.
+    """
+
+    assignment: Tensor
+    values: Tensor
+    scales: Tensor
+
+    def tensors(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """The weights in the shapes of these parameters."""
+        parts = self.assignment.split([p.numel() for p in parameters])
+        return [
+            (self.values.index_select(0, index) * scale).view_as(p)
+            for p, index, scale in zip(parameters, parts, self.scales, strict=True)
+        ]
+
+    @torch.no_grad()
+    def write(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Give the parameters these weights."""
+        for p, weights in zip(parameters, self.tensors(parameters), strict=True):
+            p.copy_(weights)
+
+
+def shared_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Parameters that take part: weights and biases of linear and convolution layers. Batch-norm does not."""
+    layers = (m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd))
+    return list(dict.fromkeys(p for layer in layers for p in layer.parameters(recurse=False)))
+
+
+def flatten(parameters: Sequence[Tensor]) -> Tensor:
+    """All of them as one vector, (weights,)."""
+    return torch.cat([p.reshape(-1) for p in parameters])
+
+
+def train_values(
+    model: nn.Module,
+    quantised: Quantised,
+    loss: Loss,
+    data: Splits,
+    on_epoch: Report,
+    *,
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int,
+    first_epoch: int = 1,
+) -> Quantised:
+    """Train the codebook's values, and the scales if there are any; zero stays zero.
+
+    A value's gradient is the sum over the weights that share it (Han et al. 2015, sec. 3.3). Which weight has which
+    value does not change, so neither does the size of the compressed network. The model is changed in place.
+
+    Args:
+        loss: of the model and a batch; scalar, nats per example.
+    Returns: the same assignment with the trained values.
+    Raises:
+        TrialFailed: the loss is not a finite number.
+    """
+    parameters = shared_parameters(model)
+    free = nn.Parameter(quantised.values[1:].clone())
+    scaled = not bool((quantised.scales == 1).all())
+    log_scales = nn.Parameter(quantised.scales.log(), requires_grad=scaled)
+
+    def current() -> Quantised:
+        scales = log_scales.exp() if scaled else quantised.scales
+        return replace(quantised, values=torch.cat([free.new_zeros(1), free]), scales=scales)
+
+    def chained(model: nn.Module, batch: Batch) -> Tensor:
+        now = current()
+        now.write(parameters)
+        value = loss(model, batch)
+        pulls = torch.autograd.grad(value, parameters)
+        pulled = torch.stack([(w * pull).sum() for w, pull in zip(now.tensors(parameters), pulls, strict=True)]).sum()
+        # The value of the loss, with the gradient that the chain rule gives values and scales.
+        return value.detach() + pulled - pulled.detach()
+
+    def after_epoch(epoch: int, train_loss: float) -> None:
+        now = current()
+        now.write(parameters)
+        row = {"epoch": first_epoch + epoch - 1, "phase": "codebook", "train_loss": train_loss}
+        on_epoch({**row, **score(model, now, data)})
+
+    train(
+        model,
+        data,
+        chained,
+        torch.optim.Adam([free, *([log_scales] if scaled else [])], lr=learning_rate),
+        epochs=epochs,
+        batch_size=batch_size,
+        generator=torch.Generator().manual_seed(seed),
+        after_epoch=after_epoch,
+    )
+    trained = current()
+    return replace(trained, values=trained.values.detach(), scales=trained.scales.detach())
+
+
+def check(quantised: Quantised) -> None:
+    """Raise `TrialFailed` where quantising has left no network: not a number, all pruned, or one shared value."""
+    used = torch.bincount(quantised.assignment, minlength=len(quantised.values)).nonzero().flatten().tolist()
+    if not bool(quantised.values.isfinite().all() & quantised.scales.isfinite().all()):
+        raise TrialFailed("the codebook's values are not finite numbers")
+    if used == [0]:
+        raise TrialFailed("every weight was pruned: tau is too large, or pi_zero too close to 1")
+    if len(used) == 1:
+        raise TrialFailed(f"the mixture collapsed: every weight belongs to component {used[0]}")
+
+
+def score(model: nn.Module, quantised: Quantised, data: Splits) -> dict[str, float]:
+    """Validation loss (nats) and accuracy (%) of a network that has its quantised weights, and their size."""
+    found = evaluate(model, data.validation, data)
+    return {"val_loss": found.loss, "val_accuracy": found.accuracy, **size_metrics(quantised)}
+
+
+def size_metrics(quantised: Quantised) -> dict[str, float]:
+    """How small the quantised weights are; see `COUNTS_OVER`.
+
+    `entropy_ratio` is float32 bits over the bits of an ideal entropy coder of the assignment plus a float32 codebook.
+    It is the bound of a coder that knows how often each value occurs and nothing else, not a file's size.
+    """
+    counts = torch.bincount(quantised.assignment, minlength=len(quantised.values)).double()
+    n = float(counts.sum())
+    used = counts[counts > 0]
+    bits = float((used * (n / used).log2()).sum()) + 32 * len(used)
+    nonzero = n - float(counts[0])
+    return {
+        "sparsity": 100 * float(counts[0]) / n,
+        **({"nonzero_ratio": n / nonzero} if nonzero else {}),
+        "entropy_ratio": 32 * n / bits,
+        "components_used": len(used),
+    }
