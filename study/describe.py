@@ -21,7 +21,7 @@ from study import data as datasets
 from study import kd, models
 from study.data import Part, Splits
 from study.settings import Common, as_json
-from study.trainables import KINDS, least_size
+from study.trainables import KINDS, least_size, searched_network
 from study.training import batches, steps_per_epoch
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
@@ -146,7 +146,7 @@ def dry_run(settings: Any) -> None:
     for role, network in networks(settings, data).items():
         print(f"  {role}: {network['name']}, {network['parameters']:,} parameters")
     seen = kind.trial_data(settings, data)
-    training = kind.networks(settings)["student" if settings.kind == "kd" else "network"]
+    training = searched_network(settings)
     seconds, epochs = timed_epoch(training, seen), kind.epochs(settings)
     at_once = settings.max_concurrent or max(1, int((os.cpu_count() or 1) / settings.cpus_per_trial))
     minutes = seconds * epochs * (settings.num_samples + len(spaces.BASELINES)) / at_once / 60

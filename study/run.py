@@ -1,4 +1,4 @@
-"""The command line: `python -m study.run kd|sws`. Parses, calls, prints."""
+"""The command line: `python -m study.run kd|sws|magnitude|kd_sws`. Parses, calls, prints."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from typing import Annotated
 import tyro
 
 from study.errors import UserError
-from study.settings import KD, SWS, resolve
+from study.settings import KD, KDSWS, SWS, Magnitude, resolve
 
+Settings = KD | SWS | Magnitude | KDSWS
 Command = (
     Annotated[KD, tyro.conf.subcommand("kd", prefix_name=False)]
     | Annotated[SWS, tyro.conf.subcommand("sws", prefix_name=False)]
+    | Annotated[Magnitude, tyro.conf.subcommand("magnitude", prefix_name=False)]
+    | Annotated[KDSWS, tyro.conf.subcommand("kd_sws", prefix_name=False)]
 )
 
 
@@ -31,12 +34,12 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def parse(argv: list[str]) -> KD | SWS:
+def parse(argv: list[str]) -> Settings:
     """Settings from the arguments; usage errors become one line."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            settings: KD | SWS = tyro.cli(Command, prog="python -m study.run", description=__doc__, args=argv)
+            settings: Settings = tyro.cli(Command, prog="python -m study.run", description=__doc__, args=argv)
     except SystemExit as ended:
         if not ended.code:  # --help
             raise
@@ -56,7 +59,7 @@ def _one_line(box: str) -> str:
     return f"{message.rstrip('.')}{hint} (see python -m study.run --help)"
 
 
-def _run(settings: KD | SWS) -> int:
+def _run(settings: Settings) -> int:
     # These bring torch and Ray, which --help need not wait for.
     from study import tuner
     from study.describe import dry_run

@@ -131,13 +131,20 @@ class KD(Common):
 
 
 @dataclass(frozen=True)
-class SWS(Common):
-    """Soft weight-sharing: a network is pruned and quantised under a mixture prior; searches tau, components, pi_zero.
+class Quantising(Common):
+    """Settings of every kind of study that ends in a codebook."""
 
-    Every trial starts from the same pretrained network, clusters its weights, and is quantised.
-    """
+    weight_rate: float = 3e-3
+    """Peak rate of Adam for the weights while they are compressed."""
+    codebook_epochs: int | None = None
+    """Epochs in which the codebook's values alone are trained after quantising. Default: 20 on digits, otherwise 4."""
+    codebook_rate: float = 1e-3
+    """Peak rate of Adam for the codebook's values."""
 
-    kind: ClassVar[str] = "sws"
+
+@dataclass(frozen=True)
+class Compressing(Quantising):
+    """Settings of studies in which every trial compresses the same trained network."""
 
     network: str = "lenet_300_100"
     """Network to compress: lenet_300_100, lenet5, minivgg, vgg11/13/16/19, a torchvision.models name, or
@@ -147,29 +154,98 @@ class SWS(Common):
     pretrain_epochs: int | None = None
     """Epochs of phase one, ordinary training. Default: 40 on digits, otherwise 20."""
     epochs: int | None = None
-    """Epochs of phase two, clustering. Default: 50 on digits, otherwise 20."""
-    codebook_epochs: int | None = None
-    """Epochs in which the codebook's values alone are trained after quantising. Default: 20 on digits, otherwise 4."""
+    """Epochs of phase two, clustering or pruning. Default: 50 on digits, otherwise 20."""
     batch_size: int | None = None
     """Images a step. Default: 32 on digits, otherwise 256."""
     learning_rate: float = 1e-3
-    """Peak rate of Adam in phase one; falls to zero along half a cosine."""
-    weight_rate: float = 3e-3
-    """Peak rate of Adam for the weights in phase two."""
-    codebook_rate: float = 1e-3
-    """Peak rate of Adam for the codebook's values."""
-    precision_rate: float | None = None
-    """Peak rate of Adam for the mixture's log-precisions. Default: 1e-2 on digits, whose epochs have few steps,
-    otherwise 3e-3."""
-    sigma: float = 0.05
-    """Initial standard deviation of every component, in units of weight."""
+    """Peak rate of Adam in phase one, and for the teacher; falls to zero along half a cosine."""
+    teacher: str = "none"
+    """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
+    self for the uncompressed network; none for labels alone."""
+    teacher_width: float = 1.0
+    """Multiplies the teacher's channels (VGG kinds)."""
+    teacher_epochs: int = 20
+    """Epochs of the teacher."""
+    temperature: float = 4.0
+    """With a teacher: both networks' logits are divided by it in the soft term, which carries its square."""
+    alpha: float = 0.9
+    """With a teacher: weight of the soft term; the labels have the rest."""
     scheduler: Scheduler = "none"
     """asha stops trials that fall behind in provisional validation accuracy; it cannot see sparsity, so the front
     loses its sparse end. none lets every trial finish."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
-        "digits": dict(pretrain_epochs=40, epochs=50, codebook_epochs=20, batch_size=32, precision_rate=1e-2),
-        "": dict(pretrain_epochs=20, epochs=20, codebook_epochs=4, batch_size=256, precision_rate=3e-3),
+        "digits": dict(pretrain_epochs=40, epochs=50, codebook_epochs=20, batch_size=32),
+        "": dict(pretrain_epochs=20, epochs=20, codebook_epochs=4, batch_size=256),
+    }
+
+
+@dataclass(frozen=True)
+class Sharing(Quantising):
+    """Settings of soft weight-sharing itself; each is explained at `study.sws.Hparams`."""
+
+    retrain_epochs: int | None = None
+    """Epochs between clustering and quantising in which the pruned weights stay at zero. Default: 0."""
+    precision_rate: float | None = None
+    """Peak rate of Adam for the mixture's log-precisions. Default: 1e-2 on digits, whose epochs have few steps,
+    otherwise 3e-3."""
+    sigma: float = 0.05
+    """Initial standard deviation of every component, in units of weight."""
+    pi_zero_strength: float = 0.0
+    """0 keeps pi_zero fixed; above it pi_zero is learned under a Beta prior worth this many weights."""
+    anneal: float = 0.0
+    """Share of the clustering epochs over which tau rises from zero; 0 for tau constant."""
+    merge: float = 0.0
+    """Components closer than this many nats of symmetric KL divergence become one before quantising; 0 for none."""
+    layer_scales: bool = False
+    """Give every layer its own scale, so that one mixture fits layers of different width."""
+
+
+@dataclass(frozen=True)
+class SWS(Sharing, Compressing):
+    """Soft weight-sharing: a network is pruned and quantised under a mixture prior; searches tau, components, pi_zero.
+
+    Every trial starts from the same pretrained network, clusters its weights, and is quantised.
+    """
+
+    kind: ClassVar[str] = "sws"
+
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "digits": Compressing.DEFAULTS["digits"] | dict(precision_rate=1e-2),
+        "": Compressing.DEFAULTS[""] | dict(retrain_epochs=0, precision_rate=3e-3),
+    }
+
+
+@dataclass(frozen=True)
+class Magnitude(Compressing):
+    """Magnitude pruning with a k-means codebook, the baseline to soft weight-sharing; searches the share of weights
+    that stay and the codebook's size.
+
+    Every trial starts from the same pretrained network, prunes it step by step while training, clusters what is left,
+    and trains the codebook (Han et al. 2015). Plain post-training quantisation is among its baselines.
+    """
+
+    kind: ClassVar[str] = "magnitude"
+
+
+@dataclass(frozen=True)
+class KDSWS(Sharing, KD):
+    """Distillation, then soft weight-sharing of the student, both under the same teacher; searches the student's
+    width, temperature, alpha, tau, components and pi_zero."""
+
+    kind: ClassVar[str] = "kd_sws"
+
+    cluster_epochs: int | None = None
+    """Epochs of clustering, after --epochs of distillation. Default: 40 on digits, otherwise 20."""
+    scheduler: Scheduler = "none"
+    """asha stops trials that fall behind in validation accuracy; it cannot see their size. none lets every trial
+    finish."""
+
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
+        **KD.DEFAULTS,
+        "digits": KD.DEFAULTS["digits"]
+        | dict(epochs=20, student_examples=0, cluster_epochs=40, codebook_epochs=10, precision_rate=1e-2),
+        "": KD.DEFAULTS[""] | dict(cluster_epochs=20, codebook_epochs=4, retrain_epochs=0, precision_rate=3e-3),
     }
 
 
@@ -188,24 +264,38 @@ def resolve(settings: SettingsT) -> SettingsT:
         raise UserError(
             f"--name {settings.name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
         )
-    _at_least(settings, 1, "num_samples", "epochs", "batch_size", "teacher_epochs", "max_concurrent")
+    _at_least(settings, 1, "num_samples epochs cluster_epochs batch_size teacher_epochs max_concurrent")
     _at_least(
-        settings, 0, "seed", "student_examples", "pretrain_epochs", "codebook_epochs", "gpus_per_trial", "weight_decay"
+        settings,
+        0,
+        "seed student_examples pretrain_epochs retrain_epochs codebook_epochs gpus_per_trial weight_decay "
+        "pi_zero_strength merge",
     )
-    _above_zero(settings, "cpus_per_trial", "learning_rate", "weight_rate", "codebook_rate", "precision_rate", "sigma")
-    _above_zero(settings, "teacher_width", "student_width", "network_width")
+    _above_zero(
+        settings,
+        "cpus_per_trial learning_rate weight_rate codebook_rate precision_rate sigma temperature teacher_width "
+        "student_width network_width",
+    )
+    _share(settings, "anneal alpha")
     return settings
 
 
-def _at_least(settings: Common, least: float, *names: str) -> None:
-    for name in names:
+def _at_least(settings: Common, least: float, names: str) -> None:
+    for name in names.split():
         value = getattr(settings, name, None)
         if value is not None and not value >= least:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
 
 
-def _above_zero(settings: Common, *names: str) -> None:
-    for name in names:
+def _share(settings: Common, names: str) -> None:
+    for name in names.split():
+        value = getattr(settings, name, None)
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"--{name} {value}: must be within 0 and 1")
+
+
+def _above_zero(settings: Common, names: str) -> None:
+    for name in names.split():
         value = getattr(settings, name, None)
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"--{name.replace('_', '-')} {value}: must be above 0")

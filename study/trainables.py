@@ -10,7 +10,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,32 @@ import numpy as np
 import torch
 from ray import tune
 
-from study import kd, models, sws
+from torch import nn
+
+from study import codebook, kd, magnitude, models, sws
 from study.cache import Shared, digest, fingerprint, identity, write_arrays
 from study.data import Splits, subset_per_class
 from study.errors import TrialFailed
-from study.quantised import COUNTS_OVER
-from study.settings import KD, SWS, Common
+from study.quantised import COUNTS_OVER, Quantised, shared_parameters
+from study.settings import KD, KDSWS, SWS, Common, Compressing, Magnitude, Sharing
 from study.training import evaluate
 
 ARRAYS = "arrays.safetensors"
 """A finished trial's checkpoint: the weights it ended with, and what else its stage hands on."""
 
+FILE = "network.codebook"
+"""Beside it, where the trial compresses: the compressed file."""
+
 Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a trial leaves behind: its final metrics, its arrays, and the compressed file if it wrote one."""
+
+    metrics: dict[str, Any]
+    arrays: Arrays
+    file: bytes = b""
 
 
 def device(settings: Common) -> torch.device:
@@ -38,15 +52,17 @@ def device(settings: Common) -> torch.device:
     return torch.device("cuda" if settings.gpus_per_trial and torch.cuda.is_available() else "cpu")
 
 
-def finish(metrics: dict[str, Any], arrays: Arrays) -> None:
+def finish(left: Left) -> None:
     """A trial's last report. Only a trial that sends it is complete; one without it was stopped."""
     with tempfile.TemporaryDirectory() as folder:
-        write_arrays(Path(folder) / ARRAYS, arrays)
-        tune.report({**metrics, "finished": True}, checkpoint=tune.Checkpoint.from_directory(folder))
+        write_arrays(Path(folder) / ARRAYS, left.arrays)
+        if left.file:
+            (Path(folder) / FILE).write_bytes(left.file)
+        tune.report({**left.metrics, "finished": True}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
-def trial(run: Callable[..., tuple[dict[str, Any], Arrays]]) -> Callable[..., None]:
-    """Make a Tune trainable of a function that returns metrics and arrays."""
+def trial(run: Callable[..., Left]) -> Callable[..., None]:
+    """Make a Tune trainable of a function that trains a network."""
 
     def trainable(config: dict[str, Any], settings: Any, data: Splits, shared: Shared | None = None) -> None:
         last: dict[str, Any] = {}
@@ -57,11 +73,11 @@ def trial(run: Callable[..., tuple[dict[str, Any], Arrays]]) -> Callable[..., No
 
         values = {k: v for k, v in config.items() if k != "trial_id"}
         try:
-            metrics, arrays = run(values, settings, data.to(device(settings)), shared, on_epoch)
+            left = run(values, settings, data.to(device(settings)), shared, on_epoch)
         except TrialFailed as error:
             tune.report({"failure": str(error)})
         else:
-            finish({**last, **metrics}, arrays)
+            finish(replace(left, metrics={**last, **left.metrics}))
 
     trainable.__name__ = run.__name__
     return trainable
@@ -92,7 +108,7 @@ def students_data(s: KD, data: Splits) -> Splits:
     return Splits(**{**vars(data), "train": subset_per_class(data.train, s.student_examples, s.seed)})
 
 
-def _teach(values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: kd.Report) -> tuple[dict, Arrays]:
+def _teach(values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: kd.Report) -> Left:
     training = teacher_training(s)
     if given is None:
         teacher = kd.fit_teacher(training, data, on_epoch)
@@ -100,14 +116,16 @@ def _teach(values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: kd
         teacher = kd.load(given.tensors(), training, data)
     score = evaluate(teacher, data.validation, data)
     logits = kd.teacher_logits(teacher, students_data(s, data).train, data, training.augment)
-    arrays = {**kd.state_arrays(teacher), "logits": logits.cpu().numpy()}
-    return {"val_accuracy": score.accuracy, "val_loss": score.loss}, arrays
+    return Left(
+        {"val_accuracy": score.accuracy, "val_loss": score.loss, **uncompressed(teacher)},
+        {**kd.state_arrays(teacher), "logits": logits.cpu().numpy()},
+    )
 
 
-def _distil(values: dict, s: KD, data: Splits, shared: Shared, on_epoch: kd.Report) -> tuple[dict, Arrays]:
+def _distil(values: dict, s: KD, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
     hparams = kd.Hparams(student=student_training(s), **values)
     targets = kd.targets_from(shared, teacher_training(s), data, hparams.student.augment)
-    return {}, kd.state_arrays(kd.fit(hparams, data, targets, on_epoch))
+    return Left({}, kd.state_arrays(kd.fit(hparams, data, targets, on_epoch)))
 
 
 def _teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
@@ -121,45 +139,140 @@ def _teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
     }
 
 
-# --- soft weight-sharing
+# --- compressing one trained network
 
 
-def pretraining(s: SWS) -> kd.Training:
+def pretraining(s: Compressing) -> kd.Training:
     return kd.Training(s.network, width(s.network_width), s.pretrain_epochs or 0, s.batch_size or 0,
                        s.learning_rate, 0.0, "none", s.seed)  # fmt: skip
 
 
-def _pretrain(values: dict, s: SWS, data: Splits, given: Shared | None, on_epoch: kd.Report) -> tuple[dict, Arrays]:
-    network = sws.pretrain(pretraining(s), data, on_epoch)
+def compression_teacher(s: Compressing) -> kd.Training:
+    return kd.Training(s.teacher, width(s.teacher_width), s.teacher_epochs, s.batch_size or 0,
+                       s.learning_rate, 5e-4, "none", s.seed)  # fmt: skip
+
+
+def _pretrain(values: dict, s: Compressing, data: Splits, given: Shared | None, on_epoch: kd.Report) -> Left:
+    """The network, and the logits of its teacher: itself, or another one that is trained first."""
+    teacher, metrics, first = None, {}, 0
+    if s.teacher not in ("none", "self"):
+        first = s.teacher_epochs
+        teacher = kd.fit_teacher(compression_teacher(s), data, lambda row: on_epoch({**row, "phase": "teacher"}))
+        metrics = {"teacher_val_accuracy": evaluate(teacher, data.validation, data).accuracy}
+    network = sws.pretrain(pretraining(s), data, lambda row: on_epoch({**row, "epoch": first + row["epoch"]}))
     score = evaluate(network, data.validation, data)
-    metrics = {"val_accuracy": score.accuracy, "val_loss": score.loss, "sparsity": 0.0, "nonzero_ratio": 1.0,
-               "entropy_ratio": 1.0, "accuracy_drop": 0.0}  # fmt: skip
-    return metrics, kd.state_arrays(network)
+    metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0, **uncompressed(network)}
+    arrays = kd.state_arrays(network)
+    if s.teacher != "none":
+        arrays["logits"] = kd.teacher_logits(teacher or network, data.train, data, "none").cpu().numpy()
+    return Left(metrics, arrays)
 
 
-def _share_weights(values: dict, s: SWS, data: Splits, shared: Shared, on_epoch: kd.Report) -> tuple[dict, Arrays]:
-    hparams = sws.Hparams(
-        tau=values.pop("tau"),
-        components=values.pop("components"),
-        pi_zero=1 - values.pop("one_minus_pi_zero"),
+def _network_key(s: Compressing, data: Splits, given: Shared | None) -> dict[str, Any]:
+    teacher = vars(compression_teacher(s)) if s.teacher not in ("none", "self") else s.teacher
+    return {"training": vars(pretraining(s)), "teacher": teacher, "data": identity(data), "torch": torch.__version__}
+
+
+def _start(s: Compressing, data: Splits, shared: Shared) -> tuple[nn.Module, kd.Targets]:
+    """The trained network, to be compressed in place, and its teacher."""
+    state = shared.tensors()
+    logits = state.pop("logits", None)
+    targets = kd.Targets(None if logits is None else logits.to(data.train.images.device))
+    return kd.load(state, pretraining(s), data), targets
+
+
+def _teaching(s: Compressing) -> dict[str, float]:
+    return {"temperature": s.temperature, "alpha": 0.0 if s.teacher == "none" else s.alpha}
+
+
+def _share_weights(values: dict, s: SWS, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
+    network, targets = _start(s, data, shared)
+    hparams = sharing(s, values, epochs=s.epochs or 0, **_teaching(s))
+    quantised, metrics = sws.fit(network, hparams, data, on_epoch, targets)
+    return compressed(network, quantised, metrics, pretraining(s), data, shared)
+
+
+def _prune(values: dict, s: Magnitude, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
+    network, targets = _start(s, data, shared)
+    hparams = magnitude.Hparams(
         epochs=s.epochs or 0,
         batch_size=s.batch_size or 0,
         weight_rate=s.weight_rate,
-        precision_rate=s.precision_rate or 0.0,
-        sigma=s.sigma,
         codebook_epochs=s.codebook_epochs or 0,
         codebook_rate=s.codebook_rate,
         seed=s.seed,
+        **_teaching(s),
         **values,
     )
-    network = kd.load(shared.tensors(), pretraining(s), data)
-    _, metrics = sws.fit(network, hparams, data, on_epoch)
-    drop = shared.record["metrics"]["val_accuracy"] - metrics["val_accuracy"]
-    return {**metrics, "accuracy_drop": drop}, kd.state_arrays(network)
+    quantised, metrics = magnitude.fit(network, hparams, data, on_epoch, targets)
+    return compressed(network, quantised, metrics, pretraining(s), data, shared)
 
 
-def _network_key(s: SWS, data: Splits, given: Shared | None) -> dict[str, Any]:
-    return {"training": vars(pretraining(s)), "data": identity(data), "torch": torch.__version__}
+def sharing(s: Sharing, values: dict[str, Any], **others: Any) -> sws.Hparams:
+    """The hyperparameters of soft weight-sharing from the settings and a trial's searched values."""
+    searched = {k: v for k, v in values.items() if k != "one_minus_pi_zero"}
+    return sws.Hparams(
+        pi_zero=1 - values["one_minus_pi_zero"],
+        batch_size=s.batch_size or 0,  # type: ignore[attr-defined]
+        weight_rate=s.weight_rate,
+        precision_rate=s.precision_rate or 0.0,
+        sigma=s.sigma,
+        pi_zero_strength=s.pi_zero_strength,
+        anneal=s.anneal,
+        merge=s.merge,
+        layer_scales=s.layer_scales,
+        retrain_epochs=s.retrain_epochs or 0,
+        codebook_epochs=s.codebook_epochs or 0,
+        codebook_rate=s.codebook_rate,
+        seed=s.seed,
+        **others,
+        **searched,
+    )
+
+
+def compressed(
+    network: nn.Module, quantised: Quantised, metrics: dict[str, Any], training: kd.Training, data: Splits, first: Shared
+) -> Left:
+    """What a compressing trial leaves: its metrics with the size of its file, measured, and the file."""
+    file = codebook.encode(network, quantised, description(training, data))
+    size = {"file_bytes": len(file), "compression_ratio": float32_bytes(network) / len(file)}
+    drop = first.record["metrics"]["val_accuracy"] - metrics["val_accuracy"]
+    return Left({**metrics, **size, "accuracy_drop": drop}, kd.state_arrays(network), file)
+
+
+def description(training: kd.Training, data: Splits) -> codebook.Network:
+    """What a compressed file must know to build the network again and to feed it."""
+    return codebook.Network(training.network, training.options, data.shape, len(data.classes), data.mean, data.std,
+                            data.name)  # fmt: skip
+
+
+def uncompressed(network: nn.Module) -> dict[str, float]:
+    """Metrics of size of a network as it was trained."""
+    return {"sparsity": 0.0, "nonzero_ratio": 1.0, "entropy_ratio": 1.0, "compression_ratio": 1.0,
+            "file_bytes": float32_bytes(network)}  # fmt: skip
+
+
+def float32_bytes(network: nn.Module) -> int:
+    return 4 * sum(p.numel() for p in shared_parameters(network))
+
+
+# --- distillation, then soft weight-sharing
+
+
+def _distil_and_share(values: dict, s: KDSWS, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
+    searched = dict(values)
+    s = replace(s, student_width=searched.pop("student_width", s.student_width))
+    training = student_training(s)
+    teaching = {"temperature": searched.pop("temperature", 1.0), "alpha": searched.pop("alpha")}
+    targets = kd.targets_from(shared, teacher_training(s), data, training.augment)
+    student = kd.fit(kd.Hparams(student=training, **teaching), data, targets, on_epoch)
+
+    def later(row: dict[str, Any]) -> None:
+        on_epoch({**row, "epoch": training.epochs + row["epoch"]})
+
+    hparams = sharing(s, searched, epochs=s.cluster_epochs or 0, **teaching)
+    quantised, metrics = sws.fit(student, hparams, data, later, targets)
+    return compressed(student, quantised, metrics, training, data, shared)
 
 
 # --- the kinds of study
@@ -188,6 +301,11 @@ class Kind:
     counts_over: str = ""
 
 
+def compressing_networks(s: Compressing) -> dict[str, kd.Training]:
+    teacher = {} if s.teacher in ("none", "self") else {"teacher": compression_teacher(s)}
+    return {"network": pretraining(s), **teacher}
+
+
 KINDS = {
     "kd": Kind(
         first="teacher",
@@ -203,18 +321,43 @@ KINDS = {
         prepare=trial(_pretrain),
         search=trial(_share_weights),
         key=_network_key,
-        networks=lambda s: {"network": pretraining(s)},
+        networks=compressing_networks,
+        trial_data=lambda s, data: data,
+        epochs=lambda s: s.epochs + s.retrain_epochs + s.codebook_epochs,
+        counts_over=COUNTS_OVER,
+    ),
+    "magnitude": Kind(
+        first="uncompressed",
+        prepare=trial(_pretrain),
+        search=trial(_prune),
+        key=_network_key,
+        networks=compressing_networks,
         trial_data=lambda s, data: data,
         epochs=lambda s: s.epochs + s.codebook_epochs,
+        counts_over=COUNTS_OVER,
+    ),
+    "kd_sws": Kind(
+        first="teacher",
+        prepare=trial(_teach),
+        search=trial(_distil_and_share),
+        key=_teacher_key,
+        networks=lambda s: {"teacher": teacher_training(s), "student": student_training(s)},
+        trial_data=students_data,
+        epochs=lambda s: s.epochs + s.cluster_epochs + s.retrain_epochs + s.codebook_epochs,
         counts_over=COUNTS_OVER,
     ),
 }
 
 
+def searched_network(settings: Any) -> kd.Training:
+    """The network that a searched trial of these settings trains."""
+    networks = KINDS[settings.kind].networks(settings)
+    return networks.get("network") or networks["student"]
+
+
 def trained_network(settings: Any, baseline: str) -> kd.Training:
     """The network whose weights a finished trial, or a baseline, left behind."""
-    networks = KINDS[settings.kind].networks(settings)
-    return networks["teacher"] if baseline == "teacher" else networks["student" if settings.kind == "kd" else "network"]
+    return KINDS[settings.kind].networks(settings)["teacher"] if baseline == "teacher" else searched_network(settings)
 
 
 def least_size(settings: Any) -> int:

@@ -1,4 +1,4 @@
-"""Clustering and quantising: codebook values, what counts, and trials that fail with their reason."""
+"""Clustering, retraining and quantising: codebook values, each improvement's effect, and trials that fail."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study import data, kd, sws
+from study import data, kd, models, sws
 from study.data import Splits
 from study.errors import TrialFailed
-from study.training import batches
+from study.mixture import Mixture, even_means
+from study.quantised import Quantised, flatten, shared_parameters
+from study.training import Batch
 
 HPARAMS = sws.Hparams(
     tau=1e-3, components=6, pi_zero=0.9, epochs=3, batch_size=32, sigma=0.02, precision_rate=0.05, codebook_epochs=2
 )
+CROSS_ENTROPY = kd.accuracy_loss(kd.Targets(), 1.0, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +35,35 @@ def pretrained(digits: Splits) -> nn.Module:
     )
 
 
-def test_every_weight_is_a_codebook_value(digits: Splits, pretrained: nn.Module) -> None:
-    """After all phases each weight and bias equals its component's value bit for bit, and component 0 is zero."""
+def ones(model: nn.Module) -> Tensor:
+    return torch.ones(len(shared_parameters(model)))
+
+
+def weights_of(model: nn.Module) -> Tensor:
+    return flatten(shared_parameters(model)).detach()
+
+
+def written(quantised: Quantised, model: nn.Module) -> bool:
+    """Whether the network's weights are the quantised ones, bit for bit."""
+    parameters = shared_parameters(model)
+    return all(torch.equal(p, w) for p, w in zip(parameters, quantised.tensors(parameters), strict=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"anneal": 0.5}, {"merge": 1.0}, {"layer_scales": True}, {"retrain_epochs": 2}, {"pi_zero_strength": 1e4}],
+)
+def test_every_weight_is_a_codebook_value(changes: dict, digits: Splits, pretrained: nn.Module) -> None:
+    """After all phases, with each improvement: weights are codebook values bit for bit, zero first, none unused."""
     model = copy.deepcopy(pretrained)
     rows: list[dict] = []
-    quantised, metrics = sws.fit(model, HPARAMS, digits, rows.append)
-    weights = sws.flatten(sws.shared_parameters(model))
-    assert torch.equal(weights, quantised.values[quantised.assignment])
-    assert float(quantised.values[0]) == 0
-    assert metrics["sparsity"] == pytest.approx(100 * float((weights == 0).double().mean()))
-    assert [row["phase"] for row in rows] == ["cluster"] * 3 + ["codebook"] * 2
-    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    hparams = dataclasses.replace(HPARAMS, **changes)
+    quantised, metrics = sws.fit(model, hparams, digits, rows.append)
+    assert written(quantised, model)
+    assert float(quantised.values[0]) == 0 and bool((torch.bincount(quantised.assignment) > 0).all())
+    assert metrics["sparsity"] == pytest.approx(100 * float((weights_of(model) == 0).double().mean()))
+    assert [r["phase"] for r in rows] == ["cluster"] * 3 + ["retrain"] * hparams.retrain_epochs + ["codebook"] * 2
+    assert [r["epoch"] for r in rows] == list(range(1, len(rows) + 1))
     assert all({"val_accuracy", "sparsity"} <= row.keys() for row in rows)
 
 
@@ -52,19 +72,9 @@ def test_provisional_score_leaves_the_network_alone(digits: Splits, pretrained: 
     seen = []
     model = copy.deepcopy(pretrained)
     sws.cluster(
-        model, HPARAMS, digits, lambda row: seen.append(sws.flatten(sws.shared_parameters(model)).unique().numel())
+        model, ones(model), HPARAMS, digits, CROSS_ENTROPY, lambda row: seen.append(weights_of(model).unique().numel())
     )
     assert min(seen) > 10_000  # thousands of distinct values: not a codebook of six
-
-
-def test_training_the_codebook_keeps_the_assignment(digits: Splits, pretrained: nn.Module) -> None:
-    """Only values move: the same assignment, zero still zero, the number of values unchanged."""
-    model = copy.deepcopy(pretrained)
-    before = sws.quantise(model, sws.cluster(model, HPARAMS, digits, lambda row: None))
-    after = sws.train_codebook(model, before, HPARAMS, digits, lambda row: None)
-    assert torch.equal(before.assignment, after.assignment)
-    assert float(after.values[0]) == 0 and not torch.equal(before.values, after.values)
-    assert torch.equal(sws.flatten(sws.shared_parameters(model)), after.weights())
 
 
 def test_a_seed_repeats_bit_for_bit(digits: Splits, pretrained: nn.Module) -> None:
@@ -72,37 +82,77 @@ def test_a_seed_repeats_bit_for_bit(digits: Splits, pretrained: nn.Module) -> No
     runs = []
     for _ in range(2):
         model = copy.deepcopy(pretrained)
-        quantised, metrics = sws.fit(model, HPARAMS, digits, lambda row: None)
-        runs.append((quantised.weights(), metrics))
+        _, metrics = sws.fit(model, dataclasses.replace(HPARAMS, retrain_epochs=1), digits, lambda row: None)
+        runs.append((weights_of(model), metrics))
     assert torch.equal(runs[0][0], runs[1][0]) and runs[0][1] == runs[1][1]
 
 
-def test_batch_norm_takes_no_part() -> None:
-    """Of MiniVGG, the weights and biases of convolutions and the linear layer take part, each once; batch-norm not."""
-    model = kd.models.build("minivgg", (1, 32, 32), 10, width=0.25)
-    norms = {id(p) for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
-    taken = [id(p) for p in sws.shared_parameters(model)]
-    assert norms and norms.isdisjoint(taken)
-    assert sorted(taken) == sorted({id(p) for p in model.parameters()} - norms)
+def test_retraining_holds_pruned_weights_at_zero(digits: Splits, pretrained: nn.Module) -> None:
+    """What clustering pruned is exactly zero after retraining, what it kept has moved; later training is free again."""
+    model = copy.deepcopy(pretrained)
+    mixture = sws.cluster(model, ones(model), HPARAMS, digits, CROSS_ENTROPY, lambda row: None)
+    before, pruned = weights_of(model), mixture.assign(weights_of(model)) == 0
+    hparams = dataclasses.replace(HPARAMS, retrain_epochs=2)
+    sws.retrain(model, mixture, ones(model), hparams, digits, CROSS_ENTROPY, lambda row: None)
+    after = weights_of(model)
+    assert 0 < int(pruned.sum()) < len(pruned)
+    assert not after[pruned].any() and float((after != before)[~pruned].double().mean()) > 0.99
+    nn.functional.cross_entropy(model(torch.rand(8, *digits.shape)), torch.zeros(8, dtype=torch.int64)).backward()
+    gradient = torch.cat([p.grad.reshape(-1) for p in shared_parameters(model) if p.grad is not None])
+    assert gradient[pruned].any()
 
 
-def test_sizes_by_hand() -> None:
-    """Of eight weights four zero, two and two: sparsity 50 %, 1/nonzero 2, 12 bits and three float32 values."""
-    quantised = sws.Quantised(torch.tensor([0, 0, 0, 0, 1, 1, 3, 3]), torch.tensor([0.0, 1, 2, 3]))
-    metrics = sws.size_metrics(quantised)
-    assert metrics["sparsity"] == 50 and metrics["nonzero_ratio"] == 2 and metrics["components_used"] == 3
-    assert metrics["entropy_ratio"] == pytest.approx(8 * 32 / (12 + 3 * 32))
+def test_annealed_tau_rises_from_nothing(digits: Splits, pretrained: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With anneal 0.5 the prior's factor is 1/n of tau in the first of n rising steps, and whole from there on."""
+    factors: list[float] = []
+    hparams = dataclasses.replace(HPARAMS, anneal=0.5, epochs=2)
+
+    def steps(model: nn.Module, data: Splits, loss: object, *rest: object, **others: object) -> None:
+        assert callable(loss)
+        factors.extend(float(loss(model, None)) for _ in range(2 * rising + 1))
+
+    rising = sws._steps(hparams, digits) // 2
+    monkeypatch.setattr(sws, "train", steps)
+    monkeypatch.setattr(Mixture, "complexity", lambda self, weights: torch.tensor(float(len(digits.train))))
+
+    def nothing(model: nn.Module, batch: Batch) -> Tensor:
+        return torch.zeros(())
+
+    sws.cluster(copy.deepcopy(pretrained), ones(pretrained), hparams, digits, nothing, lambda row: None)
+    assert factors[0] == pytest.approx(hparams.tau / rising) and factors[rising // 2 - 1] < hparams.tau
+    assert factors[rising - 1 :] == pytest.approx([hparams.tau] * (rising + 2))
 
 
-@pytest.mark.parametrize(
-    ("assignment", "values", "reason"),
-    [([0, 0, 0], [0.0, 1.0], "every weight was pruned"), ([1, 1, 1], [0.0, 1.0], "collapsed"),
-     ([0, 1, 1], [0.0, math.nan], "not finite")],
-)  # fmt: skip
-def test_nothing_left_is_a_failed_trial(assignment: list[int], values: list[float], reason: str) -> None:
-    """All pruned, one shared value, or values that are not numbers: TrialFailed with that reason."""
-    with pytest.raises(TrialFailed, match=reason):
-        sws.check(sws.Quantised(torch.tensor(assignment), torch.tensor(values)))
+def test_merging_shortens_the_codebook(digits: Splits, pretrained: nn.Module) -> None:
+    """A large merging threshold leaves fewer values than none does, and two at least."""
+    used = []
+    for merge in (0.0, 1e9):
+        quantised, _ = sws.fit(
+            copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, merge=merge), digits, lambda row: None
+        )
+        used.append(len(quantised.values))
+    assert used[0] > used[1] == 2
+
+
+def test_layer_scales_leave_the_overall_size(digits: Splits, pretrained: nn.Module) -> None:
+    """Scales are each layer's width over all weights' width, the same for its bias; the scaled layers are equally wide."""
+    scales = sws.layer_scales(pretrained)
+    parameters = shared_parameters(pretrained)
+    widths = torch.stack([p.square().mean().sqrt() / s for p, s in zip(parameters, scales, strict=True)])[::2]
+    torch.testing.assert_close(widths, widths[:1].expand(3))
+    assert float(widths[0].detach()) == pytest.approx(float(weights_of(pretrained).square().mean().sqrt()))
+    assert torch.equal(scales[::2], scales[1::2])
+
+
+def test_a_teacher_takes_the_labels_place(digits: Splits, pretrained: nn.Module) -> None:
+    """With alpha 1 the labels have no part: clustering under a teacher that says other classes follows the teacher."""
+    wrong = 20.0 * nn.functional.one_hot((digits.train.labels + 1) % 10, 10).float()
+    hparams = dataclasses.replace(HPARAMS, tau=1e-6, alpha=1.0, temperature=2.0, epochs=8, codebook_epochs=0)
+    rows: list[dict] = []
+    model = copy.deepcopy(pretrained)
+    loss = kd.accuracy_loss(kd.Targets(wrong[None]), hparams.temperature, hparams.alpha)
+    sws.cluster(model, ones(model), hparams, digits, loss, rows.append)
+    assert rows[-1]["unquantised_val_accuracy"] < 20
 
 
 def test_a_loss_that_is_not_a_number_is_a_failed_trial(digits: Splits, pretrained: nn.Module) -> None:
@@ -118,62 +168,25 @@ def test_clustering_that_diverges_is_a_failed_trial(
 ) -> None:
     """A tau that is no finite number, or a rate that overflows, ends clustering itself as TrialFailed."""
     with pytest.raises(TrialFailed, match="training loss became"):
-        sws.cluster(copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, **values), digits, lambda row: None)
+        sws.fit(copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, **values), digits, lambda row: None)
 
 
-def test_a_codebook_value_gets_the_sum_of_its_weights_gradients(
-    digits: Splits, pretrained: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The gradient that trains a value is the sum over the weights that share it; the zero component has none."""
-    model = copy.deepcopy(pretrained)
-    parameters = sws.shared_parameters(model)
-    flat = sws.flatten(parameters).detach()
-    values = torch.tensor([0.0, -0.1, 0.05, 0.2])
-    quantised = sws.Quantised((flat[:, None] - values).abs().argmin(dim=1), values)
-    batch = next(batches(digits, 32, "none", torch.Generator().manual_seed(0)))
-    found: list[Tensor] = []
-
-    def one_step(
-        model: nn.Module, data: Splits, loss: object, optimiser: torch.optim.Optimizer, **rest: object
-    ) -> None:
-        assert callable(loss)
-        found.extend(torch.autograd.grad(loss(model, batch), optimiser.param_groups[0]["params"]))
-
-    monkeypatch.setattr(sws, "train", one_step)
-    sws.train_codebook(model, quantised, HPARAMS, digits, lambda row: None)
-    sws._write(parameters, quantised)
-    gradients = torch.autograd.grad(F.cross_entropy(model(batch.images), batch.labels), parameters)
-    sums = torch.zeros(4).index_add(0, quantised.assignment, sws.flatten(gradients))
-    torch.testing.assert_close(found[0], sums[1:], rtol=1e-4, atol=1e-6)
-
-
-def test_batch_norm_is_not_quantised() -> None:
-    """Quantising MiniVGG leaves batch-norm's weights, biases and statistics as they were; all the rest is quantised."""
-    model = kd.models.build("minivgg", (1, 32, 32), 10, width=0.125)
+@pytest.mark.parametrize("name", ["minivgg", "lenet5"])
+def test_convolutions_are_quantised_and_batch_norm_is_not(name: str) -> None:
+    """Quantising leaves batch-norm's weights, biases and statistics as they were; all the rest has codebook values."""
+    model = models.build(name, (1, 32, 32), 10)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [t.clone() for m in norms for t in m.state_dict().values()]
-    flat = sws.flatten(sws.shared_parameters(model)).detach()
-    quantised = sws.quantise(model, sws.Mixture(sws.even_means(flat, 4), 0.5, 0.05, (5e3, 2.0), (250.0, 0.1)))
+    flat = weights_of(model)
+    mixture = Mixture(even_means(flat, 4), 0.5, 0.05, (5e3, 2.0), (250.0, 0.1))
+    quantised = sws.quantise(model, mixture, ones(model))
     after = [t for m in norms for t in m.state_dict().values()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert len(quantised.assignment) == flat.numel()
-    assert set(sws.flatten(sws.shared_parameters(model)).tolist()) <= set(quantised.values.tolist())
+    assert set(weights_of(model).tolist()) <= set(quantised.values.tolist())
 
 
-def test_a_shared_parameter_counts_once() -> None:
-    """A weight that two layers share is one parameter; their biases are two."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
-    model[2].weight = model[1].weight
-    assert sum(p.numel() for p in sws.shared_parameters(model)) == 2 * 36 + 3 * 6
-
-
-@pytest.mark.parametrize(
-    "whole",
-    [
-        False,
-        True,
-    ],
-)
+@pytest.mark.parametrize("whole", [False, True])
 def test_a_network_with_shared_layers_goes_through_all_phases(whole: bool, digits: Splits) -> None:
     """Two layers that share a weight, or one layer used twice, stay so, each weight a codebook value of the result."""
     side = digits.shape[1] * digits.shape[2]
@@ -181,14 +194,8 @@ def test_a_network_with_shared_layers_goes_through_all_phases(whole: bool, digit
     fifth = third if whole else nn.Linear(32, 32)
     fifth.weight = third.weight
     model = nn.Sequential(nn.Flatten(), nn.Linear(side, 32), nn.ReLU(), third, nn.ReLU(), fifth, nn.Linear(32, 10))
-    once = dataclasses.replace(HPARAMS, epochs=1, codebook_epochs=1)
+    once = dataclasses.replace(HPARAMS, epochs=1, retrain_epochs=1, codebook_epochs=1, layer_scales=True)
     quantised, _ = sws.fit(model, once, digits, lambda row: None)
     assert model[3].weight is model[5].weight
     assert len(quantised.assignment) == sum(p.numel() for p in model.parameters())
-    assert torch.equal(sws.flatten(sws.shared_parameters(model)), quantised.weights())
-
-
-def test_all_pruned_has_no_nonzero_ratio() -> None:
-    """When every weight is zero, 1/nonzero is left out rather than infinite, and sparsity is 100 %."""
-    metrics = sws.size_metrics(sws.Quantised(torch.zeros(8, dtype=torch.int64), torch.tensor([0.0, 1.0])))
-    assert metrics == {"sparsity": 100.0, "entropy_ratio": 8.0, "components_used": 1}
+    assert written(quantised, model)

@@ -1,0 +1,21 @@
+"""Magnitude pruning with a k-means codebook: what is searched. Conventions of the values are stated at
+`study.magnitude.Hparams`."""
+
+from ray import tune
+
+SPACE = {
+    # From where little is lost to where accuracy breaks down.
+    "kept": tune.loguniform(5e-3, 0.2),
+    "codebook": tune.randint(4, 65),
+}
+
+# Sparsity alone would not charge for a larger codebook; the file does.
+OBJECTIVES = {"val_accuracy": "max", "file_bytes": "min"}
+
+BASELINES = {
+    # Han et al. (2015), table 2: LeNet-300-100 keeps 8 %, with 6 bits an index.
+    "paper settings": {"kept": 0.08, "codebook": 64},
+    # What one gets without training.
+    "8-bit quantisation": {"bits": 8},
+    "4-bit quantisation": {"bits": 4},
+}

@@ -1,0 +1,148 @@
+"""Score a compressed network: `python -m study.evaluate FILE`. Decodes the file, reads the data set, prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from study import commandline
+
+PROG = "python -m study.evaluate"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Arguments of the command."""
+
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    """Compressed network, such as results/NAME/models/t014.codebook."""
+    dataset: str | None = None
+    """Data set to score it on. Default: the one it was trained on."""
+    data_dir: Path | None = None
+    """Where the data set lies, or is downloaded to. Default: ~/.cache/compression-study; digits needs none."""
+    part: Literal["test", "validation"] = "test"
+    """Part of the data set."""
+    split_seed: int = 0
+    """Seed that divided train from validation: the study's --seed. The test part does not depend on it."""
+    network: str | None = None
+    """Name of the file's network, where it is a module:function, to allow that it be imported."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return commandline.status(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: list[str]) -> int:
+    options: Options = commandline.parse(Options, PROG, __doc__, argv)
+    found = report(options)
+    if options.json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _print(found)
+    return 0
+
+
+def report(options: Options) -> dict[str, Any]:
+    """Everything the command prints, as JSON values: accuracy and sparsity in percent, loss in nats per example.
+
+    Raises:
+        UserError: a file or a data set that cannot be read, or that do not fit each other.
+    """
+    # These bring torch, which --help need not wait for.
+    from study import codebook, sizes
+    from study.quantised import shared_parameters, size_metrics
+    from study.training import evaluate
+
+    decoded = codebook.read(options.file, custom=options.network)
+    data, part = _load(options, decoded.network)
+    score = evaluate(decoded.model, part, data)
+    parameters = shared_parameters(decoded.model)
+    file_bytes = options.file.stat().st_size
+    weights = sum(p.numel() for p in parameters)
+    return {
+        "file": str(options.file),
+        "network": decoded.network.name,
+        "data": data.title,
+        "part": options.part,
+        "examples": len(part),
+        "accuracy": score.accuracy,
+        "loss": score.loss,
+        "weights": weights,
+        "file_bytes": file_bytes,
+        "compression_ratio": sizes.ratio(parameters, file_bytes),
+        "csr_ratio": 32 * weights / sizes.csr_bits(decoded.quantised, parameters),
+        **size_metrics(decoded.quantised),
+        "tensors": [
+            dataclasses.asdict(row) | {"sparsity": row.sparsity}
+            for row in sizes.table(decoded.model, decoded.quantised)
+        ],
+    }
+
+
+def _load(options: Options, network: Any) -> tuple[Any, Any]:
+    """The data set, normalised as the network was trained, and the part to score."""
+    from study import data as datasets
+    from study import models
+    from study.errors import UserError
+
+    name = options.dataset or network.dataset
+    folder = commandline.data_folder(name, options.data_dir)
+    # A study enlarges its images to what the largest of its networks needs; the shorter side says what that was.
+    size = min(network.input_shape[1:]) if name == network.dataset else models.minimum_size(network.name)
+    data, test = datasets.load(name, folder, split_seed=options.split_seed, size=size)
+    for what, has, needs in (
+        ("images", "×".join(map(str, data.shape)), "×".join(map(str, network.input_shape))),
+        ("classes", str(len(data.classes)), str(network.classes)),
+    ):
+        if has != needs:
+            raise UserError(f"--dataset {name}: its {what} ({has}) do not fit {options.file}, which takes {needs}; "
+                            f"give one like {network.dataset}")  # fmt: skip
+    if options.part == "validation" and name == network.dataset and data.mean != network.mean:
+        raise UserError(f"--split-seed {options.split_seed}: not the split that {options.file} was trained with, whose "
+                        "training part has another mean; give the --seed of its study")  # fmt: skip
+    data = dataclasses.replace(data, mean=network.mean, std=network.std)
+    return data, test if options.part == "test" else data.validation
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"{found['file']}: {found['network']}, {found['weights']:,} weights", highlight=False)
+    numbers = Table(box=None, show_header=False)
+    for label, value in (
+        (f"accuracy, {found['data']} {found['part']} ({found['examples']:,} images)", f"{found['accuracy']:.2f} %"),
+        ("loss", f"{found['loss']:.4f} nats"),
+        ("sparsity", f"{found['sparsity']:.2f} %"),
+        ("codebook values in use", f"{found['components_used']}"),
+        ("file", f"{found['file_bytes']:,} bytes"),
+        ("compression ratio (file bytes)", f"{found['compression_ratio']:.1f} ×"),
+        ("1 / nonzero share", f"{found['nonzero_ratio']:.1f} ×" if "nonzero_ratio" in found else "no nonzero"),
+        ("compression ratio (CSR, Han et al.)", f"{found['csr_ratio']:.1f} ×"),
+        ("compression ratio (entropy of the symbols)", f"{found['entropy_ratio']:.1f} ×"),
+    ):
+        numbers.add_row(label, value)
+    console.print(numbers)
+    table = Table(box=None)
+    headings = ("tensor", "shape", "weights", "nonzero", "sparsity (%)", "values", "bytes in file")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in headings[:2] else "right")
+    for row in found["tensors"]:
+        shape = "×".join(map(str, row["shape"]))
+        table.add_row(row["name"], shape, f"{row['weights']:,}", f"{row['nonzero']:,}", f"{row['sparsity']:.2f}",
+                      str(row["values"]), f"{row['coded_bytes']:,}")  # fmt: skip
+    console.print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

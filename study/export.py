@@ -1,0 +1,202 @@
+"""Export networks of a finished study as files: `python -m study.export results/NAME --pareto`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from study import commandline, results, selection
+from study.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from study.codebook import Network
+
+PROG = "python -m study.export"
+FORMATS = ("codebook", "safetensors", "onnx")
+FOLDER = "exported"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Arguments of the command. Give one of --pareto, --trial and --best."""
+
+    study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="results/NAME")]
+    """Folder of the study, results/NAME."""
+    pareto: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Export every member of the front."""
+    trial: str | None = None
+    """Export this trial or baseline, such as t014."""
+    best: str | None = None
+    """Export the best member of the front by validation: max compression|sparsity|accuracy, and after it, if wanted,
+    with accuracy drop <= X | accuracy >= X | sparsity >= X | compression >= X. Accuracies and sparsity are in percent,
+    the drop is in points below the uncompressed network, compression is a ratio."""
+    to: Path | None = None
+    """Folder to write to. Default: results/NAME/exported."""
+    formats: str | None = None
+    """Any of codebook,safetensors,onnx. Default: all that the study's networks have."""
+    network: str | None = None
+    """Name of the study's network, where it is a module:function, to allow that it be imported."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    return commandline.status(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(argv: list[str]) -> int:
+    options: Options = commandline.parse(Options, PROG, __doc__, argv)
+    formats = _formats(options.formats)
+    study = results.load(options.study)
+    chosen = _chosen(options, study)
+    if not formats or "onnx" in formats:
+        check_onnx()  # before anything is written
+    folder = options.to or options.study / FOLDER
+    for trial_id in chosen:
+        wanted = formats or (FORMATS if has_codebook(study, trial_id) else FORMATS[1:])
+        for path in export(study, trial_id, folder, wanted, custom=options.network):
+            print(f"{path}  {path.stat().st_size:,} bytes")
+    return 0
+
+
+def _formats(given: str | None) -> tuple[str, ...]:
+    """The formats asked for; none without the flag."""
+    formats = tuple(f.strip() for f in given.split(",")) if given is not None else ()
+    for name in formats:
+        if name not in FORMATS:
+            raise UserError(f"--formats {given}: {name!r} is none; give some of {','.join(FORMATS)}")
+    return formats
+
+
+def _chosen(options: Options, study: results.Study) -> list[str]:
+    """Ids of the trials that exactly one of the three flags asks for."""
+    given = {"--pareto": options.pareto or None, "--trial": options.trial, "--best": options.best}
+    named = [flag for flag, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise UserError(f"{' and '.join(named) or 'nothing chosen'}: give one of --pareto, --trial ID, --best SENTENCE")
+    if options.trial is not None:
+        return [selection.one(options.trial, study)]
+    front = selection.front(study)
+    return [selection.best(options.best, front)] if options.best is not None else list(front["trial_id"])
+
+
+def has_codebook(study: results.Study, trial_id: str) -> bool:
+    """Whether the study kept a compressed file of the trial; a KD study, or an uncompressed network, has none."""
+    return _kept(study, trial_id, FORMATS[0]).exists()
+
+
+def export(
+    study: results.Study, trial_id: str, folder: Path, formats: tuple[str, ...], *, custom: str | None = None
+) -> list[Path]:
+    """Write one trial's network in some of `FORMATS`, each file beside its place and then renamed.
+
+    Args:
+        trial_id: one whose weights were kept.
+        custom: name of the network, where it is a `module:function`, to allow that it be imported.
+    Returns: the files written.
+    Raises:
+        UserError: a network that may not or cannot be built, weights that are not its own, a compressed file that
+            there is not, or a folder that cannot be written.
+    """
+    from study import codebook, kd
+    from study.cache import write_arrays
+
+    source = _kept(study, trial_id, "codebook")
+    if source.exists():
+        decoded = codebook.read(source, custom=custom)
+        model, network = decoded.model, decoded.network
+    elif "codebook" in formats:
+        raise UserError(f"--formats codebook: {trial_id} was not compressed; give {','.join(FORMATS[1:])}")
+    else:
+        network = _network(study, trial_id)
+        model = _plain(network, _kept(study, trial_id, "safetensors"), custom)
+    paths = [folder / f"{trial_id}.{name}" for name in formats]
+    try:
+        for path in paths:
+            if path.suffix == ".codebook":
+                codebook.write(path, source.read_bytes())
+            elif path.suffix == ".safetensors":
+                write_arrays(path, kd.state_arrays(model))
+            else:
+                codebook.write(path, onnx_bytes(model, network))
+    except OSError as error:
+        raise UserError(f"--to {folder}: cannot be written ({error.strerror}); give another folder") from error
+    return paths
+
+
+def _kept(study: results.Study, trial_id: str, suffix: str) -> Path:
+    return study.folder / results.MODELS / f"{trial_id}.{suffix}"
+
+
+def _network(study: results.Study, trial_id: str) -> Network:
+    """The network of a trial that left no compressed file, from `study.json`."""
+    from study.codebook import Network
+
+    row = study.trials[study.trials["trial_id"] == trial_id].iloc[0]
+    roles, data = study.meta["models"], study.meta["data"]
+    role = roles["teacher"] if row["baseline"] == "teacher" else roles.get("network") or roles["student"]
+    channels, height, width = data["shape"]
+    return Network(role["name"], role["options"], (channels, height, width), len(data["classes"]),
+                   tuple(data["mean"]), tuple(data["std"]), data["name"])  # fmt: skip
+
+
+def _plain(network: Network, path: Path, custom: str | None) -> nn.Module:
+    """The network with the weights that a study kept of it, in evaluation mode."""
+    from safetensors import SafetensorError
+
+    from study.cache import Shared, read_arrays
+    from study.codebook import build
+
+    model = build(network, custom, str(path))
+    try:
+        # A teacher's file holds its logits as well.
+        model.load_state_dict({k: v for k, v in Shared(read_arrays(path)).tensors().items() if k != "logits"})
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(f"{path}: not weights of the network {network.name} in study.json; "
+                        "restore both from a copy") from error  # fmt: skip
+    return model.eval()
+
+
+def check_onnx() -> None:
+    import importlib.util
+
+    absent = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise UserError(f"--formats onnx: needs {' and '.join(absent)}; pip install 'compression-study[onnx]', or give "
+                        "--formats codebook,safetensors")  # fmt: skip
+
+
+def onnx_bytes(model: nn.Module, network: Network) -> bytes:
+    """The network as ONNX: `images`, (batch, channels, height, width), normalised float32 → `logits`, (batch, classes).
+
+    Raises:
+        UserError: a network that torch cannot trace; ours can all be.
+    """
+    import torch
+
+    check_onnx()
+    try:
+        program: Any = torch.onnx.export(
+            model.eval(),
+            (torch.zeros(2, *network.input_shape),),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: "batch"},),
+            verbose=False,
+        )
+    except Exception as error:  # torch.export and onnxscript each raise kinds of their own
+        reason = " ".join(str(error).split())[:150]
+        raise UserError(f"--formats onnx: torch cannot trace {network.name} ({reason}); leave onnx out") from error
+    proto = program.model_proto
+    for key, value in (("mean", network.mean), ("std", network.std), ("dataset", network.dataset)):
+        proto.metadata_props.add(key=key, value=str(value))
+    return bytes(proto.SerializeToString())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,264 @@
+"""Magnitude pruning with a k-means codebook, the baseline to soft weight-sharing, and post-training quantisation.
+
+Han, Mao & Dally (2015), "Deep Compression", https://arxiv.org/abs/1510.00149, with the gradual pruning of
+Zhu & Gupta (2017), https://arxiv.org/abs/1710.01878.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from study import kd
+from study.data import Splits
+from study.errors import TrialFailed
+from study.quantised import Loss, Quantised, Report, check, flatten, score, shared_parameters, train_values
+from study.training import Batch, evaluate, steps_per_epoch, train
+
+PRUNINGS = 100
+"""Times that the threshold rises. Zhu & Gupta (2017), sec. 3, find any interval of 100 to 1,000 steps as good."""
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """One pruning trial: the searched values first.
+
+    Attributes:
+        kept: share of weights that stay, in (0, 1]. One threshold over all shared parameters decides which.
+        codebook: number of distinct values of all weights together, zero included.
+        bits: above 0: none of the rest, but plain post-training quantisation to that many bits.
+        epochs: of pruning, and retraining what is left.
+        weight_rate: Adam's learning rate meanwhile, falling to zero along half a cosine.
+        ramp: share of these epochs over which the threshold rises; 0 prunes once, before the first step.
+        temperature, alpha: with a teacher, of the loss, as `kd.distillation_loss` takes them; alpha 0 is cross-entropy
+            on the labels.
+        codebook_epochs, codebook_rate: training of the codebook's values alone after clustering; 0 epochs for none.
+    """
+
+    kept: float = 0.05
+    codebook: int = 16
+    bits: int = 0
+    epochs: int = 20
+    batch_size: int = 256
+    weight_rate: float = 3e-3
+    ramp: float = 0.5
+    temperature: float = 1.0
+    alpha: float = 0.0
+    codebook_epochs: int = 4
+    codebook_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.kept <= 1 and self.codebook >= 2):
+            raise ValueError(f"kept {self.kept} must be above 0 and at most 1, and codebook {self.codebook} at least 2")
+        if not (self.bits == 0 or 2 <= self.bits <= 16):
+            raise ValueError(f"bits {self.bits} must be 2 to 16, or 0 for pruning")
+        if not (0 <= self.ramp <= 1 and self.epochs >= 1):
+            raise ValueError(f"ramp {self.ramp} must be within 0 and 1, and epochs {self.epochs} at least 1")
+
+
+def fit(
+    model: nn.Module, hparams: Hparams, data: Splits, on_epoch: Report, targets: kd.Targets | None = None
+) -> tuple[Quantised, dict[str, float]]:
+    """Prune, cluster and quantise a pretrained network, which is changed in place.
+
+    Post-training quantisation (`bits`) has no epoch to report.
+
+    Args:
+        targets: the teacher, where `alpha` is above 0.
+    Returns: the quantised weights, and the final metrics.
+    Raises:
+        TrialFailed: a loss is not a finite number, or no weight is left.
+    """
+    if hparams.bits:
+        quantised = post_training(model, hparams.bits)
+        check(quantised)
+        return quantised, score(model, quantised, data)
+    loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
+    kept = prune(model, hparams, data, loss, on_epoch)
+    quantised = cluster(model, kept, hparams.codebook)
+    check(quantised)
+    if hparams.codebook_epochs:
+        quantised = train_values(
+            model,
+            quantised,
+            loss,
+            data,
+            on_epoch,
+            epochs=hparams.codebook_epochs,
+            learning_rate=hparams.codebook_rate,
+            batch_size=hparams.batch_size,
+            seed=hparams.seed + 1,
+            first_epoch=hparams.epochs + 1,
+        )
+        check(quantised)
+    return quantised, score(model, quantised, data)
+
+
+def post_training(model: nn.Module, bits: int) -> Quantised:
+    """Round every weight to a multiple of its tensor's step, max |w| / (2^(bits − 1) − 1).
+
+    Symmetric and uniform, so that zero is a value and has index 0. Integers that no weight has leave the codebook.
+    The model is changed in place.
+    """
+    parameters = shared_parameters(model)
+    top = 2 ** (bits - 1) - 1
+    with torch.no_grad():
+        widest = torch.stack([p.abs().max() for p in parameters])
+        steps = torch.where(widest > 0, widest, 1.0) / top  # a tensor of zeros needs a step too, and any will do
+        levels = flatten([p / step for p, step in zip(parameters, steps, strict=True)]).round().clamp(-top, top)
+    values, assignment = torch.cat([levels.new_zeros(1), levels]).unique(return_inverse=True)
+    zero, index = assignment[0], assignment[1:]
+    # Zero moves to the front, and the negative integers up by one.
+    order = torch.cat([values[values == 0], values[values != 0]])
+    quantised = Quantised(torch.where(index == zero, 0, torch.where(index < zero, index + 1, index)), order, steps)
+    quantised.write(parameters)
+    return quantised
+
+
+def prune(model: nn.Module, hparams: Hparams, data: Splits, loss: Loss, on_epoch: Report) -> Tensor:
+    """Set the smallest weights to zero while training, ever more of them, and then retrain those that stay.
+
+    A pruned weight stays at zero and never returns (Zhu & Gupta 2017, sec. 3). Every epoch reports what clustering now
+    would give. The model is changed in place.
+
+    Args:
+        loss: of the model and a batch; scalar, nats per example.
+    Returns: which weights stay, (weights,), bool; round(kept × weights) of them.
+    Raises:
+        TrialFailed: the loss is not a finite number, or no weight is left.
+    """
+    parameters = shared_parameters(model)
+    sizes = [p.numel() for p in parameters]
+    if not round(hparams.kept * sum(sizes)):
+        raise TrialFailed(f"every weight was pruned: kept {hparams.kept} of {sum(sizes)} weights is none")
+    rise = max(1, round(hparams.ramp * hparams.epochs * steps_per_epoch(len(data.train), hparams.batch_size)))
+    every = max(1, rise // PRUNINGS)
+    steps = itertools.count(1)
+    kept = torch.ones(sum(sizes), dtype=torch.bool, device=parameters[0].device)
+
+    @torch.no_grad()
+    def zero(*_: object) -> None:
+        for p, mask in zip(parameters, kept.split(sizes), strict=True):
+            p.mul_(mask.view_as(p))
+
+    def pruning(model: nn.Module, batch: Batch) -> Tensor:
+        step = next(steps)
+        if step == rise or (step < rise and step % every == 0):
+            share = 1 - pruned_share(step / rise, hparams.kept)
+            kept.copy_(largest(flatten(parameters).detach(), round(share * len(kept))))
+            zero()
+        return loss(model, batch)
+
+    def after_epoch(epoch: int, train_loss: float) -> None:
+        unquantised = evaluate(model, data.validation, data)
+        before = [p.detach().clone() for p in parameters]
+        row = score(model, cluster(model, kept, hparams.codebook), data)
+        with torch.no_grad():
+            for p, weights in zip(parameters, before, strict=True):
+                p.copy_(weights)
+        on_epoch(
+            {
+                "epoch": epoch,
+                "phase": "prune",
+                "train_loss": train_loss,
+                **row,
+                "unquantised_val_accuracy": unquantised.accuracy,
+            }
+        )
+
+    optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate)
+    optimiser.register_step_post_hook(zero)  # without gradient, too, Adam's momentum would move a pruned weight
+    train(
+        model,
+        data,
+        pruning,
+        optimiser,
+        epochs=hparams.epochs,
+        batch_size=hparams.batch_size,
+        generator=torch.Generator().manual_seed(hparams.seed),
+        after_epoch=after_epoch,
+    )
+    return kept
+
+
+def pruned_share(progress: float, kept: float) -> float:
+    """Share of weights at zero: (1 − kept) (1 − (1 − progress)³). Zhu & Gupta (2017), eq. 1, from none.
+
+    Args:
+        progress: of the ramp, 0 to 1.
+    """
+    return (1 - kept) * (1 - (1 - progress) ** 3)
+
+
+def largest(weights: Tensor, count: int) -> Tensor:
+    """Mark the `count` weights of largest magnitude. (weights,) → (weights,), bool."""
+    marked = torch.zeros_like(weights, dtype=torch.bool)
+    marked[weights.abs().topk(count, sorted=False).indices] = True
+    return marked
+
+
+def cluster(model: nn.Module, kept: Tensor, codebook: int) -> Quantised:
+    """Give every kept weight the nearest of `codebook` − 1 values, and all others zero. The model is changed in place.
+
+    Args:
+        kept: (weights,), bool.
+    """
+    parameters = shared_parameters(model)
+    survivors = flatten(parameters).detach()[kept]
+    centroids = kmeans(survivors, codebook - 1)
+    assignment = torch.zeros_like(kept, dtype=torch.int64)
+    assignment[kept] = nearest(survivors, centroids) + 1
+    values = F.pad(centroids.to(survivors.dtype), (1, 0))
+    quantised = Quantised(assignment, values, values.new_ones(len(parameters)))
+    quantised.write(parameters)
+    return quantised
+
+
+def kmeans(values: Tensor, clusters: int, iterations: int = 1000) -> Tensor:
+    """Lloyd's algorithm on a line, from centroids evenly over the values' range (Han et al. 2015, sec. 3.2).
+
+    A cluster is a run of the sorted values, so an iteration needs its ends and a difference of cumulative sums only.
+    A centroid that no value belongs to moves to the value farthest from its own; this cannot raise the objective.
+
+    Args:
+        values: (n,); with fewer distinct ones than `clusters`, there are only so many centroids.
+        iterations: at most; fewer when nothing moves any more.
+    Returns: rising, (clusters,), float64, on the values' device.
+    """
+    x = values.double().cpu().sort().values  # on the host, where a cumulative sum is the same every time
+    clusters = min(clusters, len(x.unique_consecutive()))
+    sums = F.pad(x.cumsum(0), (1, 0))
+    centroids = torch.linspace(float(x[0]), float(x[-1]), clusters, dtype=x.dtype)
+    for _ in range(iterations):
+        ends = F.pad(torch.searchsorted(x, _between(centroids)), (1, 1))
+        ends[-1] = len(x)
+        counts = ends.diff()
+        empty = counts == 0
+        means = torch.where(empty, centroids, sums[ends].diff() / counts)
+        if bool(empty.any()):
+            first, last = x[ends[:-1].clamp(max=len(x) - 1)], x[(ends[1:] - 1).clamp(min=0)]
+            below, above = means - first, last - means
+            # Clusters of one distinct value have nothing to give.
+            distance = torch.where(first < last, torch.maximum(below, above), -1.0)
+            giving = distance.topk(min(int(empty.sum()), int((distance > 0).sum()))).indices
+            taking = empty.nonzero().flatten()[: len(giving)]
+            means[taking] = torch.where(below > above, first, last)[giving]
+            means = means.sort().values
+        elif torch.equal(means, centroids):
+            break
+        centroids = means
+    return centroids.to(values.device)
+
+
+def nearest(values: Tensor, centroids: Tensor) -> Tensor:
+    """Index of each value's nearest centroid, (n,), int64. Centroids are rising."""
+    return torch.searchsorted(_between(centroids), values.to(centroids.dtype), right=True)
+
+
+def _between(centroids: Tensor) -> Tensor:
+    return (centroids[1:] + centroids[:-1]) / 2

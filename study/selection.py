@@ -1,0 +1,80 @@
+"""Which trials of a finished study to export: one by its id, the front, or the best by a sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.front import finished, pareto_front
+from study import results
+from study.errors import UserError
+
+_COLUMNS = {"compression": "compression_ratio", "sparsity": "sparsity", "accuracy": "val_accuracy",
+            "accuracy drop": "accuracy_drop"}  # fmt: skip
+_LIMIT = r"(?:(accuracy drop) *<=|(accuracy|sparsity|compression) *>=) *([0-9]+\.?[0-9]*|\.[0-9]+) *%?"
+_SENTENCE = re.compile(rf" *max +(compression|sparsity|accuracy)(?: +with +{_LIMIT})? *")
+_GRAMMAR = (
+    "max compression|sparsity|accuracy [with accuracy drop <= X | accuracy >= X | sparsity >= X | compression >= X], "
+    'such as "max compression with accuracy drop <= 0.2"'
+)
+_ROUNDING = 1e-9  # a drop of 98.32 − 98.12 is a little more than 0.2 in binary
+
+
+def kept(folder: Path) -> list[str]:
+    """Ids of the trials and baselines whose weights the study kept."""
+    return sorted({path.stem for path in (folder / results.MODELS).glob("*.safetensors")})
+
+
+def one(trial_id: str, study: results.Study) -> str:
+    """The id, if it is one of `kept`.
+
+    Raises:
+        UserError: an unknown trial, or one whose weights were not kept.
+    """
+    with_weights = kept(study.folder)
+    known = trial_id in set(study.trials["trial_id"])
+    if trial_id not in with_weights or not known:
+        what = "its weights were not kept" if known else "no such trial"
+        rows = [i for i in with_weights if i in set(study.trials["trial_id"])]
+        raise UserError(f"--trial {trial_id}: {what} in {study.folder}; there are {', '.join(rows) or 'none yet'}")
+    return trial_id
+
+
+def front(study: results.Study) -> pd.DataFrame:
+    """Rows of `trials.csv` on the front whose weights were kept, which happens when a study ends.
+
+    Raises:
+        UserError: there is none.
+    """
+    members = pareto_front(finished(study.trials), study.objectives)
+    members = members[members["trial_id"].isin(kept(study.folder))]
+    if not len(members):
+        raise UserError(f"{study.folder}: no weights of its front are kept; its command does that when it ends")
+    return members
+
+
+def best(sentence: str, members: pd.DataFrame) -> str:
+    """Id of the row that a sentence chooses, by validation columns; among equal ones the most accurate, then the first.
+
+    Raises:
+        UserError: a sentence outside the grammar, a column that the study lacks, or no row within the limit.
+    """
+    match = _SENTENCE.fullmatch(sentence)
+    if not match:
+        raise UserError(f"--best {sentence!r}: not understood; say {_GRAMMAR}")
+    goal, drop, floor, limit = match.groups()
+    for word in (goal, drop or floor):
+        if word and (_COLUMNS[word] not in members or members[_COLUMNS[word]].isna().all()):
+            have = [w for w, column in _COLUMNS.items() if column in members and not members[column].isna().all()]
+            raise UserError(f"--best {sentence!r}: this study has no {word}; it has {', '.join(have)}")
+    rows = members
+    if limit:
+        column, bound = members[_COLUMNS[drop or floor]].astype(float), float(limit)
+        rows = members[column <= bound + _ROUNDING if drop else column >= bound - _ROUNDING]
+        if not len(rows):
+            nearest = column.min() if drop else column.max()
+            raise UserError(f"--best {sentence!r}: none on the front; the nearest has {drop or floor} {nearest:.4g}")
+    by = list(dict.fromkeys((_COLUMNS[goal], "val_accuracy")))
+    return str(rows.sort_values(by, ascending=False, kind="stable")["trial_id"].iloc[0])
