@@ -18,33 +18,40 @@ from analysis.published import published
 from analysis.summary import Summary, summarise
 from analysis.tables import text
 from analysis.theme import BASELINE_COLOURS, BLUE, GREEN, GREY, PURPLE, VERMILLION, figure, focus, hyperparameter_axis
-from study.results import Study, label
+from study.results import COLUMNS, Study, label
+
+UNCOMPRESSED = {"sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
+"""The baseline that was not compressed: a level, since its size would leave the trials no room on their axis."""
 
 MOST_MARKS = 2000
 """Beyond this many trials a figure shows an even sample (the front always whole): a browser draws no more smoothly."""
 
 
-def accuracy_vs_sparsity(study: Study) -> go.Figure:
-    """Validation accuracy against sparsity: every complete trial, the front, the uncompressed network with its
-    standard error, other baselines, published results and, where they exist, test results of the front."""
+def accuracy_vs_size(study: Study) -> go.Figure:
+    """Validation accuracy against sparsity, or the compressed file's size where that is the objective: every complete
+    trial, the front, the reference with its standard error, other baselines, published results (over sparsity alone,
+    since papers give no files) and, where they exist, test results of the front."""
     s = summarise(study)
     drawn = figure(height=460)
-    _trials(drawn, s, s.searched, x=_rest(s.searched), y="val_accuracy", name="trial")
+    _trials(drawn, s, s.searched, x=_sizes(s, s.searched), y="val_accuracy", name="trial")
     _level(drawn, s, band=True)
     front = s.front
     drawn.add_scatter(
-        x=_rest(front), y=front["val_accuracy"].tolist(), mode="lines+markers", name="Pareto front",
+        x=_sizes(s, front), y=front["val_accuracy"].tolist(), mode="lines+markers", name="Pareto front",
         line={"color": VERMILLION, "width": 2, "shape": "vh"}, marker={"size": 9, "color": VERMILLION},
         **_hover(s, front))
-    others = s.baselines[s.baselines["baseline"] != "uncompressed"]
+    others = s.baselines[s.baselines["baseline"] != UNCOMPRESSED[s.study.meta["kind"]]]
     drawn.add_scatter(
-        x=_rest(others), y=others["val_accuracy"].tolist(), mode="markers", name=_names(others),
+        x=_sizes(s, others), y=others["val_accuracy"].tolist(), mode="markers", name=_names(others),
         marker={"size": 12, "symbol": "square", "color": GREEN}, showlegend=bool(len(others)), **_hover(s, others))
     if s.best is not None:
-        _ring(drawn, _rest(pd.DataFrame([s.best])), [s.best["val_accuracy"]], "the answer at the top")
-    tested, papers = _confirmed(drawn, s), _published(drawn, study)
-    sparsities = pd.concat([s.searched["sparsity"], s.baselines["sparsity"], papers["sparsity"], tested["sparsity"]])
-    drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, 100 - sparsities.astype(float)))
+        _ring(drawn, _sizes(s, pd.DataFrame([s.best])), [s.best["val_accuracy"]], "the answer at the top")
+    tested, papers = _confirmed(drawn, s), _published(drawn, s)
+    if s.size == "sparsity":
+        shown = pd.concat([s.searched["sparsity"], s.baselines["sparsity"], papers["sparsity"], tested["sparsity"]])
+        drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, 100 - shown.astype(float)))
+    else:
+        drawn.update_xaxes(theme.size_axis(label(s.size), [*s.searched[s.size], *others[s.size]]))
     kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"], papers["test_accuracy"],
                       tested["test_accuracy"]]).astype(float)
     drawn.update_yaxes(title={"text": "accuracy (%)"}, range=focus(kept, s.searched["val_accuracy"]))
@@ -104,6 +111,8 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
     drawn.update_yaxes(title={"text": label(objective)})
     if objective == "sparsity":
         _sparsity_upwards(drawn, s)
+    elif objective == "file_bytes":
+        drawn.update_yaxes(theme.size_axis(label(objective), s.searched[objective]))
     else:
         _level(drawn, s, band=bool(colour), labelled=bool(colour))
         kept = pd.concat([s.searched[objective].quantile([0.05, 1.0]), s.baselines[objective]])
@@ -136,7 +145,7 @@ def _level(drawn: go.Figure, s: Summary, band: bool, labelled: bool = True) -> N
     """Baselines as horizontal lines; around the reference a band of one standard error."""
     lines = s.baselines[s.baselines["val_accuracy"].notna()]
     if s.compresses:
-        lines = lines[lines["baseline"] == "uncompressed"]
+        lines = lines[lines["baseline"] == UNCOMPRESSED[s.study.meta["kind"]]]
     if band and s.reference is not None and np.isfinite(s.error):
         level = float(s.reference["val_accuracy"])
         drawn.add_hrect(y0=level - s.error, y1=level + s.error, fillcolor=GREY, opacity=0.13, line_width=0,
@@ -152,14 +161,15 @@ def _level(drawn: go.Figure, s: Summary, band: bool, labelled: bool = True) -> N
 
 def _confirmed(drawn: go.Figure, s: Summary) -> pd.DataFrame:
     tested = s.confirmed
-    if tested.empty or "sparsity" not in tested:
-        return pd.DataFrame(columns=["sparsity", "test_accuracy"])
-    tested = tested[tested["baseline"] != "uncompressed"]
+    if tested.empty or s.size not in tested:
+        return pd.DataFrame(columns=[s.size, "test_accuracy"])
+    tested = tested[tested["baseline"] != UNCOMPRESSED[s.study.meta["kind"]]]
     hover = [f"<b>{html.escape(r.baseline or r.trial_id)}</b>, test data<br>{r.test_accuracy:.2f} % at "
-             f"{r.sparsity:.2f} % sparsity<br>{r.seeds} seed{'s' if r.seeds > 1 else ''}; search saw "
+             f"{text(s.size, getattr(r, s.size))} {COLUMNS[s.size].unit} {COLUMNS[s.size].label}<br>"
+             f"{r.seeds} seed{'s' if r.seeds > 1 else ''}; search saw "
              f"{r.search_val_accuracy:.2f} % on validation" for r in tested.itertuples()]
     drawn.add_scatter(
-        x=_rest(tested), y=tested["test_accuracy"].tolist(), mode="markers", name="on test data",
+        x=_sizes(s, tested), y=tested["test_accuracy"].tolist(), mode="markers", name="on test data",
         marker={"size": 9, "symbol": "diamond-open", "color": VERMILLION, "line": {"width": 1.6}},
         error_y={"type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": VERMILLION,
                  "visible": bool((tested["seeds"] > 1).any()),
@@ -169,13 +179,13 @@ def _confirmed(drawn: go.Figure, s: Summary) -> pd.DataFrame:
     return tested
 
 
-def _published(drawn: go.Figure, study: Study) -> pd.DataFrame:
-    papers = published(study.meta)
+def _published(drawn: go.Figure, s: Summary) -> pd.DataFrame:
+    papers = published(s.study.meta) if s.size == "sparsity" else published({})
     hover = [f"<b>{r.method}</b><br>MNIST test {r.test_accuracy:.2f} % at {r.sparsity:.1f} % sparsity<br>"
              f"published rate {r.rate:.0f}×: {r.definition}<br>{r.source}" for r in papers.itertuples()]
     if len(papers):
         drawn.add_scatter(
-            x=_rest(papers), y=papers["test_accuracy"].tolist(), mode="markers", name="published (test data)",
+            x=_sizes(s, papers), y=papers["test_accuracy"].tolist(), mode="markers", name="published (test data)",
             marker={"size": 11, "symbol": "star", "color": PURPLE, "line": {"width": 0}},
             text=hover, hovertemplate="%{text}<extra></extra>")
     return papers
@@ -218,8 +228,11 @@ def _bar(title: str) -> dict[str, Any]:
             "len": 0.95, "tickfont": {"size": 11}, "ticks": "", "x": 1.01, "xpad": 4}
 
 
-def _rest(rows: pd.DataFrame) -> list[float]:
-    """Share of the weights left, in percent; nothing left at all has no place on a logarithmic axis."""
+def _sizes(s: Summary, rows: pd.DataFrame) -> list[float]:
+    """Where rows stand on the axis of size: bytes of the file, or the share of the weights left, in percent; nothing
+    left at all has no place on a logarithmic axis."""
+    if s.size == "file_bytes":
+        return [float(v) for v in rows["file_bytes"]]
     rest = 100 - rows["sparsity"].astype(float)
     return [float(v) if v > 0 else 1e-3 for v in rest]
 

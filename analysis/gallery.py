@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from analysis import curves, figures
 from analysis.summary import Summary, points
+from analysis.tables import text
 from study.results import COLUMNS, label
 
 
@@ -54,18 +55,20 @@ def groups(s: Summary) -> list[Group]:
 
 
 def _front(s: Summary) -> Item:
-    shown = s.searched["sparsity"]
-    caption = ("Up and to the right is better. The sparsity axis is logarithmic in the weights that remain. "
-               "The grey band is one standard error around the uncompressed network.")
+    shown = s.searched[s.size]
+    scale = "sparsity axis is logarithmic in the weights that remain" if s.size == "sparsity" else \
+            "axis of file sizes is logarithmic and runs backwards"
+    level = "the reference" if s.reference is None else f"the baseline “{s.reference['baseline']}”"
+    caption = f"Up and to the right is better. The {scale}. The grey band is one standard error around {level}."
     if not s.confirmed.empty:
         caption += " Open diamonds are the same configurations on test data."
-    drawn = figures.accuracy_vs_sparsity(s.study)
+    drawn = figures.accuracy_vs_size(s.study)
     if any(trace.name == "published (test data)" for trace in drawn.data):
         caption += " Published results are test accuracies under their authors’ protocols."
     caption += _below(s, drawn)
-    alt = (f"Scatter plot of validation accuracy against sparsity for {len(s.searched)} trials, from "
-           f"{shown.min():.1f} to {shown.max():.1f} percent sparsity; {len(s.front)} trials form the Pareto front.")
-    return Item("main", drawn, "Accuracy against sparsity.", caption + _sampled(s), alt)
+    alt = (f"Scatter plot of validation accuracy against {label(s.size)} for {len(s.searched)} trials, from "
+           f"{text(s.size, shown.min())} to {text(s.size, shown.max())}; {len(s.front)} trials form the Pareto front.")
+    return Item("main", drawn, f"Accuracy against {_name(s.size)}.", caption + _sampled(s), alt)
 
 
 def _plain_slice(s: Summary, name: str, colour: str) -> Item:

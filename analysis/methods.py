@@ -33,7 +33,9 @@ def methods(study: Study) -> list[tuple[str, list[str]]]:
 def title(study: Study) -> str:
     """What was studied, in one line."""
     meta = study.meta
-    kind = {"kd": "Knowledge distillation", "sws": "Soft weight-sharing"}.get(meta["kind"], str(meta["kind"]))
+    kinds = {"kd": "Knowledge distillation", "sws": "Soft weight-sharing", "magnitude": "Magnitude pruning",
+             "kd_sws": "Distillation, then soft weight-sharing"}
+    kind = kinds.get(meta["kind"], str(meta["kind"]))
     models = meta.get("models", {})
     names = {role: model.get("name", "?") for role, model in models.items()}
     if {"teacher", "student"} <= set(names):

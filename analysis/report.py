@@ -97,8 +97,8 @@ def _context(page: Page) -> dict[str, Any]:
 
 
 def _best_table(s: Summary) -> tuple[Table, str, str]:
-    measured = ["val_accuracy", "change", "accuracy_drop", "sparsity", "compression_ratio", "entropy_ratio",
-                "nonzero_ratio", "components_used", "test_accuracy", "epochs", "seconds"]
+    measured = ["val_accuracy", "change", "accuracy_drop", "sparsity", "file_bytes", "compression_ratio",
+                "entropy_ratio", "nonzero_ratio", "components_used", "test_accuracy", "epochs", "seconds"]
     rows = s.front if s.compresses else s.searched.nlargest(BEST_SHOWN, "val_accuracy", keep="first")
     if s.compresses:
         heading, lead = "Baselines and the front", _front_lead(s)
@@ -106,14 +106,14 @@ def _best_table(s: Summary) -> tuple[Table, str, str]:
     else:
         heading, lead = "Baselines and the best trials", f"The {len(rows)} best complete trials on validation data."
     groups = [(kind, _with_comparison(s, frame)) for kind, frame in (("baseline", s.baselines), ("best", rows))]
-    known = [c for c in s.trials.columns if c in ("label_smoothing",)]
+    known = [c for c in s.trials.columns if c in ("label_smoothing", "bits")]
     reference = "the reference" if s.reference is None else str(s.reference["baseline"])
     return table(groups, [*s.study.hyperparameters, *known, *measured],
                  {"change": f"against {reference} (points)", "test_accuracy": "test accuracy, mean (%)"}), heading, lead
 
 
 def _front_lead(s: Summary) -> str:
-    lead = "Every trial that no other beats in all objectives at once, sparsest last."
+    lead = "Every trial that no other beats in all objectives at once, the smallest last."
     classes = len(s.study.meta.get("data", {}).get("classes", []))
     if s.front.empty or not classes or set(s.study.objectives) != {"val_accuracy", "sparsity"}:
         return lead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from analysis.statistics import confirmed_means, standard_error
 from analysis.tables import text
 from study.results import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Study
 
-REFERENCE = {"kd": "student alone", "sws": "uncompressed"}
+REFERENCE = {"kd": "student alone", "sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
 """The baseline that a kind of study is measured against."""
 
 TEXT = ("trial_id", "state", "reason", "baseline", "phase")
@@ -26,7 +27,7 @@ class Summary:
         study: as it was read.
         trials: every row; every column that the study's kind will have exists, numbers are floats.
         searched: complete trials that are no baseline.
-        front: those that no other dominates, sparsest last.
+        front: those that no other dominates, the smallest network last.
         baselines: complete baselines.
         confirmed: `confirmed_means`.
         reference: the baseline to compare with, if it is complete.
@@ -46,8 +47,13 @@ class Summary:
     error: float
 
     @property
+    def size(self) -> str:
+        """The objective that says how small a network is; "" where none does."""
+        return size_of(self.study.objectives)
+
+    @property
     def compresses(self) -> bool:
-        return "sparsity" in self.study.objectives
+        return bool(self.size)
 
     @property
     def validation(self) -> int:
@@ -59,7 +65,10 @@ def summarise(study: Study) -> Summary:
     needed = [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives]
     trials = numeric(study.trials, needed)
     searched = finished(trials)
-    front = pareto_front(searched, study.objectives).sort_values(list(study.objectives)[::-1], kind="stable")
+    size = size_of(study.objectives)
+    front = pareto_front(searched, study.objectives).sort_values(
+        list(study.objectives)[::-1], kind="stable", ascending=study.objectives.get(size) != "min"
+    )
     baselines = trials[(trials["baseline"] != "") & (trials["state"] == "complete")]
     named = baselines[baselines["baseline"] == REFERENCE.get(study.meta["kind"], "")]
     reference = named.iloc[0] if len(named) else None
@@ -67,8 +76,13 @@ def summarise(study: Study) -> Summary:
     examples = int(study.meta.get("data", {}).get("validation", 0))
     level = float(anchor["val_accuracy"]) if anchor is not None else np.nan
     error = standard_error(level, examples) if examples and np.isfinite(level) else np.nan
-    best, rule = choose(front, level, error, sparse="sparsity" in study.objectives)
+    best, rule = choose(front, level, error, size)
     return Summary(study, trials, searched, front, baselines, confirmed_means(study), reference, best, rule, error)
+
+
+def size_of(objectives: Mapping[str, str]) -> str:
+    """The objective that says how small a network is; "" where none does."""
+    return next((column for column in ("sparsity", "file_bytes") if column in objectives), "")
 
 
 def numeric(frame: pd.DataFrame, needed: list[str]) -> pd.DataFrame:
@@ -92,20 +106,26 @@ def history_of(study: Study) -> pd.DataFrame:
     return numeric(study.history, [*HISTORY_COLUMNS, "val_accuracy"])
 
 
-def choose(front: pd.DataFrame, level: float, error: float, sparse: bool) -> tuple[pd.Series | None, str]:
+def choose(front: pd.DataFrame, level: float, error: float, size: str) -> tuple[pd.Series | None, str]:
     """The trial that the first sentence speaks of.
 
-    For one objective the best. For accuracy and sparsity the sparsest trial of the front whose accuracy is at most
-    one standard error below the reference (the one-standard-error rule of Breiman et al. 1984, sec. 3.4.3), since
-    smaller losses cannot be told from none; the most accurate trial when none is that good.
+    For one objective the best. For accuracy and size the smallest network of the front, the sparsest or that of the
+    smallest file, whose accuracy is at most one standard error below the reference (the one-standard-error rule of
+    Breiman et al. 1984, sec. 3.4.3), since smaller losses cannot be told from none; the most accurate trial when none
+    is that good.
+
+    Args:
+        size: see `size_of`.
     """
     if front.empty:
         return None, ""
-    if not sparse:
+    if not size:
         return _row_of_max(front, "val_accuracy"), "the highest validation accuracy"
     near = front[front["val_accuracy"] >= level - error]
     if len(near):
-        return _row_of_max(near, "sparsity"), f"the sparsest trial within one standard error (±{error:.2f} points)"
+        what = "the sparsest trial" if size == "sparsity" else "the smallest file"
+        smallest = near.assign(_small=near[size] if size == "sparsity" else -near[size])
+        return _row_of_max(smallest, "_small"), f"{what} within one standard error (±{error:.2f} points)"
     return _row_of_max(front, "val_accuracy"), "the most accurate trial; none is within one standard error"
 
 
@@ -174,10 +194,14 @@ def _compression_answer(summary: Summary) -> Answer:
     score, sparsity = float(best["val_accuracy"]), float(best["sparsity"])
     drop = score - float(summary.reference["val_accuracy"]) if summary.reference is not None else np.nan
     change = f" ({points(drop)})" if np.isfinite(drop) else ""
-    sentence = f"Keeps {score:.1f} % validation accuracy{change} with {sparsity:.1f} % of the weights at zero."
+    sentence = f"Keeps {score:.1f} % validation accuracy{change} with {sparsity:.1f} % of the weights at zero"
+    if np.isfinite(best.get("file_bytes", np.nan)):
+        sentence += f", in a file of {best['file_bytes']:,.0f} bytes"
+    sentence += "."
     tiles = [(f"{score:.1f} %", "validation accuracy"), (f"{sparsity:.1f} %", "sparsity")]
     if np.isfinite(drop):
-        tiles.insert(1, (points(drop), "against the uncompressed network"))
+        against = "teacher" if summary.study.meta["kind"] == "kd_sws" else "uncompressed network"
+        tiles.insert(1, (points(drop), f"against the {against}"))
     for column, what in (("compression_ratio", "smaller on disk"), ("entropy_ratio", "compression, entropy bound"),
                          ("nonzero_ratio", "1 / nonzero share")):
         if np.isfinite(best.get(column, np.nan)):

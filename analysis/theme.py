@@ -72,6 +72,15 @@ def complement_axis(title: str, total: float, values: Iterable[float], most: int
             "ticktext": [f"{total - t:.6g}" for t in shown], "tickangle": 0}
 
 
+def size_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
+    """A logarithmic axis of sizes that runs backwards, so that better is to the right, or up, as for sparsity."""
+    sizes = np.array([v for v in values if np.isfinite(v) and v > 0] or [1.0])
+    low, high = np.log10(sizes.min()) - 0.08, np.log10(sizes.max()) + 0.08
+    ticks = [m * 10.0**e for e in range(0, 12) for m in (1, 2, 5) if low <= np.log10(m * 10.0**e) <= high]
+    return {"title": {"text": title}, "type": "log", "range": [high, low], "tickmode": "array", "tickvals": ticks,
+            "ticktext": [f"{tick:,.0f}" for tick in ticks], "tickangle": 0}
+
+
 def hyperparameter_axis(
     title: str, domain: Mapping[str, Any], values: Iterable[float]
 ) -> tuple[list[float], dict[str, Any]]:

@@ -118,8 +118,11 @@ def decode(data: bytes, *, custom: str | None = None, source: str = "the compres
     values = np.concatenate([np.zeros(1, np.float32), parts.values])
     scales = parts.scales if len(parts.scales) else np.ones(len(parameters), np.float32)
     coder = Decoder(parts.weights)
-    index = np.concatenate([code_tensor(coder, p.shape, len(values)) for p in parameters])
-    _fill(_others(model), parts.others)
+    try:
+        index = np.concatenate([code_tensor(coder, p.shape, len(values)) for p in parameters])
+        _fill(_others(model), parts.others)
+    except (AssertionError, ValueError) as error:  # the range decoder's way to say it, and NumPy's
+        raise _not_as_the_format_has_it(source) from error
     quantised = Quantised(torch.from_numpy(index), torch.from_numpy(values), torch.from_numpy(scales))
     quantised.write(parameters)
     return Decoded(model.eval(), quantised, parts.network)
@@ -194,7 +197,11 @@ def _parts(data: bytes, source: str) -> _Parts:
         network = _network(json.loads(_inflate(header)))
         return _Parts(network, _floats(values), _floats(scales), _inflate(others), rest[ends[-1] :], layout)
     except (ValueError, TypeError, struct.error, zlib.error) as error:
-        raise UserError(f"{source}: not as format version {VERSION} has it; compress the network anew") from error
+        raise _not_as_the_format_has_it(source) from error
+
+
+def _not_as_the_format_has_it(source: str) -> UserError:
+    return UserError(f"{source}: not as format version {VERSION} has it, though its checksum fits; compress it anew")
 
 
 def _network(header: list[Any]) -> Network:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import nn
 
-from study import kd, results
+from study import codebook, kd, results
 from study.cache import Shared, read_arrays, write_arrays
 from study.data import Part, Splits
 from study.results import COLUMNS, Ledger
-from study.trainables import ARRAYS, trained_network
+from study.trainables import ARRAYS, FILE, searched_network, trained_network
 from study.training import evaluate
 
 
@@ -23,8 +24,21 @@ def keep_weights(folder: Path, trial_id: str) -> Path | None:
         found = sorted((folder / results.RAY / results.trial_folder(trial_id)).glob(f"checkpoint_*/{ARRAYS}"))
         if not found:
             return None
+        compressed = found[-1].with_name(FILE)
+        if compressed.exists():
+            codebook.write(path.with_suffix(codebook.SUFFIX), compressed.read_bytes())
         write_arrays(path, read_arrays(found[-1]))
     return path
+
+
+def kept_network(settings: Any, path: Path, baseline: str, data: Splits) -> nn.Module:
+    """The network that a trial left: decoded from its compressed file where there is one, and then that is tested."""
+    compressed = path.with_suffix(codebook.SUFFIX)
+    if compressed.exists():
+        name = searched_network(settings).network
+        model = codebook.load(compressed, custom=name if codebook.is_custom(name) else None)
+        return model.to(data.train.images.device)
+    return kd.load(Shared(read_arrays(path)).tensors(), trained_network(settings, baseline), data)
 
 
 def confirm(
@@ -43,10 +57,7 @@ def confirm(
         path, row = keep_weights(folder, trial_id), ledger.trials[trial_id]
         if path is None or trial_id in rows:
             continue
-        network = kd.load(
-            Shared(read_arrays(path)).tensors(), trained_network(settings, row["baseline"]), data
-        )
-        score = evaluate(network, test, data)
+        score = evaluate(kept_network(settings, path, row["baseline"], data), test, data)
         known = {k: v for k, v in row.items() if k in COLUMNS and k not in ("state", "reason", "seconds", "epochs")}
         rows[trial_id] = {**known, "seed": settings.seed, "test_accuracy": score.accuracy, "test_loss": score.loss}
     results.write_frame(folder / results.CONFIRMED, pd.DataFrame(list(rows.values())))

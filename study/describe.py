@@ -19,6 +19,7 @@ from ray.tune.search.sample import Domain, Integer, LogUniform
 
 from study import data as datasets
 from study import kd, models
+from study.commandline import data_folder
 from study.data import Part, Splits
 from study.settings import Common, as_json
 from study.trainables import KINDS, least_size, searched_network
@@ -127,12 +128,8 @@ def timed_epoch(training: kd.Training, data: Splits) -> float:
 
 def load_data(settings: Common) -> tuple[Splits, Part]:
     """The study's data set: what the search may see, and the test part for confirmation alone."""
-    folder = settings.data_dir or (None if settings.dataset in ("digits", "folder") else _default_data_dir())
+    folder = data_folder(settings.dataset, settings.data_dir)
     return datasets.load(settings.dataset, folder, split_seed=settings.seed, size=least_size(settings))
-
-
-def _default_data_dir() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compression-study"
 
 
 def dry_run(settings: Any) -> None:

@@ -27,8 +27,10 @@ GPU_BLOCK = 1 << 21
 """The same on any other device, 8 MB: fewer launches, still within an L2 cache. Reasoned, not measured."""
 
 RUN = 1 << 10
-"""Weights whose statistics are summed in the weights' own precision, before float64 takes over: in one product over
-a whole block of float32, rounding grows to 1e-4 of the sum."""
+"""Weights whose statistics are summed in their own precision, before float64 takes over; a block is a number of runs.
+
+In one product over a whole block of float32, rounding grows to 1e-4 of the sum; runs cost no time.
+"""
 
 FLOOR = -86.0
 """Shifted logits, in bits, are clamped here before `exp2`. 2**-86 is still a normal float32; further down the
@@ -74,46 +76,44 @@ class _MixtureNLL(torch.autograd.Function):
         sums = torch.stack([torch.ones_like(means), -precisions * means, precisions])
 
         count = len(means)
-        block = max(1, min(len(weights), (BLOCK if weights.device.type == "cpu" else GPU_BLOCK) // count))
-        buffer = weights.new_empty(count + 6, block)
+        most = (BLOCK if weights.device.type == "cpu" else GPU_BLOCK) // count // RUN
+        runs = max(1, min(most, math.ceil(len(weights) / RUN)))
+        block = runs * RUN
+        z, products, features = weights.new_zeros(count + 6, block).split([count, 3, 3])
+        left, right = (t.unflatten(1, (runs, RUN)).transpose(0, 1) for t in (features, z))
+        views = [z, products, *products, *features]
         weight_grad = torch.empty_like(weights)
-        statistics = weights.new_zeros(3, count, dtype=torch.float64)
-        total = weights.new_zeros((), dtype=torch.float64)
+        statistics, bits = [], []
         for w, out in zip(weights.split(block), weight_grad.split(block), strict=True):
-            z, products, features = buffer[:, : len(w)].split([count, 3, 3])
+            if len(w) < block:  # the last: the rest of its runs counts for nothing
+                features[:, len(w) :] = 0
+                views = [t[..., : len(w)] for t in views]
+            z, products, evidence, rate_mean, rate, r, rw, rww = views
             torch.sub(w, mu, out=z).mul_(root)  # the square is not expanded: no cancellation
             torch.addcmul(peak, z, z, value=-1, out=z)
             shift = z.amax(dim=0)
             z.sub_(shift).clamp_(min=FLOOR).exp2_()  # responsibilities, before the division by `evidence`
-            evidence, rate_mean, rate = torch.mm(sums, z, out=products)
-            torch.reciprocal(evidence, out=features[0])
-            torch.mul(features[0], w, out=features[1])
-            torch.mul(features[1], w, out=features[2])
-            statistics += _product(features, z)
-            torch.addcmul(rate_mean, rate, w, out=out).mul_(features[0])
-            total -= shift.add_(evidence.log2_()).sum()
-        ctx.save_for_backward(weight_grad, statistics, means, precisions)
-        return (LOG_TWO * total).to(weights.dtype)
+            torch.mm(sums, z, out=products)
+            torch.reciprocal(evidence, out=r)
+            torch.mul(r, w, out=rw)
+            torch.mul(rw, w, out=rww)
+            statistics.append(torch.bmm(left, right.transpose(1, 2)))
+            torch.addcmul(rate_mean, rate, w, out=out).mul_(r)
+            bits.append(shift.add_(evidence.log2_()).sum())
+        ctx.save_for_backward(weight_grad, torch.cat(statistics).sum(dim=0, dtype=torch.float64), means, precisions)
+        return (-LOG_TWO * torch.stack(bits).sum(dtype=torch.float64)).to(weights.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         (grad,) = grads
         weight_grad, statistics, means, precisions = ctx.saved_tensors
-        r, rw, rww = statistics
+        r, rw, rww = statistics  # Σr, Σrw, Σrw²
         mu, precision = means.double(), precisions.double()
-        mean_grad = -precision * (rw - mu * r)
-        precision_grad = 0.5 * (precision * (rww - 2 * mu * rw + mu**2 * r) - r)
-        small = (mean_grad, precision_grad, -r)
+        first = rw - mu * r  # Σr(w − μ)
+        second = rww - mu * (rw + first)  # Σr(w − μ)²
+        small = (-precision * first, 0.5 * (precision * second - r), -r)
         return (grad * weight_grad, *(grad * g.to(means.dtype) for g in small))
-
-
-def _product(features: Tensor, z: Tensor) -> Tensor:
-    """features @ zᵀ, (3, weights) and (components, weights) → (3, components), float64 beyond `RUN` weights."""
-    runs = z.shape[1] // RUN
-    left, right = (t[:, : runs * RUN].unflatten(1, (runs, RUN)).transpose(0, 1) for t in (features, z))
-    rest = features[:, runs * RUN :] @ z[:, runs * RUN :].t()
-    return torch.bmm(left, right.transpose(1, 2)).sum(dim=0, dtype=torch.float64) + rest
 
 
 class Mixture(nn.Module):

@@ -61,17 +61,23 @@ COLUMNS: dict[str, Column] = {
     "temperature": Column("temperature T", "", 2),
     "alpha": Column("soft-target weight α", "", 3),
     "label_smoothing": Column("label smoothing", "", 2),
+    "student_width": Column("student width", "", 3),
     # SWS
     "tau": Column("prior weight τ", "", 4),
     "components": Column("components", "", 0),
     "one_minus_pi_zero": Column("1 − zero proportion π₀", "", 4),
     "pi_zero": Column("zero proportion π₀", "", 4),
+    # magnitude pruning
+    "kept": Column("share of weights kept", "", 4),
+    "codebook": Column("codebook size", "", 0),
+    "bits": Column("bits", "", 0),
     "components_used": Column("codebook values in use", "", 0),
     # metrics
     "train_loss": Column("training loss", "nats", 4),
     "val_loss": Column("validation loss", "nats", 4),
     "val_accuracy": Column("validation accuracy", "%", 2),
     "unquantised_val_accuracy": Column("validation accuracy before quantising", "%", 2),
+    "teacher_val_accuracy": Column("validation accuracy of the teacher", "%", 2),
     "accuracy_drop": Column("accuracy lost to compression", "points", 2),
     "test_loss": Column("test loss", "nats", 4),
     "test_accuracy": Column("test accuracy", "%", 2),

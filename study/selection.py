@@ -19,7 +19,7 @@ _GRAMMAR = (
     "max compression|sparsity|accuracy [with accuracy drop <= X | accuracy >= X | sparsity >= X | compression >= X], "
     'such as "max compression with accuracy drop <= 0.2"'
 )
-_ROUNDING = 1e-9  # a drop of 98.32 − 98.12 is a little more than 0.2 in binary
+_ROUNDING = 1e-9  # a drop of 98.2 − 98.0 is a little more than 0.2 in binary
 
 
 def kept(folder: Path) -> list[str]:

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from ray import tune
-
 from torch import nn
 
 from study import codebook, kd, magnitude, models, sws
@@ -26,6 +25,7 @@ from study.data import Splits, subset_per_class
 from study.errors import TrialFailed
 from study.quantised import COUNTS_OVER, Quantised, shared_parameters
 from study.settings import KD, KDSWS, SWS, Common, Compressing, Magnitude, Sharing
+from study.sizes import ratio
 from study.training import evaluate
 
 ARRAYS = "arrays.safetensors"
@@ -181,7 +181,7 @@ def _start(s: Compressing, data: Splits, shared: Shared) -> tuple[nn.Module, kd.
     return kd.load(state, pretraining(s), data), targets
 
 
-def _teaching(s: Compressing) -> dict[str, float]:
+def _teaching(s: Compressing) -> dict[str, Any]:
     return {"temperature": s.temperature, "alpha": 0.0 if s.teacher == "none" else s.alpha}
 
 
@@ -231,11 +231,16 @@ def sharing(s: Sharing, values: dict[str, Any], **others: Any) -> sws.Hparams:
 
 
 def compressed(
-    network: nn.Module, quantised: Quantised, metrics: dict[str, Any], training: kd.Training, data: Splits, first: Shared
+    network: nn.Module,
+    quantised: Quantised,
+    metrics: dict[str, Any],
+    training: kd.Training,
+    data: Splits,
+    first: Shared,
 ) -> Left:
     """What a compressing trial leaves: its metrics with the size of its file, measured, and the file."""
     file = codebook.encode(network, quantised, description(training, data))
-    size = {"file_bytes": len(file), "compression_ratio": float32_bytes(network) / len(file)}
+    size = {"file_bytes": len(file), "compression_ratio": ratio(shared_parameters(network), len(file))}
     drop = first.record["metrics"]["val_accuracy"] - metrics["val_accuracy"]
     return Left({**metrics, **size, "accuracy_drop": drop}, kd.state_arrays(network), file)
 
@@ -249,11 +254,7 @@ def description(training: kd.Training, data: Splits) -> codebook.Network:
 def uncompressed(network: nn.Module) -> dict[str, float]:
     """Metrics of size of a network as it was trained."""
     return {"sparsity": 0.0, "nonzero_ratio": 1.0, "entropy_ratio": 1.0, "compression_ratio": 1.0,
-            "file_bytes": float32_bytes(network)}  # fmt: skip
-
-
-def float32_bytes(network: nn.Module) -> int:
-    return 4 * sum(p.numel() for p in shared_parameters(network))
+            "file_bytes": 4 * sum(p.numel() for p in shared_parameters(network))}  # fmt: skip
 
 
 # --- distillation, then soft weight-sharing

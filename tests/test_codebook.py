@@ -248,6 +248,16 @@ def test_nonsense_with_a_fitting_checksum_is_refused(bad: bytes) -> None:
     refused(bad)
 
 
+def test_parts_that_contradict_each_other_are_refused(data: bytes) -> None:
+    """Weights that no coder wrote, or a batch-norm cut short, are refused although the checksum fits."""
+    header, values, scales, others, layout = struct.unpack_from("<HHHII", data, 8)
+    start = 8 + 14 + header + 4 * values + 4 * scales
+    short = zlib.compress(b"short", 9, -15)
+    lengths = struct.pack("<HHHII", header, values, scales, len(short), layout)
+    refused(sealed(lengths + data[22:start] + short + data[start + others :]), "format version 1")
+    refused(sealed(data[8 : start + others] + b"\xff" * 64), "format version 1")
+
+
 def test_a_network_built_otherwise_is_refused(nets: None) -> None:
     """If a user's function no longer builds what was compressed, the file is refused, not filled in wrongly."""
     like = network("codebook_nets:tall", (1, 2, 2))

@@ -36,14 +36,14 @@ def trace(drawn: go.Figure, name: str) -> go.Scatter:
 
 def test_front_line_is_the_pareto_front(sws: Study) -> None:
     """The line of the main figure runs through exactly the trials that no complete trial dominates."""
-    line = trace(figures.accuracy_vs_sparsity(sws), "Pareto front")
+    line = trace(figures.accuracy_vs_size(sws), "Pareto front")
     assert set(line.customdata) == set(pareto_front(finished(sws.trials), sws.objectives)["trial_id"])
     assert list(line.x) == sorted(line.x, reverse=True)
 
 
 def test_marks_stand_at_their_trials_scores(sws: Study) -> None:
     """Every complete trial is drawn once, at its accuracy and at the share of weights that it keeps."""
-    marks = trace(figures.accuracy_vs_sparsity(sws), "trial")
+    marks = trace(figures.accuracy_vs_size(sws), "trial")
     rows = finished(sws.trials).set_index("trial_id").loc[list(marks.customdata)]
     assert len(marks.x) == len(finished(sws.trials))
     assert np.allclose(marks.x, 100 - rows["sparsity"]) and np.allclose(marks.y, rows["val_accuracy"])
@@ -51,7 +51,7 @@ def test_marks_stand_at_their_trials_scores(sws: Study) -> None:
 
 def test_sparsity_axis_is_labelled_with_sparsity(sws: Study) -> None:
     """The axis is logarithmic in the remaining weights and runs backwards; each label plus its place makes 100."""
-    axis = figures.accuracy_vs_sparsity(sws).layout.xaxis
+    axis = figures.accuracy_vs_size(sws).layout.xaxis
     assert axis.type == "log" and axis.range[0] > axis.range[1]
     assert all(float(text) + at == pytest.approx(100) for text, at in zip(axis.ticktext, axis.tickvals, strict=True))
 
@@ -106,7 +106,7 @@ def test_curves_are_history_and_are_capped(tmp_path: Path) -> None:
 def test_a_large_study_draws_a_sample_and_the_whole_front(tmp_path: Path) -> None:
     """Beyond the cap the marks are a sample, while every member of the front is still there."""
     study = load(synthetic.write_sws(tmp_path, trials=3000, epochs=2))
-    drawn = figures.accuracy_vs_sparsity(study)
+    drawn = figures.accuracy_vs_size(study)
     assert len(trace(drawn, "trial").x) == figures.MOST_MARKS
     assert len(trace(drawn, "Pareto front").x) == len(pareto_front(finished(study.trials), study.objectives))
 
@@ -117,7 +117,7 @@ def test_figures_of_studies_without_scores(tmp_path: Path, kind: str, state: str
     """A study with no trial, or with failed or running ones only, still gives figures, empty ones."""
     synthetic.write_bare(tmp_path, kind, state)
     study = load(tmp_path)
-    for drawn in ([figures.accuracy_vs_sparsity(study)] if kind == "sws" else [figures.accuracy_plane(study)]):
+    for drawn in ([figures.accuracy_vs_size(study)] if kind == "sws" else [figures.accuracy_plane(study)]):
         assert not [t for t in drawn.data if t.name == "complete" and t.x]
     for name in study.hyperparameters:
         figures.slice_of(study, name, "val_accuracy")
@@ -154,9 +154,9 @@ def test_confirmed_seeds_are_averaged_and_the_gap_is_search_minus_test(kd: Study
 def test_the_answer_is_the_sparsest_trial_within_one_standard_error() -> None:
     """Of a front, the sparsest trial at most one standard error below the reference is chosen, else the best one."""
     front = pd.DataFrame({"val_accuracy": [98.1, 97.9, 96.0], "sparsity": [80.0, 95.0, 99.0]})
-    assert choose(front, level=98.2, error=0.4, sparse=True)[0]["sparsity"] == 95.0  # type: ignore[index]
-    assert choose(front, level=99.9, error=0.4, sparse=True)[0]["sparsity"] == 80.0  # type: ignore[index]
-    assert choose(front.iloc[:0], level=98.2, error=0.4, sparse=True) == (None, "")
+    assert choose(front, level=98.2, error=0.4, size="sparsity")[0]["sparsity"] == 95.0  # type: ignore[index]
+    assert choose(front, level=99.9, error=0.4, size="sparsity")[0]["sparsity"] == 80.0  # type: ignore[index]
+    assert choose(front.iloc[:0], level=98.2, error=0.4, size="sparsity") == (None, "")
 
 
 def test_a_focused_axis_keeps_what_must_be_seen() -> None:

@@ -102,7 +102,9 @@ def test_retraining_holds_pruned_weights_at_zero(digits: Splits, pretrained: nn.
     assert gradient[pruned].any()
 
 
-def test_annealed_tau_rises_from_nothing(digits: Splits, pretrained: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_annealed_tau_rises_from_nothing(
+    digits: Splits, pretrained: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With anneal 0.5 the prior's factor is 1/n of tau in the first of n rising steps, and whole from there on."""
     factors: list[float] = []
     hparams = dataclasses.replace(HPARAMS, anneal=0.5, epochs=2)
@@ -135,7 +137,7 @@ def test_merging_shortens_the_codebook(digits: Splits, pretrained: nn.Module) ->
 
 
 def test_layer_scales_leave_the_overall_size(digits: Splits, pretrained: nn.Module) -> None:
-    """Scales are each layer's width over all weights' width, the same for its bias; the scaled layers are equally wide."""
+    """Scales are each layer's width over all weights' width, also for its bias; the scaled layers are equally wide."""
     scales = sws.layer_scales(pretrained)
     parameters = shared_parameters(pretrained)
     widths = torch.stack([p.square().mean().sqrt() / s for p, s in zip(parameters, scales, strict=True)])[::2]

@@ -1,21 +1,41 @@
 """The mixture prior against plain autograd of the same formula: `python tests/benchmarks/mixture_prior.py`.
 
-Value and gradients of 266,610 weights (LeNet-300-100) × 17 components, one thread, best of several runs of each;
-beside them `torch.exp` of as many numbers, which no exact method can do without.
+Value and all gradients, float32, on one CPU thread or on a GPU (`--device cuda`), as a markdown table. Beside ours: the
+formula as one writes it down, the same under `torch.compile` (it needs a C++ compiler; the library does not), and
+`torch.exp` of as many numbers. The runs of one row take turns, so that other load on the machine hits all alike; each
+counts by its best. 266,610 weights are those of LeNet-300-100. `--quick` does those × 17 components alone.
+
+Peak memory is what one call allocates beyond its arguments, its results included: on a CPU the highest running sum of
+the allocations and releases that `torch.profiler` records, temporaries within operators too; on a GPU what
+`torch.cuda.max_memory_allocated` says.
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
+import json
 import math
+import os
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from study.mixture import negative_log_likelihood
 
-WEIGHTS, COMPONENTS, REPEATS = 266_610, 17, 5
+Run = Callable[[], object]
+
+LENET, COMPONENTS = 266_610, 17
+SIZES = [(weights, components) for weights in (LENET, 1_600_000, 9_400_000) for components in (4, 17, 64)]
+PLAIN_TENSORS = 6
+"""Of weights × components, which plain autograd holds at its peak; rows of more than `PLAIN_BYTES` are left out."""
+PLAIN_BYTES = 10e9
+EXPONENTS = 1 << 24
+"""`torch.exp` is timed on this many numbers at most, and its time scaled up."""
 
 
 def plain(weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
@@ -24,35 +44,112 @@ def plain(weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportion
     return -torch.logsumexp(peak - 0.5 * log_precisions.exp() * (weights[:, None] - means) ** 2, dim=1).sum()
 
 
-def milliseconds(run: Callable[[], object]) -> float:
-    best = math.inf
-    for _ in range(REPEATS):
-        start = time.perf_counter()
+def arguments(weights: int, components: int, log_precision: float, device: str) -> list[Tensor]:
+    """Most weights near zero, one in fifty five times as wide; the zero component has the most of the proportion."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = 0.05 * torch.randn(weights, generator=generator)
+    drawn[::50] *= 5
+    means = torch.cat([torch.zeros(1), torch.linspace(-0.6, 0.6, components - 1)])
+    proportions = torch.log_softmax(torch.cat([torch.tensor([6.0]), torch.zeros(components - 1)]), dim=0)
+    inputs = [drawn, means, torch.full((components,), log_precision), proportions]
+    return [t.to(device).requires_grad_() for t in inputs]
+
+
+def compiled(inputs: list[Tensor]) -> Run | str:
+    """Value and gradients of `plain` under torch.compile for this one shape, or why that is impossible."""
+    torch._dynamo.reset()
+    formula = torch.compile(plain, dynamic=False)
+    try:
+        torch.autograd.grad(formula(*inputs), inputs)
+    except Exception as error:  # whatever the compiler's absence raises
+        return str(error).strip().splitlines()[0]
+    return lambda: torch.autograd.grad(formula(*inputs), inputs)
+
+
+def milliseconds(runs: dict[str, Run], device: str, seconds: float) -> dict[str, float]:
+    """Best time of each run; they take turns of two calls for about so many seconds, two turns at least."""
+    best, turns, end = dict.fromkeys(runs, math.inf), 0, time.perf_counter() + seconds
+    while turns < 2 or time.perf_counter() < end:
+        for name in (name for name in runs for _ in range(2)):
+            synchronise(device)
+            start = time.perf_counter()
+            runs[name]()
+            synchronise(device)
+            best[name] = min(best[name], 1000 * (time.perf_counter() - start))
+        turns += 1
+    return best
+
+
+def synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def peak_bytes(run: Run, device: str) -> int:
+    gc.collect()
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         run()
-        best = min(best, time.perf_counter() - start)
-    return 1000 * best
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profile.export_chrome_trace(str(trace))
+        events = [e for e in json.loads(trace.read_text())["traceEvents"] if e["name"] == "[memory]"]
+    held = highest = 0
+    for event in sorted(events, key=lambda e: e["ts"]):
+        held += event["args"]["Bytes"]
+        highest = max(highest, held)
+    return highest
+
+
+def row(weights: int, components: int, log_precision: float, device: str, seconds: float, with_compiled: bool) -> str:
+    """One line of the table."""
+    inputs = arguments(weights, components, log_precision, device)
+    exponents = -10 * torch.rand(min(weights * components, EXPONENTS), device=device)
+    out, scale = torch.empty_like(exponents), weights * components / len(exponents)
+
+    def ours() -> object:
+        return torch.autograd.grad(negative_log_likelihood(*inputs), inputs)
+
+    def autograd() -> object:
+        return torch.autograd.grad(plain(*inputs), inputs)
+
+    runs: dict[str, Run] = {"ours": ours, "exp": lambda: torch.exp(exponents, out=out)}
+    if 4 * PLAIN_TENSORS * weights * components <= PLAIN_BYTES:
+        runs["plain"] = autograd
+        if with_compiled and not isinstance(call := compiled(inputs), str):
+            runs["compiled"] = call
+    best = milliseconds(runs, device, seconds)
+    mine = peak_bytes(ours, device) / 1e6
+    theirs = peak_bytes(autograd, device) / 1e6 if "plain" in runs else None
+    cells = [f"{weights:,} × {components}", f"e^{log_precision:g}", f"{best['ours']:.1f}"]
+    cells += [f"{best[name] / best['ours']:.1f}" if name in best else "-" for name in ("plain", "compiled")]
+    cells += [f"{best['ours'] / best['exp'] / scale:.1f}", f"{mine:,.0f}"]
+    cells += [f"{theirs:,.0f}", f"{theirs / mine:.0f}"] if theirs is not None else ["-", "-"]
+    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help=f"{LENET:,} weights × {COMPONENTS} components alone")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    flags = parser.parse_args()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's chatter on stderr
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    weights = 0.05 * torch.randn(WEIGHTS, generator=generator)
-    weights[::50] *= 5
-    means = torch.cat([torch.zeros(1), torch.linspace(-0.6, 0.6, COMPONENTS - 1)])
-    proportions = torch.log_softmax(torch.cat([torch.tensor([6.0]), torch.zeros(COMPONENTS - 1)]), dim=0)
-    exponents = -10 * torch.rand(WEIGHTS, COMPONENTS, generator=generator)
-    out = torch.empty_like(exponents)
-    exp = milliseconds(lambda: torch.exp(exponents, out=out))
-    print("log-precision  ours (ms)  plain autograd (ms)  plain / ours  ours / exp")
-    for log_precision in (2, 4, 6, 8, 10, 12):
-        inputs = [weights, means, torch.full((COMPONENTS,), float(log_precision)), proportions]
-
-        def timed(nll: Callable[..., Tensor], inputs: list[Tensor] = inputs) -> float:
-            leaves = [t.clone().requires_grad_() for t in inputs]
-            return milliseconds(lambda: torch.autograd.grad(nll(*leaves), leaves))
-
-        ours, autograd = timed(negative_log_likelihood), timed(plain)
-        print(f"{log_precision:13d}  {ours:9.1f}  {autograd:19.1f}  {autograd / ours:12.1f}  {ours / exp:10.1f}")
+    why_not = compiled(arguments(10, 2, 2.0, flags.device))
+    can_compile = not isinstance(why_not, str)
+    print("| weights × components | precision | ours, ms | plain / ours | compiled / ours | ours / exp "
+          "| peak of ours, MB | of plain, MB | plain / ours |\n|" + 9 * " ---: |")  # fmt: skip
+    rows = [(LENET, COMPONENTS, p, 4.0) for p in (2.0, 4.0, 6.0, 8.0, 10.0, 12.0)]
+    if not flags.quick:
+        rows += [(weights, components, 6.0, 4.0) for weights, components in SIZES]
+    for weights, components, log_precision, seconds in rows:
+        print(row(weights, components, log_precision, flags.device, seconds, can_compile), flush=True)
+    if not can_compile:
+        print(f"\nNo times of torch.compile: {why_not}")
 
 
 if __name__ == "__main__":

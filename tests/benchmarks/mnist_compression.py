@@ -1,0 +1,164 @@
+"""Soft weight-sharing of LeNets on MNIST over seeds, and what each of its improvements does there:
+
+    python tests/benchmarks/mnist_compression.py --data-dir DIR                      # LeNet-300-100, 5 seeds
+    python tests/benchmarks/mnist_compression.py --data-dir DIR --network lenet5
+    python tests/benchmarks/mnist_compression.py --data-dir DIR --seeds 2 --variants all
+
+The configurations below were chosen by validation accuracy at their size. Each run trains on the training part, writes
+the compressed file, decodes it, and evaluates the decoded network on the test part once. Rows are appended to --out as
+runs end, and a run that has its row is not repeated, so the command continues where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from study import codebook, data, kd, magnitude, sws
+from study.cache import Shared, identity, remember
+from study.quantised import shared_parameters
+from study.sizes import ratio
+from study.trainables import description
+from study.training import evaluate
+
+PRETRAINING = {
+    "lenet_300_100": kd.Training("lenet_300_100", {}, 20, 256, 1e-3, 0.0),
+    "lenet5": kd.Training("lenet5", {}, 10, 256, 1e-3, 0.0),
+}
+TEACHER = kd.Training("lenet5", {}, 12, 128, 2e-3, 5e-4)
+RECIPES = {
+    # "accurate" is for the sparsity that costs (almost) nothing, "small" for the end where accuracy begins to go.
+    "lenet_300_100": {
+        "accurate": dict(tau=0.05, components=32, pi_zero=0.9997, retrain_epochs=4),
+        "small": dict(tau=0.07, components=32, pi_zero=0.9997, retrain_epochs=4),
+    },
+    "lenet5": {"accurate": dict(tau=0.05, components=16, pi_zero=0.9997, epochs=15)},
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    "no codebook training": {"codebook_epochs": 0},
+    "no retraining of survivors": {"retrain_epochs": 0},
+    "annealed tau": {"anneal": 0.5},
+    "learned pi_zero": {"pi_zero_strength": 1e5},
+    "merging": {"merge": 1.0},
+    "layer scales": {"layer_scales": True},
+    "teacher: itself": {"teacher": "self"},
+    "teacher: LeNet-5": {"teacher": "lenet5"},
+    "twice the epochs": {"epochs": 40},
+}
+KEPT = {"lenet_300_100": 0.018, "lenet5": 0.01}
+TEACHING = {"temperature": 4.0, "alpha": 0.9}
+
+
+def trained(training: kd.Training, splits: data.Splits, folder: Path) -> tuple[nn.Module, Tensor]:
+    """A network trained on the labels, from the cache if it was before, and its logits of the training part."""
+
+    def compute() -> Shared:
+        model = kd.fit_teacher(training, splits, lambda row: None)
+        logits = kd.teacher_logits(model, splits.train, splits, "none")
+        return Shared({**kd.state_arrays(model), "logits": logits.numpy()})
+
+    kept, _ = remember(folder, training.network, {"training": vars(training), "data": identity(splits)}, compute)
+    state = kept.tensors()
+    logits = state.pop("logits")
+    return kd.load(state, training, splits), logits
+
+
+def quiet(row: dict[str, Any]) -> None:
+    """Takes an epoch's row, and leaves it."""
+
+
+def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir: Path) -> dict[str, Any]:
+    """One network: pretrained, compressed, encoded, decoded, tested."""
+    splits, test = data.load("mnist", data_dir, split_seed=seed)
+    training = dataclasses.replace(PRETRAINING[network], seed=seed)
+    model, logits = trained(training, splits, folder)
+    before = evaluate(model, test, splits).accuracy
+    values = dict(values)
+    teacher = values.pop("teacher", "")
+    if teacher:
+        values = {**TEACHING, **values}
+        logits = logits if teacher == "self" else trained(TEACHER, splits, folder)[1]
+    start = time.perf_counter()
+    targets = kd.Targets(logits)
+    if values.pop("magnitude", False):
+        quantised, metrics = magnitude.fit(model, magnitude.Hparams(seed=seed, **values), splits, quiet, targets)
+    else:
+        quantised, metrics = sws.fit(model, sws.Hparams(seed=seed, **values), splits, quiet, targets)
+    seconds = time.perf_counter() - start
+    file = codebook.encode(model, quantised, description(training, splits))
+    decoded = codebook.decode(file)
+    return {
+        "seed": seed,
+        "uncompressed": before,
+        "val_accuracy": metrics["val_accuracy"],
+        "test_accuracy": evaluate(decoded.model, test, splits).accuracy,
+        "sparsity": metrics["sparsity"],
+        "file_bytes": len(file),
+        "compression_ratio": ratio(shared_parameters(model), len(file)),
+        "entropy_ratio": metrics["entropy_ratio"],
+        "values": metrics["components_used"],
+        "seconds": seconds,
+    }
+
+
+def variants(network: str, wanted: str) -> dict[str, dict[str, Any]]:
+    """Name → values of each configuration: the recipes alone, or one of them with each change."""
+    recipes = RECIPES[network]
+    if wanted == "recipes":
+        return recipes
+    name, base = next(reversed(recipes.items()))
+    changed = {change: {**base, **values} for change, values in CHANGES.items()}
+    # The baseline keeps as many weights as the recipe does, and has as many values.
+    kept = {"kept": KEPT[network], "codebook": base["components"], "magnitude": True}
+    return {name: base, **changed, "magnitude pruning": kept}
+
+
+def table(rows: pd.DataFrame) -> str:
+    """Mean ± standard deviation over seeds, as Markdown."""
+    shown = {"val_accuracy": 2, "test_accuracy": 2, "sparsity": 2, "compression_ratio": 0, "values": 0, "seconds": 0}
+    lines = ["| configuration | seeds | " + " | ".join(shown) + " |", "|---" * (len(shown) + 2) + "|"]
+    for name, group in rows.groupby("variant", sort=False):
+        cells = [f"{group[c].mean():.{d}f} ± {group[c].std():.{d}f}" if len(group) > 1 else f"{group[c].mean():.{d}f}"
+                 for c, d in shown.items()]  # fmt: skip
+        lines.append(f"| {name} | {len(group)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--network", choices=sorted(RECIPES), default="lenet_300_100")
+    parser.add_argument("--variants", choices=["recipes", "all"], default="recipes")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("results/mnist-compression"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.out.mkdir(parents=True, exist_ok=True)
+    file = options.out / f"{options.network}.csv"
+    for seed in range(options.seeds):
+        for name, values in variants(options.network, options.variants).items():
+            done = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["variant", "seed"])
+            if ((done["variant"] == name) & (done["seed"] == seed)).any():
+                continue
+            row = {"variant": name, "values_given": str(values),
+                   **run(options.network, values, seed, options.out / ".cache", options.data_dir)}  # fmt: skip
+            with file.open("a", newline="") as handle:
+                writer = csv.DictWriter(handle, list(row))
+                if not len(done):
+                    writer.writeheader()
+                writer.writerow(row)
+            print(f"{name}, seed {seed}: {row['test_accuracy']:.2f} % at {row['sparsity']:.2f} %, "
+                  f"{row['compression_ratio']:.0f} x, {row['seconds']:.0f} s", flush=True)  # fmt: skip
+    print(table(pd.read_csv(file)))
+
+
+if __name__ == "__main__":
+    main()

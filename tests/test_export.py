@@ -1,0 +1,268 @@
+"""Finished networks outside a study: exported as files, scored by `study.evaluate`, chosen by a sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from study import cache, codebook, data, evaluate, export, kd, models, results, selection
+from study.data import Splits
+from study.errors import UserError
+from study.quantised import Quantised, shared_parameters
+from study.training import evaluate as score
+
+ROWS = [
+    # trial, state, accuracy, drop, sparsity, ratio
+    ("t000", "complete", 98.0, 0.1, 90.0, 30.0),
+    ("t001", "complete", 97.9, 0.2, 95.0, 60.0),
+    ("t002", "complete", 97.0, 1.1, 98.0, 150.0),
+    ("t003", "complete", 96.0, 2.1, 97.0, 100.0),  # beaten by t002
+    ("t004", "failed", np.nan, np.nan, np.nan, np.nan),
+    ("t005", "complete", 96.9, 1.2, 99.0, 200.0),  # on the front, its weights not kept
+]
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Splits, data.Part]:
+    return data.load("digits", None)
+
+
+def quantised_network(network: codebook.Network, seed: int) -> tuple[torch.nn.Module, Quantised]:
+    torch.manual_seed(seed)
+    model = models.build(network.name, network.input_shape, network.classes, **network.options)
+    parameters = shared_parameters(model)
+    codes = torch.cat([torch.zeros(1), torch.randn(7) / 8])
+    assignment = torch.randint(0, 8, (sum(p.numel() for p in parameters),))
+    quantised = Quantised(assignment, codes, torch.ones(len(parameters)))
+    quantised.write(parameters)
+    return model.eval(), quantised
+
+
+def described(digits: Splits, name: str = "lenet_300_100", **options: Any) -> codebook.Network:
+    return codebook.Network(name, options, digits.shape, len(digits.classes), digits.mean, digits.std, "digits")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Splits, data.Part]) -> Path:
+    """An SWS study on digits with the trials of ROWS, as its confirm stage leaves it."""
+    path = tmp_path_factory.mktemp("results") / "sws-digits"
+    splits, network = digits[0], described(digits[0])
+    role = {"name": network.name, "options": {}, "parameters": 50_610}
+    shape, classes = list(splits.shape), list(splits.classes)
+    results.write_meta(path, {
+        "kind": "sws", "name": "sws-digits", "models": {"network": role},
+        "objectives": {"val_accuracy": "max", "sparsity": "max"}, "space": {},
+        "data": {"name": "digits", "shape": shape, "classes": classes, "mean": splits.mean, "std": splits.std},
+    })  # fmt: skip
+    columns = ["trial_id", "state", "val_accuracy", "accuracy_drop", "sparsity", "compression_ratio"]
+    frame = pd.DataFrame([("uncompressed", "complete", 98.1, 0.0, 0.0, 1.0), *ROWS], columns=columns)
+    frame = frame.assign(reason="", seconds=1.0, epochs=1, baseline=["uncompressed"] + [""] * len(ROWS))
+    results.write_frame(path / results.TRIALS, frame)
+    for seed, trial in enumerate(("uncompressed", "t000", "t001", "t002", "t003")):
+        model, quantised = quantised_network(network, seed)
+        if trial != "uncompressed":
+            codebook.save(path / results.MODELS / f"{trial}.codebook", model, quantised, network)
+        extra = {"logits": np.zeros((1, 3, 10), np.float32)} if trial == "uncompressed" else {}
+        cache.write_arrays(path / results.MODELS / f"{trial}.safetensors", {**kd.state_arrays(model), **extra})
+    return path
+
+
+def kept_state(folder: Path, trial: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / results.MODELS / f"{trial}.safetensors")
+
+
+def members(folder: Path) -> pd.DataFrame:
+    return selection.front(results.load(folder))
+
+
+# --- files
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options"),
+    [("lenet_300_100", (1, 8, 8), {}), ("lenet5", (1, 28, 28), {}), ("minivgg", (3, 32, 32), {"width": 0.25})],
+)
+def test_onnx_predicts_the_same(name: str, shape: models.Shape, options: dict[str, Any]) -> None:
+    """ONNX Runtime gives the network's logits to 1e-4 and its very predictions, for batches of any size."""
+    network = codebook.Network(name, options, shape, 10, (0.5,) * shape[0], (0.25,) * shape[0], "digits")
+    model, _ = quantised_network(network, 0)
+    exported = export.onnx_bytes(model, network)
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    for batch in (1, 2, 33):
+        images = torch.randn(batch, *shape)
+        logits = session.run(["logits"], {"images": images.numpy()})[0]
+        with torch.no_grad():
+            ours = model(images).numpy()
+        np.testing.assert_allclose(logits, ours, atol=1e-4 * abs(ours).max())
+        assert (logits.argmax(1) == ours.argmax(1)).all()
+    metadata = {p.key: p.value for p in onnx.load_from_string(exported).metadata_props}
+    assert metadata["std"] == str(network.std) and metadata["dataset"] == "digits"
+
+
+def test_safetensors_are_the_decoded_network(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The exported state dict equals the decoded one, the compressed file is copied whole, one line is printed each."""
+    arguments = [str(folder), "--trial", "t001", "--to", str(tmp_path), "--formats", "codebook,safetensors"]
+    assert export.main(arguments) == 0
+    exported, decoded = load_file(tmp_path / "t001.safetensors"), codebook.load(tmp_path / "t001.codebook").state_dict()
+    assert exported.keys() == decoded.keys()
+    assert all(torch.equal(exported[name], decoded[name]) for name in decoded)
+    assert all(torch.equal(exported[name], kept) for name, kept in kept_state(folder, "t001").items())
+    sizes = [(tmp_path / f"t001.{suffix}").stat().st_size for suffix in ("codebook", "safetensors")]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == [f"{size:,} bytes" for size in sizes]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t001.codebook", "t001.safetensors"]
+
+
+def test_the_front_is_exported(folder: Path, tmp_path: Path) -> None:
+    """`--pareto` takes the members whose weights were kept: none that is beaten, failed or a baseline."""
+    assert export.main([str(folder), "--pareto", "--to", str(tmp_path), "--formats", "safetensors"]) == 0
+    assert sorted(p.stem for p in tmp_path.iterdir()) == ["t000", "t001", "t002"]
+
+
+def test_an_uncompressed_network_is_exported_too(folder: Path, tmp_path: Path) -> None:
+    """Without a compressed file, as in KD studies, weights and ONNX come from `study.json`; logits are left out."""
+    assert export.main([str(folder), "--trial", "uncompressed", "--to", str(tmp_path)]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["uncompressed.onnx", "uncompressed.safetensors"]
+    exported, kept = load_file(tmp_path / "uncompressed.safetensors"), kept_state(folder, "uncompressed")
+    assert exported.keys() == kept.keys() - {"logits"}
+    assert all(torch.equal(exported[name], kept[name]) for name in exported)
+
+
+# --- the sentence
+
+
+@pytest.mark.parametrize(
+    ("sentence", "chosen"),
+    [
+        ("max compression with accuracy drop <= 0.2", "t001"),
+        ("max compression with accuracy drop<=.15", "t000"),
+        ("max compression", "t002"),
+        ("max sparsity with accuracy >= 97.5 %", "t001"),
+        ("max accuracy", "t000"),
+        ("max accuracy with compression >= 100", "t002"),
+        ("max accuracy with sparsity >= 95", "t001"),
+    ],
+)
+def test_the_best_of_the_front(folder: Path, sentence: str, chosen: str) -> None:
+    """A sentence chooses by validation columns among the members of the front whose weights were kept."""
+    assert selection.best(sentence, members(folder)) == chosen
+
+
+def test_a_drop_at_the_limit_is_within_it(folder: Path) -> None:
+    """98.2 − 98.0 is a little above 0.2 in binary; it counts as 0.2."""
+    rows = members(folder).assign(accuracy_drop=98.2 - 98.0)
+    assert float(rows["accuracy_drop"].iloc[0]) > 0.2
+    assert selection.best("max compression with accuracy drop <= 0.2", rows) == "t002"
+
+
+# --- scoring
+
+
+def test_evaluate_scores_what_was_compressed(
+    folder: Path, digits: tuple[Splits, data.Part], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Accuracy and loss are those of the network itself on each part; the sizes are those of the file."""
+    file = folder / results.MODELS / "t000.codebook"
+    model, _ = quantised_network(described(digits[0]), 1)
+    for part, images in (("test", digits[1]), ("validation", digits[0].validation)):
+        assert evaluate.main([str(file), "--part", part, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        wanted = score(model, images, digits[0])
+        assert (found["accuracy"], found["loss"]) == (wanted.accuracy, wanted.loss)
+        assert found["file_bytes"] == file.stat().st_size
+        assert found["compression_ratio"] == pytest.approx(4 * found["weights"] / found["file_bytes"])
+        assert sum(row["weights"] for row in found["tensors"]) == found["weights"] == 50_610
+    assert evaluate.main([str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{file.stat().st_size:,} bytes" in shown and "300×64" in shown
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("{folder}", "--pareto, --trial ID, --best"),
+        ("{folder} --pareto --trial t000", "--pareto and --trial"),
+        ("{folder} --trial t005", "weights were not kept"),
+        ("{folder} --trial nope", "t000, t001, t002, t003, uncompressed"),
+        ("{folder} --best smallest", 'such as "max compression with accuracy drop <= 0.2"'),
+        ("{folder} --best max__import__('os')", "not understood"),
+        ("{folder} --best max|accuracy|with|accuracy|>=|99", "the nearest has accuracy 98"),
+        ("{folder} --pareto --formats pickle", "codebook,safetensors,onnx"),
+        ("{folder} --trial uncompressed --formats codebook", "was not compressed"),
+        ("{folder} --pareto --to {folder}/study.json", "--to"),
+        ("{folder}/models --pareto", "study.json"),
+        ("{folder} --paret", "--pareto"),
+    ],
+)
+def test_bad_export_is_one_line(
+    arguments: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each wrong use of `study.export` is one line on stderr that names it, and status 2; nothing is written."""
+    given = [a.format(folder=folder).replace("|", " ") for a in arguments.split()]
+    assert_one_line(export.main(given), named, capsys)
+    assert not (folder / export.FOLDER).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("", "FILE"),
+        ("{folder}/nope.codebook", "nope.codebook"),
+        ("{folder}/models/t000.safetensors", ".codebook file"),
+        ("{folder}/models/t000.codebook --dataset nope", "--dataset nope"),
+        ("{folder}/models/t000.codebook --part train", "--part"),
+        ("{folder}/models/t000.codebook --part validation --split-seed 1", "--split-seed 1"),
+        ("{folder}/models/t000.codebook --data-set digits", "--dataset"),
+    ],
+)
+def test_bad_evaluate_is_one_line(
+    arguments: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each wrong use of `study.evaluate` is one line on stderr that names it, and status 2."""
+    assert_one_line(evaluate.main(arguments.format(folder=folder).split()), named, capsys)
+
+
+def assert_one_line(status: int, named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = capsys.readouterr()
+    assert status == 2 and not printed.out
+    assert printed.err.startswith("error: ") and named in printed.err
+    assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("shape", "classes", "words"), [((3, 8, 8), 10, "3×8×8"), ((1, 8, 8), 7, "7")])
+def test_data_that_do_not_fit(
+    shape: models.Shape, classes: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A data set of another shape or number of classes is one line with both, and status 2."""
+    network = codebook.Network("lenet_300_100", {}, shape, classes, (0.5,) * shape[0], (0.2,) * shape[0], "mnist")
+    codebook.save(tmp_path / "x.codebook", *quantised_network(network, 0), network)
+    status = evaluate.main([str(tmp_path / "x.codebook"), "--dataset", "digits"])
+    assert_one_line(status, words, capsys)
+
+
+def test_onnx_without_its_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the optional packages are absent, the error says how to install them, before anything is written."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs onnx and onnxscript; pip install 'compression-study\[onnx\]'"):
+        export.check_onnx()
+
+
+@pytest.mark.parametrize("command", [export, evaluate])
+def test_help_ends_well(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` lists the flags with status 0."""
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--help"])
+    assert ended.value.code == 0
+    assert "--network" in capsys.readouterr().out
