@@ -79,14 +79,15 @@ class _MixtureNLL(torch.autograd.Function):
         most = (BLOCK if weights.device.type == "cpu" else GPU_BLOCK) // count // RUN
         runs = max(1, min(most, math.ceil(len(weights) / RUN)))
         block = runs * RUN
-        z, products, features = weights.new_zeros(count + 6, block).split([count, 3, 3])
+        buffer = weights.new_empty(count + 6, block)
+        z, products, features = buffer.split([count, 3, 3])
         left, right = (t.unflatten(1, (runs, RUN)).transpose(0, 1) for t in (features, z))
         views = [z, products, *products, *features]
         weight_grad = torch.empty_like(weights)
         statistics, bits = [], []
         for w, out in zip(weights.split(block), weight_grad.split(block), strict=True):
             if len(w) < block:  # the last: the rest of its runs counts for nothing
-                features[:, len(w) :] = 0
+                buffer[:, len(w) :] = 0
                 views = [t[..., : len(w)] for t in views]
             z, products, evidence, rate_mean, rate, r, rw, rww = views
             torch.sub(w, mu, out=z).mul_(root)  # the square is not expanded: no cancellation

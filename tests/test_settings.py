@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from study.errors import UserError
-from study.settings import KD, OPERATIONAL, SWS, as_json, contradiction, resolve
+from study.settings import KD, KDSWS, OPERATIONAL, SWS, Magnitude, as_json, contradiction, resolve
 
 
-@pytest.mark.parametrize("kind", [KD, SWS])
+@pytest.mark.parametrize("kind", [KD, SWS, Magnitude, KDSWS])
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "cifar100", "folder"])
 def test_every_default_is_filled(kind: type, dataset: str) -> None:
     """After `resolve` only what may be absent is None, for every data set."""
@@ -83,6 +83,14 @@ def test_resolving_twice_changes_nothing() -> None:
         (SWS, {"precision_rate": -1e-3}),
         (SWS, {"sigma": 0}),
         (SWS, {"network_width": math.inf}),
+        (SWS, {"retrain_epochs": -1}),
+        (SWS, {"pi_zero_strength": -1.0}),
+        (SWS, {"anneal": 1.5}),
+        (SWS, {"merge": math.nan}),
+        (SWS, {"alpha": -0.1}),
+        (Magnitude, {"temperature": 0.0}),
+        (Magnitude, {"weight_rate": -1.0}),
+        (KDSWS, {"cluster_epochs": 0}),
     ],
 )
 def test_values_that_cannot_be_meant_name_their_flag(kind: type, values: dict[str, Any]) -> None:
@@ -107,7 +115,7 @@ def test_every_operational_setting_may_differ() -> None:
 
 def test_every_defining_setting_contradicts() -> None:
     """Any other setting that differs is named with both values, and those that agree are not."""
-    for settings in (resolve(KD()), resolve(SWS())):
+    for settings in (resolve(KD()), resolve(SWS()), resolve(Magnitude()), resolve(KDSWS())):
         for name, value in settings.defining().items():
             flag = f"--{name.replace('_', '-')} {value} (the study has other)"
             assert contradiction(settings, {**settings.defining(), name: "other"}) == flag

@@ -15,7 +15,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from study import results
+from study import evaluate, results
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--teacher-epochs 1 --epochs 2 --student-width 0.125 --teacher vgg11 --teacher-width 0.125"
@@ -54,6 +54,45 @@ def sws(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sws")
     run(folder, *SWS, "--num-samples", "2")
     return folder / "sws-digits"
+
+
+MAGNITUDE = "magnitude --pretrain-epochs 2 --epochs 2 --codebook-epochs 1 --teacher self --no-dashboard".split()
+KD_SWS = ["kd_sws", *SMALL.split(), *"--cluster-epochs 2 --codebook-epochs 1 --sigma 0.02 --no-dashboard".split()]
+
+
+def test_magnitude_study_is_whole(tmp_path: Path) -> None:
+    """Trials over kept and codebook, post-training quantisation beside them; every trial's size is that of its file,
+    the front's files are kept, and what is tested is decoded from them."""
+    run(tmp_path, *MAGNITUDE, "--num-samples", "2")
+    study = results.load(tmp_path / "magnitude-digits")
+    trials = study.trials.set_index("trial_id")
+    assert set(trials.state) == {"complete"} and {"8-bit quantisation", "paper settings"} < set(trials.index)
+    searched = trials[trials.baseline == ""]
+    assert (searched.sparsity - 100 * (1 - searched.kept)).abs().max() < 0.01
+    assert ((trials.file_bytes * trials.compression_ratio / trials.file_bytes["uncompressed"]) - 1).abs().max() < 1e-6
+    for trial_id in set(study.confirmed.trial_id) - {"uncompressed"}:
+        file = study.folder / results.MODELS / f"{trial_id}.codebook"
+        assert file.stat().st_size == trials.file_bytes[trial_id]
+        found = evaluate.report(evaluate.Options(file))
+        tested = study.confirmed.set_index("trial_id").test_accuracy[trial_id]
+        assert found["accuracy"] == pytest.approx(tested)
+        assert found["sparsity"] == pytest.approx(trials.sparsity[trial_id])
+
+
+def test_kd_sws_study_is_whole(tmp_path: Path) -> None:
+    """A student of its own width is distilled and then clustered under the same teacher; its phases follow each other,
+    its size is its file's, and it is compared with the teacher."""
+    run(tmp_path, *KD_SWS, "--num-samples", "1", "--student-examples", "0")
+    study = results.load(tmp_path / "kd_sws-digits")
+    trials = study.trials.set_index("trial_id")
+    assert set(trials.index) == {"teacher", "without the teacher", "t001"}
+    assert set(trials.state) == {"complete"}, trials.reason
+    mine = study.history[study.history.trial_id == "t001"]
+    assert list(mine.phase) == ["train", "train", "cluster", "cluster", "codebook"]
+    assert list(mine.epoch) == [1, 2, 3, 4, 5]
+    drop = trials.val_accuracy["teacher"] - trials.val_accuracy["t001"]
+    assert trials.accuracy_drop["t001"] == pytest.approx(drop)
+    assert (study.folder / results.MODELS / "t001.codebook").stat().st_size == trials.file_bytes["t001"]
 
 
 def test_kd_study_is_whole(kd: Path) -> None:
