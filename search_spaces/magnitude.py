@@ -13,7 +13,7 @@ SPACE = {
 OBJECTIVES = {"val_accuracy": "max", "file_bytes": "min"}
 
 BASELINES = {
-    # Han et al. (2015), table 2: LeNet-300-100 keeps 8 %, with 6 bits an index.
+    # Han et al. (2015) keep 8 % of LeNet-300-100, with 6 bits an index.
     "paper settings": {"kept": 0.08, "codebook": 64},
     # What one gets without training.
     "8-bit quantisation": {"bits": 8},

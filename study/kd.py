@@ -106,7 +106,7 @@ def build(training: Training, data: Splits) -> nn.Module:
         torch.manual_seed(training.seed)
         model = models.build(training.network, data.shape, len(data.classes), **training.options)
     # Channels last: a step of LeNet-5 takes two thirds of the time on a CPU, and tensor cores want it on a GPU.
-    return model.to(data.train.images.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(data.train.images.device).to(memory_format=torch.channels_last)
 
 
 def fit(hparams: Hparams, data: Splits, targets: Targets, on_epoch: Report) -> nn.Module:

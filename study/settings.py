@@ -227,6 +227,9 @@ class Magnitude(Compressing):
 
     kind: ClassVar[str] = "magnitude"
 
+    weight_rate: float = 2e-3
+    """Peak rate of Adam for the weights while they are pruned and retrained."""
+
 
 @dataclass(frozen=True)
 class KDSWS(Sharing, KD):
