@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import struct
 import zlib
 from collections.abc import Sequence
@@ -29,7 +28,9 @@ from torch import Tensor, nn
 
 from study import models
 from study.coder import Decoder, Encoder, code_tensor
+from study.data import Splits
 from study.errors import UserError
+from study.files import write_bytes
 from study.quantised import Quantised, shared_parameters
 
 SUFFIX = ".codebook"
@@ -67,6 +68,11 @@ class Decoded:
     model: nn.Module
     quantised: Quantised
     network: Network
+
+
+def network_of(name: str, options: dict[str, Any], data: Splits) -> Network:
+    """The network of this name, trained on these splits."""
+    return Network(name, options, data.shape, len(data.classes), data.mean, data.std, data.name)
 
 
 def encode(model: nn.Module, quantised: Quantised, network: Network) -> bytes:
@@ -131,19 +137,8 @@ def decode(data: bytes, *, custom: str | None = None, source: str = "the compres
 def save(path: Path, model: nn.Module, quantised: Quantised, network: Network) -> int:
     """Write the compressed file of a network; see `encode`. Returns its bytes."""
     data = encode(model, quantised, network)
-    write(path, data)
+    write_bytes(path, data)
     return len(data)
-
-
-def write(path: Path, data: bytes) -> None:
-    """Write a file beside its place, then rename it there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_bytes(data)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read(path: Path, *, custom: str | None = None) -> Decoded:

@@ -12,6 +12,7 @@ from torch import nn
 from study import codebook, kd, results
 from study.cache import Shared, read_arrays, write_arrays
 from study.data import Part, Splits
+from study.files import write_bytes
 from study.results import COLUMNS, Ledger
 from study.trainables import ARRAYS, FILE, searched_network, trained_network
 from study.training import evaluate
@@ -26,7 +27,7 @@ def keep_weights(folder: Path, trial_id: str) -> Path | None:
             return None
         compressed = found[-1].with_name(FILE)
         if compressed.exists():
-            codebook.write(path.with_suffix(codebook.SUFFIX), compressed.read_bytes())
+            write_bytes(path.with_suffix(codebook.SUFFIX), compressed.read_bytes())
         write_arrays(path, read_arrays(found[-1]))
     return path
 

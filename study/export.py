@@ -105,6 +105,7 @@ def export(
     """
     from study import codebook, kd
     from study.cache import write_arrays
+    from study.files import write_bytes
 
     source = _kept(study, trial_id, "codebook")
     if source.exists():
@@ -119,11 +120,11 @@ def export(
     try:
         for path in paths:
             if path.suffix == ".codebook":
-                codebook.write(path, source.read_bytes())
+                write_bytes(path, source.read_bytes())
             elif path.suffix == ".safetensors":
                 write_arrays(path, kd.state_arrays(model))
             else:
-                codebook.write(path, onnx_bytes(model, network))
+                write_bytes(path, onnx_bytes(model, network))
     except OSError as error:
         raise UserError(f"--to {folder}: cannot be written ({error.strerror}); give another folder") from error
     return paths

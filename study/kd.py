@@ -118,7 +118,6 @@ def fit(hparams: Hparams, data: Splits, targets: Targets, on_epoch: Report) -> n
     Raises:
         TrialFailed: the loss is not a finite number.
     """
-
     loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing)
     return _train(hparams.student, data, loss, on_epoch)
 

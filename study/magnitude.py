@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from study import kd
 from study.data import Splits
 from study.errors import TrialFailed
-from study.quantised import Loss, Quantised, Report, check, flatten, score, shared_parameters, train_values
-from study.training import Batch, evaluate, steps_per_epoch, train
+from study.quantised import Loss, Quantised, Report, check, finish, flatten, provisional, score, shared_parameters
+from study.training import Batch, steps_per_epoch, train
 
 PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
@@ -81,23 +81,16 @@ def fit(
         return quantised, score(model, quantised, data)
     loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
     kept = prune(model, hparams, data, loss, on_epoch)
-    quantised = cluster(model, kept, hparams.codebook)
-    check(quantised)
-    if hparams.codebook_epochs:
-        quantised = train_values(
-            model,
-            quantised,
-            loss,
-            data,
-            on_epoch,
-            epochs=hparams.codebook_epochs,
-            learning_rate=hparams.codebook_rate,
-            batch_size=hparams.batch_size,
-            seed=hparams.seed + 1,
-            first_epoch=hparams.epochs + 1,
-        )
-        check(quantised)
-    return quantised, score(model, quantised, data)
+    return finish(
+        model,
+        cluster(model, kept, hparams.codebook),
+        loss,
+        hparams,
+        data,
+        on_epoch,
+        seed=hparams.seed + 1,
+        first_epoch=hparams.epochs + 1,
+    )
 
 
 def post_training(model: nn.Module, bits: int) -> Quantised:
@@ -157,21 +150,8 @@ def prune(model: nn.Module, hparams: Hparams, data: Splits, loss: Loss, on_epoch
         return loss(model, batch)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
-        unquantised = evaluate(model, data.validation, data)
-        before = [p.detach().clone() for p in parameters]
-        row = score(model, cluster(model, kept, hparams.codebook), data)
-        with torch.no_grad():
-            for p, weights in zip(parameters, before, strict=True):
-                p.copy_(weights)
-        on_epoch(
-            {
-                "epoch": epoch,
-                "phase": "prune",
-                "train_loss": train_loss,
-                **row,
-                "unquantised_val_accuracy": unquantised.accuracy,
-            }
-        )
+        row = {"epoch": epoch, "phase": "prune", "train_loss": train_loss}
+        on_epoch({**row, **provisional(model, lambda: cluster(model, kept, hparams.codebook), data)})
 
     optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate)
     optimiser.register_step_post_hook(zero)  # without gradient, too, Adam's momentum would move a pruned weight

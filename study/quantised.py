@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -124,6 +124,52 @@ def train_values(
     return replace(trained, values=trained.values.detach(), scales=trained.scales.detach())
 
 
+class CodebookTraining(Protocol):
+    """What the hyperparameters of every method say of the codebook's training; no epochs, no training."""
+
+    @property
+    def codebook_epochs(self) -> int: ...
+    @property
+    def codebook_rate(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+
+
+def finish(
+    model: nn.Module,
+    quantised: Quantised,
+    loss: Loss,
+    hparams: CodebookTraining,
+    data: Splits,
+    on_epoch: Report,
+    *,
+    seed: int,
+    first_epoch: int,
+) -> tuple[Quantised, dict[str, float]]:
+    """What every method ends with: see that something is left, train the codebook's values, score.
+
+    Returns: the quantised weights, and the final metrics.
+    Raises:
+        TrialFailed: the loss is not a finite number, or `check` finds nothing left.
+    """
+    check(quantised)
+    if hparams.codebook_epochs:
+        quantised = train_values(
+            model,
+            quantised,
+            loss,
+            data,
+            on_epoch,
+            epochs=hparams.codebook_epochs,
+            learning_rate=hparams.codebook_rate,
+            batch_size=hparams.batch_size,
+            seed=seed,
+            first_epoch=first_epoch,
+        )
+        check(quantised)
+    return quantised, score(model, quantised, data)
+
+
 def check(quantised: Quantised) -> None:
     """Raise `TrialFailed` where quantising has left no network: not a number, all pruned, or one shared value."""
     used = torch.bincount(quantised.assignment, minlength=len(quantised.values)).nonzero().flatten().tolist()
@@ -139,6 +185,15 @@ def score(model: nn.Module, quantised: Quantised, data: Splits) -> dict[str, flo
     """Validation loss (nats) and accuracy (%) of a network that has its quantised weights, and their size."""
     found = evaluate(model, data.validation, data)
     return {"val_loss": found.loss, "val_accuracy": found.accuracy, **size_metrics(quantised)}
+
+
+def provisional(model: nn.Module, quantise: Callable[[], Quantised], data: Splits) -> dict[str, float]:
+    """What `quantise`, which changes the model, would give now, and the accuracy before it; the model is restored."""
+    unquantised = evaluate(model, data.validation, data).accuracy
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = score(model, quantise(), data)
+    model.load_state_dict(state)
+    return {**found, "unquantised_val_accuracy": unquantised}
 
 
 def size_metrics(quantised: Quantised) -> dict[str, float]:

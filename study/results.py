@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from study.errors import UserError
+from study.files import replacing
 
 SCHEMA = 1
 
@@ -183,16 +184,10 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is whole at every instant: beside its place, synced, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:

@@ -5,9 +5,8 @@ Nowlan & Hinton (1992); Ullrich, Meeds & Welling (2017), https://arxiv.org/abs/1
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 from study import kd
 from study.data import Splits
 from study.mixture import Mixture, even_means
-from study.quantised import Loss, Quantised, Report, check, flatten, score, shared_parameters, train_values
-from study.training import Batch, evaluate, steps_per_epoch, train
+from study.quantised import Loss, Quantised, Report, finish, flatten, provisional, shared_parameters
+from study.training import Batch, steps_per_epoch, train
 
 
 @dataclass(frozen=True)
@@ -85,29 +84,23 @@ def fit(
         TrialFailed: a loss is not a finite number, or nothing worth keeping is left of the mixture.
     """
     loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
-    scales = layer_scales(model) if hparams.layer_scales else torch.ones_like(layer_scales(model))
+    parameters = shared_parameters(model)
+    scales = layer_scales(model) if hparams.layer_scales else parameters[0].new_ones(len(parameters))
     mixture = cluster(model, scales, hparams, data, loss, on_epoch)
     if hparams.merge:
         mixture = mixture.merged(hparams.merge)
     if hparams.retrain_epochs:
         retrain(model, mixture, scales, hparams, data, loss, on_epoch)
-    quantised = quantise(model, mixture, scales)
-    check(quantised)
-    if hparams.codebook_epochs:
-        quantised = train_values(
-            model,
-            quantised,
-            loss,
-            data,
-            on_epoch,
-            epochs=hparams.codebook_epochs,
-            learning_rate=hparams.codebook_rate,
-            batch_size=hparams.batch_size,
-            seed=hparams.seed + 2,
-            first_epoch=hparams.epochs + hparams.retrain_epochs + 1,
-        )
-        check(quantised)
-    return quantised, score(model, quantised, data)
+    return finish(
+        model,
+        quantise(model, mixture, scales),
+        loss,
+        hparams,
+        data,
+        on_epoch,
+        seed=hparams.seed + 2,
+        first_epoch=hparams.epochs + hparams.retrain_epochs + 1,
+    )
 
 
 def pretrain(training: kd.Training, data: Splits, on_epoch: Report) -> nn.Module:
@@ -221,18 +214,8 @@ def _move(
         return loss(model, batch) + factor * min(1.0, next(step) / rise if rise else 1.0) * prior
 
     def after_epoch(epoch: int, train_loss: float) -> None:
-        unquantised = evaluate(model, data.validation, data)
-        with _restored(model):
-            row = score(model, quantise(model, mixture, scales), data)
-        on_epoch(
-            {
-                "epoch": epoch if clustering else hparams.epochs + epoch,
-                "phase": phase,
-                "train_loss": train_loss,
-                **row,
-                "unquantised_val_accuracy": unquantised.accuracy,
-            }
-        )
+        row = {"epoch": epoch if clustering else hparams.epochs + epoch, "phase": phase, "train_loss": train_loss}
+        on_epoch({**row, **provisional(model, lambda: quantise(model, mixture, scales), data)})
 
     train(
         model,
@@ -255,13 +238,3 @@ def _move(
 
 def _steps(hparams: Hparams, data: Splits) -> int:
     return hparams.epochs * steps_per_epoch(len(data.train), hparams.batch_size)
-
-
-@contextlib.contextmanager
-def _restored(model: nn.Module) -> Iterator[None]:
-    """Give the model its present state back at the end."""
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    try:
-        yield
-    finally:
-        model.load_state_dict(state)

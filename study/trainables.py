@@ -83,6 +83,11 @@ def trial(run: Callable[..., Left]) -> Callable[..., None]:
     return trainable
 
 
+def later(epochs: int, on_epoch: kd.Report) -> kd.Report:
+    """Reports what comes after so many epochs."""
+    return lambda row: on_epoch({**row, "epoch": epochs + row["epoch"]})
+
+
 # --- knowledge distillation
 
 
@@ -116,10 +121,8 @@ def _teach(values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: kd
         teacher = kd.load(given.tensors(), training, data)
     score = evaluate(teacher, data.validation, data)
     logits = kd.teacher_logits(teacher, students_data(s, data).train, data, training.augment)
-    return Left(
-        {"val_accuracy": score.accuracy, "val_loss": score.loss, **uncompressed(teacher)},
-        {**kd.state_arrays(teacher), "logits": logits.cpu().numpy()},
-    )
+    arrays = {**kd.state_arrays(teacher), "logits": logits.cpu().numpy()}
+    return Left({"val_accuracy": score.accuracy, "val_loss": score.loss}, arrays)
 
 
 def _distil(values: dict, s: KD, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
@@ -147,19 +150,22 @@ def pretraining(s: Compressing) -> kd.Training:
                        s.learning_rate, 0.0, "none", s.seed)  # fmt: skip
 
 
-def compression_teacher(s: Compressing) -> kd.Training:
+def compression_teacher(s: Compressing) -> kd.Training | None:
+    """Training of a teacher of its own; None where there is no teacher, or the network is it."""
+    if s.teacher in ("none", "self"):
+        return None
     return kd.Training(s.teacher, width(s.teacher_width), s.teacher_epochs, s.batch_size or 0,
                        s.learning_rate, 5e-4, "none", s.seed)  # fmt: skip
 
 
 def _pretrain(values: dict, s: Compressing, data: Splits, given: Shared | None, on_epoch: kd.Report) -> Left:
     """The network, and the logits of its teacher: itself, or another one that is trained first."""
-    teacher, metrics, first = None, {}, 0
-    if s.teacher not in ("none", "self"):
-        first = s.teacher_epochs
-        teacher = kd.fit_teacher(compression_teacher(s), data, lambda row: on_epoch({**row, "phase": "teacher"}))
+    teacher, metrics, before = None, {}, 0
+    if training := compression_teacher(s):
+        before = training.epochs
+        teacher = kd.fit_teacher(training, data, lambda row: on_epoch({**row, "phase": "teacher"}))
         metrics = {"teacher_val_accuracy": evaluate(teacher, data.validation, data).accuracy}
-    network = sws.pretrain(pretraining(s), data, lambda row: on_epoch({**row, "epoch": first + row["epoch"]}))
+    network = sws.pretrain(pretraining(s), data, later(before, on_epoch))
     score = evaluate(network, data.validation, data)
     metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0, **uncompressed(network)}
     arrays = kd.state_arrays(network)
@@ -169,7 +175,8 @@ def _pretrain(values: dict, s: Compressing, data: Splits, given: Shared | None, 
 
 
 def _network_key(s: Compressing, data: Splits, given: Shared | None) -> dict[str, Any]:
-    teacher = vars(compression_teacher(s)) if s.teacher not in ("none", "self") else s.teacher
+    training = compression_teacher(s)
+    teacher = vars(training) if training else s.teacher
     return {"training": vars(pretraining(s)), "teacher": teacher, "data": identity(data), "torch": torch.__version__}
 
 
@@ -239,16 +246,10 @@ def compressed(
     first: Shared,
 ) -> Left:
     """What a compressing trial leaves: its metrics with the size of its file, measured, and the file."""
-    file = codebook.encode(network, quantised, description(training, data))
+    file = codebook.encode(network, quantised, codebook.network_of(training.network, training.options, data))
     size = {"file_bytes": len(file), "compression_ratio": ratio(shared_parameters(network), len(file))}
     drop = first.record["metrics"]["val_accuracy"] - metrics["val_accuracy"]
     return Left({**metrics, **size, "accuracy_drop": drop}, kd.state_arrays(network), file)
-
-
-def description(training: kd.Training, data: Splits) -> codebook.Network:
-    """What a compressed file must know to build the network again and to feed it."""
-    return codebook.Network(training.network, training.options, data.shape, len(data.classes), data.mean, data.std,
-                            data.name)  # fmt: skip
 
 
 def uncompressed(network: nn.Module) -> dict[str, float]:
@@ -267,12 +268,8 @@ def _distil_and_share(values: dict, s: KDSWS, data: Splits, shared: Shared, on_e
     teaching = {"temperature": searched.pop("temperature", 1.0), "alpha": searched.pop("alpha")}
     targets = kd.targets_from(shared, teacher_training(s), data, training.augment)
     student = kd.fit(kd.Hparams(student=training, **teaching), data, targets, on_epoch)
-
-    def later(row: dict[str, Any]) -> None:
-        on_epoch({**row, "epoch": training.epochs + row["epoch"]})
-
     hparams = sharing(s, searched, epochs=s.cluster_epochs or 0, **teaching)
-    quantised, metrics = sws.fit(student, hparams, data, later, targets)
+    quantised, metrics = sws.fit(student, hparams, data, later(training.epochs, on_epoch), targets)
     return compressed(student, quantised, metrics, training, data, shared)
 
 
@@ -303,47 +300,36 @@ class Kind:
 
 
 def compressing_networks(s: Compressing) -> dict[str, kd.Training]:
-    teacher = {} if s.teacher in ("none", "self") else {"teacher": compression_teacher(s)}
-    return {"network": pretraining(s), **teacher}
+    teacher = compression_teacher(s)
+    return {"network": pretraining(s), **({"teacher": teacher} if teacher else {})}
 
 
+_KD = Kind(
+    first="teacher",
+    prepare=trial(_teach),
+    search=trial(_distil),
+    key=_teacher_key,
+    networks=lambda s: {"teacher": teacher_training(s), "student": student_training(s)},
+    trial_data=students_data,
+    epochs=lambda s: s.epochs,
+)
+_SWS = Kind(
+    first="uncompressed",
+    prepare=trial(_pretrain),
+    search=trial(_share_weights),
+    key=_network_key,
+    networks=compressing_networks,
+    trial_data=lambda s, data: data,
+    epochs=lambda s: s.epochs + s.retrain_epochs + s.codebook_epochs,
+    counts_over=COUNTS_OVER,
+)
 KINDS = {
-    "kd": Kind(
-        first="teacher",
-        prepare=trial(_teach),
-        search=trial(_distil),
-        key=_teacher_key,
-        networks=lambda s: {"teacher": teacher_training(s), "student": student_training(s)},
-        trial_data=students_data,
-        epochs=lambda s: s.epochs,
-    ),
-    "sws": Kind(
-        first="uncompressed",
-        prepare=trial(_pretrain),
-        search=trial(_share_weights),
-        key=_network_key,
-        networks=compressing_networks,
-        trial_data=lambda s, data: data,
-        epochs=lambda s: s.epochs + s.retrain_epochs + s.codebook_epochs,
-        counts_over=COUNTS_OVER,
-    ),
-    "magnitude": Kind(
-        first="uncompressed",
-        prepare=trial(_pretrain),
-        search=trial(_prune),
-        key=_network_key,
-        networks=compressing_networks,
-        trial_data=lambda s, data: data,
-        epochs=lambda s: s.epochs + s.codebook_epochs,
-        counts_over=COUNTS_OVER,
-    ),
-    "kd_sws": Kind(
-        first="teacher",
-        prepare=trial(_teach),
+    "kd": _KD,
+    "sws": _SWS,
+    "magnitude": replace(_SWS, search=trial(_prune), epochs=lambda s: s.epochs + s.codebook_epochs),
+    "kd_sws": replace(
+        _KD,
         search=trial(_distil_and_share),
-        key=_teacher_key,
-        networks=lambda s: {"teacher": teacher_training(s), "student": student_training(s)},
-        trial_data=students_data,
         epochs=lambda s: s.epochs + s.cluster_epochs + s.retrain_epochs + s.codebook_epochs,
         counts_over=COUNTS_OVER,
     ),

@@ -26,7 +26,6 @@ from study import codebook, data, kd, magnitude, sws
 from study.cache import Shared, identity, remember
 from study.quantised import shared_parameters
 from study.sizes import ratio
-from study.trainables import description
 from study.training import evaluate
 
 PRETRAINING = {
@@ -95,7 +94,7 @@ def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir:
     else:
         quantised, metrics = sws.fit(model, sws.Hparams(seed=seed, **values), splits, quiet, targets)
     seconds = time.perf_counter() - start
-    file = codebook.encode(model, quantised, description(training, splits))
+    file = codebook.encode(model, quantised, codebook.network_of(training.network, training.options, splits))
     decoded = codebook.decode(file)
     return {
         "seed": seed,
