@@ -261,6 +261,16 @@ def uncompressed(network: nn.Module) -> dict[str, float]:
 # --- distillation, then soft weight-sharing
 
 
+def _teach_sized(values: dict, s: KDSWS, data: Splits, given: Shared | None, on_epoch: kd.Report) -> Left:
+    """The teacher, with its size: here size is an objective, which a plain KD study does not have."""
+    left = _teach(values, s, data, given, on_epoch)
+    return replace(left, metrics={**left.metrics, **uncompressed(kd.build(teacher_training(s), data))})
+
+
+def _sized_teacher_key(s: KDSWS, data: Splits, given: Shared | None) -> dict[str, Any]:
+    return {**_teacher_key(s, data, given), "sized": True}
+
+
 def _distil_and_share(values: dict, s: KDSWS, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
     searched = dict(values)
     s = replace(s, student_width=searched.pop("student_width", s.student_width))
@@ -329,7 +339,9 @@ KINDS = {
     "magnitude": replace(_SWS, search=trial(_prune), epochs=lambda s: s.epochs + s.codebook_epochs),
     "kd_sws": replace(
         _KD,
+        prepare=trial(_teach_sized),
         search=trial(_distil_and_share),
+        key=_sized_teacher_key,
         epochs=lambda s: s.epochs + s.cluster_epochs + s.retrain_epochs + s.codebook_epochs,
         counts_over=COUNTS_OVER,
     ),

@@ -15,7 +15,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from study import evaluate, results
+from study import evaluate, models, results
+from study.quantised import shared_parameters
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--teacher-epochs 1 --epochs 2 --student-width 0.125 --teacher vgg11 --teacher-width 0.125"
@@ -79,6 +80,11 @@ def test_magnitude_study_is_whole(tmp_path: Path) -> None:
         assert found["sparsity"] == pytest.approx(trials.sparsity[trial_id])
 
 
+def weights_of(network: dict, data: dict) -> int:
+    model = models.build(network["name"], tuple(data["shape"]), len(data["classes"]), **network["options"])
+    return sum(p.numel() for p in shared_parameters(model))
+
+
 def test_kd_sws_study_is_whole(tmp_path: Path) -> None:
     """A student of its own width is distilled and then clustered under the same teacher; its phases follow each other,
     its size is its file's, and it is compared with the teacher."""
@@ -87,6 +93,7 @@ def test_kd_sws_study_is_whole(tmp_path: Path) -> None:
     trials = study.trials.set_index("trial_id")
     assert set(trials.index) == {"teacher", "without the teacher", "t001"}
     assert set(trials.state) == {"complete"}, trials.reason
+    assert trials.file_bytes["teacher"] == 4 * weights_of(study.meta["models"]["teacher"], study.meta["data"])
     mine = study.history[study.history.trial_id == "t001"]
     assert list(mine.phase) == ["train", "train", "cluster", "cluster", "codebook"]
     assert list(mine.epoch) == [1, 2, 3, 4, 5]
@@ -108,6 +115,7 @@ def test_kd_study_is_whole(kd: Path) -> None:
     assert study.confirmed.test_accuracy.between(0, 100).all()
     assert study.confirmed.trial_id.is_unique
     assert (kd / results.REPORT).stat().st_size > 1_000_000
+    assert "sparsity" not in study.trials and "file_bytes" not in study.trials  # nothing here is compressed
 
 
 def test_sws_study_is_whole(sws: Path) -> None:
