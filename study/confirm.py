@@ -1,34 +1,35 @@
-"""The last stage of a study: the front and the baselines meet the test part, once each."""
+"""The last stage of a study: the front and the baselines meet the test part, once for each seed."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from torch import nn
 
-from study import codebook, kd, results
+from study import checkpoints, codebook, kd, results
 from study.cache import Shared, read_arrays, write_arrays
 from study.data import Part, Splits
 from study.files import write_bytes
 from study.results import COLUMNS, Ledger
-from study.trainables import ARRAYS, FILE, searched_network, trained_network
+from study.trainables import KINDS, searched_network, trained_network
 from study.training import evaluate
 
 
 def keep_weights(folder: Path, trial_id: str) -> Path | None:
-    """Copy what a trial's last checkpoint holds to `models/`; None if it left no checkpoint."""
+    """Copy what a trial ended with to `models/`; None if it left nothing."""
     path = folder / results.MODELS / f"{trial_id}.safetensors"
     if not path.exists():
-        found = sorted((folder / results.RAY / results.trial_folder(trial_id)).glob(f"checkpoint_*/{ARRAYS}"))
-        if not found:
+        left = checkpoints.path_of(folder, trial_id)
+        if not checkpoints.weights_of(left).exists():
             return None
-        compressed = found[-1].with_name(FILE)
+        compressed = checkpoints.codebook_of(left)
         if compressed.exists():
             write_bytes(path.with_suffix(codebook.SUFFIX), compressed.read_bytes())
-        write_arrays(path, read_arrays(found[-1]))
+        write_arrays(path, read_arrays(checkpoints.weights_of(left)))
     return path
 
 
@@ -49,19 +50,75 @@ def confirm(
 
     Args:
         best: trial ids of the front. Their weights are kept in `models/`, all others' are removed.
-    Returns: rows of `confirmed.csv` by trial id.
+    Returns: rows of `confirmed.csv` by trial id, those of fresh seeds left out.
     """
     frame = results.read_frame(folder / results.CONFIRMED, results.CONFIRMED_COLUMNS)
-    rows: dict[str, dict[str, Any]] = {r["trial_id"]: r for r in frame.to_dict("records")}
+    rows: dict[str, dict[str, Any]] = {
+        r["trial_id"]: r for r in frame[frame["seed"] == settings.seed].to_dict("records")
+    }
     baselines = [r["trial_id"] for r in ledger.of_state("complete", baseline=True)]
     for trial_id in (*baselines, *best):
         path, row = keep_weights(folder, trial_id), ledger.trials[trial_id]
         if path is None or trial_id in rows:
             continue
-        score = evaluate(kept_network(settings, path, row["baseline"], data), test, data)
-        known = {k: v for k, v in row.items() if k in COLUMNS and k not in ("state", "reason", "seconds", "epochs")}
-        rows[trial_id] = {**known, "seed": settings.seed, "test_accuracy": score.accuracy, "test_loss": score.loss}
-    results.write_frame(folder / results.CONFIRMED, pd.DataFrame(list(rows.values())))
-    for checkpoint in (folder / results.RAY).glob("*/checkpoint_*"):
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        model = kept_network(settings, path, row["baseline"], data)
+        rows[trial_id] = {**_known(row), "seed": settings.seed, **_tested(model, test, data)}
+    _write(folder, [*rows.values(), *frame[frame["seed"] != settings.seed].to_dict("records")])
+    shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
     return rows
+
+
+def confirm_fresh(
+    settings: Any,
+    folder: Path,
+    retrained: Ledger,
+    wanted: Mapping[str, tuple[str, int]],
+    shared: Mapping[int, Shared],
+    data: Splits,
+    test: Part,
+) -> None:
+    """Evaluate what was retrained with fresh seeds on the test part, once each, and add it to `confirmed.csv`.
+
+    Args:
+        retrained: the ledger of the retraining, whose weights lie beside it.
+        wanted: its trial id → (the trial or baseline that was retrained, seed).
+        shared: the shared work by seed, which is the first baseline.
+    """
+    frame = results.read_frame(folder / results.CONFIRMED, results.CONFIRMED_COLUMNS)
+    rows: list[dict[str, Any]] = frame.to_dict("records")
+    have = set(zip(frame["trial_id"], frame["seed"], strict=True))
+    first = KINDS[settings.kind].first
+    for name, (what, seed) in wanted.items():
+        if (what, seed) in have:
+            continue
+        if what == first:
+            state = Shared({k: v for k, v in shared[seed].arrays.items() if k != "logits"}).tensors()
+            model = kd.load(state, trained_network(settings, first), data)
+            row = dict(shared[seed].record["metrics"])
+        else:
+            row = retrained.trials.get(name, {})
+            path = checkpoints.weights_of(checkpoints.path_of(retrained.folder, name))
+            if row.get("state") != "complete" or not path.exists():
+                continue
+            model = kept_network(settings, path, "", data)
+        baseline = next(r["baseline"] for r in rows if r["trial_id"] == what) if _is_known(rows, what) else ""
+        rows.append({**_known(row), "trial_id": what, "baseline": baseline, "seed": seed, **_tested(model, test, data)})
+    _write(folder, rows)
+    shutil.rmtree(retrained.folder / checkpoints.FOLDER, ignore_errors=True)
+
+
+def _is_known(rows: list[dict[str, Any]], what: str) -> bool:
+    return any(r["trial_id"] == what for r in rows)
+
+
+def _tested(model: nn.Module, test: Part, data: Splits) -> dict[str, float]:
+    score = evaluate(model, test, data)
+    return {"test_accuracy": score.accuracy, "test_loss": score.loss}
+
+
+def _known(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in row.items() if k in COLUMNS and k not in ("state", "reason", "seconds", "epochs")}
+
+
+def _write(folder: Path, rows: list[dict[str, Any]]) -> None:
+    results.write_frame(folder / results.CONFIRMED, pd.DataFrame(rows))

@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,7 +65,7 @@ def meta(
         "space": {name: _domain(domain) for name, domain in spaces.SPACE.items()},
         "baselines": dict(spaces.BASELINES),
         "seed": settings.seed,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **installed(PACKAGES)},
         "git_commit": _commit(),
         "device": _device(settings),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -79,9 +80,10 @@ def _domain(domain: Domain) -> dict[str, Any]:
     return {"type": "int" if integer else "float", "low": domain.lower, "high": high, "log": log}  # type: ignore[attr-defined]
 
 
-def _versions() -> dict[str, str]:
+def installed(packages: Sequence[str]) -> dict[str, str]:
+    """Version of each of these packages that is there."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -41,10 +41,10 @@ class Display:
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def trial_ended(self, trial_id: str, front_size: int) -> None:
+    def trial_ended(self, row: Mapping[str, Any], front_size: int) -> None:
         self.front_size = front_size
         if not self.console.is_terminal:
-            row = self.ledger.trials[trial_id]
+            trial_id = row["trial_id"]
             what = row["reason"] or self._values(row)
             share = f"{self._done()}/{self.wanted}"
             name = f"{trial_id} ({row['baseline']})" if row["baseline"] else trial_id

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from study import models
 from study.cache import Shared
 from study.data import Part, Splits
-from study.training import Batch, evaluate, logits_of, train
+from study.training import Batch, Progress, evaluate, logits_of, train
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -109,17 +109,20 @@ def build(training: Training, data: Splits) -> nn.Module:
     return model.to(data.train.images.device).to(memory_format=torch.channels_last)
 
 
-def fit(hparams: Hparams, data: Splits, targets: Targets, on_epoch: Report) -> nn.Module:
+def fit(
+    hparams: Hparams, data: Splits, targets: Targets, on_epoch: Report, progress: Progress | None = None
+) -> nn.Module:
     """Train one student under `distillation_loss` and report every epoch.
 
     Args:
         targets: may be empty (`Targets()`) when alpha is 0.
+        progress: of a trial that was stopped, to go on from.
     Returns: the student after its last epoch.
     Raises:
         TrialFailed: the loss is not a finite number.
     """
     loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing)
-    return _train(hparams.student, data, loss, on_epoch)
+    return _train(hparams.student, data, loss, on_epoch, progress)
 
 
 def accuracy_loss(
@@ -136,12 +139,20 @@ def accuracy_loss(
     return loss
 
 
-def fit_teacher(training: Training, data: Splits, on_epoch: Report) -> nn.Module:
+def fit_teacher(
+    training: Training, data: Splits, on_epoch: Report, progress: Progress | None = None
+) -> nn.Module:
     """Train a network on the labels alone, and report every epoch."""
-    return _train(training, data, lambda model, batch: F.cross_entropy(model(batch.images), batch.labels), on_epoch)
+    return _train(training, data, accuracy_loss(Targets(), 1.0, 0.0), on_epoch, progress)
 
 
-def _train(training: Training, data: Splits, loss: Callable[[nn.Module, Batch], Tensor], on_epoch: Report) -> nn.Module:
+def _train(
+    training: Training,
+    data: Splits,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    on_epoch: Report,
+    progress: Progress | None,
+) -> nn.Module:
     model = build(training, data)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
@@ -166,6 +177,7 @@ def _train(training: Training, data: Splits, loss: Callable[[nn.Module, Batch], 
         generator=torch.Generator().manual_seed(training.seed),
         augment=training.augment,
         after_epoch=after_epoch,
+        progress=progress,
     )
     return model
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
+import time
+import uuid
+from pathlib import Path
 from typing import Any
 
 # Before Ray is imported: it reads these then, and its own tables would write over the display.
@@ -12,8 +14,15 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Tune's own tables of every trial repeat ours; TensorBoard's files are asked for by name.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+# When memory runs short Ray would kill a worker in a way that ends the whole of Tune; the kernel kills one process,
+# which is one trial's.
+os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 
 import ray
+from ray.tune import PlacementGroupFactory
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.errors import UserError
 from study.settings import Common
@@ -55,10 +64,86 @@ def resources(settings: Common) -> tuple[float, int]:
         raise UserError(f"--cpus-per-trial {cpus:g}: the largest machine has {most:g} CPUs; give that or less")
     if gpus > max(n.get("GPU", 0) for n in nodes) or (gpus > 1 and gpus != int(gpus)):
         raise UserError(f"--gpus-per-trial {gpus:g}: give a fraction of one GPU, or a whole number that a machine has")
-    held = sum(
-        min(int(n.get("CPU", 0) / cpus + 1e-9), int(n.get("GPU", 0) / gpus + 1e-9) if gpus else sys.maxsize)
-        for n in nodes
-    )
+    if memory_of(settings) > max(n.get("memory", 0) for n in nodes):
+        most = max(n.get("memory", 0) for n in nodes) / 1e9
+        raise UserError(
+            f"--memory-per-trial {settings.memory_per_trial:g}: the largest machine has {most:.1f} GB; give less"
+        )
+    held = Capacity(settings).held(gpus)
     if held < 1:
         raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
     return gpus, min(held, settings.max_concurrent or held)
+
+
+def memory_of(settings: Common) -> float:
+    """Bytes of main memory that a trial is promised; 0 if none are."""
+    return 1e9 * (settings.memory_per_trial or 0)
+
+
+def request(settings: Common) -> PlacementGroupFactory:
+    """What Ray sets aside for a trial."""
+    asked = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial, "memory": memory_of(settings)}
+    return PlacementGroupFactory([{k: v for k, v in asked.items() if v}])
+
+
+class Capacity:
+    """Called, how many trials the machines that are there now hold at one time: nodes come and go."""
+
+    SECONDS = 2.0
+    """For so long an answer holds."""
+
+    def __init__(self, settings: Common) -> None:
+        self.settings = settings
+        self.known, self.until = 0, 0.0
+
+    def __call__(self) -> int:
+        if time.monotonic() > self.until:
+            held = max(1, self.held(self.settings.gpus_per_trial or 0))
+            self.known = min(held, self.settings.max_concurrent or held)
+            self.until = time.monotonic() + self.SECONDS
+        return self.known
+
+    def held(self, gpus: float) -> int:
+        """Trials that all living nodes hold together."""
+        asked = {"CPU": self.settings.cpus_per_trial, "GPU": gpus, "memory": memory_of(self.settings)}
+        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+        return sum(min(int(n.get(k, 0) / v + 1e-9) for k, v in asked.items() if v) for n in nodes)
+
+
+def check_shared(folder: Path) -> None:
+    """See that every node of a cluster has this folder: trials keep their checkpoints and weights in it.
+
+    Raises:
+        UserError: a node that does not, by its address.
+    """
+    nodes = [n for n in ray.nodes() if n["Alive"]]
+    if len(nodes) < 2:
+        return
+    token = folder / f".shared-{uuid.uuid4().hex}"
+    token.touch()
+    try:
+        sees = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
+        asked = {
+            n["NodeManagerAddress"]: sees.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
+            ).remote(str(token))
+            for n in nodes
+        }
+        blind = [address for address, answer in asked.items() if not ray.get(answer, timeout=120)]
+    finally:
+        token.unlink(missing_ok=True)
+    if blind:
+        raise UserError(
+            f"--results-dir {folder.parent}: node {blind[0]} does not see it; give a folder that all nodes share, "
+            "such as one on NFS"
+        )
+
+
+def addresses(settings: Common, dashboard: str) -> list[str]:
+    """Lines that tell where a running study can be watched."""
+    lines = [f"Ray dashboard: {dashboard}"] if dashboard else []
+    if settings.prometheus:
+        nodes = [n for n in ray.nodes() if n["Alive"]]
+        targets = ", ".join(f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in nodes)
+        lines.append(f"Prometheus scrape target: {targets} (/metrics; the study's are ray_study_*)")
+    return lines

@@ -6,7 +6,6 @@ Zhu & Gupta (2017), https://arxiv.org/abs/1710.01878.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from study import kd
 from study.data import Splits
 from study.errors import TrialFailed
 from study.quantised import Loss, Quantised, Report, check, finish, flatten, provisional, score, shared_parameters
-from study.training import Batch, steps_per_epoch, train
+from study.training import Batch, Progress, steps_per_epoch, train
 
 PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
@@ -63,7 +62,12 @@ class Hparams:
 
 
 def fit(
-    model: nn.Module, hparams: Hparams, data: Splits, on_epoch: Report, targets: kd.Targets | None = None
+    model: nn.Module,
+    hparams: Hparams,
+    data: Splits,
+    on_epoch: Report,
+    targets: kd.Targets | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Quantised, dict[str, float]]:
     """Prune, cluster and quantise a pretrained network, which is changed in place.
 
@@ -71,6 +75,7 @@ def fit(
 
     Args:
         targets: the teacher, where `alpha` is above 0.
+        progress: of a trial that was stopped, to go on from.
     Returns: the quantised weights, and the final metrics.
     Raises:
         TrialFailed: a loss is not a finite number, or no weight is left.
@@ -80,7 +85,7 @@ def fit(
         check(quantised)
         return quantised, score(model, quantised, data)
     loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
-    kept = prune(model, hparams, data, loss, on_epoch)
+    kept = prune(model, hparams, data, loss, on_epoch, progress)
     return finish(
         model,
         cluster(model, kept, hparams.codebook),
@@ -90,6 +95,7 @@ def fit(
         on_epoch,
         seed=hparams.seed + 1,
         first_epoch=hparams.epochs + 1,
+        progress=progress,
     )
 
 
@@ -114,7 +120,9 @@ def post_training(model: nn.Module, bits: int) -> Quantised:
     return quantised
 
 
-def prune(model: nn.Module, hparams: Hparams, data: Splits, loss: Loss, on_epoch: Report) -> Tensor:
+def prune(
+    model: nn.Module, hparams: Hparams, data: Splits, loss: Loss, on_epoch: Report, progress: Progress | None = None
+) -> Tensor:
     """Set the smallest weights to zero while training, ever more of them, and then retrain those that stay.
 
     A pruned weight stays at zero and never returns (Zhu & Gupta 2017, sec. 3); on MNIST, letting it return for as long
@@ -133,7 +141,6 @@ def prune(model: nn.Module, hparams: Hparams, data: Splits, loss: Loss, on_epoch
         raise TrialFailed(f"every weight was pruned: kept {hparams.kept} of {sum(sizes)} weights is none")
     rise = max(1, round(hparams.ramp * hparams.epochs * steps_per_epoch(len(data.train), hparams.batch_size)))
     every = max(1, rise // PRUNINGS)
-    steps = itertools.count(1)
     kept = torch.ones(sum(sizes), dtype=torch.bool, device=parameters[0].device)
 
     @torch.no_grad()
@@ -142,7 +149,7 @@ def prune(model: nn.Module, hparams: Hparams, data: Splits, loss: Loss, on_epoch
             p.mul_(mask.view_as(p))
 
     def pruning(model: nn.Module, batch: Batch) -> Tensor:
-        step = next(steps)
+        step = batch.step
         if step == rise or (step < rise and step % every == 0):
             share = 1 - pruned_share(step / rise, hparams.kept)
             kept.copy_(largest(flatten(parameters).detach(), round(share * len(kept))))
@@ -164,6 +171,8 @@ def prune(model: nn.Module, hparams: Hparams, data: Splits, loss: Loss, on_epoch
         batch_size=hparams.batch_size,
         generator=torch.Generator().manual_seed(hparams.seed),
         after_epoch=after_epoch,
+        progress=progress,
+        also=[kept],
     )
     return kept
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from study.data import Splits
 from study.errors import TrialFailed
-from study.training import Batch, evaluate, train
+from study.training import Batch, Progress, evaluate, train
 
 Report = Callable[[dict[str, Any]], None]
 Loss = Callable[[nn.Module, Batch], Tensor]
@@ -74,6 +74,7 @@ def train_values(
     batch_size: int,
     seed: int,
     first_epoch: int = 1,
+    progress: Progress | None = None,
 ) -> Quantised:
     """Train the codebook's values, and the scales if there are any; zero stays zero.
 
@@ -119,6 +120,7 @@ def train_values(
         batch_size=batch_size,
         generator=torch.Generator().manual_seed(seed),
         after_epoch=after_epoch,
+        progress=progress,
     )
     trained = current()
     return replace(trained, values=trained.values.detach(), scales=trained.scales.detach())
@@ -145,6 +147,7 @@ def finish(
     *,
     seed: int,
     first_epoch: int,
+    progress: Progress | None = None,
 ) -> tuple[Quantised, dict[str, float]]:
     """What every method ends with: see that something is left, train the codebook's values, score.
 
@@ -165,6 +168,7 @@ def finish(
             batch_size=hparams.batch_size,
             seed=seed,
             first_epoch=first_epoch,
+            progress=progress,
         )
         check(quantised)
     return quantised, score(model, quantised, data)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import moocore
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
@@ -38,11 +39,24 @@ def sampler(name: str, seed: int, trials_before: int) -> optuna.samplers.BaseSam
     return optuna.samplers.RandomSampler(seed=derived)
 
 
+CONSTRAINT = "min_accuracy"
+
+
+def shortfall(row: Mapping[str, Any], min_accuracy: float) -> float:
+    """Points of validation accuracy that a trial lacks, as an Optuna constraint: kept where it is 0 or less."""
+    return min_accuracy - float(row["val_accuracy"])
+
+
 def recorded_trial(
-    row: Mapping[str, Any], space: Mapping[str, BaseDistribution], objectives: Mapping[str, str]
+    row: Mapping[str, Any],
+    space: Mapping[str, BaseDistribution],
+    objectives: Mapping[str, str],
+    min_accuracy: float | None = None,
 ) -> FrozenTrial:
     """A finished row of the ledger as Optuna knows it. Values count only where the trial ran to its end."""
-    values = [float(row[m]) for m in objectives] if row["state"] == "complete" else None
+    complete = row["state"] == "complete"
+    values = [float(row[m]) for m in objectives] if complete else None
+    bound = {CONSTRAINT: shortfall(row, min_accuracy)} if complete and min_accuracy is not None else None
     integer = optuna.distributions.IntDistribution
     params = {k: int(row[k]) if isinstance(d, integer) else row[k] for k, d in space.items()}
     return create_trial(
@@ -51,6 +65,7 @@ def recorded_trial(
         distributions=dict(space),
         values=values,
         user_attrs={"trial_id": row["trial_id"]},
+        constraints=bound,
     )
 
 
@@ -59,6 +74,7 @@ def study_of(
     space: Mapping[str, Any],
     objectives: Mapping[str, str],
     *,
+    min_accuracy: float | None = None,
     storage: BaseStorage | None = None,
     chosen: optuna.samplers.BaseSampler | None = None,
     name: str = "study",
@@ -72,15 +88,22 @@ def study_of(
         directions=["maximize" if d == "max" else "minimize" for d in objectives.values()],
     )
     domains = distributions(space)
-    study.add_trials([recorded_trial(row, domains, objectives) for row in ledger.of_state(*FINAL_STATES)])
+    rows = ledger.of_state(*FINAL_STATES)
+    study.add_trials([recorded_trial(row, domains, objectives, min_accuracy) for row in rows])
     return study
 
 
-def front(ledger: Ledger, space: Mapping[str, Any], objectives: Mapping[str, str]) -> list[str]:
-    """Ids of the complete trials that no other one dominates, best in the first objective first."""
+def front(ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None) -> list[str]:
+    """Ids of the complete trials that no other one dominates, best in the first objective first; none of them below
+    `min_accuracy`."""
+    rows = [r for r in ledger.of_state("complete") if min_accuracy is None or shortfall(r, min_accuracy) <= 0]
+    if not rows:
+        return []
+    values = np.array([[float(r[m]) for m in objectives] for r in rows])
+    best = moocore.is_nondominated(values, maximise=[d == "max" for d in objectives.values()], keep_weakly=True)
     first, direction = next(iter(objectives.items()))
-    best = [t.user_attrs["trial_id"] for t in study_of(ledger, space, objectives).best_trials]
-    return sorted(best, key=lambda i: ledger.trials[i][first], reverse=direction == "max")
+    members = [r for r, b in zip(rows, best, strict=True) if b]
+    return [r["trial_id"] for r in sorted(members, key=lambda r: r[first], reverse=direction == "max")]
 
 
 def fresh_journal(path: Path) -> JournalStorage:
@@ -98,9 +121,11 @@ class LedgerSearch(Searcher):
 
     Args:
         study: see `study_of`; trials are asked from it and told to it.
-        queue: configurations to run first: (trial id, hyperparameters, baseline's name or "").
+        queue: configurations to run first: (trial id or "" for a new one, hyperparameters, baseline's name or "").
         wanted: trials to ask Optuna for.
-        concurrent: most trials at one time.
+        capacity: most trials at one time, asked anew each time: a cluster grows and shrinks.
+        min_accuracy: see `shortfall`.
+        seed: of every trial whose configuration names none.
     """
 
     def __init__(
@@ -111,24 +136,35 @@ class LedgerSearch(Searcher):
         objectives: Mapping[str, str],
         queue: list[tuple[str, dict[str, Any], str]],
         wanted: int,
-        concurrent: int,
+        capacity: Callable[[], int],
+        min_accuracy: float | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.ledger, self.study, self.objectives = ledger, study, list(objectives)
-        self.space = distributions(space)
-        self.queue, self.wanted, self.concurrent = list(queue), wanted, concurrent
+        self.space, self.min_accuracy = distributions(space), min_accuracy
+        self.queue, self.wanted, self.capacity = list(queue), wanted, capacity
+        self.seed = seed
         self.running: dict[str, optuna.Trial | None] = {}
+        self.stopped = ""
+
+    def stop(self, reason: str) -> None:
+        """Start no further trial; those that run may end."""
+        self.stopped = self.stopped or reason
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher; a study continues from its ledger, never from that
 
     def suggest(self, trial_id: str) -> Any:
         """The next configuration, None while enough are running, or `Searcher.FINISHED`."""
-        if len(self.running) >= self.concurrent:
+        if self.stopped:
+            return Searcher.FINISHED
+        if len(self.running) >= self.capacity():
             return None
         if self.queue:
             name, values, baseline = self.queue.pop(0)
             asked = None if baseline else self._ask(values)
+            name = name or self._next_id()
         elif self.wanted:
             self.wanted -= 1
             asked = self._ask(None)
@@ -139,7 +175,7 @@ class LedgerSearch(Searcher):
             asked.set_user_attr("trial_id", name)
         self.running[trial_id] = asked
         self.ledger.start(name, values, baseline)
-        return {"trial_id": name, **values}
+        return {"trial_id": name, "seed": self.seed, **values}
 
     def _ask(self, values: dict[str, Any] | None) -> optuna.Trial:
         if values is not None:
@@ -156,6 +192,8 @@ class LedgerSearch(Searcher):
             return
         state, _ = outcome(result or {}, self.objectives, error)
         values = [(result or {})[m] for m in self.objectives] if state == "complete" else None
+        if values and self.min_accuracy is not None:
+            asked.set_constraint(CONSTRAINT, shortfall(result or {}, self.min_accuracy))
         self.study.tell(asked, values, state=STATES[state])
 
     def save(self, checkpoint_path: str) -> None:

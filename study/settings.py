@@ -18,8 +18,8 @@ Scheduler = Literal["asha", "none"]
 Augment = Literal["none", "flip", "crop"]
 
 OPERATIONAL = frozenset(
-    "num_samples name results_dir data_dir max_concurrent cpus_per_trial gpus_per_trial address dashboard verbose "
-    "dry_run".split()
+    "num_samples name results_dir data_dir max_concurrent cpus_per_trial gpus_per_trial memory_per_trial trial_timeout "
+    "max_failures warm_start confirm seeds address dashboard prometheus verbose dry_run".split()
 )
 """Settings that may differ between two commands on one study: they say how much and where, not what."""
 
@@ -52,12 +52,31 @@ class Common:
     """CPU cores, and threads, of each trial."""
     gpus_per_trial: float | None = None
     """GPUs of each trial; a fraction shares one. Default: 0.25 where there is a GPU, otherwise 0."""
+    memory_per_trial: float | None = None
+    """Gigabytes of main memory of each trial; one that asks for more fails. Default: no limit."""
+    trial_timeout: float | None = None
+    """Seconds a trial may go without ending an epoch (or, before the first one, without ending it); then its process is
+    taken for hung and ended. Default: no limit."""
+    max_failures: int = 2
+    """Times that a trial whose process fails is tried again, from its last epoch, before it counts as failed."""
+    min_accuracy: float | None = None
+    """Validation accuracy (%) below which a trial is of no use: a constraint for the searcher, and the front has none
+    below it. Default: none."""
+    warm_start: Path | None = None
+    """Folder of another study, whose front is tried first. Default: none."""
+    confirm: int = 0
+    """After the search, retrain up to this many members of the front (the best trials where accuracy is the only
+    objective), and the baselines, with --seeds fresh seeds. Default: 0; the front is then tested as it was found."""
+    seeds: int = 5
+    """With --confirm: fresh seeds."""
     address: str | None = None
     """Address of a running Ray cluster to join, or "auto". Default: this machine alone."""
     results_dir: Path = Path("results")
     """Folder that holds the study folders."""
     dashboard: bool = True
     """Start the Ray dashboard on 127.0.0.1 and print its address."""
+    prometheus: bool = False
+    """Print where Prometheus finds the study's metrics."""
     verbose: bool = False
     """Show Ray's own messages."""
     dry_run: bool = False
@@ -110,7 +129,7 @@ class KD(Common):
     weight_decay: float = 5e-4
     """Decoupled weight decay of AdamW, for teacher and students."""
     scheduler: Scheduler = "asha"
-    """asha stops trials that fall behind in validation accuracy; none lets every trial finish."""
+    """asha stops trials that fall behind in validation accuracy (see study.halving); none lets every trial finish."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
         "digits": dict(
@@ -171,8 +190,8 @@ class Compressing(Quantising):
     alpha: float = 0.9
     """With a teacher: weight of the soft term; the labels have the rest."""
     scheduler: Scheduler = "none"
-    """asha stops trials that fall behind in provisional validation accuracy; it cannot see sparsity, so the front
-    loses its sparse end. none lets every trial finish."""
+    """asha stops trials that fall behind in what quantising now would give, by non-dominated rank over the objectives
+    (see study.halving). none lets every trial finish."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
         "digits": dict(pretrain_epochs=40, epochs=50, codebook_epochs=20, batch_size=32),
@@ -241,8 +260,8 @@ class KDSWS(Sharing, KD):
     cluster_epochs: int | None = None
     """Epochs of clustering, after --epochs of distillation. Default: 40 on digits, otherwise 20."""
     scheduler: Scheduler = "none"
-    """asha stops trials that fall behind in validation accuracy; it cannot see their size. none lets every trial
-    finish."""
+    """asha stops trials that fall behind by non-dominated rank over the objectives (see study.halving). none lets every
+    trial finish."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
         **KD.DEFAULTS,
@@ -267,19 +286,22 @@ def resolve(settings: SettingsT) -> SettingsT:
         raise UserError(
             f"--name {settings.name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
         )
-    _at_least(settings, 1, "num_samples epochs cluster_epochs batch_size teacher_epochs max_concurrent")
+    _at_least(settings, 1, "num_samples epochs cluster_epochs batch_size teacher_epochs max_concurrent seeds")
     _at_least(
         settings,
         0,
         "seed student_examples pretrain_epochs retrain_epochs codebook_epochs gpus_per_trial weight_decay "
-        "pi_zero_strength merge",
+        "pi_zero_strength merge max_failures confirm",
     )
     _above_zero(
         settings,
-        "cpus_per_trial learning_rate weight_rate codebook_rate precision_rate sigma temperature teacher_width "
+        "cpus_per_trial memory_per_trial trial_timeout "
+        "learning_rate weight_rate codebook_rate precision_rate sigma temperature teacher_width "
         "student_width network_width",
     )
     _share(settings, "anneal alpha")
+    if settings.min_accuracy is not None and not 0 <= settings.min_accuracy < 100:
+        raise UserError(f"--min-accuracy {settings.min_accuracy}: it is a percentage; give 0 or more and below 100")
     return settings
 
 

@@ -5,7 +5,6 @@ Nowlan & Hinton (1992); Ullrich, Meeds & Welling (2017), https://arxiv.org/abs/1
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from study import kd
 from study.data import Splits
 from study.mixture import Mixture, even_means
 from study.quantised import Loss, Quantised, Report, finish, flatten, provisional, shared_parameters
-from study.training import Batch, steps_per_epoch, train
+from study.training import Batch, Progress, steps_per_epoch, train
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,18 @@ class Hparams:
 
 
 def fit(
-    model: nn.Module, hparams: Hparams, data: Splits, on_epoch: Report, targets: kd.Targets | None = None
+    model: nn.Module,
+    hparams: Hparams,
+    data: Splits,
+    on_epoch: Report,
+    targets: kd.Targets | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Quantised, dict[str, float]]:
     """Phases two and three on a pretrained network, which is changed in place.
 
     Args:
         targets: the teacher, where `alpha` is above 0.
+        progress: of a trial that was stopped, to go on from.
     Returns: the quantised weights, and the final metrics.
     Raises:
         TrialFailed: a loss is not a finite number, or nothing worth keeping is left of the mixture.
@@ -86,11 +91,11 @@ def fit(
     loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
     parameters = shared_parameters(model)
     scales = layer_scales(model) if hparams.layer_scales else parameters[0].new_ones(len(parameters))
-    mixture = cluster(model, scales, hparams, data, loss, on_epoch)
+    mixture = cluster(model, scales, hparams, data, loss, on_epoch, progress)
     if hparams.merge:
         mixture = mixture.merged(hparams.merge)
     if hparams.retrain_epochs:
-        retrain(model, mixture, scales, hparams, data, loss, on_epoch)
+        retrain(model, mixture, scales, hparams, data, loss, on_epoch, progress)
     return finish(
         model,
         quantise(model, mixture, scales),
@@ -100,16 +105,25 @@ def fit(
         on_epoch,
         seed=hparams.seed + 2,
         first_epoch=hparams.epochs + hparams.retrain_epochs + 1,
+        progress=progress,
     )
 
 
-def pretrain(training: kd.Training, data: Splits, on_epoch: Report) -> nn.Module:
+def pretrain(
+    training: kd.Training, data: Splits, on_epoch: Report, progress: Progress | None = None
+) -> nn.Module:
     """Phase one: an ordinary network, trained on the labels."""
-    return kd.fit_teacher(training, data, on_epoch)
+    return kd.fit_teacher(training, data, on_epoch, progress)
 
 
 def cluster(
-    model: nn.Module, scales: Tensor, hparams: Hparams, data: Splits, loss: Loss, on_epoch: Report
+    model: nn.Module,
+    scales: Tensor,
+    hparams: Hparams,
+    data: Splits,
+    loss: Loss,
+    on_epoch: Report,
+    progress: Progress | None = None,
 ) -> Mixture:
     """Phase two: move the weights and the mixture towards each other, minimising Ullrich et al. (2017), eq. 3.
 
@@ -129,12 +143,19 @@ def cluster(
     mixture = Mixture(
         means, hparams.pi_zero, hparams.sigma, hparams.gamma_zero, hparams.gamma_rest, hparams.pi_zero_strength
     ).to(means.device)
-    _move(model, mixture, scales, hparams, data, loss, on_epoch, phase="cluster")
+    _move(model, mixture, scales, hparams, data, loss, on_epoch, progress, phase="cluster")
     return mixture
 
 
 def retrain(
-    model: nn.Module, mixture: Mixture, scales: Tensor, hparams: Hparams, data: Splits, loss: Loss, on_epoch: Report
+    model: nn.Module,
+    mixture: Mixture,
+    scales: Tensor,
+    hparams: Hparams,
+    data: Splits,
+    loss: Loss,
+    on_epoch: Report,
+    progress: Progress | None = None,
 ) -> None:
     """Go on as in phase two with the pruned weights held at zero, outside the prior: the survivors make good the loss.
 
@@ -149,7 +170,8 @@ def retrain(
     # Without a gradient from its first step on, Adam leaves a weight where it is.
     hooks = [p.register_hook(mask.mul) for p, mask in zip(parameters, masks, strict=True)]
     try:
-        _move(model, mixture, scales, hparams, data, loss, on_epoch, phase="retrain", kept=kept.nonzero().flatten())
+        survivors = kept.nonzero().flatten()
+        _move(model, mixture, scales, hparams, data, loss, on_epoch, progress, phase="retrain", kept=survivors)
     finally:
         for hook in hooks:
             hook.remove()
@@ -196,6 +218,7 @@ def _move(
     data: Splits,
     loss: Loss,
     on_epoch: Report,
+    progress: Progress | None,
     *,
     phase: str,
     kept: Tensor | None = None,
@@ -206,12 +229,11 @@ def _move(
     epochs = hparams.epochs if clustering else hparams.retrain_epochs
     factor = hparams.tau / len(data.train)
     rise = _steps(hparams, data) * hparams.anneal if clustering else 0.0
-    step = itertools.count(1)
 
     def under_prior(model: nn.Module, batch: Batch) -> Tensor:
         weights = _scaled(parameters, scales)
         prior = mixture.complexity(weights if kept is None else weights[kept])
-        return loss(model, batch) + factor * min(1.0, next(step) / rise if rise else 1.0) * prior
+        return loss(model, batch) + factor * min(1.0, batch.step / rise if rise else 1.0) * prior
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         row = {"epoch": epoch if clustering else hparams.epochs + epoch, "phase": phase, "train_loss": train_loss}
@@ -233,6 +255,7 @@ def _move(
         batch_size=hparams.batch_size,
         generator=torch.Generator().manual_seed(hparams.seed + (0 if clustering else 1)),
         after_epoch=after_epoch,
+        progress=progress,
     )
 
 

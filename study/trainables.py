@@ -6,10 +6,11 @@ trial, and the trials that are searched.
 
 from __future__ import annotations
 
+import faulthandler
 import hashlib
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+import resource
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,14 @@ from torch import nn
 
 from study import codebook, kd, magnitude, models, sws
 from study.cache import Shared, digest, fingerprint, identity, write_arrays
+from study.checkpoints import HUNG, Checkpoint, codebook_of, path_of, weights_of
 from study.data import Splits, subset_per_class
 from study.errors import TrialFailed
+from study.files import write_bytes
 from study.quantised import COUNTS_OVER, Quantised, shared_parameters
 from study.settings import KD, KDSWS, SWS, Common, Compressing, Magnitude, Sharing
 from study.sizes import ratio
-from study.training import evaluate
-
-ARRAYS = "arrays.safetensors"
-"""A finished trial's checkpoint: the weights it ended with, and what else its stage hands on."""
-
-FILE = "network.codebook"
-"""Beside it, where the trial compresses: the compressed file."""
+from study.training import Progress, evaluate
 
 Arrays = dict[str, np.ndarray]
 
@@ -52,35 +49,82 @@ def device(settings: Common) -> torch.device:
     return torch.device("cuda" if settings.gpus_per_trial and torch.cuda.is_available() else "cpu")
 
 
-def finish(left: Left) -> None:
-    """A trial's last report. Only a trial that sends it is complete; one without it was stopped."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_arrays(Path(folder) / ARRAYS, left.arrays)
-        if left.file:
-            (Path(folder) / FILE).write_bytes(left.file)
-        tune.report({**left.metrics, "finished": True}, checkpoint=tune.Checkpoint.from_directory(folder))
+Run = Callable[[dict[str, Any], Any, Splits, Shared | None, kd.Report, Progress], Left]
+"""One trial: searched values, settings, data, shared work, what hears of every epoch, and where the trial stands."""
 
 
-def trial(run: Callable[..., Left]) -> Callable[..., None]:
+def trial(run: Run) -> Callable[..., None]:
     """Make a Tune trainable of a function that trains a network."""
 
-    def trainable(config: dict[str, Any], settings: Any, data: Splits, shared: Shared | None = None) -> None:
+    def trainable(
+        config: dict[str, Any], settings: Any, folder: Path, data: Splits, shared: Mapping[int, Shared | None]
+    ) -> None:
+        """Go on from the trial's checkpoint if there is one; its earlier epochs are told again, to a new listener."""
+        values = dict(config)
+        trial_id, seed = values.pop("trial_id"), values.pop("seed")
+        settings = replace(settings, seed=seed)
+        path = path_of(folder, trial_id)
+        checkpoint = Checkpoint.open(path, config)
         last: dict[str, Any] = {}
 
-        def on_epoch(row: dict[str, Any]) -> None:
+        def tell(row: dict[str, Any]) -> None:
             last.update(row)
-            tune.report(row)
+            tune.report({**row, "spent": checkpoint.spent})
 
-        values = {k: v for k, v in config.items() if k != "trial_id"}
+        _limit_memory(settings.memory_per_trial)
+        torch.manual_seed(seed)  # the process may have run another trial before
         try:
-            left = run(values, settings, data.to(device(settings)), shared, on_epoch)
+            with _watched(path.with_suffix(HUNG), settings.trial_timeout) as alive:
+
+                def on_epoch(row: dict[str, Any]) -> None:
+                    alive()
+                    checkpoint.write(row)
+                    tell(row)
+
+                for row in checkpoint.rows:
+                    tell(row)
+                left = run(
+                    values, settings, data.to(device(settings)), shared[seed], on_epoch, checkpoint.progress
+                )
         except TrialFailed as error:
-            tune.report({"failure": str(error)})
-        else:
-            finish(replace(left, metrics={**last, **left.metrics}))
+            tune.report({"failure": str(error), "spent": checkpoint.spent})
+            return
+        write_arrays(weights_of(path), left.arrays)
+        if left.file:
+            write_bytes(codebook_of(path), left.file)
+        # Only a trial that says so is complete; one that does not was stopped.
+        tune.report({**last, **left.metrics, "spent": checkpoint.spent, "finished": True})
 
     trainable.__name__ = run.__name__
     return trainable
+
+
+@contextmanager
+def _watched(path: Path, seconds: float | None) -> Iterator[Callable[[], None]]:
+    """End this process, with its stack in `path`, if what is yielded is not called for so many seconds.
+
+    The watch is a thread of C, which Python code that holds the interpreter for ever cannot stop.
+    """
+    if seconds is None:
+        yield lambda: None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+
+        def alive() -> None:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+
+        alive()
+        try:
+            yield alive
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _limit_memory(gigabytes: float | None) -> None:
+    """Let this process's allocations fail beyond so much, rather than let the machine choose whom to kill."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (int(gigabytes * 1e9) if gigabytes else most, most))
 
 
 def later(epochs: int, on_epoch: kd.Report) -> kd.Report:
@@ -107,16 +151,18 @@ def width(value: float | None) -> dict[str, Any]:
 
 
 def students_data(s: KD, data: Splits) -> Splits:
-    """The splits with the training part that students see. Normalisation stays the teacher's."""
+    """The splits with the training part that students see, fixed with the split. Normalisation stays the teacher's."""
     if not s.student_examples:
         return data
-    return Splits(**{**vars(data), "train": subset_per_class(data.train, s.student_examples, s.seed)})
+    return Splits(**{**vars(data), "train": subset_per_class(data.train, s.student_examples, data.split_seed)})
 
 
-def _teach(values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: kd.Report) -> Left:
+def _teach(
+    values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: kd.Report, progress: Progress
+) -> Left:
     training = teacher_training(s)
     if given is None:
-        teacher = kd.fit_teacher(training, data, on_epoch)
+        teacher = kd.fit_teacher(training, data, on_epoch, progress)
     else:
         teacher = kd.load(given.tensors(), training, data)
     score = evaluate(teacher, data.validation, data)
@@ -125,10 +171,12 @@ def _teach(values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: kd
     return Left({"val_accuracy": score.accuracy, "val_loss": score.loss}, arrays)
 
 
-def _distil(values: dict, s: KD, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
+def _distil(
+    values: dict, s: KD, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress
+) -> Left:
     hparams = kd.Hparams(student=student_training(s), **values)
     targets = kd.targets_from(shared, teacher_training(s), data, hparams.student.augment)
-    return Left({}, kd.state_arrays(kd.fit(hparams, data, targets, on_epoch)))
+    return Left({}, kd.state_arrays(kd.fit(hparams, data, targets, on_epoch, progress)))
 
 
 def _teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
@@ -158,14 +206,16 @@ def compression_teacher(s: Compressing) -> kd.Training | None:
                        s.learning_rate, 5e-4, "none", s.seed)  # fmt: skip
 
 
-def _pretrain(values: dict, s: Compressing, data: Splits, given: Shared | None, on_epoch: kd.Report) -> Left:
+def _pretrain(
+    values: dict, s: Compressing, data: Splits, given: Shared | None, on_epoch: kd.Report, progress: Progress
+) -> Left:
     """The network, and the logits of its teacher: itself, or another one that is trained first."""
     teacher, metrics, before = None, {}, 0
     if training := compression_teacher(s):
         before = training.epochs
-        teacher = kd.fit_teacher(training, data, lambda row: on_epoch({**row, "phase": "teacher"}))
+        teacher = kd.fit_teacher(training, data, lambda row: on_epoch({**row, "phase": "teacher"}), progress)
         metrics = {"teacher_val_accuracy": evaluate(teacher, data.validation, data).accuracy}
-    network = sws.pretrain(pretraining(s), data, later(before, on_epoch))
+    network = sws.pretrain(pretraining(s), data, later(before, on_epoch), progress)
     score = evaluate(network, data.validation, data)
     metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0, **uncompressed(network)}
     arrays = kd.state_arrays(network)
@@ -192,14 +242,18 @@ def _teaching(s: Compressing) -> dict[str, Any]:
     return {"temperature": s.temperature, "alpha": 0.0 if s.teacher == "none" else s.alpha}
 
 
-def _share_weights(values: dict, s: SWS, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
+def _share_weights(
+    values: dict, s: SWS, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress
+) -> Left:
     network, targets = _start(s, data, shared)
     hparams = sharing(s, values, epochs=s.epochs or 0, **_teaching(s))
-    quantised, metrics = sws.fit(network, hparams, data, on_epoch, targets)
+    quantised, metrics = sws.fit(network, hparams, data, on_epoch, targets, progress)
     return compressed(network, quantised, metrics, pretraining(s), data, shared)
 
 
-def _prune(values: dict, s: Magnitude, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
+def _prune(
+    values: dict, s: Magnitude, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress
+) -> Left:
     network, targets = _start(s, data, shared)
     hparams = magnitude.Hparams(
         epochs=s.epochs or 0,
@@ -211,7 +265,7 @@ def _prune(values: dict, s: Magnitude, data: Splits, shared: Shared, on_epoch: k
         **_teaching(s),
         **values,
     )
-    quantised, metrics = magnitude.fit(network, hparams, data, on_epoch, targets)
+    quantised, metrics = magnitude.fit(network, hparams, data, on_epoch, targets, progress)
     return compressed(network, quantised, metrics, pretraining(s), data, shared)
 
 
@@ -261,9 +315,11 @@ def uncompressed(network: nn.Module) -> dict[str, float]:
 # --- distillation, then soft weight-sharing
 
 
-def _teach_sized(values: dict, s: KDSWS, data: Splits, given: Shared | None, on_epoch: kd.Report) -> Left:
+def _teach_sized(
+    values: dict, s: KDSWS, data: Splits, given: Shared | None, on_epoch: kd.Report, progress: Progress
+) -> Left:
     """The teacher, with its size: here size is an objective, which a plain KD study does not have."""
-    left = _teach(values, s, data, given, on_epoch)
+    left = _teach(values, s, data, given, on_epoch, progress)
     return replace(left, metrics={**left.metrics, **uncompressed(kd.build(teacher_training(s), data))})
 
 
@@ -271,15 +327,17 @@ def _sized_teacher_key(s: KDSWS, data: Splits, given: Shared | None) -> dict[str
     return {**_teacher_key(s, data, given), "sized": True}
 
 
-def _distil_and_share(values: dict, s: KDSWS, data: Splits, shared: Shared, on_epoch: kd.Report) -> Left:
+def _distil_and_share(
+    values: dict, s: KDSWS, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress
+) -> Left:
     searched = dict(values)
     s = replace(s, student_width=searched.pop("student_width", s.student_width))
     training = student_training(s)
     teaching = {"temperature": searched.pop("temperature", 1.0), "alpha": searched.pop("alpha")}
     targets = kd.targets_from(shared, teacher_training(s), data, training.augment)
-    student = kd.fit(kd.Hparams(student=training, **teaching), data, targets, on_epoch)
+    student = kd.fit(kd.Hparams(student=training, **teaching), data, targets, on_epoch, progress)
     hparams = sharing(s, searched, epochs=s.cluster_epochs or 0, **teaching)
-    quantised, metrics = sws.fit(student, hparams, data, later(training.epochs, on_epoch), targets)
+    quantised, metrics = sws.fit(student, hparams, data, later(training.epochs, on_epoch), targets, progress)
     return compressed(student, quantised, metrics, training, data, shared)
 
 
@@ -292,7 +350,7 @@ class Kind:
 
     Attributes:
         first: name of the shared work, which is also the name of its baseline row.
-        prepare, search: trainables of the two stages.
+        prepare, search: the two stages; `trial` makes trainables of them.
         key: what determines the shared work.
         networks: role → training, of every network in the study.
         trial_data: the splits as the searched trials see them.
@@ -300,8 +358,8 @@ class Kind:
     """
 
     first: str
-    prepare: Callable[..., None]
-    search: Callable[..., None]
+    prepare: Callable[..., Left]
+    search: Callable[..., Left]
     key: Callable[[Any, Splits, Shared | None], dict[str, Any]]
     networks: Callable[[Any], dict[str, kd.Training]]
     trial_data: Callable[[Any, Splits], Splits]
@@ -316,8 +374,8 @@ def compressing_networks(s: Compressing) -> dict[str, kd.Training]:
 
 _KD = Kind(
     first="teacher",
-    prepare=trial(_teach),
-    search=trial(_distil),
+    prepare=_teach,
+    search=_distil,
     key=_teacher_key,
     networks=lambda s: {"teacher": teacher_training(s), "student": student_training(s)},
     trial_data=students_data,
@@ -325,8 +383,8 @@ _KD = Kind(
 )
 _SWS = Kind(
     first="uncompressed",
-    prepare=trial(_pretrain),
-    search=trial(_share_weights),
+    prepare=_pretrain,
+    search=_share_weights,
     key=_network_key,
     networks=compressing_networks,
     trial_data=lambda s, data: data,
@@ -336,11 +394,11 @@ _SWS = Kind(
 KINDS = {
     "kd": _KD,
     "sws": _SWS,
-    "magnitude": replace(_SWS, search=trial(_prune), epochs=lambda s: s.epochs + s.codebook_epochs),
+    "magnitude": replace(_SWS, search=_prune, epochs=lambda s: s.epochs + s.codebook_epochs),
     "kd_sws": replace(
         _KD,
-        prepare=trial(_teach_sized),
-        search=trial(_distil_and_share),
+        prepare=_teach_sized,
+        search=_distil_and_share,
         key=_sized_teacher_key,
         epochs=lambda s: s.epochs + s.cluster_epochs + s.retrain_epochs + s.codebook_epochs,
         counts_over=COUNTS_OVER,

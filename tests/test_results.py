@@ -72,7 +72,7 @@ def test_what_is_no_study_is_refused_in_one_line(content: str | None, tmp_path: 
 def test_an_owed_trial_keeps_its_configuration(tmp_path: Path) -> None:
     """A row that was running comes back with its values; its history goes from disk when its next run is written."""
     ledger = filled(tmp_path)
-    ledger._write_history()
+    ledger.flush()
     again = Ledger.open(tmp_path)
     assert again.trials["t002"]["tau"] == 0.2 and again.trials["t002"]["state"] == "running"
     again.start("t002", {"tau": 0.2})

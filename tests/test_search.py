@@ -25,15 +25,15 @@ def searcher(
         queue.append(("t001", {"tau": 0.5, "components": 8}, ""))
     sampler = search.sampler("tpe", seed, len(ledger.trials))
     study = search.study_of(ledger, SPACE, BOTH, chosen=sampler)
-    return search.LedgerSearch(ledger, study, SPACE, BOTH, queue, wanted, concurrent)
+    return search.LedgerSearch(ledger, study, SPACE, BOTH, queue, wanted, lambda: concurrent)
 
 
 def test_baselines_then_owed_trials_then_new_ones(tmp_path: Path) -> None:
     """The queue goes first with its own values, then as many new trials as wanted, then no more."""
     asked = searcher(Ledger(tmp_path), wanted=2, owed=True)
     configs = [asked.suggest(str(i)) for i in range(5)]
-    assert configs[0] == {"trial_id": "paper", "tau": 0.1}
-    assert configs[1] == {"trial_id": "t001", "tau": 0.5, "components": 8}
+    assert configs[0] == {"trial_id": "paper", "seed": 0, "tau": 0.1}
+    assert configs[1] == {"trial_id": "t001", "seed": 0, "tau": 0.5, "components": 8}
     assert [c["trial_id"] for c in configs[2:4]] == ["t002", "t003"]
     assert configs[4] == Searcher.FINISHED
     assert all(4 <= c["components"] <= 64 for c in configs[1:4])
@@ -93,7 +93,7 @@ def test_front_keeps_ties_and_leaves_out_the_dominated(tmp_path: Path) -> None:
     ledger.finish("t005", "pruned", metrics={"val_accuracy": 99.0, "sparsity": 99.0})
     ledger.start("paper", {"tau": 0.3}, "paper")
     ledger.finish("paper", "complete", metrics={"val_accuracy": 99.0, "sparsity": 99.0})
-    assert search.front(ledger, SPACE, BOTH) == ["t001", "t002", "t004"]
+    assert search.front(ledger, BOTH) == ["t001", "t002", "t004"]
 
 
 def complete(ledger: Ledger, name: str, **metrics: float) -> None:
@@ -146,12 +146,12 @@ def test_a_row_goes_to_optuna_and_back(state: str, tmp_path: Path) -> None:
 def test_fronts_of_one_and_of_three_objectives(tmp_path: Path) -> None:
     """One objective: the best, ties included. Three, one to be minimised: all that none dominates, best first."""
     ledger = Ledger(tmp_path)
-    assert search.front(ledger, SPACE, BOTH) == []
+    assert search.front(ledger, BOTH) == []
     complete(ledger, "t001", val_accuracy=80.0, sparsity=50.0, val_loss=0.1)
     complete(ledger, "t002", val_accuracy=90.0, sparsity=50.0, val_loss=0.3)
     complete(ledger, "t003", val_accuracy=90.0, sparsity=40.0, val_loss=0.3)
     complete(ledger, "t004", val_accuracy=70.0, sparsity=60.0, val_loss=0.2)
-    assert sorted(search.front(ledger, SPACE, {"val_accuracy": "max"})) == ["t002", "t003"]
-    assert search.front(ledger, SPACE, {"val_loss": "min"}) == ["t001"]
-    assert search.front(ledger, SPACE, {**BOTH, "val_loss": "min"}) == ["t002", "t001", "t004"]
-    assert search.front(ledger, SPACE, {"val_loss": "min", **BOTH}) == ["t001", "t004", "t002"]
+    assert sorted(search.front(ledger, {"val_accuracy": "max"})) == ["t002", "t003"]
+    assert search.front(ledger, {"val_loss": "min"}) == ["t001"]
+    assert search.front(ledger, {**BOTH, "val_loss": "min"}) == ["t002", "t001", "t004"]
+    assert search.front(ledger, {"val_loss": "min", **BOTH}) == ["t001", "t004", "t002"]

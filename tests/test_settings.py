@@ -20,7 +20,8 @@ def test_every_default_is_filled(kind: type, dataset: str) -> None:
     """After `resolve` only what may be absent is None, for every data set."""
     resolved = resolve(kind(dataset=dataset))
     absent = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
-    assert absent <= {"data_dir", "max_concurrent", "gpus_per_trial", "address", "teacher_checkpoint"}
+    assert absent <= set("data_dir max_concurrent gpus_per_trial address teacher_checkpoint memory_per_trial "
+                         "trial_timeout min_accuracy warm_start".split())  # fmt: skip
 
 
 def test_a_flag_wins_over_the_default() -> None:
@@ -107,7 +108,7 @@ def test_every_operational_setting_may_differ() -> None:
     for name in OPERATIONAL:
         value = getattr(begun, name)
         now[name] = not value if isinstance(value, bool) else Path("x") if "dir" in name else "x" if name in (
-            "name", "address") else 3  # fmt: skip
+            "name", "address", "warm_start") else 3.5  # fmt: skip
     changed = dataclasses.replace(begun, **now)
     assert all(getattr(changed, name) != getattr(begun, name) for name in OPERATIONAL)
     assert contradiction(changed, begun.defining()) == ""

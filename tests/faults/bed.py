@@ -1,0 +1,347 @@
+"""The fault test-bed: a small real study is injured, the same command runs again, and what it left is judged.
+
+    python tests/faults/bed.py                      # every injury, the driver's death at ten random moments
+    python tests/faults/bed.py --only "disk full"   # one of them
+
+Prints the table of the README. A short version is in the suite (test_faults.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import psutil
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from study import checkpoints, results
+
+ROOT = Path(__file__).parents[2]
+TRIALS, EPOCHS = 4, 10
+STUDY = (
+    f"sws --num-samples {TRIALS} --pretrain-epochs 4 --epochs {EPOCHS - 2} --codebook-epochs 2 --sigma 0.02 "
+    "--precision-rate 0.05 --no-dashboard"
+).split()
+NAME = "sws-digits"
+LIMIT = 240.0
+"""Seconds after which a command counts as hanging."""
+
+
+@dataclass
+class Command:
+    """A study that runs in a process of its own."""
+
+    process: subprocess.Popen
+    log: Path
+
+    def family(self) -> list[psutil.Process]:
+        """Its living descendants: Ray's daemons and workers."""
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes of trials."""
+        found = []
+        for process in self.family():
+            with contextlib.suppress(psutil.Error):
+                if process.name().startswith("ray::Implicit"):  # Tune's actor; the agents' names begin with ray:: too
+                    found.append(process)
+        return found
+
+    def wait(self, limit: float = LIMIT) -> int | None:
+        """Its exit status; None if it had to be killed, and then all that is left of it is killed too."""
+        try:
+            return self.process.wait(limit)
+        except subprocess.TimeoutExpired:
+            self.kill_all()
+            return None
+
+    def kill_all(self) -> None:
+        for process in [*self.family(), psutil.Process(self.process.pid)]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        self.process.wait()
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def start(results_dir: Path, *more: str) -> Command:
+    log = Path(tempfile.mkstemp(suffix=".log")[1])
+    command = [sys.executable, "-m", "study.run", *STUDY, "--results-dir", str(results_dir), *more]
+    with log.open("w") as out:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment())
+    return Command(process, log)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def finish(results_dir: Path, *more: str) -> Command:
+    """The same command again, to its end."""
+    again = start(results_dir, *more)
+    status = again.wait()
+    assert status == 0, f"exit status {status}: {again.said[-2000:]}"
+    return again
+
+
+def until(condition: Callable[[], bool], limit: float = LIMIT) -> None:
+    deadline = time.monotonic() + limit
+    while not condition():
+        assert time.monotonic() < deadline, "the moment of the injury did not come"
+        time.sleep(0.05)
+
+
+def epochs_told(folder: Path) -> int:
+    return len(results.read_frame(folder / results.HISTORY, results.HISTORY_COLUMNS))
+
+
+def trials_ended(folder: Path) -> int:
+    trials = results.read_frame(folder / results.TRIALS, results.TRIAL_COLUMNS)
+    return int(((trials["baseline"] == "") & trials["state"].isin(results.FINAL_STATES)).sum())
+
+
+def searching(folder: Path) -> bool:
+    """Whether a trial of the search is under way that has a checkpoint."""
+    return any((folder / checkpoints.FOLDER).glob("t*.pt"))
+
+
+def judge(folder: Path) -> None:
+    """Raise AssertionError unless the study is exactly what was asked for: nothing lost, nothing twice."""
+    study = results.load(folder)
+    trials = study.trials
+    searched = trials[trials["baseline"] == ""]
+    assert len(searched) == TRIALS, f"{len(searched)} trials"
+    assert trials["trial_id"].is_unique, "a trial twice"
+    assert set(trials["state"]) == {"complete"}, trials[["trial_id", "state", "reason"]].to_string()
+    assert {"uncompressed", "paper settings"} == set(trials["baseline"]) - {""}, "baselines"
+    assert not searched[study.hyperparameters].duplicated().any(), "a configuration twice"
+    for trial_id in (*searched["trial_id"], "paper settings"):
+        told = study.history[study.history["trial_id"] == trial_id]["epoch"].tolist()
+        assert told == list(range(1, EPOCHS + 1)), f"epochs of {trial_id}: {told}"
+    storage = JournalStorage(JournalFileBackend(str(folder / results.JOURNAL)))
+    states = [t.state.name for t in optuna.load_study(study_name=folder.name, storage=storage).trials]
+    assert states == ["COMPLETE"] * TRIALS, f"optuna.journal: {states}"
+    confirmed = study.confirmed
+    assert not confirmed[["trial_id", "seed"]].duplicated().any() and len(confirmed), "tested twice, or not"
+    assert (folder / results.REPORT).is_file(), "no report"
+    left = [*folder.rglob("*.tmp"), *(folder / checkpoints.FOLDER).glob("*")]
+    assert not left, f"left behind: {left}"
+
+
+def driver_killed(results_dir: Path, after: float) -> str:
+    """SIGKILL of the driver after so many seconds."""
+    command = start(results_dir)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        command.process.wait(after)
+    if command.process.poll() is None:
+        os.kill(command.process.pid, signal.SIGKILL)
+        command.process.wait()
+    finish(results_dir)
+    return ""
+
+
+def trial_killed(results_dir: Path) -> str:
+    """SIGKILL of two trials' processes in the middle of the search; the same command goes on by itself."""
+    command = start(results_dir)
+    folder = results_dir / NAME
+    for _ in range(2):
+        until(lambda: searching(folder) and bool(command.workers()))
+        victim = random.choice(command.workers())
+        victim.kill()
+        time.sleep(3)
+    status = command.wait()
+    assert status == 0, command.said[-2000:]
+    return "went on by itself"
+
+
+def session_killed(results_dir: Path) -> str:
+    """SIGKILL of all of Ray (daemons and workers) under the driver."""
+    command = start(results_dir)
+    until(lambda: searching(results_dir / NAME))
+    for process in command.family():
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    began = time.monotonic()
+    status = command.wait(120)
+    how = f"ended with status {status}" if status is not None else "hung, and was killed"
+    finish(results_dir)
+    return f"the command {how} after {time.monotonic() - began:.0f} s" if status is None else f"the command {how}"
+
+
+def machine_rebooted(results_dir: Path) -> str:
+    """SIGKILL of the driver and all of Ray at once, with the newest checkpoint cut in half, as a power cut may."""
+    command = start(results_dir)
+    folder = results_dir / NAME
+    until(lambda: searching(folder))
+    command.kill_all()
+    newest = max((folder / checkpoints.FOLDER).glob("*.pt"), key=lambda p: p.stat().st_mtime)
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    finish(results_dir)
+    return ""
+
+
+def interrupted(results_dir: Path, times: int = 1) -> str:
+    """Ctrl-C."""
+    command = start(results_dir)
+    until(lambda: searching(results_dir / NAME))
+    for _ in range(times):
+        os.kill(command.process.pid, signal.SIGINT)
+        time.sleep(0.5)
+    status = command.wait(60)
+    assert status == 130, f"exit status {status}: {command.said[-2000:]}"
+    finish(results_dir)
+    return "status 130"
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, megabytes: float) -> Iterator[None]:
+    """A file system of this size at `folder`; raises OSError where mounting is not allowed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    size = f"size={int(megabytes * 1024)}k"
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        raise OSError("a small file system cannot be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def disk_full(results_dir: Path) -> str:
+    """A disk that fills up in the middle of the search, and then has room again."""
+    with small_disk(results_dir, 16):
+        command = start(results_dir)
+        until(lambda: searching(results_dir / NAME))
+        fill = results_dir / "fill"
+        with contextlib.suppress(OSError), fill.open("wb") as file:
+            while True:
+                file.write(bytes(1 << 14))
+                file.flush()
+        status = command.wait()
+        said = command.said
+        assert status in (1, 2) and "no space left" in said, f"status {status}: {said[-2000:]}"
+        assert "Traceback" not in said, said[-3000:]
+        fill.unlink()
+        finish(results_dir)
+        copy = results_dir.with_name("copy")
+        shutil.copytree(results_dir / NAME, copy / NAME)
+    shutil.move(copy / NAME, results_dir / NAME)
+    return f"status {status}, one line"
+
+
+def table_corrupted(results_dir: Path) -> str:
+    """Rubbish in the middle of trials.csv: the command names the file, and leaves it as it is."""
+    command = start(results_dir)
+    until(lambda: trials_ended(results_dir / NAME) > 0)
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.process.wait()
+    file = results_dir / NAME / results.TRIALS
+    good = file.read_bytes()
+    bad = good[: len(good) // 2] + b"\x00\xff\xfe,,\n\"" + good[len(good) // 2 :]
+    file.write_bytes(bad)
+    again = start(results_dir)
+    status = again.wait()
+    assert status == 2 and results.TRIALS in again.said and "Traceback" not in again.said, again.said[-2000:]
+    assert file.read_bytes() == bad
+    file.write_bytes(good)
+    finish(results_dir)
+    return "refused by name, status 2; with a copy of the table it goes on"
+
+
+def journal_cut(results_dir: Path) -> str:
+    """The last line of optuna.journal cut in the middle."""
+    command = start(results_dir)
+    until(lambda: trials_ended(results_dir / NAME) > 0)
+    os.kill(command.process.pid, signal.SIGKILL)
+    command.process.wait()
+    file = results_dir / NAME / results.JOURNAL
+    file.write_bytes(file.read_bytes()[:-20])
+    finish(results_dir)
+    return "written anew from trials.csv"
+
+
+def second_driver(results_dir: Path) -> str:
+    """The same command while the first still runs."""
+    command = start(results_dir)
+    until(lambda: searching(results_dir / NAME))
+    second = start(results_dir)
+    status = second.wait()
+    assert status == 2 and "another command" in second.said, second.said[-2000:]
+    assert command.wait() == 0, command.said[-2000:]
+    return "the second stops with status 2"
+
+
+INJURIES: dict[str, Callable[[Path], str]] = {
+    "a trial's process killed, twice": trial_killed,
+    "all of Ray killed under the driver": session_killed,
+    "driver and Ray killed, newest checkpoint cut": machine_rebooted,
+    "Ctrl-C": interrupted,
+    "Ctrl-C twice": lambda folder: interrupted(folder, 2),
+    "disk full": disk_full,
+    "trials.csv corrupted": table_corrupted,
+    "optuna.journal cut": journal_cut,
+    "second driver": second_driver,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="an injury's name")
+    parser.add_argument("--kills", type=int, default=10, help="random moments at which the driver is killed")
+    options = parser.parse_args()
+    chosen = dict(INJURIES)
+    whole = None
+    if not options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.monotonic()
+            finish(Path(folder))
+            whole = time.monotonic() - began
+            judge(Path(folder) / NAME)
+        draw = random.Random(0)
+        for i in range(options.kills):
+            after = draw.uniform(2, whole)
+            chosen[f"driver killed after {after:.0f} s of {whole:.0f} ({i + 1})"] = lambda folder, after=after: (  # type: ignore[misc]
+                driver_killed(folder, after)
+            )
+    rows = []
+    for name, injure in chosen.items():
+        if options.only not in (None, name):
+            continue
+        folder = Path(tempfile.mkdtemp())
+        try:
+            remark = injure(folder)
+            judge(folder / NAME)
+            outcome = "whole"
+        except (AssertionError, OSError) as error:
+            outcome, remark = "NOT WHOLE", " ".join(str(error).split())[-500:]
+        shutil.rmtree(folder, ignore_errors=True)
+        rows.append({"injury": name, "outcome": outcome, "remark": remark})
+        print(rows[-1], flush=True)
+    table = pd.DataFrame(rows)
+    print("| injury | outcome | |\n|---|---|---|")
+    for row in table.itertuples():
+        print(f"| {row.injury} | {row.outcome} | {row.remark} |")
+    raise SystemExit(int((table["outcome"] != "whole").any()))
+
+
+if __name__ == "__main__":
+    main()
