@@ -1,0 +1,160 @@
+"""Retrain one finished trial of a study, and say whether it comes out as it did: `python -m study.reproduce`.
+
+Runs in this process, without Ray. The shared work (teacher, pretrained network) comes from the cache beside the study
+folder if it is there, and is done anew otherwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+import sys
+import time
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from study import commandline, results
+from study.errors import TrialFailed, UserError
+from study.results import COLUMNS, Study
+
+PROG = "python -m study.reproduce"
+
+TIMES = ("seconds", "epochs")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Retrain one trial of a study and compare its metrics with the recorded ones."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of the study, results/NAME."""
+    trial_id: Annotated[str, tyro.conf.Positional]
+    """A complete trial, such as t014, or a baseline's name."""
+    data_dir: Path | None = None
+    """Where the data set lies. Default: where the study had it."""
+    tolerance: float = 0.0
+    """Difference that a metric may have, in its own unit, and still match. On the machine and versions of the study
+    nothing differs; elsewhere rounding does."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; exit status 0 if the trial matches, 1 if not, 2 after bad input."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return commandline.status(lambda: _run(commandline.parse(Options, PROG, __doc__, arguments)))
+
+
+def _run(options: Options) -> int:
+    study = results.load(options.folder)
+    row = _row(study, options)
+    settings = settings_of(study, options)
+    print(f"{options.trial_id} of {study.meta['name']}: training it again, seed {settings.seed}", flush=True)
+    try:
+        metrics = retrain(study, settings, row)
+    except TrialFailed as error:
+        print(f"does not match: the trial failed now ({error})")
+        return 1
+    differences = compare(row, metrics, options.tolerance)
+    for name, (before, now) in differences.items():
+        print(f"  {name}: {before} in the study, {now} now")
+    if differences:
+        print(f"does not match: {len(differences)} metrics differ.{_versions_differ(study)}")
+        return 1
+    print(f"matches: {', '.join(k for k in metrics if k in row)} are the same")
+    return 0
+
+
+def _row(study: Study, options: Options) -> dict[str, Any]:
+    rows = study.trials[study.trials["trial_id"] == options.trial_id].to_dict("records")
+    if not rows:
+        raise UserError(f"{options.trial_id}: no such trial in {options.folder}; its trials are in {results.TRIALS}")
+    if rows[0]["state"] != "complete":
+        raise UserError(f"{options.trial_id}: it is {rows[0]['state']}; give a complete trial")
+    return {str(k): v for k, v in rows[0].items() if not (isinstance(v, float) and math.isnan(v))}
+
+
+def settings_of(study: Study, options: Options) -> Any:
+    """The study's settings as they are recorded."""
+    from study import run
+
+    kinds = {kind.kind: kind for kind in typing.get_args(run.Settings)}
+    kind = kinds[study.meta["kind"]]
+    recorded = study.meta["settings"]
+    paths = ("data_dir", "results_dir", "teacher_checkpoint", "warm_start")
+    values = {f.name: recorded[f.name] for f in dataclasses.fields(kind) if f.name in recorded}
+    values |= {k: Path(values[k]) for k in paths if values.get(k) is not None}
+    if options.data_dir is not None:
+        values["data_dir"] = options.data_dir
+    return kind(**values)
+
+
+def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """Metrics of the same trial, trained now.
+
+    Raises:
+        TrialFailed: the trial, or the work that it builds on, cannot be scored.
+    """
+    import torch
+
+    from study import describe
+    from study.cache import Shared, remember
+    from study.trainables import KINDS, Run, given_weights
+    from study.training import Progress
+
+    kind = KINDS[settings.kind]
+    data, _ = describe.load_data(settings)
+
+    def train(stage: Run, values: dict[str, Any], shared: Shared | None) -> tuple[dict[str, Any], Shared]:
+        """Metrics, and what a study would keep of it."""
+        rows: list[dict[str, Any]] = []
+        start = time.perf_counter()
+        torch.manual_seed(settings.seed)
+        seen = data if stage is kind.prepare else kind.trial_data(settings, data)
+        on = torch.device("cuda" if settings.gpus_per_trial and torch.cuda.is_available() else "cpu")
+        torch.set_num_threads(max(1, int(settings.cpus_per_trial)))
+        left = stage(values, settings, seen.to(on), shared, rows.append, Progress())
+        last = rows[-1] if rows else {}
+        metrics = {k: v for k, v in {**last, **left.metrics}.items() if k not in ("epoch", "phase")}
+        told = [{"trial_id": kind.first, **results.history_row(r)} for r in rows]
+        seconds = time.perf_counter() - start
+        return metrics, Shared(left.arrays, {"metrics": {**metrics, "seconds": seconds}, "history": told})
+
+    checkpoint = getattr(settings, "teacher_checkpoint", None)
+    given = given_weights(checkpoint) if checkpoint else None
+    if row["baseline"] == kind.first:
+        return train(kind.prepare, {}, given)[0]
+
+    cache, key = study.folder.parent / results.CACHE, kind.key(settings, data, given)
+    shared, _ = remember(cache, kind.first, key, lambda: train(kind.prepare, {}, given)[1])
+    baselines = importlib.import_module(f"search_spaces.{settings.kind}").BASELINES
+    space = study.meta["space"]
+    values = baselines.get(row["baseline"]) or {
+        k: int(row[k]) if domain["type"] == "int" else float(row[k]) for k, domain in space.items()
+    }
+    return train(kind.search, values, shared)[0]
+
+
+def compare(row: dict[str, Any], metrics: dict[str, Any], tolerance: float) -> dict[str, tuple[float, float]]:
+    """Metrics that differ by more than `tolerance`, and by more than the digits of a table's rounding: name → both."""
+    both = [k for k in metrics if k in row and k in COLUMNS and k not in TIMES and not isinstance(row[k], str)]
+    return {
+        k: (row[k], metrics[k])
+        for k in both
+        if not abs(row[k] - metrics[k]) <= max(tolerance, 1e-12 * abs(row[k]))
+    }
+
+
+def _versions_differ(study: Study) -> str:
+    from study.describe import PACKAGES, installed
+
+    now, then = installed(PACKAGES), study.meta.get("versions", {})
+    changed = [f"{p} {then[p]} → {now[p]}" for p in now if p in then and then[p] != now[p]]
+    return f" Versions differ: {', '.join(changed)}." if changed else " The versions are those of the study."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
