@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import moocore
 import numpy as np
@@ -15,13 +16,33 @@ def finished(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[(trials["state"] == "complete") & (trials["baseline"] == "")]
 
 
+def feasible(trials: pd.DataFrame, meta: Mapping[str, Any]) -> pd.DataFrame:
+    """Trials that keep to the study's constraint: validation accuracy of at least `least_accuracy`, in percent. One
+    without a score does not; every trial does where there is no constraint.
+
+    Args:
+        meta: `study.json`.
+    """
+    least = least_accuracy(meta)
+    if least is None:
+        return trials
+    scores = trials.reindex(columns=["val_accuracy"])["val_accuracy"]
+    return trials[pd.to_numeric(scores, errors="coerce") >= least]
+
+
+def least_accuracy(meta: Mapping[str, Any]) -> float | None:
+    """The setting `min_accuracy`, in percent; None where the study had no such constraint."""
+    least = meta.get("settings", {}).get("min_accuracy")
+    return None if least is None else float(least)
+
+
 def pareto_front(trials: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
     """Rows that no other row dominates; order and index are those of `trials`.
 
     A row dominates another when it is at least as good in every objective and better in one, so equal rows all stay.
 
     Args:
-        trials: one row a trial, every state; filter with `finished` first to leave out what has no final score.
+        trials: one row a trial, every state; filter with `finished` and `feasible` first.
         objectives: column → "min" or "max".
     Returns: the front. Rows whose objective is missing, not a number or infinite are left out.
     Raises:

@@ -1,4 +1,4 @@
-"""How much a score measured on a limited number of images can be trusted."""
+"""How much a score can be trusted that was measured on few images, or with few seeds."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 import pandas as pd
-
-from study.results import Study
+from scipy.special import stdtrit
 
 
 def standard_error(accuracy: float, examples: int) -> float:
@@ -23,25 +22,16 @@ def standard_error(accuracy: float, examples: int) -> float:
     return 100 * math.sqrt(p * (1 - p) / n)
 
 
-def confirmed_means(study: Study) -> pd.DataFrame:
-    """Test results, one row a configuration: its seeds are averaged.
+def half_width(values: pd.Series, confidence: float = 0.95) -> float:
+    """Half the width of Student's t interval of a mean: t · s / √n, t the quantile at (1 + confidence) / 2 with n − 1
+    degrees of freedom, s the standard deviation with n − 1 in its denominator.
 
-    Returns: columns `trial_id`, `baseline`, `seeds` (how many), `search_val_accuracy` (what the search saw),
-        `test_accuracy` (mean), `test_low`, `test_high` (over the seeds), `test_spread` (standard deviation, NaN for
-        one seed), `gap` (search minus test, in points: what choosing on validation data flattered), and the mean of
-        every other number the table has. In the order of the table.
+    Args:
+        values: independent measurements, (n,), one a seed; missing ones do not count.
+    Returns: in the unit of `values`; NaN for fewer than two of them.
+    Reference: Student 1908, Biometrika 6(1), 1–25.
     """
-    confirmed = study.confirmed
-    if confirmed.empty or "test_accuracy" not in confirmed:
-        return pd.DataFrame()
-    groups = confirmed.groupby(["trial_id", "baseline"], sort=False)
-    numbers = [c for c in confirmed.columns if c != "seed" and pd.api.types.is_numeric_dtype(confirmed[c])]
-    means = groups[numbers].mean()
-    test = groups["test_accuracy"]
-    means = means.assign(seeds=groups["seed"].nunique(), test_low=test.min(), test_high=test.max(),
-                         test_spread=test.std()).reset_index()
-    trials = study.trials.reindex(columns=["trial_id", "val_accuracy"]).drop_duplicates("trial_id")
-    seen = dict(zip(trials["trial_id"], pd.to_numeric(trials["val_accuracy"], errors="coerce"), strict=True))
-    means["search_val_accuracy"] = [seen.get(trial, np.nan) for trial in means["trial_id"]]
-    means["gap"] = means["search_val_accuracy"] - means["test_accuracy"]
-    return means
+    n = int(values.count())
+    if n < 2:
+        return np.nan
+    return float(stdtrit(n - 1, (1 + confidence) / 2) * values.std() / math.sqrt(n))

@@ -1,4 +1,4 @@
-"""What a study found: its front, its baselines, the trial that answers its question, and that answer in words."""
+"""What a study found: its front, its baselines, and the trial that answers its question."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.front import finished, pareto_front
-from analysis.statistics import confirmed_means, standard_error
+from analysis import confirmation
+from analysis.front import feasible, finished, least_accuracy, pareto_front
+from analysis.statistics import standard_error
 from analysis.tables import text
 from study.results import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Study
 
@@ -27,9 +28,12 @@ class Summary:
         study: as it was read.
         trials: every row; every column that the study's kind will have exists, numbers are floats.
         searched: complete trials that are no baseline.
-        front: those that no other dominates, the smallest network last.
+        feasible: those that keep to the study's constraint.
+        front: those of them that no other dominates, the smallest network last.
         baselines: complete baselines.
-        confirmed: `confirmed_means`.
+        found: `confirmation.found`, the search's own networks on test data.
+        fresh: `confirmation.over_seeds`, configurations that were trained with fresh seeds.
+        fresh_reference: the baseline that `fresh` is paired with by seed; "" without one.
         reference: the baseline to compare with, if it is complete.
         best: the trial that answers the question, if there is one; `rule` says how it was chosen.
         error: standard error of the accuracy it is compared at, in points.
@@ -38,9 +42,12 @@ class Summary:
     study: Study
     trials: pd.DataFrame
     searched: pd.DataFrame
+    feasible: pd.DataFrame
     front: pd.DataFrame
     baselines: pd.DataFrame
-    confirmed: pd.DataFrame
+    found: pd.DataFrame
+    fresh: pd.DataFrame
+    fresh_reference: str
     reference: pd.Series | None
     best: pd.Series | None
     rule: str
@@ -59,14 +66,25 @@ class Summary:
     def validation(self) -> int:
         return int(self.study.meta.get("data", {}).get("validation", 0))
 
+    @property
+    def least_accuracy(self) -> float | None:
+        """Validation accuracy (%) below which a trial may not be on the front; None without that constraint."""
+        return least_accuracy(self.study.meta)
+
+    @property
+    def best_fresh(self) -> pd.Series | None:
+        """The row of `fresh` of the trial that answers the question, if that was trained with fresh seeds."""
+        return None if self.best is None else fresh_of(self.fresh, "trial_id", str(self.best["trial_id"]))
+
 
 def summarise(study: Study) -> Summary:
     """Read a study's tables; works for one that has just begun, or in which everything failed."""
     needed = [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives]
     trials = numeric(study.trials, needed)
     searched = finished(trials)
+    allowed = feasible(searched, study.meta)
     size = size_of(study.objectives)
-    front = pareto_front(searched, study.objectives).sort_values(
+    front = pareto_front(allowed, study.objectives).sort_values(
         list(study.objectives)[::-1], kind="stable", ascending=study.objectives.get(size) != "min"
     )
     baselines = trials[(trials["baseline"] != "") & (trials["state"] == "complete")]
@@ -77,7 +95,17 @@ def summarise(study: Study) -> Summary:
     level = float(anchor["val_accuracy"]) if anchor is not None else np.nan
     error = standard_error(level, examples) if examples and np.isfinite(level) else np.nan
     best, rule = choose(front, level, error, size)
-    return Summary(study, trials, searched, front, baselines, confirmed_means(study), reference, best, rule, error)
+    paired_with = confirmation.reference_of(confirmation.fresh(study), REFERENCE.get(study.meta["kind"], ""))
+    return Summary(
+        study=study, trials=trials, searched=searched, feasible=allowed, front=front, baselines=baselines,
+        found=confirmation.found(study), fresh=confirmation.over_seeds(study, paired_with),
+        fresh_reference=paired_with, reference=reference, best=best, rule=rule, error=error)
+
+
+def fresh_of(fresh: pd.DataFrame, column: str, name: str) -> pd.Series | None:
+    """The first row of `Summary.fresh` that has this name in `column`."""
+    rows = fresh[fresh[column] == name] if len(fresh) else fresh
+    return rows.iloc[0] if len(rows) else None
 
 
 def size_of(objectives: Mapping[str, str]) -> str:
@@ -132,107 +160,6 @@ def choose(front: pd.DataFrame, level: float, error: float, size: str) -> tuple[
 def _row_of_max(frame: pd.DataFrame, column: str) -> pd.Series | None:
     values = frame[column] if column in frame else pd.Series(dtype=float)
     return frame.loc[values.idxmax()] if values.notna().any() else None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The first screen. `tiles` are (number, what it is); all plain text."""
-
-    sentence: str
-    details: list[str]
-    tiles: list[tuple[str, str]]
-
-
-def answer(summary: Summary) -> Answer:
-    if summary.best is None:
-        return _no_answer(summary)
-    found = _compression_answer(summary) if summary.compresses else _distillation_answer(summary)
-    tested = _tested(summary)
-    return Answer(found.sentence, [*found.details, *([tested] if tested else [])], found.tiles)
-
-
-def _no_answer(summary: Summary) -> Answer:
-    counts = counts_of(summary)
-    total = sum(counts.values())
-    if not total:
-        sentence = "No trial has ended yet, so there is nothing to report."
-    elif counts.get("failed", 0) == total:
-        sentence = f"All {total} trials failed, so this study has no answer." if total > 1 else "The only trial failed."
-    elif counts.get("running", 0):
-        sentence = "No trial is complete yet; this study is still running or was cut off."
-    else:
-        sentence = f"None of the {total} trials is complete, so this study has no answer."
-    reasons = summary.trials.loc[summary.trials["state"] == "failed", "reason"].value_counts()
-    details = [f"{count} × {reason or 'no reason given'}" for reason, count in reasons.head(3).items()]
-    return Answer(sentence, details, [(str(n), state) for state, n in counts.items() if n])
-
-
-def _distillation_answer(summary: Summary) -> Answer:
-    best = summary.best
-    assert best is not None
-    score = float(best["val_accuracy"])
-    teacher = summary.baselines[summary.baselines["baseline"] == "teacher"]["val_accuracy"]
-    sentence = f"The distilled student reaches {score:.1f} % validation accuracy"
-    tiles = [(f"{score:.1f} %", "distilled student")]
-    if summary.reference is not None:
-        alone = float(summary.reference["val_accuracy"])
-        sentence += f"; the student alone {alone:.1f} %: {points(score - alone)}"
-        tiles += [(f"{alone:.1f} %", "student alone"), (points(score - alone), "gain over the student alone")]
-    if len(teacher):
-        sentence += f" (teacher {teacher.iloc[0]:.1f} %)"
-        tiles.insert(1, (f"{teacher.iloc[0]:.1f} %", "teacher"))
-    details = [f"Best of {len(summary.searched)} complete trials: {configuration(summary, best)}."]
-    if np.isfinite(summary.error):
-        details.append(f"One of {summary.validation:,} validation images is {100 / summary.validation:.2f} points; "
-                       f"the standard error of one accuracy is ±{summary.error:.2f} points.")
-    return Answer(sentence + ".", details, tiles)
-
-
-def _compression_answer(summary: Summary) -> Answer:
-    best = summary.best
-    assert best is not None
-    score, sparsity = float(best["val_accuracy"]), float(best["sparsity"])
-    drop = score - float(summary.reference["val_accuracy"]) if summary.reference is not None else np.nan
-    change = f" ({points(drop)})" if np.isfinite(drop) else ""
-    sentence = f"Keeps {score:.1f} % validation accuracy{change} with {sparsity:.1f} % of the weights at zero"
-    if np.isfinite(best.get("file_bytes", np.nan)):
-        sentence += f", in a file of {best['file_bytes']:,.0f} bytes"
-    sentence += "."
-    tiles = [(f"{score:.1f} %", "validation accuracy"), (f"{sparsity:.1f} %", "sparsity")]
-    if np.isfinite(drop):
-        against = "teacher" if summary.study.meta["kind"] == "kd_sws" else "uncompressed network"
-        tiles.insert(1, (points(drop), f"against the {against}"))
-    for column, what in (("compression_ratio", "smaller on disk"), ("entropy_ratio", "compression, entropy bound"),
-                         ("nonzero_ratio", "1 / nonzero share")):
-        if np.isfinite(best.get(column, np.nan)):
-            tiles.append((f"{best[column]:.0f}×", what))
-            break
-    details = [f"Trial {best['trial_id']}, {summary.rule}: {configuration(summary, best)}.",
-               f"{len(summary.front)} of {len(summary.searched)} complete trials are on the front."]
-    return Answer(sentence, details, tiles)
-
-
-def _tested(summary: Summary) -> str:
-    """The same comparison on test data, where both sides were confirmed."""
-    confirmed = summary.confirmed
-    if confirmed.empty or summary.best is None:
-        return ""
-    mine = confirmed[confirmed["trial_id"] == summary.best["trial_id"]]
-    if mine.empty:
-        return ""
-    seeds = int(mine["seeds"].iloc[0])
-    text = f"On test data, read once for it: {mine['test_accuracy'].iloc[0]:.2f} %"
-    name = REFERENCE.get(summary.study.meta["kind"], "")
-    other = confirmed[confirmed["baseline"] == name] if name else confirmed.iloc[:0]
-    if len(other):
-        change = float(mine["test_accuracy"].iloc[0] - other["test_accuracy"].iloc[0])
-        text += f" against {other['test_accuracy'].iloc[0]:.2f} % ({name}): {points(change)}"
-    return text + (f", mean of {seeds} seeds." if seeds > 1 else ", one seed.")
-
-
-def points(difference: float) -> str:
-    sign = "−" if round(difference, 1) < 0 else "+" if round(difference, 1) > 0 else "±"
-    return f"{sign}{abs(difference):.1f} points"
 
 
 def configuration(summary: Summary, row: pd.Series) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -37,6 +38,10 @@ def parse(argv: list[str]) -> Settings:
 
 
 def _run(settings: Settings) -> int:
+    if not settings.address:
+        # Every port of Ray's is a way to run code here. So named for where it is the default, this keeps them all on
+        # 127.0.0.1; Ray reads it when it is imported.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # These bring torch and Ray, which --help need not wait for.
     from study import tuner
     from study.describe import dry_run

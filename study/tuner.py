@@ -329,7 +329,12 @@ def _tune(
     scheduler = None
     if searching and settings.scheduler == "asha":
         epochs = KINDS[settings.kind].epochs(settings)
-        rungs = Rungs(objectives, epochs, grace=max(1, epochs // 4))
+        # Early on, what quantising would give says little of what it will: tests/benchmarks/search_replay.py.
+        rungs = Rungs(objectives, epochs, grace=max(1, epochs // (2 if len(objectives) > 1 else 4)))
+        for trial_id, row in ledger.trials.items():
+            if not row["baseline"]:
+                told = ledger.history.get(trial_id) or checkpoints.rows_of(checkpoints.path_of(job.folder, trial_id))
+                rungs.recall(trial_id, told)
         scheduler = Halving(rungs, {name for name, _, baseline in queue if baseline})
     bound = tune.with_parameters(trial(run), settings=settings, folder=job.folder, **parameters)
     tune.Tuner(

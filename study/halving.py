@@ -1,0 +1,141 @@
+"""Asynchronous successive halving, in one or several objectives: which trials are worth the rest of their epochs.
+
+Li et al. (2020), https://arxiv.org/abs/1810.05934; by non-dominated rank as in Schmucker et al. (2021),
+https://arxiv.org/abs/2106.12639, and Syne Tune's MOASHA.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import moocore
+import numpy as np
+
+
+class Rungs:
+    """What trials had reached at the epochs at which they are judged, and the verdicts.
+
+    A trial goes on from a rung if fewer than ceil(n / reduction) of the n trials recorded there, itself included, rank
+    before it. So the first one always goes on, and trials equal to the last one that goes on do so too. Rungs are
+    asynchronous: nobody waits, and an early verdict rests on few trials.
+
+    Trials rank by the number of their non-dominated front, then within a front in the order of `spread`; with one
+    objective this is the order of its values. A trial with a value that is no finite number ranks behind all others.
+
+    Args:
+        objectives: metric → "max" or "min".
+        epochs: that a whole trial takes.
+        grace: first epoch at which a trial may be stopped.
+        reduction: one in so many of the trials at a rung goes on; also the ratio of a rung's epoch to the one before.
+        keep_front: never stop a trial that none recorded at its rung dominates, even when these are more than go on.
+            With one objective this changes nothing. Not in the papers; `tests/benchmarks/search_replay.py` measures it.
+    Attributes:
+        levels: epochs of the rungs, ascending: grace, grace · reduction, … below `epochs`, since reaching the last
+            epoch is finishing, not being stopped.
+    Raises:
+        ValueError: no objective, a direction that is neither "max" nor "min", or a number that cannot be meant.
+    """
+
+    def __init__(
+        self, objectives: Mapping[str, str], epochs: int, grace: int, reduction: int = 3, keep_front: bool = True
+    ) -> None:
+        if not objectives:
+            raise ValueError("halving needs at least one objective")
+        for metric, direction in objectives.items():
+            if direction not in ("max", "min"):
+                raise ValueError(f"objective {metric!r}: direction {direction!r} is neither 'max' nor 'min'")
+        if grace < 1 or reduction < 2:
+            raise ValueError(f"grace {grace} must be 1 or more, reduction {reduction} 2 or more")
+        self.signs = {metric: -1.0 if direction == "max" else 1.0 for metric, direction in objectives.items()}
+        self.reduction, self.keep_front = reduction, keep_front
+        self.levels: list[int] = []
+        while grace < epochs:
+            self.levels.append(grace)
+            grace *= reduction
+        self._recorded: dict[int, list[list[float]]] = {level: [] for level in self.levels}
+        self._reached: dict[str, int] = {}
+        self._stopped: set[str] = set()
+
+    def judge(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> bool:
+        """Whether the trial goes on after this report; records it if it has newly reached a rung.
+
+        A trial is judged once at each rung, so epochs that are told again change nothing, and one that was stopped
+        stays so. One that reports less often than the rungs lie is judged at the last that it has passed, since its
+        values would be unfair to those who were recorded at the earlier ones.
+
+        Args:
+            epoch: finished epochs of this trial, from 1.
+            metrics: this epoch's, of which the objectives are read; a report without one of them (a phase that cannot
+                measure it) is not judged, and the trial is judged at the next report that has them all.
+        """
+        level = self._record(trial_id, epoch, metrics)
+        if level:
+            costs = np.array(self._recorded[level])
+            front, ahead = standing(costs)
+            if ahead >= math.ceil(len(costs) / self.reduction) and not (self.keep_front and front == 0):
+                self._stopped.add(trial_id)
+        return trial_id not in self._stopped
+
+    def recall(self, trial_id: str, history: Iterable[Mapping[str, Any]]) -> None:
+        """Record what a trial had reported before this process began, so that others are measured by it. Its verdicts
+        were given then: it is not judged again.
+
+        Args:
+            history: its reports, each with its `epoch`, in order.
+        """
+        for row in history:
+            self._record(trial_id, row["epoch"], row)
+
+    def _record(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> int:
+        """The rung that the trial has newly reached, where it is recorded; 0 if there is none."""
+        level = max((rung for rung in self.levels if rung <= epoch), default=0)
+        if level <= self._reached.get(trial_id, 0) or trial_id in self._stopped:
+            return 0
+        if any(metrics.get(metric) is None for metric in self.signs):
+            return 0
+        self._reached[trial_id] = level
+        self._recorded[level].append([sign * float(metrics[metric]) for metric, sign in self.signs.items()])
+        return level
+
+
+def standing(costs: np.ndarray) -> tuple[int, int]:
+    """Where the last row stands among all of them.
+
+    Args:
+        costs: (trials, objectives), less is better. Rows that are not finite come last.
+    Returns: the number of its non-dominated front, from 0, and how many rows rank before it; equal rows share a place.
+    """
+    finite = np.isfinite(costs).all(axis=1)
+    if not finite[-1]:
+        return len(costs), len(costs) - 1
+    points, which, counts = np.unique(costs[finite], axis=0, return_inverse=True, return_counts=True)
+    last = which.reshape(-1)[-1]
+    fronts = moocore.pareto_rank(points)
+    mine = np.flatnonzero(fronts == fronts[last])
+    order = mine[spread(points[mine])]
+    before = order[: int(np.flatnonzero(order == last)[0])]
+    return int(fronts[last]), int(counts[fronts < fronts[last]].sum() + counts[before].sum())
+
+
+def spread(points: np.ndarray) -> np.ndarray:
+    """An order of the points of a front in which any beginning covers it well: an ε-net.
+
+    The best in the first objective, then always the one farthest from all before it, as in Syne Tune's MOASHA in place
+    of NSGA-II's crowding distance (Salinas et al. 2021, "A multi-objective perspective on jointly tuning hardware and
+    hyperparameters"). Distances are Euclidean and, unlike there, in units of the front's range in each objective.
+
+    Args:
+        points: (points, objectives), less is better, no two equal.
+    Returns: indices, (points,).
+    """
+    extent = np.ptp(points, axis=0)
+    scaled = points / np.where(extent > 0, extent, 1.0)
+    order = [int(points[:, 0].argmin())]
+    nearest = np.full(len(points), np.inf)
+    while len(order) < len(points):
+        nearest = np.minimum(nearest, np.linalg.norm(scaled - scaled[order[-1]], axis=1))
+        nearest[order] = -1.0
+        order.append(int(nearest.argmax()))
+    return np.array(order)
