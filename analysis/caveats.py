@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.answer import quoted
+from analysis.confirmation import ENOUGH_SEEDS
 from analysis.summary import REFERENCE, Summary, counts_of
+from analysis.tables import points
 
 FEWEST_TRIALS = 20
 COARSE = 0.1
@@ -60,20 +63,27 @@ def _few(s: Summary) -> list[str]:
 
 
 def _untested(s: Summary) -> list[str]:
-    if s.confirmed.empty:
+    if s.tested.empty and s.fresh.empty:
         return ["Test data were not touched: every number here is a validation score, and the best of many validation "
                 "scores is too good."]
-    if s.best is not None and s.best["trial_id"] not in set(s.confirmed["trial_id"]):
+    if s.best is not None and s.best["trial_id"] not in set(s.tested["trial_id"]) and s.best_fresh is None:
         return [f"Trial {s.best['trial_id']} itself was not evaluated on test data."]
     return []
 
 
 def _one_seed(s: Summary) -> list[str]:
-    seeds = s.study.confirmed["seed"].nunique() if len(s.study.confirmed) else 1
-    if seeds > 1:
+    """Silent where the answering trial was trained with fresh seeds, and enough of them."""
+    luck = "differences between trials include the luck of the seed, which one run cannot show."
+    if s.fresh.empty:
+        return [f"Every configuration was trained with one seed ({s.study.meta.get('seed', '?')}): {luck}"]
+    if s.best_fresh is None:
+        return [f"Trial {s.best['trial_id'] if s.best is not None else '?'} itself was trained with one seed, not with "
+                f"fresh ones as others were: {luck}"]
+    seeds = int(s.best_fresh["seeds"])
+    if seeds >= ENOUGH_SEEDS:
         return []
-    return [f"Every configuration was trained with one seed ({s.study.meta.get('seed', '?')}): differences between "
-            "trials include the luck of the seed, which one run cannot show."]
+    return [f"Only {seeds} fresh seed{'s confirm' if seeds > 1 else ' confirms'} the answering trial; with fewer than "
+            f"{ENOUGH_SEEDS} an interval is very wide, or there is none."]
 
 
 def _coarse(s: Summary) -> list[str]:
@@ -86,6 +96,12 @@ def _coarse(s: Summary) -> list[str]:
 def _best_of_many(s: Summary) -> list[str]:
     if s.compresses or s.reference is None or len(s.searched) < 2:
         return []
+    fresh = quoted(s)
+    if fresh is not None and fresh["pairs"] > 1:  # the gain is known over seeds, and none of them was chosen
+        if abs(fresh["difference"]) > fresh["difference_half"]:
+            return []
+        return [f"Over the fresh seeds the difference to “{s.fresh_reference}”, "
+                f"{points(fresh['difference'], fresh['difference_half'])}, may be the luck of the seed."]
     gain = float(s.best["val_accuracy"] - s.reference["val_accuracy"]) if s.best is not None else np.nan
     text = (f"The best of {len(s.searched)} trials is laid beside one run of each baseline; the best of many noisy "
             "scores lies above its true value.")

@@ -12,13 +12,13 @@ import pandas as pd
 from analysis.statistics import half_width
 from study.results import Study
 
-SIZES = ("sparsity", "file_bytes", "compression_ratio", "entropy_ratio", "nonzero_ratio")
+SIZES = ("sparsity", "compression_ratio", "entropy_ratio", "nonzero_ratio", "file_bytes")
 
 ENOUGH_SEEDS = 3
 """Fresh seeds from which on the page no longer warns that there are few."""
 
 
-def found(study: Study) -> pd.DataFrame:
+def of_search(study: Study) -> pd.DataFrame:
     """What the networks of the search scored on test data, one row a configuration, in the order of the table.
 
     Returns: rows of `confirmed.csv` with the study's seed, and `search_val_accuracy` (what the search saw) and `gap`
@@ -89,11 +89,10 @@ def meaning(difference: float, half: float) -> str:
     if not np.isfinite(difference):
         return "–"
     if not np.isfinite(half):
-        return "one seed: no interval"
+        return "no interval"
     if abs(difference) <= half:
-        return "not told apart: 0 lies in the interval"
-    return "more accurate, beyond the luck of the seed" if difference > 0 else \
-           "less accurate, beyond the luck of the seed"
+        return "not told apart"
+    return "more accurate" if difference > 0 else "less accurate"
 
 
 def _rows(study: Study) -> pd.DataFrame:

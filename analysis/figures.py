@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from analysis import theme
 from analysis.published import published
 from analysis.summary import Summary, summarise
-from analysis.tables import text
+from analysis.tables import percent, text
 from analysis.theme import BASELINE_COLOURS, BLUE, GREEN, GREY, PURPLE, VERMILLION, figure, focus, hyperparameter_axis
 from study.results import COLUMNS, Study, label
 
@@ -46,14 +46,16 @@ def accuracy_vs_size(study: Study) -> go.Figure:
         marker={"size": 12, "symbol": "square", "color": GREEN}, showlegend=bool(len(others)), **_hover(s, others))
     if s.best is not None:
         _ring(drawn, _sizes(s, pd.DataFrame([s.best])), [s.best["val_accuracy"]], "the answer at the top")
-    tested, papers = _confirmed(drawn, s), _published(drawn, s)
+    tested, fresh, papers = _tested(drawn, s), _over_seeds(drawn, s), _published(drawn, s)
+    if s.least_accuracy is not None:
+        drawn.add_hline(y=s.least_accuracy, line={"color": GREY, "width": 1, "dash": "dot"})
     if s.size == "sparsity":
-        shown = pd.concat([s.searched["sparsity"], s.baselines["sparsity"], papers["sparsity"], tested["sparsity"]])
+        shown = pd.concat([rows["sparsity"] for rows in (s.searched, s.baselines, papers, tested, fresh)])
         drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, 100 - shown.astype(float)))
     else:
         drawn.update_xaxes(theme.size_axis(label(s.size), [*s.searched[s.size], *others[s.size]]))
-    kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"], papers["test_accuracy"],
-                      tested["test_accuracy"]]).astype(float)
+    kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"],
+                      *(rows["test_accuracy"] for rows in (papers, tested, fresh))]).astype(float)
     drawn.update_yaxes(title={"text": "accuracy (%)"}, range=focus(kept, s.searched["val_accuracy"]))
     return drawn
 
@@ -159,24 +161,42 @@ def _level(drawn: go.Figure, s: Summary, band: bool, labelled: bool = True) -> N
                               name=f"{html.escape(row['baseline'])} {row['val_accuracy']:.1f} %", hoverinfo="skip")
 
 
-def _confirmed(drawn: go.Figure, s: Summary) -> pd.DataFrame:
-    tested = s.confirmed
-    if tested.empty or s.size not in tested:
-        return pd.DataFrame(columns=[s.size, "test_accuracy"])
-    tested = tested[tested["baseline"] != UNCOMPRESSED[s.study.meta["kind"]]]
-    hover = [f"<b>{html.escape(r.baseline or r.trial_id)}</b>, test data<br>{r.test_accuracy:.2f} % at "
-             f"{text(s.size, getattr(r, s.size))} {COLUMNS[s.size].unit} {COLUMNS[s.size].label}<br>"
-             f"{r.seeds} seed{'s' if r.seeds > 1 else ''}; search saw "
-             f"{r.search_val_accuracy:.2f} % on validation" for r in tested.itertuples()]
-    drawn.add_scatter(
-        x=_sizes(s, tested), y=tested["test_accuracy"].tolist(), mode="markers", name="on test data",
-        marker={"size": 9, "symbol": "diamond-open", "color": VERMILLION, "line": {"width": 1.6}},
-        error_y={"type": "data", "symmetric": False, "thickness": 1, "width": 3, "color": VERMILLION,
-                 "visible": bool((tested["seeds"] > 1).any()),
-                 "array": (tested["test_high"] - tested["test_accuracy"]).tolist(),
-                 "arrayminus": (tested["test_accuracy"] - tested["test_low"]).tolist()},
-        text=hover, hovertemplate="%{text}<extra></extra>", customdata=tested["trial_id"].tolist())
+def _tested(drawn: go.Figure, s: Summary) -> pd.DataFrame:
+    tested = _compressed(s, s.tested)
+    if len(tested):
+        drawn.add_scatter(
+            x=_sizes(s, tested), y=tested["test_accuracy"].tolist(), mode="markers", name="on test data",
+            marker={"size": 9, "symbol": "diamond-open", "color": VERMILLION, "line": {"width": 1.6}},
+            text=[_at(s, row, row["test_accuracy"], "one seed") for row in tested.to_dict("records")],
+            hovertemplate="%{text}<extra></extra>", customdata=tested["trial_id"].tolist())
     return tested
+
+
+def _over_seeds(drawn: go.Figure, s: Summary) -> pd.DataFrame:
+    fresh = _compressed(s, s.fresh)
+    if len(fresh):
+        said = [_at(s, row, row["test_accuracy"], f"mean of {row['seeds']} fresh seed{'s' if row['seeds'] > 1 else ''}",
+                    row["test_half"]) for row in fresh.to_dict("records")]
+        drawn.add_scatter(
+            x=_sizes(s, fresh), y=fresh["test_accuracy"].tolist(), mode="markers", name="fresh seeds, on test data",
+            marker={"size": 9, "symbol": "diamond", "color": theme.ORANGE, "line": {"width": 1, "color": VERMILLION}},
+            error_y={"type": "data", "array": fresh["test_half"].fillna(0.0).tolist(), "thickness": 1.6, "width": 4,
+                     "color": theme.ORANGE},
+            text=said, hovertemplate="%{text}<extra></extra>", customdata=fresh["trial_id"].tolist())
+    return fresh
+
+
+def _compressed(s: Summary, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of tested rows those that have a place on the axis of size."""
+    if s.size not in rows:
+        return pd.DataFrame(columns=[s.size, "test_accuracy"])
+    return rows[(rows["baseline"] != UNCOMPRESSED[s.study.meta["kind"]]) & rows[s.size].notna()]
+
+
+def _at(s: Summary, row: dict[Any, Any], accuracy: float, how: str, half: float = np.nan) -> str:
+    return (f"<b>{html.escape(row['baseline'] or row['trial_id'])}</b>, test data<br>{percent(accuracy, half)} at "
+            f"{text(s.size, row[s.size])} {COLUMNS[s.size].unit} {COLUMNS[s.size].label}<br>{how}; search saw "
+            f"{row['search_val_accuracy']:.2f} % on validation")
 
 
 def _published(drawn: go.Figure, s: Summary) -> pd.DataFrame:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis import curves, figures
-from analysis.summary import Summary, points
-from analysis.tables import text
+from analysis import curves, figures, intervals
+from analysis.summary import Summary
+from analysis.tables import points, text
 from study.results import COLUMNS, label
 
 
@@ -44,6 +44,22 @@ def main_figure(s: Summary) -> Item | None:
     return _plain_slice(s, "temperature", colour="alpha") if "temperature" in s.study.hyperparameters else None
 
 
+def seeds_figure(s: Summary) -> Item | None:
+    """The figure beside the table of fresh seeds; none where no configuration shares a seed with a baseline."""
+    if not intervals.has_pairs(s):
+        return None
+    drawn = intervals.paired_differences(s.study)
+    rows = s.fresh[s.fresh["pairs"] > 0]
+    about = f"Test accuracy minus that of “{s.fresh_reference}” with the same seed"
+    caption = f"{about}; the line is “{s.fresh_reference}” itself, each circle one seed."
+    hidden = int((rows["difference"] < drawn.layout.xaxis.range[0]).sum())
+    if hidden:
+        caption += f" {hidden} configuration{'s lie' if hidden > 1 else ' lies'} to the left of what is shown; " \
+                   "double-click shows all."
+    return Item("seeds-figure", drawn, "Differences by seed.", caption,
+                f"Dot plot for {len(rows)} configurations. {about}, each seed and the mean with its 95 % interval.")
+
+
 def groups(s: Summary) -> list[Group]:
     """All other figures."""
     found: list[Group] = []
@@ -60,8 +76,12 @@ def _front(s: Summary) -> Item:
             "axis of file sizes is logarithmic and runs backwards"
     level = "the reference" if s.reference is None else f"the baseline “{s.reference['baseline']}”"
     caption = f"Up and to the right is better. The {scale}. The grey band is one standard error around {level}."
-    if not s.confirmed.empty:
-        caption += " Open diamonds are the same configurations on test data."
+    if not s.tested.empty:
+        caption += " Open diamonds are the same networks on test data."
+    if not s.fresh.empty:
+        caption += " Filled ones are means over fresh seeds on test data, with 95 % intervals."
+    if s.least_accuracy is not None:
+        caption += f" Trials below {s.least_accuracy:g} % (dotted line) cannot be on the front."
     drawn = figures.accuracy_vs_size(s.study)
     if any(trace.name == "published (test data)" for trace in drawn.data):
         caption += " Published results are test accuracies under their authors’ protocols."
@@ -137,7 +157,7 @@ def _name(column: str) -> str:
 
 def _best(s: Summary) -> str:
     if s.best is None:
-        return "no trial is complete."
+        return "no trial is complete and accurate enough."
     gain = "" if s.reference is None else f", {points(s.best['val_accuracy'] - s.reference['val_accuracy'])} against " \
                                           f"the {s.reference['baseline']}"
     return f"the best trial has {s.best['val_accuracy']:.1f} percent{gain}."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from analysis.confirmation import fresh
+from analysis.front import least_accuracy
 from study.results import COLUMNS, Study, label
 
 SELECTION = (
@@ -20,7 +22,8 @@ def methods(study: Study) -> list[tuple[str, list[str]]]:
         ("Selection", [UNTOUCHED if study.confirmed.empty else SELECTION]),
         ("Data", _data(meta.get("data", {}))),
         ("Models", [_model(role, model) for role, model in meta.get("models", {}).items()]),
-        ("Objectives", [_objective(c, d) for c, d in study.objectives.items()] + _sentence(meta.get("counts_over"))),
+        ("Objectives", [_objective(c, d) for c, d in study.objectives.items()] + _constraint(meta)
+         + _sentence(meta.get("counts_over"))),
         ("Search space", [_domain(name, domain) for name, domain in meta["space"].items()]),
         ("Budget and settings", _settings(meta.get("settings", {}))),
         ("Seeds", [f"study seed {meta.get('seed', 'not recorded')}"] + _seeds(study)),
@@ -69,6 +72,14 @@ def _objective(column: str, direction: str) -> str:
     return f"{'maximise' if direction == 'max' else 'minimise'} {label(column)}"
 
 
+def _constraint(meta: dict[str, Any]) -> list[str]:
+    least = least_accuracy(meta)
+    if least is None:
+        return []
+    return [f"subject to {COLUMNS['val_accuracy'].label} of at least {least:g} % (min_accuracy): the searcher was told "
+            "so, and no trial below it is on the front"]
+
+
 def _domain(name: str, domain: dict[str, Any]) -> str:
     shown = f"{COLUMNS[name].label} ({name})" if name in COLUMNS else name
     if "low" not in domain:
@@ -86,10 +97,12 @@ def _settings(settings: dict[str, Any]) -> list[str]:
 
 
 def _seeds(study: Study) -> list[str]:
-    if study.confirmed.empty:
+    rows = fresh(study)
+    if rows.empty:
         return []
-    seeds = ", ".join(f"{seed}" for seed in sorted(study.confirmed["seed"].dropna().unique()))
-    return [f"confirmed with seed{'s' if ',' in seeds else ''} {seeds}"]
+    seeds = ", ".join(str(seed) for seed in sorted(rows["seed"].unique()))
+    return [f"confirmed with fresh seed{'s' if ',' in seeds else ''} {seeds}: trained again from the first stage on, "
+            "on the same split"]
 
 
 def _run(meta: dict[str, Any]) -> list[str]:

@@ -25,13 +25,14 @@ import tyro
 from plotly.offline import get_plotlyjs
 
 from analysis import gallery, theme
+from analysis.answer import answer
 from analysis.caveats import caveats
 from analysis.front import hypervolume
 from analysis.gallery import Group, Item
 from analysis.methods import SELECTION, UNTOUCHED, methods, title
-from analysis.statistics import standard_error
-from analysis.summary import Summary, answer, counts_of, summarise
+from analysis.summary import Summary, counts_of, summarise
 from analysis.tables import Table, table, trial_records
+from analysis.tested import fresh_lead, fresh_table, search_table
 from study import results
 from study.errors import UserError
 from study.results import Study
@@ -47,17 +48,20 @@ class Page:
     study: Study
     summary: Summary
     main: Item | None
+    seeds: Item | None
     groups: list[Group] = field(default_factory=list)
 
     @property
     def items(self) -> list[Item]:
-        return [*([self.main] if self.main else []), *(item for group in self.groups for item in group.items)]
+        first = [item for item in (self.main, self.seeds) if item]
+        return [*first, *(item for group in self.groups for item in group.items)]
 
 
 def build(study: Study) -> str:
     """The whole page. Works for a study that has just begun, was cut off, or failed throughout."""
     summary = summarise(study)
-    page = Page(study, summary, gallery.main_figure(summary), gallery.groups(summary))
+    page = Page(study, summary, gallery.main_figure(summary), gallery.seeds_figure(summary),
+                gallery.groups(summary))
     scripts = [get_plotlyjs() if page.items else "var Plotly = null;", _read("report.js")]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)
@@ -80,18 +84,19 @@ def write(folder: str | Path) -> Path:
 def _context(page: Page) -> dict[str, Any]:
     study, summary = page.study, page.summary
     best, heading, lead = _best_table(summary)
-    test = _test_table(summary)
+    test, fresh = search_table(summary), fresh_table(summary)
     trials = trial_records(summary.trials, study.hyperparameters)
     name = str(study.meta.get("name", study.folder.name))
     said = caveats(summary)
     sections = [("answer", "Answer", True), ("caveats", "Limits", bool(said)), ("best", "Best", bool(best.rows)),
-                ("figures", "Figures", bool(page.groups)), ("test", "Test", bool(test.rows)),
-                ("trials", "Trials", True), ("methods", "Methods", True)]
+                ("seeds", "Seeds", bool(fresh.rows)), ("figures", "Figures", bool(page.groups)),
+                ("test", "Test", bool(test.rows)), ("trials", "Trials", True), ("methods", "Methods", True)]
     return {
         "name": name, "title": title(study), "counts": _counts(summary), "answer": answer(summary), "caveats": said,
-        "selection": UNTOUCHED if summary.confirmed.empty else SELECTION, "main_figure": page.main,
+        "selection": UNTOUCHED if summary.tested.empty and summary.fresh.empty else SELECTION, "main_figure": page.main,
         "sections": [(anchor, text) for anchor, text, there in sections if there], "figures": page.groups,
-        "best_table": best, "best_heading": heading, "best_lead": lead, "test_table": test, "trials": trials,
+        "best_table": best, "best_heading": heading, "best_lead": lead, "test_table": test,
+        "fresh_table": fresh, "fresh_lead": fresh_lead(summary), "fresh_figure": page.seeds, "trials": trials,
         "methods": methods(study), "data": _data(page, trials, name),
     }
 
@@ -99,7 +104,7 @@ def _context(page: Page) -> dict[str, Any]:
 def _best_table(s: Summary) -> tuple[Table, str, str]:
     measured = ["val_accuracy", "change", "accuracy_drop", "sparsity", "file_bytes", "compression_ratio",
                 "entropy_ratio", "nonzero_ratio", "components_used", "test_accuracy", "epochs", "seconds"]
-    rows = s.front if s.compresses else s.searched.nlargest(BEST_SHOWN, "val_accuracy", keep="first")
+    rows = s.front if s.compresses else s.feasible.nlargest(BEST_SHOWN, "val_accuracy", keep="first")
     if s.compresses:
         heading, lead = "Baselines and the front", _front_lead(s)
         measured.remove("change" if "accuracy_drop" in s.trials else "accuracy_drop")
@@ -109,11 +114,12 @@ def _best_table(s: Summary) -> tuple[Table, str, str]:
     known = [c for c in s.trials.columns if c in ("label_smoothing", "bits")]
     reference = "the reference" if s.reference is None else str(s.reference["baseline"])
     return table(groups, [*s.study.hyperparameters, *known, *measured],
-                 {"change": f"against {reference} (points)", "test_accuracy": "test accuracy, mean (%)"}), heading, lead
+                 {"change": f"against {reference} (points)"}), heading, lead
 
 
 def _front_lead(s: Summary) -> str:
-    lead = "Every trial that no other beats in all objectives at once, the smallest last."
+    least = "" if s.least_accuracy is None else f" of at least {s.least_accuracy:g} % validation accuracy"
+    lead = f"Every trial{least} that no other beats in all objectives at once, the smallest last."
     classes = len(s.study.meta.get("data", {}).get("classes", []))
     if s.front.empty or not classes or set(s.study.objectives) != {"val_accuracy", "sparsity"}:
         return lead
@@ -124,23 +130,10 @@ def _front_lead(s: Summary) -> str:
 
 
 def _with_comparison(s: Summary, rows: pd.DataFrame) -> pd.DataFrame:
-    tested = {} if s.confirmed.empty else dict(zip(s.confirmed["trial_id"], s.confirmed["test_accuracy"], strict=True))
+    tested = dict(zip(s.tested["trial_id"], s.tested["test_accuracy"], strict=True))
     level = float("nan") if s.reference is None else float(s.reference["val_accuracy"])
     return rows.assign(change=rows["val_accuracy"] - level,
                        test_accuracy=[tested.get(trial, float("nan")) for trial in rows["trial_id"]])
-
-
-def _test_table(s: Summary) -> Table:
-    if s.confirmed.empty:
-        return Table([], [])
-    kinds = (("baseline", s.confirmed["baseline"] != ""), ("best", s.confirmed["baseline"] == ""))
-    images = int(s.study.meta.get("data", {}).get("test", 0))
-    errors = [standard_error(v, images) if images else float("nan") for v in s.confirmed["test_accuracy"]]
-    frame = s.confirmed.assign(standard_error=errors)
-    columns = ["search_val_accuracy", "test_accuracy", "gap", "test_spread", "standard_error", "seeds", "sparsity",
-               "compression_ratio", "entropy_ratio", "nonzero_ratio", "file_bytes"]
-    return table([(kind, frame[rows]) for kind, rows in kinds if rows.any()], columns,
-                 {"test_accuracy": "test accuracy, mean (%)"})
 
 
 def _counts(s: Summary) -> str:
@@ -173,7 +166,7 @@ def _policy(scripts: list[str]) -> str:
 
 def _unbroken(text: str) -> str:
     """A number and its unit stay on one line."""
-    return re.sub(r"(?<=\d) (?=%|points)", "\u00a0", text)
+    return re.sub(r"(?<=\d) (?=%|points|±)|(?<=±) (?=\d)", "\u00a0", text)
 
 
 def _read(name: str) -> str:

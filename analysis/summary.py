@@ -31,12 +31,12 @@ class Summary:
         feasible: those that keep to the study's constraint.
         front: those of them that no other dominates, the smallest network last.
         baselines: complete baselines.
-        found: `confirmation.found`, the search's own networks on test data.
+        tested: `confirmation.of_search`, the search's own networks on test data.
         fresh: `confirmation.over_seeds`, configurations that were trained with fresh seeds.
         fresh_reference: the baseline that `fresh` is paired with by seed; "" without one.
         reference: the baseline to compare with, if it is complete.
         best: the trial that answers the question, if there is one; `rule` says how it was chosen.
-        error: standard error of the accuracy it is compared at, in points.
+        level: validation accuracy (%) that it was chosen against; `error` is its standard error, in points.
     """
 
     study: Study
@@ -45,12 +45,13 @@ class Summary:
     feasible: pd.DataFrame
     front: pd.DataFrame
     baselines: pd.DataFrame
-    found: pd.DataFrame
+    tested: pd.DataFrame
     fresh: pd.DataFrame
     fresh_reference: str
     reference: pd.Series | None
     best: pd.Series | None
     rule: str
+    level: float
     error: float
 
     @property
@@ -74,7 +75,7 @@ class Summary:
     @property
     def best_fresh(self) -> pd.Series | None:
         """The row of `fresh` of the trial that answers the question, if that was trained with fresh seeds."""
-        return None if self.best is None else fresh_of(self.fresh, "trial_id", str(self.best["trial_id"]))
+        return None if self.best is None else row_of(self.fresh, "trial_id", str(self.best["trial_id"]))
 
 
 def summarise(study: Study) -> Summary:
@@ -88,8 +89,7 @@ def summarise(study: Study) -> Summary:
         list(study.objectives)[::-1], kind="stable", ascending=study.objectives.get(size) != "min"
     )
     baselines = trials[(trials["baseline"] != "") & (trials["state"] == "complete")]
-    named = baselines[baselines["baseline"] == REFERENCE.get(study.meta["kind"], "")]
-    reference = named.iloc[0] if len(named) else None
+    reference = row_of(baselines, "baseline", REFERENCE.get(study.meta["kind"], ""))
     anchor = reference if reference is not None else (_row_of_max(front, "val_accuracy"))
     examples = int(study.meta.get("data", {}).get("validation", 0))
     level = float(anchor["val_accuracy"]) if anchor is not None else np.nan
@@ -98,13 +98,14 @@ def summarise(study: Study) -> Summary:
     paired_with = confirmation.reference_of(confirmation.fresh(study), REFERENCE.get(study.meta["kind"], ""))
     return Summary(
         study=study, trials=trials, searched=searched, feasible=allowed, front=front, baselines=baselines,
-        found=confirmation.found(study), fresh=confirmation.over_seeds(study, paired_with),
-        fresh_reference=paired_with, reference=reference, best=best, rule=rule, error=error)
+        tested=confirmation.of_search(study), fresh=confirmation.over_seeds(study, paired_with),
+        fresh_reference=paired_with, reference=reference, best=best, rule=rule, level=level,
+        error=error)
 
 
-def fresh_of(fresh: pd.DataFrame, column: str, name: str) -> pd.Series | None:
-    """The first row of `Summary.fresh` that has this name in `column`."""
-    rows = fresh[fresh[column] == name] if len(fresh) else fresh
+def row_of(frame: pd.DataFrame, column: str, name: str) -> pd.Series | None:
+    """The first row that has this name in `column`; None without one."""
+    rows = frame[frame[column] == name] if len(frame) else frame
     return rows.iloc[0] if len(rows) else None
 
 

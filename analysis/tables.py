@@ -11,16 +11,19 @@ import pandas as pd
 from study.results import COLUMNS, Column, label
 
 EXTRA = {
-    "seeds": Column("seeds", "", 0),
+    "seeds": Column("fresh seeds", "", 0),
+    "pairs": Column("pairs of seeds", "", 0),
     "change": Column("against the reference", "points"),
     "gap": Column("gap", "points"),
-    "test_spread": Column("standard deviation over seeds", "points"),
+    "optimism": Column("optimism gap: search minus fresh seeds", "points"),
+    "difference": Column("difference", "points"),
+    "test_spread": Column("standard deviation of test accuracy", "points"),
     "standard_error": Column("standard error of one test accuracy", "points"),
     "search_val_accuracy": Column("validation accuracy in the search", "%"),
 }
 """Columns that analysis makes and no study folder has."""
 
-SIGNED = ("change", "gap")
+SIGNED = ("change", "gap", "optimism", "difference")
 
 
 def text(column: str, value: Any) -> str:
@@ -36,6 +39,33 @@ def text(column: str, value: Any) -> str:
         return f"{value:.3g}"
     sign = "+" if column in SIGNED and round(value, digits) else ""
     return f"{value:{sign},.{digits}f}".replace("-", "−")
+
+
+def percent(mean: float, half: float = np.nan) -> str:
+    """An accuracy in percent, with half of its interval where there is one."""
+    return f"{mean:.{_digits(half)}f}{_plus_minus(half)} %"
+
+
+def points(difference: float, half: float = np.nan) -> str:
+    """A difference of accuracies with its sign, which what rounds to nothing lacks, and half of its interval."""
+    digits = _digits(half)
+    sign = "−" if round(difference, digits) < 0 else "+" if round(difference, digits) > 0 else "±"
+    if sign == "±" and np.isfinite(half):
+        sign = ""
+    return f"{sign}{abs(difference):.{digits}f}{_plus_minus(half)} points"
+
+
+def mean_and_half(column: str, mean: float, half: float) -> str:
+    """A cell: a mean as `text` prints it, with half of its interval where there is one."""
+    return text(column, mean) + (f" ± {half:.2f}" if np.isfinite(mean) and np.isfinite(half) else "")
+
+
+def _digits(half: float) -> int:
+    return 2 if half < 0.095 else 1  # an interval of ± 0.0 would say that there is none
+
+
+def _plus_minus(half: float) -> str:
+    return f" ± {half:.{_digits(half)}f}" if np.isfinite(half) else ""
 
 
 @dataclass(frozen=True)

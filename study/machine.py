@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 import uuid
 from pathlib import Path
@@ -20,6 +21,10 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # which is one trial's.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 
+# Let all trials that the searcher hands out ask for a process at once: by default the second would wait for the first,
+# and where trials are short it would never get one of its own. How many there may be is `Capacity`'s to say.
+os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "100000")
+
 import ray
 from ray.tune import PlacementGroupFactory
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -30,6 +35,8 @@ from study.settings import Common
 
 def start_ray(settings: Common) -> str:
     """Join or start Ray; returns the dashboard's address, or ""."""
+    if settings.address:
+        _answers(settings.address)
     quiet = not settings.verbose
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.ERROR if quiet else logging.INFO)
@@ -49,6 +56,23 @@ def start_ray(settings: Common) -> str:
         ) from error
     url = getattr(context, "dashboard_url", "")
     return f"http://{url}" if settings.dashboard and url else ""
+
+
+def _answers(address: str) -> None:
+    """See that something listens at HOST:PORT, for which Ray itself would wait minutes.
+
+    Raises:
+        UserError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        if address != "auto":
+            raise UserError(f"--address {address}: give HOST:PORT of a Ray head node, or auto")
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from error
 
 
 def resources(settings: Common) -> tuple[float, int]:

@@ -12,10 +12,11 @@ import plotly.graph_objects as go
 import pytest
 import synthetic
 
-from analysis import curves, figures, theme
+from analysis import curves, figures, intervals, theme
+from analysis.confirmation import fresh, of_search, over_seeds, paired
 from analysis.front import finished, pareto_front
 from analysis.published import published
-from analysis.statistics import confirmed_means, standard_error
+from analysis.statistics import standard_error
 from analysis.summary import choose, summarise
 from study.results import Study, load
 
@@ -28,6 +29,11 @@ def sws(tmp_path_factory: pytest.TempPathFactory) -> Study:
 @pytest.fixture(scope="module")
 def kd(tmp_path_factory: pytest.TempPathFactory) -> Study:
     return load(synthetic.write_kd(tmp_path_factory.mktemp("kd")))
+
+
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return load(synthetic.write_sws(tmp_path_factory.mktemp("confirmed"), fresh=5))
 
 
 def trace(drawn: go.Figure, name: str) -> go.Scatter:
@@ -133,6 +139,10 @@ def test_text_of_a_study_is_no_markup_in_a_figure(kd: Study) -> None:
                   figures.slice_of(hostile, "alpha", "val_accuracy", colour="temperature")):
         text = json.dumps(drawn.to_plotly_json(), default=list)
         assert "<a href" not in text and "<b>bold" not in text
+    rows = pd.DataFrame({"trial_id": ["b000", "b001"] * 2, "baseline": ["<a href='x'>t</a>", "<b>bold</b>"] * 2,
+                         "seed": [1, 1, 2, 2], "test_accuracy": [95.0, 94.0, 95.5, 94.1]})
+    drawn = intervals.paired_differences(dataclasses.replace(hostile, confirmed=rows))
+    assert drawn.data and not any(tag in json.dumps(drawn.to_plotly_json(), default=list) for tag in ("<a", "<b>bold"))
     assert "&lt;b&gt;bold" in json.dumps(figures.accuracy_plane(hostile).to_plotly_json(), default=list)
 
 
@@ -142,13 +152,38 @@ def test_standard_error_by_hand() -> None:
     assert standard_error(100.0, 360) > 0.3
 
 
-def test_confirmed_seeds_are_averaged_and_the_gap_is_search_minus_test(kd: Study) -> None:
-    """One row a configuration: the mean over its seeds, and what the search saw minus that mean."""
-    confirmed = pd.DataFrame({"trial_id": ["b001", "b001"], "baseline": ["student alone"] * 2, "seed": [0, 1],
-                              "test_accuracy": [93.0, 95.0]})
-    row = confirmed_means(dataclasses.replace(kd, confirmed=confirmed)).iloc[0]
-    assert (row["test_accuracy"], row["seeds"], row["test_low"], row["test_high"]) == (94.0, 2, 93.0, 95.0)
-    assert row["gap"] == pytest.approx(94.1667 - 94.0) and row["test_spread"] == pytest.approx(np.sqrt(2))
+def test_test_results_stand_apart_from_fresh_seeds(confirmed: Study, sws: Study) -> None:
+    """Open diamonds are the search's own networks, once each; filled ones means over fresh seeds with their interval,
+    and only where there are such."""
+    drawn = figures.accuracy_vs_size(confirmed)
+    own, again = trace(drawn, "on test data"), trace(drawn, "fresh seeds, on test data")
+    rows = of_search(confirmed).set_index("trial_id").loc[list(own.customdata)]
+    assert len(set(own.customdata)) == len(own.x) == len(of_search(confirmed)) - 1  # the uncompressed network is a line
+    assert np.allclose(own.x, 100 - rows["sparsity"]) and np.allclose(own.y, rows["test_accuracy"])
+    means = over_seeds(confirmed, "uncompressed").set_index("trial_id").loc[list(again.customdata)]
+    assert np.allclose(again.y, means["test_accuracy"]) and np.allclose(again.error_y.array, means["test_half"])
+    assert len(again.x) == 6 and "fresh seeds, on test data" not in {t.name for t in figures.accuracy_vs_size(sws).data}
+
+
+def test_paired_differences_are_drawn_seed_by_seed(confirmed: Study, sws: Study) -> None:
+    """Every shared seed is a mark, every configuration but the reference a row with mean and interval; without fresh
+    seeds the figure is empty."""
+    drawn = intervals.paired_differences(confirmed)
+    one, mean = trace(drawn, "one seed"), trace(drawn, "mean with 95 % interval")
+    assert np.allclose(one.x, paired(fresh(confirmed), "uncompressed")["difference"]) and len(one.x) == 6 * 5
+    table = over_seeds(confirmed, "uncompressed").set_index("trial_id").loc[list(mean.customdata)]
+    assert np.allclose(mean.x, table["difference"]) and np.allclose(mean.error_x.array, table["difference_half"])
+    assert set(one.y) == set(mean.y) == set(drawn.layout.yaxis.categoryarray) and "uncompressed" not in set(mean.y)
+    assert not intervals.paired_differences(sws).data
+
+
+def test_a_constraint_cuts_the_drawn_front(sws: Study) -> None:
+    """With `min_accuracy` the front has no trial below it, all trials stay as marks, and a line shows the bound."""
+    bound = dataclasses.replace(sws, meta={**sws.meta, "settings": {**sws.meta["settings"], "min_accuracy": 97.5}})
+    free, drawn = figures.accuracy_vs_size(sws), figures.accuracy_vs_size(bound)
+    assert min(trace(drawn, "Pareto front").y) >= 97.5 > min(trace(free, "Pareto front").y)
+    assert len(trace(drawn, "trial").x) == len(trace(free, "trial").x)
+    assert 97.5 in {shape.y0 for shape in drawn.layout.shapes if shape.type == "line"}
 
 
 def test_the_answer_is_the_sparsest_trial_within_one_standard_error() -> None:

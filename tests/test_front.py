@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.front import finished, hypervolume, pareto_front
+from analysis.front import feasible, finished, hypervolume, pareto_front
 
 
 def brute_force_front(points: np.ndarray, signs: np.ndarray) -> list[int]:
@@ -114,3 +114,22 @@ def test_only_complete_searched_trials_count() -> None:
     states = ["complete", "pruned", "failed", "running", "complete"]
     trials = pd.DataFrame({"state": states, "baseline": ["", "", "", "", "teacher"]})
     assert list(finished(trials).index) == [0]
+
+
+def test_only_trials_accurate_enough_are_feasible() -> None:
+    """At the bound is enough, below it or without a score is not, and without a bound every trial is feasible."""
+    trials = pd.DataFrame({"val_accuracy": [97.0, 96.9, np.nan, 99.0]})
+    assert list(feasible(trials, {"settings": {"min_accuracy": 97.0}}).index) == [0, 3]
+    for meta in ({"settings": {"min_accuracy": None}}, {"settings": {}}, {}):
+        pd.testing.assert_frame_equal(feasible(trials, meta), trials)
+    assert feasible(pd.DataFrame({"other": [1.0]}), {"settings": {"min_accuracy": 97.0}}).empty
+
+
+def test_the_front_under_a_constraint_is_the_front_cut_at_it() -> None:
+    """Where accuracy is an objective, leaving infeasible trials out first or last gives the same front, as in
+    `study.search.front`."""
+    rng = np.random.default_rng(0)
+    trials = pd.DataFrame({"val_accuracy": rng.integers(90, 99, 80), "sparsity": rng.integers(50, 99, 80)})
+    meta, both = {"settings": {"min_accuracy": 94}}, {"val_accuracy": "max", "sparsity": "max"}
+    first, last = pareto_front(feasible(trials, meta), both), feasible(pareto_front(trials, both), meta)
+    pd.testing.assert_frame_equal(first, last)

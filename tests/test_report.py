@@ -15,8 +15,12 @@ import pytest
 import synthetic
 
 from analysis import report
+from analysis.answer import answer
 from analysis.caveats import caveats
-from analysis.summary import answer, points, summarise
+from analysis.statistics import half_width
+from analysis.summary import summarise
+from analysis.tables import percent, points
+from analysis.tested import fresh_table, search_table
 from study import results
 from study.results import Study, load
 
@@ -98,10 +102,91 @@ def test_sws_answer_states_accuracy_loss_and_sparsity(sws: Path) -> None:
                                         "weights at zero.")
 
 
+@pytest.mark.parametrize("kind", ["kd", "sws"])
+def test_the_answer_quotes_fresh_seeds_where_there_are_some(tmp_path: Path, kind: str) -> None:
+    """Mean test accuracy over fresh seeds and its paired difference, each with its interval, in place of the search's
+    own validation accuracy; what they are is said below, and no row of another trial or seed enters."""
+    write = synthetic.write_kd if kind == "kd" else synthetic.write_sws
+    study = load(write(tmp_path, fresh=5))
+    s = summarise(study)
+    assert s.best is not None
+    rows = study.confirmed[study.confirmed["seed"] > 0].pivot(index="seed", columns="trial_id", values="test_accuracy")
+    mine, alone = rows[s.best["trial_id"]], rows["b001" if kind == "kd" else "b000"]
+    said = answer(s)
+    half, wide = half_width(mine), half_width(mine - alone)
+    assert f"{percent(mine.mean(), half)} test accuracy" in said.sentence and " ± " in percent(mine.mean(), half)
+    assert points((mine - alone).mean(), wide) in said.sentence and "5 fresh seeds" in said.sentence
+    assert "validation accuracy" not in said.sentence and "95 % Student-t interval" in said.details[0]
+    assert said.sentence in page_of(study).text
+
+
+def test_without_an_interval_the_answer_stays_on_validation_data(tmp_path: Path) -> None:
+    """One fresh seed changes no word of the first sentence, and the page says that it is only one."""
+    plain, one = load(synthetic.write_sws(tmp_path / "a")), load(synthetic.write_sws(tmp_path / "b", fresh=1))
+    assert answer(summarise(one)).sentence == answer(summarise(plain)).sentence
+    assert "Only 1 fresh seed confirms" in " ".join(caveats(summarise(one)))
+
+
+def test_fresh_seeds_of_others_are_not_the_answers(tmp_path: Path) -> None:
+    """Where the answering trial was not retrained, the sentence stays on validation data, the best retrained member of
+    the front is named beside it, and the page warns of the one seed."""
+    folder = synthetic.write_sws(tmp_path, fresh=4)
+    best = summarise(load(folder)).best
+    assert best is not None
+    rows = load(folder).confirmed
+    results.write_frame(folder / results.CONFIRMED, rows[(rows["trial_id"] != best["trial_id"]) | (rows["seed"] == 0)])
+    study = load(folder)
+    said = answer(summarise(study))
+    assert "validation accuracy" in said.sentence and "fresh" not in said.sentence
+    assert any("not trained with fresh seeds" in line and "test accuracy" in line for line in said.details)
+    assert f"Trial {best['trial_id']} itself was trained with one seed" in " ".join(caveats(summarise(study)))
+
+
+def test_one_seed_is_warned_of_until_there_are_three(tmp_path: Path) -> None:
+    """Without fresh seeds the page warns of one seed, with one or two it says how many, with three it is silent."""
+    for seeds, said in ((0, "one seed"), (1, "Only 1 fresh seed"), (2, "Only 2 fresh seeds"), (3, "")):
+        text = " ".join(caveats(summarise(load(synthetic.write_kd(tmp_path / str(seeds), fresh=seeds)))))
+        assert said in text and ("one seed" in text) == (seeds == 0) and ("fresh seed" in text) == (seeds in (1, 2))
+
+
+def test_fresh_seeds_have_their_section(tmp_path: Path) -> None:
+    """Each confirmed configuration has a row with its mean, interval and paired difference, the methods name the seeds,
+    and the table of the search's own networks has each of them once; without fresh seeds the section is not there."""
+    study = load(synthetic.write_sws(tmp_path / "a", fresh=5))
+    page, s = page_of(study), summarise(study)
+    assert "Confirmed with fresh seeds" in page.text and "fresh seeds 1, 2, 3, 4, 5: trained again" in page.text
+    table = fresh_table(s)
+    assert [row.trial_id for row in table.rows] == list(s.fresh["trial_id"]) and len(table.rows) == 7
+    row, mean = table.rows[-1].cells, s.fresh.iloc[-1]
+    assert f"{mean['test_accuracy']:.2f} ± {mean['test_half']:.2f}" in row and "less\u00a0accurate" in row
+    assert f"−{-mean['difference']:.2f} ± {mean['difference_half']:.2f}" in row
+    own = [row.trial_id for row in search_table(s).rows]
+    assert len(own) == len(set(own)) == (study.confirmed["seed"] == 0).sum()
+    assert "Confirmed with fresh seeds" not in page_of(load(synthetic.write_sws(tmp_path / "b"))).text
+
+
+def test_a_constraint_is_kept_and_said(sws: Path, kd: Path) -> None:
+    """With `min_accuracy` front, best trials and answer have none below it, and answer and methods say so."""
+    for folder in (sws, kd):
+        scores = summarise(load(folder)).searched["val_accuracy"].nlargest(3)
+        settings = results.read_meta(folder)["settings"]
+        change_meta(folder, settings={**settings, "min_accuracy": float(scores.iloc[-1])})
+        s = summarise(load(folder))
+        assert s.front["val_accuracy"].min() >= scores.iloc[-1] and len(s.feasible) >= 3
+        text = page_of(load(folder)).text
+        assert f"at least {scores.iloc[-1]:g} % (min_accuracy)" in text and "were left out" in text
+        change_meta(folder, settings={**settings, "min_accuracy": 99.9})
+        s, text = summarise(load(folder)), page_of(load(folder)).text
+        assert s.front.empty and s.best is None
+        assert "No complete trial reaches the 99.9 % validation accuracy" in text
+
+
 def test_a_change_that_rounds_to_nothing_has_no_direction() -> None:
-    """+0.04 and −0.04 points print as ±0.0, larger ones with their sign."""
+    """+0.04 and −0.04 points print as ±0.0, larger ones with their sign; a narrow interval gets a second digit."""
     assert [points(v) for v in (0.04, -0.04, 0.06, -1.26)] == ["±0.0 points", "±0.0 points", "+0.1 points",
                                                                "−1.3 points"]
+    assert [points(-1.26, 0.4), points(0.01, 0.4), points(-0.42, 0.03), percent(97.561, 0.0312)] == [
+        "−1.3 ± 0.4 points", "0.0 ± 0.4 points", "−0.42 ± 0.03 points", "97.56 ± 0.03 %"]
 
 
 def test_methods_name_everything_that_repeats_the_study(sws: Path) -> None:
@@ -190,7 +275,7 @@ def test_missing_history_and_baselines_are_no_error(kd: Path) -> None:
 
 def test_warnings_appear_where_they_apply_and_only_there(tmp_path: Path) -> None:
     """One seed, few trials, untouched test data and a coarse validation part are said when, and only when, true."""
-    full = " ".join(caveats(summarise(load(synthetic.write_kd(tmp_path / "a")))))
+    full = " ".join(caveats(summarise(load(synthetic.write_kd(tmp_path / "a", fresh=3)))))
     assert "one image is 0.28 points" in full
     assert not any(part in full for part in ("one seed", "fewer than 20", "not touched", "not finished"))
     small = synthetic.write_kd(tmp_path / "b", trials=12, confirm=False)
@@ -206,6 +291,10 @@ def test_injected_text_is_never_an_element(kd: Path) -> None:
     change(kd, "reason", {"t003": HOSTILE})
     change(kd, "state", {"t003": "failed"})
     change(kd, "baseline", {"b002": HOSTILE})
+    confirmed = results.read_frame(kd / results.CONFIRMED, results.CONFIRMED_COLUMNS)
+    again = pd.concat([confirmed, confirmed.assign(seed=1), confirmed.assign(seed=2)]).replace(
+        {"baseline": {"student alone": HOSTILE, "label smoothing": f"{HOSTILE} 2"}, "trial_id": {"t025": HOSTILE}})
+    results.write_frame(kd / results.CONFIRMED, again)
     meta = results.read_meta(kd)
     change_meta(kd, name=HOSTILE, command=HOSTILE, device=HOSTILE, settings={**meta["settings"], HOSTILE: HOSTILE},
                 versions={"python": HOSTILE}, data={**meta["data"], "title": HOSTILE, "note": HOSTILE},

@@ -35,12 +35,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A study of each kind, one of them full of markup, each with its report."""
     root = tmp_path_factory.mktemp("studies")
     made = {"kd": synthetic.write_kd(root / "kd"), "sws": synthetic.write_sws(root / "sws"),
-            "hostile": synthetic.write_kd(root / "hostile"),
+            "seeds": synthetic.write_sws(root / "seeds", fresh=5),
+            "hostile": synthetic.write_kd(root / "hostile", fresh=2),
             "empty": synthetic.write_bare(root / "empty", "kd", "none")}
     trials = results.read_frame(made["hostile"] / results.TRIALS, results.TRIAL_COLUMNS)
     trials.loc[trials["state"] == "failed", "reason"] = HOSTILE
     trials.loc[trials["baseline"] == "teacher", "baseline"] = HOSTILE
     results.write_frame(made["hostile"] / results.TRIALS, trials)
+    confirmed = results.read_frame(made["hostile"] / results.CONFIRMED, results.CONFIRMED_COLUMNS)
+    results.write_frame(made["hostile"] / results.CONFIRMED, confirmed.replace({"baseline": {"teacher": HOSTILE}}))
     results.write_meta(made["hostile"], {**results.read_meta(made["hostile"]), "name": HOSTILE})
     for folder in made.values():
         report.write(folder)
@@ -71,12 +74,12 @@ class Visit:
 
 
 @pytest.mark.parametrize("width", [1400, 390])
-@pytest.mark.parametrize("kind", ["kd", "sws", "empty"])
+@pytest.mark.parametrize("kind", ["kd", "sws", "seeds", "empty"])
 def test_opens_from_disk_without_complaint(browser: Any, folders: dict[str, Path], kind: str, width: int) -> None:
     """No console error, no request beyond the file itself, no sideways scrolling, every figure is drawn, and a wide
     screen shows the answer and the whole main figure at once."""
     with Visit(browser, folders[kind], width) as page:
-        assert page.locator(".plot").count() == {"kd": 4, "sws": 9, "empty": 0}[kind]
+        assert page.locator(".plot").count() == {"kd": 4, "sws": 9, "seeds": 10, "empty": 0}[kind]
         assert page.locator(".plot:not(:has(.main-svg))").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for selector in ("h1", "#main") if width == 1400 and kind != "empty" else ():
@@ -174,3 +177,12 @@ def test_injected_script_never_runs(browser: Any, folders: dict[str, Path]) -> N
         assert page.locator("img").count() == 0 and page.locator("script").count() == 3
         assert "<script>" in page.locator("header .name").inner_text()
         assert "<script>" in page.locator("#main .legend").text_content()
+        assert "<script>" in page.locator("#seeds-figure .yaxislayer-above").text_content()
+
+
+def test_a_confirmed_trial_is_marked_among_its_seeds(browser: Any, folders: dict[str, Path]) -> None:
+    """Picking a trial in the table of fresh seeds marks it in the figure of differences and in the main one."""
+    with Visit(browser, folders["seeds"]) as page:
+        page.locator("#seeds .pick").first.click()
+        page.wait_for_function("['main', 'seeds-figure'].every(id => document.getElementById(id).data.some("
+                               "t => t.meta === 'mark'))")

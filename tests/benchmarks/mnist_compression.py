@@ -40,7 +40,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "small": dict(tau=0.6, components=20, pi_zero=0.9997, epochs=30, retrain_epochs=4, teacher="lenet5"),
     },
     "lenet5": {
-        "accurate": dict(tau=0.2, components=16, pi_zero=0.9997, epochs=15, retrain_epochs=4, teacher="self"),
+        "accurate": dict(tau=0.25, components=16, pi_zero=0.9997, epochs=15, retrain_epochs=4, teacher="self"),
     },
 }
 CHANGES: dict[str, dict[str, Any]] = {

@@ -73,9 +73,10 @@ class Command:
             return None
 
     def kill_all(self) -> None:
-        for process in [*self.family(), psutil.Process(self.process.pid)]:
+        for process in self.family():
             with contextlib.suppress(psutil.Error):
                 process.kill()
+        self.process.kill()  # does nothing to one that has ended
         self.process.wait()
 
     @property

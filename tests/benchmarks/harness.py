@@ -1,0 +1,144 @@
+"""What the harness costs beside its trials: against a plain Optuna loop with two worker processes, in one run:
+
+    python tests/benchmarks/harness.py                    # 64 trials of one second, 200 that do nothing
+    python tests/benchmarks/harness.py --trials 2000      # memory and time a trial as a study grows
+
+The trials are of the real harness (ledger, journal, checkpoint, display, Ray Tune with Optuna's searcher); only the
+training is replaced, by a wait. The plain loop is what Optuna's tutorials show: `study.optimize` in two processes on
+one journal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+WORKERS = 2
+
+
+def waiting(seconds: float) -> Any:
+    """A trial of one epoch that waits, in the place of one that trains."""
+    from study.trainables import Left
+
+    def run(values: dict, s: Any, data: Any, shared: Any, on_epoch: Any, progress: Any) -> Left:
+        time.sleep(seconds)
+        on_epoch({"epoch": 1, "phase": "train", "train_loss": 0.0, "val_accuracy": 100 * values["alpha"]})
+        return Left({"val_loss": 0.0}, {"weights": np.zeros(1, np.float32)})
+
+    return run
+
+
+def harness(seconds: float, trials: int, folder: Path) -> tuple[float, float, list[tuple[int, float]]]:
+    """Seconds of the search, seconds from the command to its first trial, and the driver's memory as trials end (MB)."""
+    began = time.perf_counter()
+    import ray
+
+    from search_spaces import kd as space
+    from study import describe, machine, results, tuner
+    from study.cache import Shared
+    from study.display import Display
+    from study.recorder import Recorder
+    from study.results import Ledger
+    from study.settings import KD, resolve
+
+    settings = resolve(KD(num_samples=trials, scheduler="none", dashboard=False, results_dir=folder, name="waiting"))
+    data, _ = describe.load_data(settings)
+    machine.start_ray(settings)
+    ledger = Ledger.open(settings.folder)
+    settings.folder.mkdir(parents=True)
+    memory: list[tuple[int, float]] = []
+
+    class Watched(Recorder):
+        started = 0.0
+
+        def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            self.started = self.started or time.perf_counter()
+
+        def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+            super().on_trial_complete(iteration, trials, trial, **info)
+            if len(ledger.trials) % max(1, settings.num_samples // 10) == 0:
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                memory.append((len(ledger.trials), pages * resource.getpagesize() / 1e6))
+
+    with Display(ledger, space.OBJECTIVES, trials, "") as display:
+        display.console.quiet = True
+        recorder = Watched(ledger, display, space.OBJECTIVES, settings, settings.folder)
+        job = tuner.Job(settings, space, settings.folder, recorder)
+        parameters = {"data": data, "shared": {settings.seed: Shared({})}}
+        # Ray's workers start first, as they do in the plain loop before its clock runs.
+        tuner._tune(job, waiting(0.0), parameters, [(f"warm {i}", {"alpha": 0.0}, "warm") for i in range(WORKERS)])
+        start = time.perf_counter()
+        tuner._tune(job, waiting(seconds), parameters, [], trials, True)
+        recorder.close()
+        spent = time.perf_counter() - start
+    ray.shutdown()
+    assert len(ledger.of_state(*results.FINAL_STATES)) == trials
+    return spent, recorder.started - began, memory
+
+
+def _plain_worker(file: str, seconds: float, trials: int, seed: int, start: Any) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    study = optuna.load_study(study_name="plain", storage=JournalStorage(JournalFileBackend(file)), sampler=sampler)
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("temperature", 1.0, 20.0, log=True)
+        alpha = trial.suggest_float("alpha", 0.0, 1.0)
+        time.sleep(seconds)
+        return 100 * alpha
+
+    start.wait()
+    study.optimize(objective, n_trials=trials)
+
+
+def plain(seconds: float, trials: int, folder: Path) -> float:
+    """Seconds of the plain loop, its processes' start left out."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    file = str(folder / "plain.journal")
+    optuna.create_study(study_name="plain", storage=JournalStorage(JournalFileBackend(file)), direction="maximize")
+    spawn = multiprocessing.get_context("spawn")
+    start = spawn.Barrier(WORKERS + 1)
+    arguments = [(file, seconds, trials // WORKERS, seed, start) for seed in range(WORKERS)]
+    processes = [spawn.Process(target=_plain_worker, args=a) for a in arguments]
+    for process in processes:
+        process.start()
+    start.wait()
+    began = time.perf_counter()
+    for process in processes:
+        process.join()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=200, help="trials that do nothing")
+    parser.add_argument("--waiting", type=int, default=64, help="trials of one second")
+    options = parser.parse_args()
+    print("| trials | harness, s | plain Optuna, s | harness / plain | harness, ms a trial beyond its second |")
+    print("|---|---|---|---|---|")
+    for seconds, trials in ((1.0, options.waiting), (0.0, options.trials)):
+        with tempfile.TemporaryDirectory() as folder:
+            theirs = plain(seconds, trials, Path(folder))
+            ours, first, memory = harness(seconds, trials, Path(folder))
+        beyond = 1000 * (ours * WORKERS / trials - seconds)
+        print(f"| {trials} of {seconds:g} s | {ours:.1f} | {theirs:.1f} | {ours / theirs:.3f} | {beyond:.0f} |", flush=True)
+    print(f"\nFrom the start of the harness to its first trial: {first:.1f} s.")
+    if len(memory) > 1:
+        (few, before), (many, after) = memory[0], memory[-1]
+        growth = 1000 * (after - before) / (many - few)
+        print(f"The driver's memory: {before:.0f} MB at {few} trials, {after:.0f} MB at {many}: "
+              f"{growth:.0f} MB a thousand trials.")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
