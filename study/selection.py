@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.front import finished, pareto_front
+from analysis.front import feasible, finished, pareto_front
+from analysis.summary import summarise
 from study import results
 from study.errors import UserError
 
@@ -48,11 +49,28 @@ def front(study: results.Study) -> pd.DataFrame:
     Raises:
         UserError: there is none.
     """
-    members = pareto_front(finished(study.trials), study.objectives)
+    members = pareto_front(feasible(finished(study.trials), study.meta), study.objectives)
     members = members[members["trial_id"].isin(kept(study.folder))]
     if not len(members):
         raise UserError(f"{study.folder}: no weights of its front are kept; its command does that when it ends")
     return members
+
+
+def to_confirm(study: results.Study, count: int) -> list[str]:
+    """Trials to retrain with fresh seeds: the one that the report answers with, and members of the front spread over
+    it; of a single objective, its best trials."""
+    trials = feasible(finished(study.trials), study.meta)
+    first, direction = next(iter(study.objectives.items()))
+    if len(study.objectives) > 1:
+        trials = pareto_front(trials, study.objectives)
+    ranked = trials.sort_values(first, ascending=direction == "min", kind="stable")["trial_id"].tolist()
+    if len(study.objectives) == 1 or len(ranked) <= count:
+        return ranked[:count]
+    answer = summarise(study).best
+    chosen = [] if answer is None else [answer["trial_id"]]
+    step = (len(ranked) - 1) / max(1, count - 1)
+    chosen += [ranked[round(i * step)] for i in range(count)]
+    return list(dict.fromkeys(chosen))[:count]
 
 
 def best(sentence: str, members: pd.DataFrame) -> str:

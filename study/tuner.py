@@ -22,7 +22,7 @@ from ray import tune
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import FIFOScheduler
 
-from study import checkpoints, describe, kd, results, search
+from study import checkpoints, describe, kd, results, search, selection
 from study.cache import Shared, read_arrays, remember, write_arrays
 from study.confirm import confirm, confirm_fresh
 from study.data import Part, Splits
@@ -357,24 +357,11 @@ def _tune(
     ).fit()
 
 
-def _chosen(settings: Any, ledger: Ledger, objectives: Mapping[str, str]) -> list[str]:
-    """Trials to retrain with fresh seeds: members of the front, spread over it; the best ones of a single objective."""
-    if len(objectives) > 1:
-        best = search.front(ledger, objectives, settings.min_accuracy)
-        if len(best) <= settings.confirm:
-            return best
-        step = (len(best) - 1) / max(1, settings.confirm - 1)
-        return [best[round(i * step)] for i in range(settings.confirm)]
-    ((metric, direction),) = objectives.items()
-    rows = sorted(ledger.of_state("complete"), key=lambda r: r[metric], reverse=direction == "max")
-    return [r["trial_id"] for r in rows[: settings.confirm]]
-
-
-def _fresh(settings: Any, spaces: Any, ledger: Ledger) -> dict[str, tuple[str, int]]:
+def _fresh(settings: Any, spaces: Any, folder: Path, ledger: Ledger) -> dict[str, tuple[str, int]]:
     """Trials of the confirmation that retrains: their id → (the trial or baseline that is retrained, seed)."""
     if not settings.confirm:
         return {}
-    what = [*spaces.BASELINES, *_chosen(settings, ledger, spaces.OBJECTIVES)]
+    what = [*spaces.BASELINES, *selection.to_confirm(results.load(folder), settings.confirm)]
     what = [w for w in what if ledger.trials.get(w, {}).get("state") == "complete"]
     seeds = range(settings.seed + 1, settings.seed + 1 + settings.seeds)
     return {f"{w} seed {seed}": (w, seed) for seed in seeds for w in (KINDS[settings.kind].first, *what)}
@@ -385,7 +372,8 @@ def _unconfirmed(settings: Any, spaces: Any, folder: Path, ledger: Ledger) -> bo
     frame = results.read_frame(folder / results.CONFIRMED, results.CONFIRMED_COLUMNS)
     have = set(zip(frame["trial_id"], frame["seed"], strict=True))
     failed = {r["trial_id"] for r in Ledger.open(folder / results.CONFIRM).trials.values() if r["state"] == "failed"}
-    return any(pair not in have for name, pair in _fresh(settings, spaces, ledger).items() if name not in failed)
+    wanted = _fresh(settings, spaces, folder, ledger)
+    return any(pair not in have for name, pair in wanted.items() if name not in failed)
 
 
 def _confirm_fresh(job: Job, display: Display, data: Splits, test: Part, seen: Splits, given: Shared | None) -> None:
@@ -394,7 +382,7 @@ def _confirm_fresh(job: Job, display: Display, data: Splits, test: Part, seen: S
     These trials have a ledger of their own, in a folder of the study's, so that they are continued as others are.
     """
     settings, spaces, ledger, kind = job.settings, job.spaces, job.ledger, KINDS[job.settings.kind]
-    wanted = _fresh(settings, spaces, ledger)
+    wanted = _fresh(settings, spaces, job.folder, ledger)
     folder = job.folder / results.CONFIRM
     if not wanted or not _unconfirmed(settings, spaces, job.folder, ledger):
         return
