@@ -107,8 +107,11 @@ def _device(settings: Any) -> str:
 
 def last_error(trial: Any) -> str:
     """One line from the error that ended a Tune trial: its last line is what was raised."""
-    error = trial.get_error() if hasattr(trial, "get_error") else None
-    lines = [line for line in str(error or "").splitlines() if line.strip()]
+    path = trial.error_file  # where Tune has it first; the copy in the study folder comes later
+    text = Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
+    if "ActorDiedError" in text.rpartition("Failure #")[2]:
+        return "the trial's process died, as it does when the machine runs out of memory or someone kills it"
+    lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].strip()[:500] if lines else "the trial's process died"
 
 

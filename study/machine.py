@@ -38,8 +38,9 @@ def start_ray(settings: Common) -> str:
     if settings.address:
         _answers(settings.address)
     quiet = not settings.verbose
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR if quiet else logging.INFO)
+    logging.getLogger("ray").setLevel(logging.ERROR if quiet else logging.INFO)
+    for name in ("ray.tune", "ray.train", "ray.air"):  # a trial's error has its place: the reason in trials.csv
+        logging.getLogger(name).setLevel(logging.CRITICAL if quiet else logging.INFO)
     local: dict[str, Any] = {"include_dashboard": settings.dashboard, "dashboard_host": "127.0.0.1"}
     try:
         context = ray.init(

@@ -8,12 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import bed
 import psutil
 import pytest
 from ray.cluster_utils import Cluster
-
-sys.path.insert(0, str(Path(__file__).parent / "faults"))
-import bed  # noqa: E402
 
 
 @pytest.fixture

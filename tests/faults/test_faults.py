@@ -1,0 +1,94 @@
+"""A study that is injured ends with exactly the trials that were asked for. The long version is bed.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import bed
+import pytest
+
+from study import results
+
+FAULTY = (
+    "kd --student faulty:build --student-width 0.125 --teacher vgg11 --teacher-width 0.125 --teacher-epochs 1 "
+    "--epochs 2 --scheduler none --no-dashboard"
+).split()
+
+
+def study(folder: Path, fates: str, *arguments: str) -> tuple[subprocess.CompletedProcess, results.Study]:
+    """A KD study whose trials meet these fates, in the order in which they begin to train."""
+    (folder / "fates").write_text(fates)
+    environment = {**bed.environment(), "FATES": str(folder / "fates"), "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "study.run", *FAULTY, "--results-dir", str(folder), *arguments],
+        cwd=bed.ROOT, capture_output=True, text=True, timeout=400, env=environment,
+    )  # fmt: skip
+    return done, results.load(folder / "kd-digits")
+
+
+def test_a_trial_that_comes_to_harm_fails_alone(tmp_path: Path) -> None:
+    """An exception, a NaN, a hung trial, a process that is killed, memory beyond the limit: each is failed with its
+    reason, all others are complete, and the sampler is told so."""
+    done, found = study(
+        tmp_path,
+        "ok ok raise ok nan ok hang ok kill ok memory ok",  # the first two are baselines
+        *"--num-samples 10 --max-concurrent 1 --max-failures 0 --trial-timeout 20 --memory-per-trial 8".split(),
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr, done.stdout + done.stderr
+    trials = found.trials[found.trials["baseline"] == ""].set_index("trial_id")
+    assert len(trials) == 10
+    failed = trials[trials["state"] == "failed"]["reason"]
+    assert list(trials["state"]) == ["failed", "complete"] * 5, trials[["state", "reason"]].to_string()
+    raised, nan, hung, killed, memory = failed
+    assert "this student raises" in raised
+    assert nan == "the training loss became nan in epoch 1"
+    assert hung.startswith("hung: no epoch ended within --trial-timeout 20 s (at ") and "faulty.py" in hung
+    assert "process" in killed or "died" in killed
+    assert "memory" in memory
+
+
+def test_a_trial_whose_process_dies_is_tried_again(tmp_path: Path) -> None:
+    """With retries a death is no failure: the trial ends complete, with every epoch once."""
+    done, found = study(tmp_path, "ok ok kill ok", "--num-samples", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(found.trials["state"]) == {"complete"}
+    assert found.history[found.history["trial_id"] == "t001"]["epoch"].tolist() == [1, 2]
+
+
+def test_a_study_most_of_which_fails_stops(tmp_path: Path) -> None:
+    """When more than half of the trials fail no further ones are begun; the commonest reason is said, status 1."""
+    done, found = study(tmp_path, "raise " * 60, *"--num-samples 30 --max-failures 0".split())
+    assert done.returncode == 1, done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Stopped: ") and "trials failed" in line and "this student raises" in line
+    assert 0 < (found.trials["state"] == "failed").sum() < 10
+
+
+def test_a_machine_that_reboots(tmp_path: Path) -> None:
+    """Driver and Ray die at once, the newest checkpoint is cut: the same command ends the study whole."""
+    bed.machine_rebooted(tmp_path)
+    bed.judge(tmp_path / bed.NAME)
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """A full disk is one line and no lost trial; with room again the same command ends the study whole."""
+    try:
+        with bed.small_disk(tmp_path / "try", 1):
+            pass
+    except OSError as error:
+        pytest.skip(str(error))
+    bed.disk_full(tmp_path / "results")
+    bed.judge(tmp_path / "results" / bed.NAME)
+
+
+def test_a_table_that_is_corrupted(tmp_path: Path) -> None:
+    """Rubbish in trials.csv is refused by the file's name, and left as it is."""
+    folder = tmp_path / bed.NAME
+    folder.mkdir()
+    results.write_meta(folder, {"kind": "sws", "settings": {}})
+    (folder / results.TRIALS).write_bytes(b"trial_id,state\n\xff\xfe\x00")
+    with pytest.raises(results.UserError, match=results.TRIALS):
+        results.Ledger.open(folder)
+    assert (folder / results.TRIALS).read_bytes() == b"trial_id,state\n\xff\xfe\x00"
