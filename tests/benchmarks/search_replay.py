@@ -349,7 +349,7 @@ def main() -> int:
     parser.add_argument("--searchers", nargs="+", choices=SEARCHERS, default=list(SEARCHERS))
     parser.add_argument("--neighbours", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--grace", type=int, help="epoch of the first rung; default a quarter of all, as in studies")
+    parser.add_argument("--grace", type=int, help="epoch of the first rung; default half of all, as in studies")
     options = parser.parse_args()
     if options.record:
         note, recorded_table = record(options.record)
@@ -362,7 +362,7 @@ def main() -> int:
     start = time.perf_counter()
     recorded = Recorded.read(options.table)
     trials, epochs, _ = recorded.curves.shape
-    grace, orders, best = options.grace or max(1, epochs // 4), 5 * options.seeds, recorded.volume()
+    grace, orders, best = options.grace or max(1, epochs // 2), 5 * options.seeds, recorded.volume()
     over = ", ".join(f"{metric} {value:g}" for metric, value in REFERENCE.items())
     off = ", ".join(f"{metric} by {error:.2f}" for metric, error in recorded.errors(options.neighbours).items())
     print(f"`python {shlex.join(sys.argv)}`: {recorded.note}; {epochs} epochs a trial, {options.workers} trials at a "
