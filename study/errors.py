@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 
 class UserError(Exception):
     """Bad input. The message is one line: the flag or file, what is wrong with it, what would be right.
 
     Every command line prints it alone, without a traceback, and exits with status 2.
     """
+
+
+def no_space(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is that the disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error):  # as text, from another process
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class TrialFailed(Exception):

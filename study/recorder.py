@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,9 @@ from study.describe import last_error
 from study.display import Display
 from study.results import COLUMNS, FINAL_STATES, Ledger, history_row
 
-FULL_DISK = "No space left on device", "Disk quota exceeded"
+FULL = os.strerror(errno.ENOSPC)
+
+NO_SPACE = "no space left on the disk; free some"
 
 FEW = 4
 """Failures that may happen before most trials failing stops a study."""
@@ -58,8 +62,8 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         reason = last_error(trial)
-        if any(words in reason for words in FULL_DISK):
-            self._stop("no space left on the disk; free some")  # the trial's row stays: it is owed
+        if FULL in reason:
+            self._stop(NO_SPACE)  # the trial's row stays: it is owed
             return
         if where := checkpoints.hung(checkpoints.path_of(self.folder, trial.config["trial_id"])):
             reason = f"hung: no epoch ended within --trial-timeout {self.settings.trial_timeout:g} s (at {where})"
@@ -70,6 +74,8 @@ class Recorder(tune.Callback):
         row = self.ledger.trials[trial_id]
         metrics = {k: v for k, v in history_row(result).items() if k not in ("epoch", "phase") and k not in row}
         self.ledger.finish(trial_id, state, reason, metrics, result.get("spent", 0.0))
+        if self.ledger.full:
+            self._stop(NO_SPACE)
         self._tidy(trial_id)
         self._count(state, reason)
         self.display.trial_ended(self.ledger.trials[trial_id], len(self.front))

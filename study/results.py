@@ -12,14 +12,14 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from study.errors import UserError
+from study.errors import UserError, no_space
 from study.files import replacing
 
 SCHEMA = 1
@@ -236,12 +236,15 @@ class Ledger:
 
     Attributes:
         unwritten: trials with epochs that `history.csv` lacks.
+        full: whether a table could not be written since its disk is full. The study goes on to a good place to stop,
+            and `flush` then says so.
     """
 
     folder: Path
     trials: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     unwritten: set[str] = field(default_factory=set)
+    full: bool = False
     _next_history_write: float = 0.0
 
     @classmethod
@@ -272,7 +275,7 @@ class Ledger:
             "baseline": baseline,
             **hyperparameters,
         }
-        self._write_trials()
+        self._if_there_is_room(self._write_trials)
 
     def epoch(self, trial_id: str, row: Mapping[str, Any]) -> None:
         rows = self.history.setdefault(trial_id, [])
@@ -281,7 +284,7 @@ class Ledger:
         rows.append({"trial_id": trial_id, **row})
         self.unwritten.add(trial_id)
         if time.monotonic() >= self._next_history_write:
-            self.flush()
+            self._if_there_is_room(self._write_history)
 
     def finish(
         self, trial_id: str, state: str, reason: str = "", metrics: Mapping[str, Any] | None = None, seconds: float = 0
@@ -290,10 +293,27 @@ class Ledger:
         row = self.trials[trial_id]
         row.update(state=state, reason=" ".join(reason.split()), seconds=round(seconds, 3), **(metrics or {}))
         row["epochs"] = len(self.history.get(trial_id, []))
-        self._write_trials()
+        self._if_there_is_room(self._write_trials)
 
     def flush(self) -> None:
-        """Write all history there is."""
+        """Write all there is.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._write_history()
+        if self.trials:
+            self._write_trials()
+
+    def _if_there_is_room(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if not no_space(error):
+                raise
+            self.full = True
+
+    def _write_history(self) -> None:
         start = time.monotonic()
         rows = [row for rows in self.history.values() for row in rows]
         write_rows(self.folder / HISTORY, rows, HISTORY_COLUMNS)

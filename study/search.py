@@ -157,7 +157,7 @@ class LedgerSearch(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next configuration, None while enough are running, or `Searcher.FINISHED`."""
-        if self.stopped:
+        if self.stopped or self.ledger.full:
             return Searcher.FINISHED
         if len(self.running) >= self.capacity():
             return None

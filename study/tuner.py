@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import importlib
+import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,9 +28,9 @@ from study.cache import Shared, read_arrays, remember, write_arrays
 from study.confirm import confirm, confirm_fresh
 from study.data import Part, Splits
 from study.display import Display
-from study.errors import UserError
+from study.errors import UserError, no_space
 from study.halving import Rungs
-from study.recorder import Recorder
+from study.recorder import NO_SPACE, Recorder
 from study.results import Ledger
 from study.settings import Common, contradiction
 from study.trainables import KINDS, given_weights, trained_network, trial
@@ -103,8 +104,8 @@ def run(settings: Any) -> Outcome:
                 )
             else:
                 stopped = _search(settings, spaces, folder, ledger, bool(recorded))
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        except Exception as error:  # Tune wraps those of its callbacks
+            if not no_space(error):
                 raise
             raise UserError(f"{folder}: {FULL}") from error
         return Outcome(folder, len(ledger.of_state(*results.FINAL_STATES)), settings.num_samples, stopped)
@@ -304,7 +305,8 @@ def _tune(
     if not queue and not wanted:
         return
     settings, spaces, ledger, objectives = job.settings, job.spaces, job.ledger, job.spaces.OBJECTIVES
-    sampler = search.sampler(settings.searcher, settings.seed, len(ledger.of_state(*results.FINAL_STATES)))
+    known = len(ledger.of_state("running", *results.FINAL_STATES))  # those that were cut off have been suggested, too
+    sampler = search.sampler(settings.searcher, settings.seed, known)
     study = search.study_of(
         ledger,
         spaces.SPACE,
@@ -337,7 +339,7 @@ def _tune(
                 rungs.recall(trial_id, told)
         scheduler = Halving(rungs, {name for name, _, baseline in queue if baseline})
     bound = tune.with_parameters(trial(run), settings=settings, folder=job.folder, **parameters)
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(bound, machine.request(settings)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
@@ -354,7 +356,13 @@ def _tune(
             failure_config=tune.FailureConfig(max_failures=settings.max_failures),
             verbose=2 if settings.verbose else 0,
         ),
-    ).fit()
+    )
+    try:
+        tuner.fit()
+    except Exception as error:  # Tune trips over its own files when they could not be written
+        if ledger.full or job.recorder.stopped == NO_SPACE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
 
 
 def _fresh(settings: Any, spaces: Any, folder: Path, ledger: Ledger) -> dict[str, tuple[str, int]]:
