@@ -282,7 +282,7 @@ def _warm(settings: Any, spaces: Any) -> list[dict[str, Any]]:
             f"give one that searched {', '.join(spaces.SPACE)}"
         )
     ledger = Ledger.open(settings.warm_start)
-    members = [ledger.trials[i] for i in search.front(ledger, spaces.OBJECTIVES, settings.min_accuracy)]
+    members = [ledger.trials[i] for i in search.front(ledger, spaces.OBJECTIVES)]
     found = [{k: _typed(k, row[k], spaces) for k in spaces.SPACE} for row in members]
     domains = search.distributions(spaces.SPACE)
     return [v for v in found if all(domains[k]._contains(domains[k].to_internal_repr(x)) for k, x in v.items())]

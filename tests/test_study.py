@@ -187,6 +187,39 @@ def _finished(folder: Path) -> set[str]:
     return set(trials[(trials.baseline == "") & trials.state.isin(results.FINAL_STATES)].trial_id)
 
 
+def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path) -> None:
+    """--confirm retrains a member of the front and every baseline with fresh seeds, tests each once, and is then done;
+    one trial retrained by study.reproduce comes out bit for bit."""
+    arguments = [*SWS, "--num-samples", "2", "--confirm", "1", "--seeds", "2"]
+    run(sws.parent, *arguments)
+    confirmed = results.load(sws).confirmed
+    assert not confirmed[["trial_id", "seed"]].duplicated().any()
+    fresh = confirmed[confirmed.seed != 0]
+    assert sorted(fresh.seed.unique()) == [1, 2] and fresh.test_accuracy.between(0, 100).all()
+    (member,) = set(fresh.trial_id) - {"uncompressed", "paper settings"}
+    assert len(fresh) == 6 and member in set(confirmed[confirmed.seed == 0].trial_id)
+    assert fresh[fresh.trial_id == "uncompressed"].val_loss.nunique() == 2  # the pretrained networks differ, too
+    assert "Nothing to do" in run(sws.parent, *arguments)
+    again = [sys.executable, "-m", "study.reproduce", str(sws), "t001"]
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "matches: " in done.stdout and "file_bytes" in done.stdout, done.stdout + done.stderr
+
+
+def test_another_studys_front_is_tried_first(kd: Path, tmp_path: Path) -> None:
+    """--warm-start runs the other study's front as the first trial; --min-accuracy keeps what is below out of the
+    front, and tells Optuna."""
+    arguments = ["--num-samples", "1", "--scheduler", "none", "--warm-start", str(kd), "--min-accuracy", "99.9"]
+    run(tmp_path, *KD, *arguments)
+    other, mine = results.load(kd), results.load(tmp_path / "kd-digits")
+    front = other.trials[other.trials.trial_id.isin(other.confirmed.trial_id) & (other.trials.baseline == "")]
+    (first,) = mine.trials[mine.trials.baseline == ""].to_dict("records")
+    assert (first["temperature"], first["alpha"]) in set(zip(front.temperature, front.alpha, strict=True))
+    assert set(mine.confirmed.baseline) == {"teacher", "student alone", "label smoothing"}  # none is accurate enough
+    storage = JournalStorage(JournalFileBackend(str(mine.folder / results.JOURNAL)))
+    (trial,) = optuna.load_study(study_name=mine.folder.name, storage=storage).trials
+    assert trial.constraints == {"min_accuracy": pytest.approx(99.9 - first["val_accuracy"])}
+
+
 def test_a_given_teacher_is_used_as_it_is(kd: Path, tmp_path: Path) -> None:
     """--teacher-checkpoint trains no teacher: its row has no epochs, and the accuracy of the study it came from."""
     weights = kd / results.MODELS / "teacher.safetensors"

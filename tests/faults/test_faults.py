@@ -1,4 +1,7 @@
-"""A study that is injured ends with exactly the trials that were asked for. The long version is bed.py."""
+"""A study that is injured ends with exactly the trials that were asked for. The long version is bed.py.
+
+Those marked slow run by `python -m pytest -m slow`.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,7 @@ def test_a_trial_that_comes_to_harm_fails_alone(tmp_path: Path) -> None:
     assert "memory" in memory
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_dies_is_tried_again(tmp_path: Path) -> None:
     """With retries a death is no failure: the trial ends complete, with every epoch once."""
     done, found = study(tmp_path, "ok ok kill ok", "--num-samples", "1")
@@ -57,6 +61,7 @@ def test_a_trial_whose_process_dies_is_tried_again(tmp_path: Path) -> None:
     assert found.history[found.history["trial_id"] == "t001"]["epoch"].tolist() == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_study_most_of_which_fails_stops(tmp_path: Path) -> None:
     """When more than half of the trials fail no further ones are begun; the commonest reason is said, status 1."""
     done, found = study(tmp_path, "raise " * 60, *"--num-samples 30 --max-failures 0".split())
@@ -72,6 +77,7 @@ def test_a_machine_that_reboots(tmp_path: Path) -> None:
     bed.judge(tmp_path / bed.NAME)
 
 
+@pytest.mark.slow
 def test_a_full_disk(tmp_path: Path) -> None:
     """A full disk is one line and no lost trial; with room again the same command ends the study whole."""
     try:
