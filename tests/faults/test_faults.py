@@ -71,6 +71,7 @@ def test_a_study_most_of_which_fails_stops(tmp_path: Path) -> None:
     assert 0 < (found.trials["state"] == "failed").sum() < 10
 
 
+@pytest.mark.slow
 def test_a_machine_that_reboots(tmp_path: Path) -> None:
     """Driver and Ray die at once, the newest checkpoint is cut: the same command ends the study whole."""
     bed.machine_rebooted(tmp_path)
