@@ -87,6 +87,7 @@ def confirm_fresh(
     frame = results.read_frame(folder / results.CONFIRMED, results.CONFIRMED_COLUMNS)
     rows: list[dict[str, Any]] = frame.to_dict("records")
     have = set(zip(frame["trial_id"], frame["seed"], strict=True))
+    baselines = dict(zip(frame["trial_id"], frame["baseline"], strict=True))
     first = KINDS[settings.kind].first
     for name, (what, seed) in wanted.items():
         if (what, seed) in have:
@@ -101,14 +102,10 @@ def confirm_fresh(
             if row.get("state") != "complete" or not path.exists():
                 continue
             model = kept_network(settings, path, "", data)
-        baseline = next(r["baseline"] for r in rows if r["trial_id"] == what) if _is_known(rows, what) else ""
-        rows.append({**_known(row), "trial_id": what, "baseline": baseline, "seed": seed, **_tested(model, test, data)})
+        named = {"trial_id": what, "baseline": baselines.get(what, ""), "seed": seed}
+        rows.append({**_known(row), **named, **_tested(model, test, data)})
     _write(folder, rows)
     shutil.rmtree(retrained.folder / checkpoints.FOLDER, ignore_errors=True)
-
-
-def _is_known(rows: list[dict[str, Any]], what: str) -> bool:
-    return any(r["trial_id"] == what for r in rows)
 
 
 def _tested(model: nn.Module, test: Part, data: Splits) -> dict[str, float]:

@@ -13,12 +13,16 @@ class UserError(Exception):
     """
 
 
+NO_SPACE = os.strerror(errno.ENOSPC)
+"""As the system says it, and as it stands in errors that come from another process."""
+
+
 def no_space(error: BaseException | None) -> bool:
     """Whether an error, or one that it came from, is that the disk is full."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if os.strerror(errno.ENOSPC) in str(error):  # as text, from another process
+        if NO_SPACE in str(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,10 @@ from ray.util.metrics import Gauge
 from study import checkpoints, search
 from study.describe import last_error
 from study.display import Display
+from study.errors import NO_SPACE
 from study.results import COLUMNS, FINAL_STATES, Ledger, history_row
 
-FULL = os.strerror(errno.ENOSPC)
-
-NO_SPACE = "no space left on the disk; free some"
+FULL_DISK = "no space left on the disk; free some"
 
 FEW = 4
 """Failures that may happen before most trials failing stops a study."""
@@ -62,8 +59,8 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         reason = last_error(trial)
-        if FULL in reason:
-            self._stop(NO_SPACE)  # the trial's row stays: it is owed
+        if NO_SPACE in reason:
+            self._stop(FULL_DISK)  # the trial's row stays: it is owed
             return
         if where := checkpoints.hung(checkpoints.path_of(self.folder, trial.config["trial_id"])):
             reason = f"hung: no epoch ended within --trial-timeout {self.settings.trial_timeout:g} s (at {where})"
@@ -75,7 +72,7 @@ class Recorder(tune.Callback):
         metrics = {k: v for k, v in history_row(result).items() if k not in ("epoch", "phase") and k not in row}
         self.ledger.finish(trial_id, state, reason, metrics, result.get("spent", 0.0))
         if self.ledger.full:
-            self._stop(NO_SPACE)
+            self._stop(FULL_DISK)
         self._tidy(trial_id)
         self._count(state, reason)
         self.display.trial_ended(self.ledger.trials[trial_id], len(self.front))

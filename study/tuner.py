@@ -9,7 +9,6 @@ import contextlib
 import errno
 import fcntl
 import importlib
-import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,9 +27,9 @@ from study.cache import Shared, read_arrays, remember, write_arrays
 from study.confirm import confirm, confirm_fresh
 from study.data import Part, Splits
 from study.display import Display
-from study.errors import UserError, no_space
+from study.errors import NO_SPACE, UserError, no_space
 from study.halving import Rungs
-from study.recorder import NO_SPACE, Recorder
+from study.recorder import FULL_DISK, Recorder
 from study.results import Ledger
 from study.settings import Common, contradiction
 from study.trainables import KINDS, given_weights, trained_network, trial
@@ -107,11 +106,8 @@ def run(settings: Any) -> Outcome:
         except Exception as error:  # Tune wraps those of its callbacks
             if not no_space(error):
                 raise
-            raise UserError(f"{folder}: {FULL}") from error
+            raise UserError(f"{folder}: {FULL_DISK}, and the same command continues") from error
         return Outcome(folder, len(ledger.of_state(*results.FINAL_STATES)), settings.num_samples, stopped)
-
-
-FULL = "no space left on its disk; free some, and the same command continues"
 
 
 def _recover(ledger: Ledger, folder: Path) -> None:
@@ -360,8 +356,8 @@ def _tune(
     try:
         tuner.fit()
     except Exception as error:  # Tune trips over its own files when they could not be written
-        if ledger.full or job.recorder.stopped == NO_SPACE:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        if ledger.full or job.recorder.stopped == FULL_DISK:
+            raise OSError(errno.ENOSPC, NO_SPACE) from error
         raise
 
 
@@ -403,10 +399,10 @@ def _confirm_fresh(job: Job, display: Display, data: Splits, test: Part, seen: S
     shared = _prepared(retrained, data, given, firsts, job.folder.parent / results.CACHE)
     if shared is None:
         return
-    todo = {n: w for n, w in wanted.items() if w[0] != kind.first and own.trials.get(n, {}).get("state") not in
-            results.FINAL_STATES}  # fmt: skip
     queue: Queue = []
-    for name, (what, seed) in todo.items():
+    for name, (what, seed) in wanted.items():
+        if what == kind.first or own.trials.get(name, {}).get("state") in results.FINAL_STATES:
+            continue
         row = ledger.trials[what]
         values = spaces.BASELINES.get(what) or {k: _typed(k, row[k], spaces) for k in spaces.SPACE}
         queue.append((name, {**values, "seed": seed}, what))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from study.display import Display
-from study.recorder import FEW, NO_SPACE, Recorder
+from study.recorder import FEW, FULL_DISK, Recorder
 from study.results import Ledger
 from study.settings import SWS
 
@@ -62,7 +62,7 @@ def test_a_full_disk_stops_the_study_and_loses_no_trial(tmp_path: Path) -> None:
     """A trial that could not write stays owed."""
     made, ledger, searcher = recorder(tmp_path)
     end(made, ledger, "t001", {}, "Failure # 1\nOSError: [Errno 28] No space left on device: 'x'\n")
-    assert searcher.stopped == NO_SPACE and ledger.trials["t001"]["state"] == "running"
+    assert searcher.stopped == FULL_DISK and ledger.trials["t001"]["state"] == "running"
 
 
 def test_a_table_that_cannot_be_written_stops_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_a_table_that_cannot_be_written_stops_the_study(tmp_path: Path, monkeypa
 
     monkeypatch.setattr("study.results.write_rows", full)
     end(made, ledger, "t001", GOOD)
-    assert ledger.full and made.stopped == NO_SPACE and ledger.trials["t001"]["state"] == "complete"
+    assert ledger.full and made.stopped == FULL_DISK and ledger.trials["t001"]["state"] == "complete"
     with pytest.raises(OSError, match="No space"):
         made.close()
 

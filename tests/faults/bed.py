@@ -249,12 +249,17 @@ def disk_full(results_dir: Path) -> str:
     return f"status {status}, one line"
 
 
-def table_corrupted(results_dir: Path) -> str:
-    """Rubbish in the middle of trials.csv: the command names the file, and leaves it as it is."""
+def cut_off(results_dir: Path) -> None:
+    """A study whose driver dies when its first trial has ended."""
     command = start(results_dir)
     until(lambda: trials_ended(results_dir / NAME) > 0)
     os.kill(command.process.pid, signal.SIGKILL)
     command.process.wait()
+
+
+def table_corrupted(results_dir: Path) -> str:
+    """Rubbish in the middle of trials.csv: the command names the file, and leaves it as it is."""
+    cut_off(results_dir)
     file = results_dir / NAME / results.TRIALS
     good = file.read_bytes()
     bad = good[: len(good) // 2] + b"\x00\xff\xfe,,\n\"" + good[len(good) // 2 :]
@@ -270,10 +275,7 @@ def table_corrupted(results_dir: Path) -> str:
 
 def journal_cut(results_dir: Path) -> str:
     """The last line of optuna.journal cut in the middle."""
-    command = start(results_dir)
-    until(lambda: trials_ended(results_dir / NAME) > 0)
-    os.kill(command.process.pid, signal.SIGKILL)
-    command.process.wait()
+    cut_off(results_dir)
     file = results_dir / NAME / results.JOURNAL
     file.write_bytes(file.read_bytes()[:-20])
     finish(results_dir)
