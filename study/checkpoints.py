@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from study.files import write_bytes
+from study.trace import Trace
 from study.training import Progress
 
 FOLDER = "checkpoints"
@@ -50,7 +51,7 @@ class Checkpoint:
         kept = _read(path)
         if kept is None or kept["config"] != dict(config):
             return cls(path, config)
-        return cls(path, config, kept["rows"], kept["seconds"], Progress(kept["states"]))
+        return cls(path, config, kept["rows"], kept["seconds"], Progress(kept["states"], Trace(**kept["trace"])))
 
     @property
     def spent(self) -> float:
@@ -62,7 +63,13 @@ class Checkpoint:
         self.rows.append(dict(row))
         held = io.BytesIO()
         torch.save(
-            {"config": dict(self.config), "rows": self.rows, "seconds": self.spent, "states": self.progress.states},
+            {
+                "config": dict(self.config),
+                "rows": self.rows,
+                "seconds": self.spent,
+                "states": self.progress.states,
+                "trace": self.progress.trace.state(),
+            },
             held,
         )
         write_bytes(self.path, held.getvalue())
@@ -83,7 +90,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     """Nothing is unpickled but tensors, numbers and text."""
     try:
         kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return kept if {"config", "rows", "seconds", "states"} <= kept.keys() else None
+        return kept if {"config", "rows", "seconds", "states", "trace"} <= kept.keys() else None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, ValueError):
         return None
 

@@ -65,6 +65,8 @@ def confirm(
         rows[trial_id] = {**_known(row), "seed": settings.seed, **_tested(model, test, data)}
     _write(folder, [*rows.values(), *frame[frame["seed"] != settings.seed].to_dict("records")])
     shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
+    for trial_id in ledger.trials.keys() - {*baselines, *best}:
+        results.trace_of(folder, trial_id).unlink(missing_ok=True)
     return rows
 
 
@@ -105,7 +107,8 @@ def confirm_fresh(
         named = {"trial_id": what, "baseline": baselines.get(what, ""), "seed": seed}
         rows.append({**_known(row), **named, **_tested(model, test, data)})
     _write(folder, rows)
-    shutil.rmtree(retrained.folder / checkpoints.FOLDER, ignore_errors=True)
+    for left in (checkpoints.FOLDER, results.TRACES):
+        shutil.rmtree(retrained.folder / left, ignore_errors=True)
 
 
 def _tested(model: nn.Module, test: Part, data: Splits) -> dict[str, float]:

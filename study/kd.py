@@ -197,6 +197,29 @@ def targets_from(shared: Shared, teacher: Training, data: Splits, augment: str) 
     return Targets(logits=logits.to(data.train.images.device))
 
 
+EXAMPLES_ASKED = 500
+"""Validation images that the teacher is asked about for `dark_knowledge`: a host without a GPU takes seconds."""
+
+
+def dark_knowledge(teacher: nn.Module, data: Splits) -> dict[str, np.ndarray]:
+    """What a teacher says of one validation image of each class (Hinton et al. 2015, sec. 1), to be looked at.
+
+    Of each class the image that the teacher gets right with the smallest lead over the next class, since it says the
+    most; the first one where it gets none right.
+
+    Returns: `images` (classes, channels, height, width), uint8; `labels` (classes,); `logits` (classes, classes).
+    """
+    images, labels = data.validation.images[:EXAMPLES_ASKED], data.validation.labels[:EXAMPLES_ASKED]
+    logits = logits_of(teacher, images, data)
+    best = logits.topk(2, dim=1)
+    lead = best.values[:, 0] - best.values[:, 1]
+    lead = torch.where(best.indices[:, 0] == labels, lead, torch.inf)
+    asked = [(labels == label).nonzero().flatten() for label in labels.unique()]
+    chosen = torch.stack([rows[lead[rows].argmin()] for rows in asked])
+    found = {"images": images[chosen], "labels": labels[chosen], "logits": logits[chosen]}
+    return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+
+
 def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:
     """The state dict as NumPy arrays, on the host."""
     return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}

@@ -84,6 +84,7 @@ def fit(
         quantised = post_training(model, hparams.bits)
         check(quantised)
         return quantised, score(model, quantised, data)
+    progress = progress or Progress()
     loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
     kept = prune(model, hparams, data, loss, on_epoch, progress)
     return finish(
@@ -135,7 +136,9 @@ def prune(
     Raises:
         TrialFailed: the loss is not a finite number, or no weight is left.
     """
+    progress = progress or Progress()
     parameters = shared_parameters(model)
+    progress.trace.add(0, "before", flatten(parameters))
     sizes = [p.numel() for p in parameters]
     if not round(hparams.kept * sum(sizes)):
         raise TrialFailed(f"every weight was pruned: kept {hparams.kept} of {sum(sizes)} weights is none")
@@ -158,6 +161,7 @@ def prune(
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         row = {"epoch": epoch, "phase": "prune", "train_loss": train_loss}
+        progress.trace.add(epoch, "prune", flatten(parameters))
         on_epoch({**row, **provisional(model, lambda: cluster(model, kept, hparams.codebook), data)})
 
     optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate)

@@ -168,6 +168,12 @@ class Mixture(nn.Module):
         rest = F.logsigmoid(-self.zero_logit) + torch.log_softmax(self.free_logits, dim=0)
         return torch.cat([F.logsigmoid(self.zero_logit).reshape(1), rest])
 
+    def shape(self) -> dict[str, Tensor]:
+        """Means, standard deviations and proportions of the components, (components,) each, outside the gradient."""
+        sigmas = (-0.5 * self.log_precisions).exp()
+        named = {"means": self.means, "sigmas": sigmas, "proportions": self.log_proportions.exp()}
+        return {name: tensor.detach() for name, tensor in named.items()}
+
     def complexity(self, weights: Tensor) -> Tensor:
         """Negative log of prior times hyper-prior, up to a constant: scalar, nats, summed over weights (weights,)."""
         prior = negative_log_likelihood(weights, self.means, self.log_precisions, self.log_proportions)

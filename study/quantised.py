@@ -171,7 +171,17 @@ def finish(
             progress=progress,
         )
         check(quantised)
+    if progress:
+        _trace_end(progress, first_epoch - 1 + hparams.codebook_epochs, model, quantised)
     return quantised, score(model, quantised, data)
+
+
+def _trace_end(progress: Progress, epoch: int, model: nn.Module, quantised: Quantised) -> None:
+    parameters = shared_parameters(model)
+    names = {p: name for name, p in model.named_parameters()}
+    weights = flatten([p / scale for p, scale in zip(parameters, quantised.scales, strict=True)])
+    layers = [(names[p], p.numel()) for p in parameters]
+    progress.trace.end(epoch, weights, quantised.values, quantised.assignment, layers)
 
 
 def check(quantised: Quantised) -> None:

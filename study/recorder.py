@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 from ray.util.metrics import Gauge
 
-from study import checkpoints, search
+from study import checkpoints, results, search
 from study.describe import last_error
 from study.display import Display
 from study.errors import NO_SPACE
@@ -78,7 +78,7 @@ class Recorder(tune.Callback):
         self.display.trial_ended(self.ledger.trials[trial_id], len(self.front))
 
     def _tidy(self, trial_id: str) -> None:
-        """Remove the checkpoints of trials whose epochs are in history.csv, and the weights of dominated ones."""
+        """Remove checkpoints of trials whose epochs are in history.csv, and weights and traces of dominated ones."""
         self.done.append(trial_id)
         saved = [i for i in self.done if i not in self.ledger.unwritten]
         for i in saved:
@@ -88,6 +88,7 @@ class Recorder(tune.Callback):
         mine = {trial_id} if not self.ledger.trials[trial_id]["baseline"] else set()
         for i in (self.front | mine) - front:
             checkpoints.discard(self.folder, i)
+            results.trace_of(self.folder, i).unlink(missing_ok=True)
         self.front = front
 
     def _count(self, state: str, reason: str) -> None:

@@ -12,11 +12,13 @@ import json
 import math
 import os
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from study.errors import UserError, no_space
@@ -35,6 +37,7 @@ CACHE = ".cache"
 """Beside the study folders: work that studies share."""
 CONFIRM = "confirm"
 REPORT = "report.html"
+TRACES = "traces"
 
 FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
@@ -139,6 +142,20 @@ def history_row(result: Mapping[str, Any]) -> dict[str, Any]:
 def trial_folder(trial_id: str) -> str:
     """Name of a trial, and of its folder, inside Tune's: its id without spaces."""
     return trial_id.replace(" ", "-")
+
+
+def trace_of(folder: Path, trial_id: str) -> Path:
+    """Where the weights of a trial, epoch by epoch, lie in a study folder, if they do; see `study.trace`."""
+    return folder / TRACES / f"{trial_folder(trial_id)}.npz"
+
+
+def read_trace(folder: Path, trial_id: str) -> dict[str, np.ndarray]:
+    """The arrays of a trial's trace; none if it left no trace, or a damaged one. Nothing is unpickled."""
+    try:
+        with trace_of(folder, trial_id).open("rb") as file:
+            return dict(np.load(file, allow_pickle=False))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return {}
 
 
 def load(folder: str | Path) -> Study:

@@ -88,6 +88,7 @@ def fit(
     Raises:
         TrialFailed: a loss is not a finite number, or nothing worth keeping is left of the mixture.
     """
+    progress = progress or Progress()
     loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
     parameters = shared_parameters(model)
     scales = layer_scales(model) if hparams.layer_scales else parameters[0].new_ones(len(parameters))
@@ -226,6 +227,7 @@ def _move(
     """Train weights and mixture together; with `kept` the prior is over these weights alone."""
     parameters = shared_parameters(model)
     clustering = phase == "cluster"
+    progress = progress or Progress()
     epochs = hparams.epochs if clustering else hparams.retrain_epochs
     factor = hparams.tau / len(data.train)
     rise = _steps(hparams, data) * hparams.anneal if clustering else 0.0
@@ -236,8 +238,13 @@ def _move(
         return loss(model, batch) + factor * min(1.0, batch.step / rise if rise else 1.0) * prior
 
     def after_epoch(epoch: int, train_loss: float) -> None:
-        row = {"epoch": epoch if clustering else hparams.epochs + epoch, "phase": phase, "train_loss": train_loss}
+        epoch += 0 if clustering else hparams.epochs
+        row = {"epoch": epoch, "phase": phase, "train_loss": train_loss}
+        progress.trace.add(epoch, phase, _scaled(parameters, scales), mixture.shape())
         on_epoch({**row, **provisional(model, lambda: quantise(model, mixture, scales), data)})
+
+    if clustering:
+        progress.trace.add(0, "before", _scaled(parameters, scales), mixture.shape())
 
     train(
         model,

@@ -27,8 +27,10 @@ from study.data import Splits, subset_per_class
 from study.errors import TrialFailed
 from study.files import write_bytes
 from study.quantised import COUNTS_OVER, Quantised, shared_parameters
+from study.results import trace_of
 from study.settings import KD, KDSWS, SWS, Common, Compressing, Magnitude, Sharing
 from study.sizes import ratio
+from study.trace import pack
 from study.training import Progress, evaluate
 
 Arrays = dict[str, np.ndarray]
@@ -92,6 +94,8 @@ def trial(run: Run) -> Callable[..., None]:
         write_arrays(weights_of(path), left.arrays)
         if left.file:
             write_bytes(codebook_of(path), left.file)
+        if checkpoint.progress.trace.frames:
+            write_bytes(trace_of(folder, trial_id), pack(checkpoint.progress.trace.arrays()))
         # Only a trial that says so is complete; one that does not was stopped.
         tune.report({**last, **left.metrics, "spent": checkpoint.spent, "finished": True})
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from study.data import Part, Splits, normalise
 from study.errors import TrialFailed
+from study.trace import Trace
 
 AUGMENTATIONS = ("none", "flip", "crop")
 """`flip` mirrors half of the images; `crop` shifts them by up to an eighth of their side as well."""
@@ -96,9 +97,11 @@ class Progress:
     Attributes:
         states: numbers and tensors in lists and dicts, as `torch.save` takes them. The last ones are the tensors of
             the training itself, so they are saved before it goes on.
+        trace: what the figures need of its weights.
     """
 
     states: list[dict[str, Any]] = field(default_factory=list)
+    trace: Trace = field(default_factory=Trace)
     _calls: int = 0
 
     def begin(self) -> dict[str, Any] | None:

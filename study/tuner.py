@@ -28,10 +28,12 @@ from study.confirm import confirm, confirm_fresh
 from study.data import Part, Splits
 from study.display import Display
 from study.errors import NO_SPACE, UserError, no_space
+from study.files import write_bytes
 from study.halving import Rungs
 from study.recorder import FULL_DISK, Recorder
 from study.results import Ledger
 from study.settings import Common, contradiction
+from study.trace import pack
 from study.trainables import KINDS, given_weights, trained_network, trial
 
 Queue = list[tuple[str, dict[str, Any], str]]
@@ -193,6 +195,9 @@ def _shared(job: Job, data: Splits, given: Shared | None) -> Shared | None:
         ledger.flush()
     weights = {k: v for k, v in shared.arrays.items() if k != "logits"}
     write_arrays(folder / results.MODELS / f"{kind.first}.safetensors", weights)
+    if kind.first == "teacher" and not results.trace_of(folder, kind.first).exists():
+        teacher = kd.load(Shared(weights).tensors(), trained_network(job.settings, kind.first), data)
+        write_bytes(results.trace_of(folder, kind.first), pack(kd.dark_knowledge(teacher, data)))
     return shared
 
 

@@ -61,7 +61,8 @@ def splits() -> data.Splits:
 @pytest.mark.parametrize("case", CASES)
 def test_a_trial_goes_on_to_the_same_result(case: str, splits: data.Splits, tmp_path: Path) -> None:
     """Killed after every single epoch and continued each time by a new process, both stages of every kind of study end
-    with the weights, the file and the epochs of a run without a stop, bit for bit; no epoch is trained twice."""
+    with the weights, the file, the trace and the epochs of a run without a stop, bit for bit; no epoch is trained
+    twice."""
     settings, values = CASES[case]
     settings = resolve(settings)
     kind = KINDS[settings.kind]
@@ -82,6 +83,9 @@ def test_a_trial_goes_on_to_the_same_result(case: str, splits: data.Splits, tmp_
         assert left.file == again.file and left.metrics == again.metrics
         assert left.arrays.keys() == again.arrays.keys()
         assert all(np.array_equal(left.arrays[k], again.arrays[k]) for k in left.arrays)
+        seen_once, seen_again = whole.progress.trace.arrays(), part.progress.trace.arrays()
+        assert seen_once.keys() == seen_again.keys()
+        assert all(np.array_equal(seen_once[k], seen_again[k]) for k in seen_once)
         shared = Shared(left.arrays, {"metrics": {"val_accuracy": 0.0}})
 
 
@@ -113,7 +117,7 @@ def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple:
             return (Path(tmp_path / "ran").touch, ())
 
-    content = {"config": {}, "rows": [Evil()], "seconds": 0.0, "states": []}
+    content = {"config": {}, "rows": [Evil()], "seconds": 0.0, "states": [], "trace": {}}
     (tmp_path / "t.pt").write_bytes(pickle.dumps(content, protocol=2))
     assert Checkpoint.open(tmp_path / "t.pt", {}).rows == []
     assert not (tmp_path / "ran").exists()

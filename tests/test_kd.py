@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from study import data, kd
 from study.cache import Shared
 from study.data import Splits
-from study.training import batches
+from study.training import batches, logits_of
 
 TINY = kd.Training("minivgg", {"width": 0.125}, epochs=2, batch_size=16)
 
@@ -174,3 +175,21 @@ def test_a_shared_teacher_is_logits_or_for_crop_the_network(digits: Splits) -> N
     live = kd.targets_from(shared, TINY, digits, "crop").teacher
     assert live is not None and not live.training and not any(p.requires_grad for p in live.parameters())
     torch.testing.assert_close(kd.logits_of(live, digits.train.images, digits), logits[0])
+
+
+def test_dark_knowledge_shows_each_class_where_the_teacher_was_closest_to_another(digits: Splits) -> None:
+    """One validation image of each class with its own logits, and of those the teacher gets right the one with the
+    smallest lead."""
+    teacher = kd.fit_teacher(TINY, digits, lambda row: None)
+    found = kd.dark_knowledge(teacher, digits)
+    assert found["images"].dtype == np.uint8 and found["labels"].tolist() == list(range(10))
+    again = logits_of(teacher, torch.from_numpy(found["images"]), digits)
+    torch.testing.assert_close(again, torch.from_numpy(found["logits"]))
+    everything = logits_of(teacher, digits.validation.images, digits)
+    for label, logits in enumerate(found["logits"]):
+        mine = everything[digits.validation.labels == label]
+        top = mine.topk(2).values
+        right = mine.argmax(dim=1) == label
+        if right.any():
+            shown = np.sort(logits)[-1] - np.sort(logits)[-2]
+            assert shown == pytest.approx(float((top[:, 0] - top[:, 1])[right].min()), abs=1e-5)

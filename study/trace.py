@@ -1,0 +1,130 @@
+"""What a report's figures need of a trial's weights, epoch by epoch and compactly: well under 1 MB a trial."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MOST_FRAMES = 48
+"""Epochs kept at most: every one, or every second, fourth, …"""
+
+BINS = 201
+"""Of the histograms; an odd number, so that zero is the middle of one."""
+
+SAMPLE = 2000
+"""Weights that are followed: half of them any, half drawn in proportion to the square they began with, since of those
+drawn evenly hardly any survive pruning."""
+
+
+@dataclass
+class Trace:
+    """The weights of one trial as they move.
+
+    Attributes:
+        fixed: `edges` of the histograms, (BINS + 1,), and `index` of the weights that are followed, (sample,), both
+            from the first weights that are seen; at the end also the layers and the codebook.
+        frames: one each epoch that is kept; see `add`.
+        every: epochs between frames.
+    """
+
+    fixed: dict[str, Any] = field(default_factory=dict)
+    frames: list[dict[str, Any]] = field(default_factory=list)
+    every: int = 1
+
+    @torch.no_grad()
+    def add(self, epoch: int, phase: str, weights: Tensor, mixture: Mapping[str, Tensor] | None = None) -> None:
+        """Keep what is to be seen after an epoch; one that is there already (the trial went on) is left as it is.
+
+        Args:
+            epoch: of the trial; 0 is before the first.
+            weights: (weights,), as the prior sees them.
+            mixture: `means`, `sigmas` and `proportions`, (components,) each, where there is one.
+        """
+        if epoch % self.every or any(frame["epoch"] == epoch for frame in self.frames):
+            return
+        weights = weights.detach()
+        if not self.fixed:
+            self.fixed = _fixed(weights)
+        self.frames.append(self._frame(epoch, phase, weights, mixture or {}))
+        if len(self.frames) > MOST_FRAMES:
+            self.every *= 2
+            self.frames = [frame for frame in self.frames if frame["epoch"] % self.every == 0]
+
+    @torch.no_grad()
+    def end(
+        self, epoch: int, weights: Tensor, values: Tensor, assignment: Tensor, layers: Sequence[tuple[str, int]]
+    ) -> None:
+        """The quantised weights, and what is left of each layer and of the codebook.
+
+        Args:
+            weights, assignment: (weights,).
+            values: the codebook, (values,).
+            layers: name and number of weights of each shared tensor, in the order of `weights`.
+        """
+        if not self.fixed:
+            self.fixed = _fixed(weights)
+        self.frames = [frame for frame in self.frames if frame["phase"] != "quantised"]
+        self.frames.append(self._frame(epoch, "quantised", weights, {}))
+        parts = assignment.split([size for _, size in layers])
+        self.fixed |= {
+            "layers": [name for name, _ in layers],
+            "layer_weights": torch.tensor([size for _, size in layers]),
+            "layer_nonzero": torch.stack([(part != 0).sum() for part in parts]).cpu(),
+            "codebook": values.detach().float().cpu(),
+            "occupancy": torch.bincount(assignment, minlength=len(values)).cpu(),
+        }
+
+    def _frame(self, epoch: int, phase: str, weights: Tensor, mixture: Mapping[str, Tensor]) -> dict[str, Any]:
+        edges = self.fixed["edges"]
+        inside = weights.float().clamp(float(edges[0]), float(edges[-1]))  # what lies outside is in the outermost bins
+        counts = torch.histc(inside, BINS, float(edges[0]), float(edges[-1]))
+        sample = weights[self.fixed["index"].to(weights.device)]
+        return {
+            "epoch": epoch,
+            "phase": phase,
+            "counts": counts.to(torch.int32).cpu(),
+            "sample": sample.half().cpu(),
+            **{name: tensor.detach().float().cpu() for name, tensor in mixture.items()},
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Numbers, text and tensors in lists and dicts, as `torch.save` takes them."""
+        return {"fixed": self.fixed, "frames": self.frames, "every": self.every}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """As the study folder keeps it: the arrays of `fixed`, and of every frame under `NAME/NUMBER`."""
+        found = {name: np.asarray(value) for name, value in self.fixed.items()}
+        for name in ("epoch", "phase"):
+            found[name] = np.asarray([frame[name] for frame in self.frames])
+        for number, frame in enumerate(self.frames):
+            found |= {f"{name}/{number}": np.asarray(v) for name, v in frame.items() if isinstance(v, Tensor)}
+        return found
+
+
+def _fixed(weights: Tensor) -> dict[str, Any]:
+    widest = 1.25 * max(float(weights.abs().max()), 1e-6)
+    generator = torch.Generator().manual_seed(0)
+    half = min(SAMPLE // 2, len(weights))
+    evenly = torch.randperm(len(weights), generator=generator)[:half]
+    index = evenly
+    if len(weights) > SAMPLE:
+        odds = weights.double().square().cpu()
+        odds += max(float(odds.max()) * 1e-12, 1e-30)  # a network of zeros has squares to draw by, too
+        odds[evenly] = 0
+        # As multinomial does it, which takes no more than 2**24 weights.
+        keys = odds / torch.empty_like(odds).exponential_(generator=generator)
+        index = torch.cat([evenly, keys.topk(half).indices])
+    return {"edges": torch.linspace(-widest, widest, BINS + 1), "index": index.sort().values}
+
+
+def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """A compressed .npz file without pickle."""
+    held = io.BytesIO()
+    np.savez_compressed(held, allow_pickle=False, **{name: np.asarray(v) for name, v in arrays.items()})
+    return held.getvalue()
