@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis import curves, figures, intervals
+from analysis import closeups, curves, figures, intervals
+from analysis.items import Group, Item
 from analysis.summary import Summary
 from analysis.tables import points, text
 from study.results import COLUMNS, label
-
-
-@dataclass(frozen=True)
-class Item:
-    """A figure on the page. `alt` says in words what it shows, for those who do not see it."""
-
-    id: str
-    figure: go.Figure
-    title: str
-    caption: str
-    alt: str
-
-    @property
-    def height(self) -> int:
-        return int(self.figure.layout.height)
-
-
-@dataclass(frozen=True)
-class Group:
-    heading: str
-    items: list[Item]
-    narrow: bool = False
 
 
 def main_figure(s: Summary) -> Item | None:
@@ -67,7 +44,7 @@ def groups(s: Summary) -> list[Group]:
         found += _compression_slices(s) if s.compresses else _distillation(s)
     if not s.study.history.empty:
         found.append(Group("Learning curves", _curves(s)))
-    return found
+    return [*found, *closeups.groups(s)]
 
 
 def _front(s: Summary) -> Item:

@@ -118,9 +118,9 @@ def trial_records(trials: pd.DataFrame, hyperparameters: list[str]) -> dict[str,
     metrics = [c for c in trials.columns if c not in (*first, "reason", "seconds", "epochs")]
     wanted = [*first, *metrics, "epochs", "seconds", "reason"]
     shown = [c for c in wanted if c in ("trial_id", "state") or _has_values(trials, c)]
-    described = [{"key": c, "label": label(c), "digits": COLUMNS.get(c, Column(c)).digits,
-                  "unit": COLUMNS.get(c, Column(c)).unit,
-                  "number": bool(pd.api.types.is_numeric_dtype(trials[c]))} for c in shown]
+    facts = {c: COLUMNS.get(c, Column(c.replace("_", " "))) for c in shown}
+    described = [{"key": c, "label": label(c), "short": facts[c].label, "digits": facts[c].digits,
+                  "unit": facts[c].unit, "number": bool(pd.api.types.is_numeric_dtype(trials[c]))} for c in shown]
     cells = trials[shown].astype(object).where(trials[shown].notna(), None)
     finite = [[None if isinstance(v, float) and not np.isfinite(v) else v for v in row] for row in cells.to_numpy()]
     return {"columns": described, "rows": finite}

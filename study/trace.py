@@ -14,7 +14,7 @@ from torch import Tensor
 MOST_FRAMES = 48
 """Epochs kept at most: every one, or every second, fourth, …"""
 
-BINS = 201
+BINS = 301
 """Of the histograms; an odd number, so that zero is the middle of one."""
 
 SAMPLE = 2000
@@ -108,7 +108,7 @@ class Trace:
 
 
 def _fixed(weights: Tensor) -> dict[str, Any]:
-    widest = 1.25 * max(float(weights.abs().max()), 1e-6)
+    widest = 2 * max(float(weights.abs().max()), 1e-6)
     generator = torch.Generator().manual_seed(0)
     half = min(SAMPLE // 2, len(weights))
     evenly = torch.randperm(len(weights), generator=generator)[:half]

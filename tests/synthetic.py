@@ -194,3 +194,98 @@ def write_bare(folder: Path, kind: str, state: str, trials: int = 3) -> Path:
                  "seconds": 1.0, "epochs": 0} for i in range(trials)]
         results.write_frame(folder / results.TRIALS, pd.DataFrame(rows))
     return folder
+
+
+def write_sized(folder: Path, kind: str, trials: int = 40, seed: int = 0, confirm: bool = True, fresh: int = 0) -> Path:
+    """A finished study on the digits of `write_kd`, of kind sws, magnitude or kd_sws, whose trials have files.
+
+    The smaller the file, the less accurate; sws is best in the middle, magnitude where files are large, and kd_sws
+    where they are small, since its students are small as well.
+    """
+    rng = np.random.default_rng(seed)
+    bytes_ = np.round(np.exp(rng.uniform(np.log(600), np.log(60_000), trials)))
+    best_at, height = {"sws": (9.0, 97.6), "magnitude": (10.5, 97.9), "kd_sws": (7.6, 96.6)}[kind]
+    lost = 0.55 * np.clip(best_at - np.log(bytes_), 0, None) ** 2 + 0.05 * np.log(bytes_)
+    accuracy = np.round((height - lost - np.abs(rng.normal(0, 0.5, trials))) * 3.6) / 3.6
+    sparsity = np.clip(100 - bytes_ / 900, 0, 99.9)
+    first = "teacher" if kind == "kd_sws" else "uncompressed"
+    meta = {**meta_of("kd", trials), **sized_meta(kind, trials)}
+    rows: list[dict[str, Any]] = [
+        {"baseline": first, "val_accuracy": 98.6111, "sparsity": 0.0, "file_bytes": 1_066_440},
+        {"baseline": "paper settings", "val_accuracy": 96.1111, "sparsity": 92.0, "file_bytes": 21_000}]
+    rows = [{"trial_id": f"b{i:03d}", "state": "complete", "reason": "", **row} for i, row in enumerate(rows)]
+    space = meta["space"]
+    for i, state in enumerate(states_of(rng, trials, 0.0)):
+        values = {name: rng.uniform(domain["low"], domain["high"]) for name, domain in space.items()}
+        row = {"trial_id": f"t{i:03d}", "state": state, "baseline": "", **values,
+               "reason": "the mixture collapsed in epoch 9" if state == "failed" else ""}
+        scores = {"val_accuracy": accuracy[i], "sparsity": sparsity[i], "file_bytes": bytes_[i],
+                  "compression_ratio": 1_066_440 / bytes_[i]}
+        rows.append(row if state == "failed" else {**row, **scores})
+    frame, history = finish_rows(rows, rng, 12, [("cluster", 12)])
+    front = pareto_front(finished(frame), meta["objectives"]).sort_values("file_bytes")
+    metrics = ["sparsity", "file_bytes", "compression_ratio"]
+    confirmed = confirm_rows(frame, rng, front, front.tail(3), fresh, metrics) if confirm else None
+    return write(folder, meta, frame, history, confirmed)
+
+
+def sized_meta(kind: str, trials: int) -> dict[str, Any]:
+    """What of `study.json` differs from that of a KD study on the same data."""
+    share = {"type": "float", "low": 0.0, "high": 1.0, "log": False}
+    kd_names = ["student_width", "temperature", "alpha"] if kind == "kd_sws" else []
+    names = ["kept", "codebook"] if kind == "magnitude" else [*kd_names, "tau", "components"]
+    models = {"network": {"name": "lenet_300_100", "options": {}, "parameters": 266_610}}
+    if kind == "kd_sws":
+        models = {role: meta_of("kd", trials)["models"][role] for role in ("teacher", "student")}
+    lengths = {"pretrain_epochs": 40, "epochs": 50, "codebook_epochs": 20}
+    return {"kind": kind, "name": f"{kind}-digits", "command": f"python -m study.run {kind} --num-samples {trials}",
+            "objectives": {"val_accuracy": "max", "sparsity": "max"} if kind == "sws" else
+            {"val_accuracy": "max", "file_bytes": "min"}, "space": dict.fromkeys(names, share), "models": models,
+            "settings": {"dataset": "digits", "seed": 0, "num_samples": trials, **lengths},
+            "data": {**meta_of("kd", trials)["data"], "note": ""}}
+
+
+def write_four(root: Path, fresh: int = 0) -> list[Path]:
+    """A study of each kind on the same data and split."""
+    sized = [write_sized(root / f"{kind}-digits", kind, seed=i, fresh=fresh)
+             for i, kind in enumerate(("sws", "magnitude", "kd_sws"))]
+    return [write_kd(root / "kd-digits", epochs=6, fresh=fresh), *sized]
+
+
+def write_trace(folder: Path, trial_id: str, epochs: int = 6, components: int = 5, weights: int = 30_000) -> Path:
+    """The trace of a trial whose weights fall into a mixture, as `study.trace` leaves it."""
+    rng = np.random.default_rng(0)
+    before = rng.normal(0, 0.1, weights)
+    values = np.linspace(-0.3, 0.3, components - 1)
+    goal = np.where(np.abs(before) < 0.15, 0.0, values[np.abs(before[:, None] - values).argmin(axis=1)])
+    edges, index = np.linspace(-0.9, 0.9, 302), np.arange(0, weights, weights // 500)
+    arrays: dict[str, Any] = {"edges": edges, "index": index, "layers": ["first.weight", "<b>last</b>.weight"],
+                              "layer_weights": [weights - 1000, 1000]}
+    phases = ["before", *["cluster"] * epochs, "quantised"]
+    for i, phase in enumerate(phases):
+        share = min(i / epochs, 1.0)
+        now = goal if phase == "quantised" else (1 - share) * before + share * (goal + rng.normal(0, 0.004, weights))
+        arrays |= {f"counts/{i}": np.histogram(now, edges)[0], f"sample/{i}": now[index].astype(np.float16)}
+        if phase != "quantised":
+            arrays |= {f"means/{i}": np.concatenate([[0.0], values]),
+                       f"sigmas/{i}": np.full(components, 0.05 * (1 - share) + 0.005),
+                       f"proportions/{i}": np.array([0.9, *[0.1 / (components - 1)] * (components - 1)])}
+    last = goal[-1000:]
+    arrays |= {"epoch": [*range(epochs + 1), epochs + 2], "phase": phases, "codebook": np.concatenate([[0.0], values]),
+               "layer_nonzero": [int((goal[:-1000] != 0).sum()), int((last != 0).sum())],
+               "occupancy": [int((goal == v).sum()) for v in [0.0, *values]]}
+    path = results.trace_of(folder, trial_id)
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(path, **arrays)
+    return path
+
+
+def write_knowledge(folder: Path, classes: int = 10) -> Path:
+    """What a made-up teacher says of one image of each class: its own class first, the next one second."""
+    rng = np.random.default_rng(0)
+    logits = 9 * np.eye(classes) + 5 * np.roll(np.eye(classes), 1, axis=1) + rng.normal(0, 0.3, (classes, classes))
+    path = results.trace_of(folder, "teacher")
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(path, images=rng.integers(0, 256, (classes, 1, 32, 32), dtype=np.uint8),
+                        labels=np.arange(classes), logits=logits.astype(np.float32))
+    return path

@@ -13,6 +13,7 @@ import pytest
 import synthetic
 
 from analysis import report
+from analysis.summary import summarise
 from study import results
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -38,6 +39,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "seeds": synthetic.write_sws(root / "seeds", fresh=5),
             "hostile": synthetic.write_kd(root / "hostile", fresh=2),
             "empty": synthetic.write_bare(root / "empty", "kd", "none")}
+    synthetic.write_knowledge(made["kd"])
+    best = summarise(results.load(made["sws"])).best
+    assert best is not None
+    synthetic.write_trace(made["sws"], best["trial_id"])
     trials = results.read_frame(made["hostile"] / results.TRIALS, results.TRIAL_COLUMNS)
     trials.loc[trials["state"] == "failed", "reason"] = HOSTILE
     trials.loc[trials["baseline"] == "teacher", "baseline"] = HOSTILE
@@ -79,7 +84,7 @@ def test_opens_from_disk_without_complaint(browser: Any, folders: dict[str, Path
     """No console error, no request beyond the file itself, no sideways scrolling, every figure is drawn, and a wide
     screen shows the answer and the whole main figure at once."""
     with Visit(browser, folders[kind], width) as page:
-        assert page.locator(".plot").count() == {"kd": 4, "sws": 9, "seeds": 10, "empty": 0}[kind]
+        assert page.locator(".plot").count() == {"kd": 5, "sws": 15, "seeds": 11, "empty": 0}[kind]
         assert page.locator(".plot:not(:has(.main-svg))").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for selector in ("h1", "#main") if width == 1400 and kind != "empty" else ():
@@ -116,6 +121,54 @@ def test_filter_and_download_agree(browser: Any, folders: dict[str, Path], tmp_p
     assert waiting.value.suggested_filename == "kd-digits-trials.csv"
     assert rows == len(expected) and list(got["trial_id"]) == list(expected["trial_id"])
     assert list(got["temperature"]) == list(expected["temperature"])
+
+
+FADED = """id => { const t = document.getElementById(id).data.find((t) => t.name === 'trial' || t.name === 'complete');
+    return t.selectedpoints ? t.customdata.filter((_, i) => !t.selectedpoints.includes(i)) : []; }"""
+
+
+@pytest.mark.parametrize(("kind", "figure", "column", "keep"), [
+    ("kd", "plane", "val_accuracy", lambda values, limit: values >= limit),
+    ("sws", "main", "sparsity", lambda values, limit: values >= limit),
+])
+def test_a_threshold_leaves_the_same_trials_in_table_and_figures(
+    browser: Any, folders: dict[str, Path], kind: str, figure: str, column: str, keep: Any
+) -> None:
+    """Moved with the keyboard, a slider names its threshold; trials that miss it leave the table and fade in figures,
+    and back at its start it leaves out none."""
+    trials = results.load(folders[kind]).trials
+    values = sorted(set(trials[column].dropna()))
+    with Visit(browser, folders[kind]) as page:
+        slider = page.locator(f"#limit-{column}")
+        for _ in range(5):
+            slider.press("ArrowRight")
+        assert f"≥ {values[5]:.2f}" in slider.get_attribute("aria-valuetext")
+        page.wait_for_function(f"({FADED})('{figure}').length > 0")
+        shown = set(page.locator("#trial-table tbody tr").evaluate_all("rows => rows.map(r => r.dataset.trial)"))
+        assert shown == set(trials.loc[keep(trials[column], values[5]), "trial_id"])
+        faded = set(page.evaluate(f"({FADED})('{figure}')"))
+        complete = trials[(trials["state"] == "complete") & (trials["baseline"] == "")]
+        assert faded == set(complete["trial_id"]) - shown
+        slider.press("Home")
+        page.wait_for_function(f"({FADED})('{figure}').length === 0")
+        assert page.locator("#trial-table tbody tr").count() == len(trials)
+
+
+def test_an_animated_figure_is_stepped_with_the_keyboard(browser: Any, folders: dict[str, Path]) -> None:
+    """The slider under the histogram begins at the end of clustering, shows the quantised weights one step on, and
+    plays through all frames from the first."""
+    heights = "document.getElementById('weights').data[0].y.filter(v => v > 0).length"
+    with Visit(browser, folders["sws"]) as page:
+        box = page.locator("figure:has(#weights) .animation")
+        assert box.locator("output").inner_text() == "cluster, epoch 6"
+        box.locator("input").press("ArrowRight")
+        page.wait_for_function(f"() => {heights} === 5")
+        assert box.locator("output").inner_text() == "quantised"
+        page.evaluate("const said = document.querySelector('figure:has(#weights) output'); window.seen = [];"
+                      "new MutationObserver(() => window.seen.push(said.textContent)).observe(said, {childList: true})")
+        box.locator("button").click()
+        page.wait_for_function("() => document.querySelector('figure:has(#weights) .animation button').textContent === 'Play'")
+        assert page.evaluate("window.seen") == ["before", *(f"cluster, epoch {i}" for i in range(1, 7)), "quantised"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -61,11 +61,11 @@ def test_a_histogram_counts_what_lies_in_its_bins(tmp_path: Path) -> None:
     """Counts are NumPy's over the same edges; weights beyond them are in the outermost bins."""
     w, trace = torch.linspace(-1, 1, 999), Trace()
     trace.add(0, "before", w)
-    trace.add(1, "cluster", 2 * w)
+    trace.add(1, "cluster", 4 * w)
     found = read(trace, tmp_path)
     edges = found["edges"]
-    assert len(edges) == BINS + 1 and edges[0] == -1.25 and edges[-1] == 1.25
-    expected = np.histogram(np.clip(2 * w.numpy(), -1.25, 1.25), edges)[0]
+    assert len(edges) == BINS + 1 and edges[0] == -2 and edges[-1] == 2
+    expected = np.histogram(np.clip(4 * w.numpy(), -2, 2), edges)[0]
     assert np.abs(found["counts/1"] - expected).sum() <= 4  # on an edge, either side will do
 
 

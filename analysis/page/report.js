@@ -24,16 +24,53 @@
   function draw() {
     for (const [id, figure] of Object.entries(data.figures)) {
       const plot = by(id);
-      const layout = { ...figure.layout, template: data.templates[scheme()] };
+      const { sliders, updatemenus, ...rest } = figure.layout;
+      const layout = { ...rest, template: data.templates[scheme()] };
       // A finger that scrolls the page must not zoom the figure under it.
       if (narrow.matches) { layout.dragmode = false; }
       Plotly.newPlot(plot, figure.data, layout, config);
+      if (figure.frames?.length) animation(plot, figure.frames, sliders[0]);
       plot.on("plotly_click", (event) => {
         const id = event.points[0].customdata;
         if (typeof id === "string") mark(id);
       });
       plots.push(plot);
     }
+  }
+
+  // Plotly's own slider is beyond the keyboard's reach, and hard to hit with a finger.
+  function animation(plot, frames, { steps, active }) {
+    const [box, play, slider, said] = ["div", "button", "input", "output"].map((name) => document.createElement(name));
+    box.className = "animation";
+    play.type = "button";
+    Object.assign(slider, { type: "range", min: 0, max: frames.length - 1, value: active ?? 0 });
+    slider.setAttribute("aria-label", `Step through: ${plot.getAttribute("aria-label")}`);
+    let timer = null;
+    const name = () => { play.textContent = timer === null ? "Play" : "Pause"; };
+    const show = () => {
+      const i = Number(slider.value);
+      said.textContent = steps[i].label;
+      slider.setAttribute("aria-valuetext", steps[i].label);
+      Plotly.animate(plot, { data: frames[i].data, traces: frames[i].traces }, steps[i].args[1]);
+    };
+    const stop = () => { clearInterval(timer); timer = null; name(); };
+    const next = () => {
+      if (Number(slider.value) === frames.length - 1) return stop();
+      slider.value = Number(slider.value) + 1;
+      show();
+    };
+    play.addEventListener("click", () => {
+      if (timer !== null) return stop();
+      if (Number(slider.value) === frames.length - 1) { slider.value = 0; show(); }
+      timer = setInterval(next, 450);
+      name();
+    });
+    slider.addEventListener("input", () => { if (timer !== null) stop(); show(); });
+    said.textContent = steps[active ?? 0].label;
+    slider.setAttribute("aria-valuetext", said.textContent);
+    name();
+    box.append(play, slider, said);
+    plot.after(box);
   }
 
   by("theme").addEventListener("click", () => {
@@ -97,6 +134,7 @@
   let order = { column: null, descending: false };
   let everything = false;
   const hiddenKinds = new Set();
+  const limits = {}; // column → [place in the table, test that a value must pass]
 
   function number(value, { digits, unit }) {
     if (value === null) return "–";
@@ -112,8 +150,12 @@
     return order.descending ? -result : result;
   }
 
+  function allowed(row) {
+    return !hiddenKinds.has(kind(row)) && Object.values(limits).every(([i, passes]) => row[i] !== null && passes(row[i]));
+  }
+
   function visible() {
-    const kept = rows.filter((row) => !hiddenKinds.has(kind(row)));
+    const kept = rows.filter(allowed);
     return order.column === null ? kept : kept.slice().sort(compare);
   }
 
@@ -178,12 +220,53 @@
       box.value = name;
       box.addEventListener("change", () => {
         box.checked ? hiddenKinds.delete(name) : hiddenKinds.add(name);
-        fill();
+        apply();
       });
       const label = document.createElement("label");
       label.append(box, `${name} (${rows.filter((row) => kind(row) === name).length})`);
       by("states").append(label);
     }
+  }
+
+  // Every place of a slider is a value that a trial has, so that sparsities crowded below 100 % are told apart.
+  function limit(key, atLeast) {
+    const i = at(key);
+    const values = i < 0 ? [] : [...new Set(rows.map((row) => row[i]).filter((v) => v !== null))].sort((a, b) => (atLeast ? a - b : b - a));
+    if (values.length < 2) return;
+    const [label, slider, said] = ["label", "input", "output"].map((name) => document.createElement(name));
+    Object.assign(slider, { type: "range", min: 0, max: values.length - 1, value: 0, id: `limit-${key}` });
+    const show = () => {
+      const value = values[Number(slider.value)];
+      const open = Number(slider.value) === 0;
+      said.textContent = open ? "any" : `${atLeast ? "≥" : "≤"} ${number(value, columns[i])}${columns[i].unit ? ` ${columns[i].unit}` : ""}`;
+      slider.setAttribute("aria-valuetext", said.textContent);
+      if (open) delete limits[key];
+      else limits[key] = [i, (v) => (atLeast ? v >= value : v <= value)];
+    };
+    slider.addEventListener("input", () => { show(); apply(); });
+    show();
+    label.className = "limit";
+    label.append(columns[i].short, slider, said);
+    by("filters").append(label);
+  }
+
+  // Marks of trials that the filters leave out fade in every figure.
+  let waiting = false;
+  function apply() {
+    fill();
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => { waiting = false; plots.forEach(fade); });
+  }
+
+  function fade(plot) {
+    const kept = new Set(rows.filter(allowed).map((row) => row[0]));
+    const known = new Set(rows.map((row) => row[0]));
+    const all = kept.size === known.size;
+    const which = plot.data.flatMap((trace, i) => (Array.isArray(trace.customdata) && /markers/.test(trace.mode ?? "") ? [i] : []));
+    if (!which.length) return;
+    const points = which.map((i) => (all ? null : plot.data[i].customdata.flatMap((id, at) => (known.has(id) && !kept.has(id) ? [] : [at]))));
+    Plotly.restyle(plot, { selectedpoints: points, "unselected.marker.opacity": 0.07 }, which);
   }
 
   function download() {
@@ -202,6 +285,8 @@
   if (rows.length) {
     headings();
     filters();
+    limit("val_accuracy", true);
+    at("file_bytes") >= 0 ? limit("file_bytes", false) : limit("sparsity", true);
     fill();
     by("csv").addEventListener("click", download);
     by("more").addEventListener("click", () => { everything = true; fill(); });

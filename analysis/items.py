@@ -1,0 +1,29 @@
+"""A figure as the page shows it, and figures that belong together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class Item:
+    """A figure on the page. `alt` says in words what it shows, for those who do not see it."""
+
+    id: str
+    figure: go.Figure
+    title: str
+    caption: str
+    alt: str
+
+    @property
+    def height(self) -> int:
+        return int(self.figure.layout.height)
+
+
+@dataclass(frozen=True)
+class Group:
+    heading: str
+    items: list[Item]
+    narrow: bool = False

@@ -1,0 +1,81 @@
+"""Dark knowledge: what a teacher says of an image beside its class, as the temperature rises (Hinton et al. 2015)."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from PIL import Image
+from scipy.special import softmax
+
+from analysis.theme import SEQUENTIAL, figure
+from analysis.weight_figures import animate
+from analysis.weights import Trace
+from study import results
+from study.results import Study
+
+TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+START = 3.0
+MOST_CLASSES = 10
+"""Of a data set with more classes this many images are shown, with those classes alone."""
+
+
+def asked(study: Study) -> Trace:
+    """The images the teacher was asked about, and its logits; empty where the study kept none."""
+    trace = results.read_trace(study.folder, "teacher")
+    return trace if {"images", "labels", "logits"} <= trace.keys() else {}
+
+
+def softened(trace: Trace, temperature: float) -> np.ndarray:
+    """The teacher's probabilities at this temperature, (images, classes): softmax of logits / T."""
+    found: np.ndarray = softmax(trace["logits"].astype(float) / temperature, axis=1)
+    return found
+
+
+def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
+    """Probabilities of every class for one image of each class, with the images, and a slider over the temperature.
+
+    Args:
+        best: a trial, whose temperature is one of the slider's.
+    """
+    trace = asked(study)
+    names = [str(name) for name in study.meta["data"]["classes"]]
+    shown = np.arange(min(len(trace["images"]), MOST_CLASSES))
+    labels = trace["labels"][shown]
+    own = float(best["temperature"]) if best is not None and np.isfinite(best["temperature"]) else None
+    at = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if own else [])})
+    drawn = figure(height=150 + 34 * len(shown))
+    columns = [html.escape(names[i]) for i in labels]
+
+    def marks(temperature: float) -> list[go.Heatmap]:
+        share = softened(trace, temperature)[shown][:, labels]
+        said = [[f"{100 * p:.0f}" if p >= 0.005 else "" for p in row] for row in share]
+        return [go.Heatmap(
+            z=np.sqrt(share).round(4).tolist(), x=columns, y=list(range(len(shown))), text=said, texttemplate="%{text}",
+            zmin=0, zmax=1, colorscale=SEQUENTIAL, showscale=False, xgap=2, ygap=2,
+            hovertemplate="image of %{y}: %{text} % %{x}<extra></extra>")]
+
+    mine = f"{own:.3g}" if own else ""
+    animate(drawn, [(f"T = {t:g}" + (", the best trial’s" if f"{t:.3g}" == mine else ""), marks(t)) for t in at],
+            at.index(START))
+    for row, i in enumerate(shown):
+        drawn.add_layout_image(source=_picture(trace["images"][i]), xref="paper", yref="y", x=-0.005, y=row,
+                               xanchor="right", yanchor="middle", sizex=0.09, sizey=0.92, sizing="contain")
+    drawn.update_xaxes(side="top", title={"text": "the teacher’s probability (%) of"}, showline=False, ticks="")
+    drawn.update_yaxes(autorange="reversed", showticklabels=False, showline=False, ticks="", automargin=False)
+    drawn.update_layout(margin={"l": 70})
+    return drawn
+
+
+def _picture(image: np.ndarray) -> str:
+    """(channels, height, width), uint8, as a PNG in a data address, each pixel so large that no browser blurs it."""
+    pixels = image[0] if len(image) == 1 else np.moveaxis(image[:3], 0, -1)
+    held = io.BytesIO()
+    times = max(1, 64 // max(pixels.shape[:2]))
+    pixels = pixels.repeat(times, axis=0).repeat(times, axis=1)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(held, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
