@@ -78,6 +78,32 @@ def hypervolume(trials: pd.DataFrame, objectives: Mapping[str, str], reference: 
     return float(moocore.hypervolume(points, ref=corner, maximise=maximise))
 
 
+def knee(front: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series | None:
+    """The member of a front from which a gain in one objective costs most in another: the one that lies farthest,
+    towards the better side, from the line (plane, hyperplane) through the extremes.
+
+    The front is scaled to the unit cube first: in each objective 0 for the best value on the front and 1 for the worst.
+    The hyperplane goes through the corners that are worst in one objective and best in all others, which for two
+    objectives are the two ends of the front. The distance is then (1 − sum of scaled costs) / √objectives. It depends
+    on the scale of an objective: give the logarithm of a size to find the knee that a logarithmic axis shows.
+
+    Args:
+        front: see `pareto_front`. Of equal members the first counts.
+    Returns: its row; None for fewer than three different members, and where none lies before the hyperplane, as on a
+        front that bends away from the ideal point.
+    Raises:
+        ValueError: see `pareto_front`.
+    Reference: Das 1999, Structural Optimization 18, 107–115, whose hyperplane goes through each objective's own
+        optimum; the two agree for two objectives.
+    """
+    costs = np.where(_maximise(objectives), -1.0, 1.0) * _points(front, objectives)
+    if len(np.unique(costs, axis=0)) < 3 or not np.isfinite(costs).all():
+        return None
+    best, spread = costs.min(axis=0), np.ptp(costs, axis=0)
+    before = 1 - ((costs - best) / np.where(spread > 0, spread, 1.0)).sum(axis=1)
+    return front.iloc[int(before.argmax())] if before.max() > 1e-9 else None
+
+
 def _maximise(objectives: Mapping[str, str]) -> list[bool]:
     if not objectives:
         raise ValueError("a front needs at least one objective")

@@ -1,43 +1,39 @@
-"""The report: a study folder as one HTML page that needs nothing else, neither files nor a network.
+"""The report: a study folder as one HTML page that needs nothing else, neither files nor a network; of several folders
+one page that compares them.
 
     python -m analysis.report results/NAME
+    python -m analysis.report results/A results/B
 
-The page is `analysis/page/`: a template, its style and its script. Text from the study is escaped by the template,
-or travels as JSON that the script shows as text, and the page's own policy forbids it every other script and every
-request.
+The page is `analysis/page/`: a template, its style and its script; `analysis.html` puts them together.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import jinja2
+import numpy as np
 import pandas as pd
 import tyro
-from plotly.offline import get_plotlyjs
 
-from analysis import gallery, theme
+from analysis import comparison, gallery, html
 from analysis.answer import answer
 from analysis.caveats import caveats
-from analysis.front import hypervolume
-from analysis.gallery import Group, Item
+from analysis.front import hypervolume, knee
+from analysis.items import Group, Item
 from analysis.methods import SELECTION, UNTOUCHED, methods, title
 from analysis.summary import Summary, counts_of, summarise
 from analysis.tables import Table, table, trial_records
 from analysis.tested import fresh_lead, fresh_table, search_table
-from study import results
+from analysis.uncertainty import probability_on_front
+from study import commandline, results
 from study.errors import UserError
 from study.results import Study
 
-PAGE = Path(__file__).parent / "page"
+PROG = "python -m analysis.report"
 BEST_SHOWN = 5
 
 
@@ -62,21 +58,18 @@ def build(study: Study) -> str:
     summary = summarise(study)
     page = Page(study, summary, gallery.main_figure(summary), gallery.seeds_figure(summary),
                 gallery.groups(summary))
-    scripts = [get_plotlyjs() if page.items else "var Plotly = null;", _read("report.js")]
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True,
-                                     undefined=jinja2.StrictUndefined)
-    environment.filters["unbroken"] = _unbroken
-    template = environment.from_string(_read("report.html"))
-    return template.render(**_context(page), css=_read("report.css"), scripts=scripts, policy=_policy(scripts))
+    trials = trial_records(summary.trials, study.hyperparameters)
+    name = str(study.meta.get("name", study.folder.name))
+    return html.render("report.html", page.items, trials, name, **_context(page))
 
 
-def write(folder: str | Path) -> Path:
-    """Build the report of the study in `folder` and put it there; whole at every instant.
+def write(folder: str | Path, out: Path | None = None) -> Path:
+    """Build the report of the study in `folder` and put it there, or where `out` says; whole at every instant.
 
     Raises:
         UserError: no study there, or a damaged one.
     """
-    path = Path(folder) / results.REPORT
+    path = out or Path(folder) / results.REPORT
     results.write_text(path, build(results.load(folder)))
     return path
 
@@ -85,55 +78,86 @@ def _context(page: Page) -> dict[str, Any]:
     study, summary = page.study, page.summary
     best, heading, lead = _best_table(summary)
     test, fresh = search_table(summary), fresh_table(summary)
-    trials = trial_records(summary.trials, study.hyperparameters)
-    name = str(study.meta.get("name", study.folder.name))
     said = caveats(summary)
     sections = [("answer", "Answer", True), ("caveats", "Limits", bool(said)), ("best", "Best", bool(best.rows)),
                 ("seeds", "Seeds", bool(fresh.rows)), ("figures", "Figures", bool(page.groups)),
                 ("test", "Test", bool(test.rows)), ("trials", "Trials", True), ("methods", "Methods", True)]
     return {
-        "name": name, "title": title(study), "counts": _counts(summary), "answer": answer(summary), "caveats": said,
+        "title": title(study), "counts": _counts(summary), "answer": answer(summary), "caveats": said,
         "selection": UNTOUCHED if summary.tested.empty and summary.fresh.empty else SELECTION, "main_figure": page.main,
         "sections": [(anchor, text) for anchor, text, there in sections if there], "figures": page.groups,
         "best_table": best, "best_heading": heading, "best_lead": lead, "test_table": test,
-        "fresh_table": fresh, "fresh_lead": fresh_lead(summary), "fresh_figure": page.seeds, "trials": trials,
-        "methods": methods(study), "data": _data(page, trials, name),
+        "fresh_table": fresh, "fresh_lead": fresh_lead(summary), "fresh_figure": page.seeds,
+        "methods": methods(study),
     }
 
 
 def _best_table(s: Summary) -> tuple[Table, str, str]:
     measured = ["val_accuracy", "change", "accuracy_drop", "sparsity", "file_bytes", "compression_ratio",
-                "entropy_ratio", "nonzero_ratio", "components_used", "test_accuracy", "epochs", "seconds"]
+                "entropy_ratio", "nonzero_ratio", "components_used", "test_accuracy", "probability", "epochs",
+                "seconds"]
     rows = s.front if s.compresses else s.feasible.nlargest(BEST_SHOWN, "val_accuracy", keep="first")
     if s.compresses:
         heading, lead = "Baselines and the front", _front_lead(s)
         measured.remove("change" if "accuracy_drop" in s.trials else "accuracy_drop")
     else:
         heading, lead = "Baselines and the best trials", f"The {len(rows)} best complete trials on validation data."
-    groups = [(kind, _with_comparison(s, frame)) for kind, frame in (("baseline", s.baselines), ("best", rows))]
+    chances = probability_on_front(s.study)
+    kinds = (("baseline", s.baselines), ("best", rows))
+    groups = [(kind, _with_comparison(s, frame, chances)) for kind, frame in kinds]
     known = [c for c in s.trials.columns if c in ("label_smoothing", "bits")]
     reference = "the reference" if s.reference is None else str(s.reference["baseline"])
+    of = "of being on the front" if s.compresses else "of being the best"
     return table(groups, [*s.study.hyperparameters, *known, *measured],
-                 {"change": f"against {reference} (points)"}), heading, lead
+                 {"change": f"against {reference} (points)", "probability": f"probability {of} (%)"}), heading, \
+        f"{lead} {_probability_lead(chances)}".strip()
 
 
 def _front_lead(s: Summary) -> str:
     least = "" if s.least_accuracy is None else f" of at least {s.least_accuracy:g} % validation accuracy"
     lead = f"Every trial{least} that no other beats in all objectives at once, the smallest last."
+    sizes = np.log(s.front["file_bytes"] if s.size == "file_bytes" else (100 - s.front["sparsity"]).clip(lower=1e-3))
+    bend = knee(s.front.assign(log_size=sizes), {"val_accuracy": "max", "log_size": "min"})
+    if bend is not None:
+        lead += f" Its knee is {bend['trial_id']}, farthest from the line through both ends as the figure is scaled."
+    return lead + _covered(s)
+
+
+def _covered(s: Summary) -> str:
+    """The front's hypervolume in words, where a reference point suggests itself: chance, and nothing compressed."""
     classes = len(s.study.meta.get("data", {}).get("classes", []))
-    if s.front.empty or not classes or set(s.study.objectives) != {"val_accuracy", "sparsity"}:
-        return lead
+    worst, span, unit, said = 0.0, 100.0, "%²", "sparsity 0 %"
+    if s.size == "file_bytes":
+        if s.reference is None:
+            return ""
+        worst = span = float(s.reference.get("file_bytes", np.nan))
+        unit, said = "% · bytes", f"the {worst:,.0f} bytes of “{s.reference['baseline']}”"
+    if s.front.empty or not classes or set(s.study.objectives) != {"val_accuracy", s.size} or not span > 0:
+        return ""
     chance = 100 / classes
-    covered = hypervolume(s.front, s.study.objectives, {"val_accuracy": chance, "sparsity": 0.0})
-    return (f"{lead} The front covers {covered / (100 - chance):.1f} % of the area between its reference point (chance "
-            f"accuracy {chance:.3g} %, sparsity 0 %) and perfection: its hypervolume is {covered:,.0f} %².")
+    covered = hypervolume(s.front, s.study.objectives, {"val_accuracy": chance, s.size: worst})
+    return (f" The front covers {100 * covered / (100 - chance) / span:.1f} % of the area between its reference point "
+            f"(chance accuracy {chance:.3g} %, {said}) and perfection: its hypervolume is {covered:,.0f} {unit}.")
 
 
-def _with_comparison(s: Summary, rows: pd.DataFrame) -> pd.DataFrame:
+def _probability_lead(chances: pd.DataFrame) -> str:
+    if chances.empty:
+        return ""
+    if chances["basis"].iloc[0] == "fresh seeds":
+        return (f"Probabilities are by bootstrap over the fresh seeds, paired by seed, among the {len(chances)} trials "
+                "that were trained with them.")
+    return ("Probabilities are by bootstrap of the validation accuracies, as other images might give them; they leave "
+            "out the luck of the seed, and treat trials as independent, which overstates doubt.")
+
+
+def _with_comparison(s: Summary, rows: pd.DataFrame, chances: pd.DataFrame) -> pd.DataFrame:
     tested = dict(zip(s.tested["trial_id"], s.tested["test_accuracy"], strict=True))
     level = float("nan") if s.reference is None else float(s.reference["val_accuracy"])
+    probable = dict(zip(chances["trial_id"], chances["probability"], strict=True))
     return rows.assign(change=rows["val_accuracy"] - level,
-                       test_accuracy=[tested.get(trial, float("nan")) for trial in rows["trial_id"]])
+                       test_accuracy=[tested.get(trial, float("nan")) for trial in rows["trial_id"]],
+                       probability=[f"{100 * probable[trial]:.0f}" if trial in probable else float("nan")
+                                    for trial in rows["trial_id"]])
 
 
 def _counts(s: Summary) -> str:
@@ -143,64 +167,36 @@ def _counts(s: Summary) -> str:
             + "".join(f" · {counts[state]} {state}" for state in ("pruned", "failed", "running") if counts[state]))
 
 
-def _data(page: Page, trials: dict[str, Any], name: str) -> str:
-    drawn = {}
-    for item in page.items:
-        parts = json.loads(item.figure.to_json())
-        parts["layout"].pop("template", None)
-        drawn[item.id] = parts
-    safe_name = re.sub(r"[^\w.-]+", "_", name).strip("._") or "study"
-    templates = {"light": theme.LIGHT.to_plotly_json(), "dark": theme.DARK.to_plotly_json()}
-    content = {"figures": drawn, "templates": templates, "trials": trials, "csv": f"{safe_name}-trials.csv"}
-    # No "<" reaches the page, so neither "</script" nor "<!--" can end or change the block.
-    return (json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            .replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+@dataclass(frozen=True)
+class Arguments:
+    """Write a study's report, or one page that compares several studies, and print where it lies."""
 
-
-def _policy(scripts: list[str]) -> str:
-    """Only these scripts run, and nothing is fetched: whatever slips past escaping still does nothing."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{h}'" for h in hashes)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
-
-
-def _unbroken(text: str) -> str:
-    """A number and its unit stay on one line."""
-    return re.sub(r"(?<=\d) (?=%|points|±)|(?<=±) (?=\d)", "\u00a0", text)
-
-
-def _read(name: str) -> str:
-    return (PAGE / name).read_text(encoding="utf-8")
+    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """The folder that a study wrote, results/NAME. Several are compared on one page."""
+    out: Path | None = None
+    """Where the page goes. Default: report.html in the folder; a comparison goes to comparison.html beside the first
+    one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line. Bad input is one line on stderr and exit status 2, bad usage included."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    asks_help = bool({"-h", "--help"} & set(given))
+    status = commandline.status(lambda: _run(commandline.parse(Arguments, PROG, None, given)))
+    if status:
+        raise SystemExit(status)
+
+
+def _run(arguments: Arguments) -> int:
+    if not arguments.folders:
+        raise UserError(f"give a study folder, as in: {PROG} results/NAME")
     try:
-        folder = tyro.cli(_arguments, args=given, prog="python -m analysis.report", console_outputs=asks_help)
-    except SystemExit as ended:
-        if asks_help or not ended.code:
-            raise
-        _stop("give one study folder, as in: python -m analysis.report results/NAME")
-    try:
-        print(write(folder))
-    except (UserError, OSError) as error:
-        _stop(str(error))
-
-
-def _arguments(folder: Annotated[Path, tyro.conf.Positional]) -> Path:
-    """Write report.html into a study folder and print where it lies.
-
-    Args:
-        folder: the folder that a study wrote, results/NAME.
-    """
-    return folder
-
-
-def _stop(message: str) -> NoReturn:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(2)
+        if len(arguments.folders) == 1:
+            print(write(arguments.folders[0], arguments.out))
+        else:
+            print(comparison.write(arguments.folders, arguments.out))
+    except OSError as error:
+        raise UserError(f"the page could not be written: {error}") from None
+    return 0
 
 
 if __name__ == "__main__":

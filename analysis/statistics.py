@@ -22,6 +22,24 @@ def standard_error(accuracy: float, examples: int) -> float:
     return 100 * math.sqrt(p * (1 - p) / n)
 
 
+def redrawn(accuracies: np.ndarray, examples: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """Accuracies as other samples of as many examples might give them, each by itself, in percent: binomial, with the
+    four examples of `standard_error` added, so that their spread is that error.
+
+    Args:
+        accuracies: in percent, (n,), none missing.
+    Returns: (draws, n).
+    """
+    n = examples + 4
+    order = np.argsort(accuracies, kind="stable")
+    levels, starts = np.unique(accuracies[order], return_index=True)
+    drawn = np.empty((draws, len(accuracies)))
+    # One call for each accuracy that occurs: few images give few, and a call with many probabilities is slow.
+    for level, those in zip(levels, np.split(order, starts[1:]), strict=True):
+        drawn[:, those] = rng.binomial(n, (level / 100 * examples + 2) / n, (draws, len(those)))
+    return 100 * drawn / n
+
+
 def half_width(values: pd.Series, confidence: float = 0.95) -> float:
     """Half the width of Student's t interval of a mean: t · s / √n, t the quantile at (1 + confidence) / 2 with n − 1
     degrees of freedom, s the standard deviation with n − 1 in its denominator.

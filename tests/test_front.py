@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.front import feasible, finished, hypervolume, pareto_front
+from analysis.front import feasible, finished, hypervolume, knee, pareto_front
 
 
 def brute_force_front(points: np.ndarray, signs: np.ndarray) -> list[int]:
@@ -133,3 +133,65 @@ def test_the_front_under_a_constraint_is_the_front_cut_at_it() -> None:
     meta, both = {"settings": {"min_accuracy": 94}}, {"val_accuracy": "max", "sparsity": "max"}
     first, last = pareto_front(feasible(trials, meta), both), feasible(pareto_front(trials, both), meta)
     pd.testing.assert_frame_equal(first, last)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_three_objectives_with_ties_against_optuna(seed: int) -> None:
+    """Front by brute force and hypervolume by Optuna, to 1e-9 relative, in mixed directions on a coarse grid with
+    duplicates, where most points tie in some objective."""
+    compute = pytest.importorskip("optuna._hypervolume").compute_hypervolume
+    rng = np.random.default_rng(200 + seed)
+    points = rng.integers(0, 5, size=(80, 3)) + rng.integers(0, 2, size=(80, 1)) * 0.25
+    points = np.concatenate([points, points[:10]])
+    trials, objectives = frame(points), {"f0": "max", "f1": "min", "f2": "max"}
+    signs = np.array([-1.0, 1.0, -1.0])
+    assert list(pareto_front(trials, objectives).index) == brute_force_front(points, signs)
+    reference = {"f0": -0.5, "f1": 5.5, "f2": -0.5}
+    theirs = compute(points * signs, np.array(list(reference.values())) * signs)
+    assert theirs > 0 and hypervolume(trials, objectives, reference) == pytest.approx(theirs, rel=1e-9)
+
+
+BEND = pd.DataFrame({"accuracy": [99.0, 98.0, 90.0, 50.0], "bytes": [1000.0, 300.0, 200.0, 100.0]}, index=list("abcd"))
+BOTH = {"accuracy": "max", "bytes": "min"}
+
+
+def test_knee_by_hand() -> None:
+    """Scaled costs of b are 1/49 and 2/9, of c 9/49 and 1/9: c's 0.295 is more than b's 0.243, so b is the knee. Other
+    units, another order of rows and of objectives change nothing; the logarithm of a size does: then c is it."""
+    for front, both in ((BEND, BOTH), (BEND.iloc[::-1] * 7.0, BOTH), (BEND, dict(reversed(BOTH.items())))):
+        bend = knee(front, both)
+        assert bend is not None and bend.name == "b"
+    bend = knee(BEND.assign(bytes=np.log(BEND["bytes"]), accuracy=[99.0, 98.0, 97.9, 50.0]), BOTH)
+    assert bend is not None and bend.name == "c"
+
+
+def test_knee_is_the_farthest_from_the_line() -> None:
+    """On random fronts of two objectives it is the member with the largest distance, by the textbook formula, from the
+    straight line through both ends of the scaled front."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = np.sort(rng.random(12))
+        front = frame(np.column_stack([x, (1 - x) ** rng.uniform(1.5, 4) + 0.05 * np.sort(rng.random(12))[::-1]]))
+        scaled = ((front - front.min()) / (front.max() - front.min())).to_numpy()
+        (ax, ay), (bx, by) = scaled[0], scaled[-1]
+        area = np.abs((bx - ax) * (ay - scaled[:, 1]) - (ax - scaled[:, 0]) * (by - ay))
+        distance = area / np.hypot(bx - ax, by - ay)
+        bend = knee(front, {"f0": "min", "f1": "min"})
+        assert bend is not None and bend.name == int(distance.argmax())
+
+
+def test_knee_of_three_objectives() -> None:
+    """The member before the plane through the three corners, in mixed directions; equal members change nothing."""
+    trials = frame(np.array([[1.0, 0, 10], [0, -10, 10], [0, 0, 0], [0.2, -2, 8]]))
+    objectives = {"f0": "min", "f1": "max", "f2": "max"}
+    for rows in (trials, pd.concat([trials, trials])):
+        bend = knee(rows, objectives)
+        assert bend is not None and bend.name == 3
+
+
+@pytest.mark.parametrize("points", [[], [[1, 1]], [[0, 1], [1, 0]], [[0, 1], [0, 1], [1, 0]],
+                                    [[0, 1], [0.5, 0.5], [1, 0]], [[0, 1], [0.9, 0.9], [1, 0]], [[0, 1], [0.2, np.nan],
+                                                                                                 [1, 0]]])
+def test_no_knee(points: list[list[float]]) -> None:
+    """Fewer than three different members, a straight front, one that bends away, and a missing value have no knee."""
+    assert knee(frame(np.array(points, dtype=float).reshape(-1, 2)), {"f0": "min", "f1": "min"}) is None

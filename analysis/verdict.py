@@ -1,0 +1,141 @@
+"""What several studies together say, and what they do not, in sentences: the words of the page that compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.answer import Answer
+from analysis.merged import Merged, Side
+from analysis.statistics import standard_error
+from analysis.summary import counts_of
+from analysis.tables import mean_and_half
+from analysis.uncertainty import Epsilon
+
+MOST_RUNS = 4
+"""Ranges of size that one sentence can name."""
+
+
+def answer(m: Merged) -> Answer:
+    """The first screen in words."""
+    if m.front.empty:
+        return Answer("No complete trial of these studies has a size, so there is nothing to compare.", [], [])
+    members, leader = m.front["study"].value_counts(), _leader(m)
+    tiles = [(f"{members.get(side.name, 0)} of {len(m.front)}", f"of the merged front: {side.name}")
+             for side in m.sides]
+    first, last = m.front.iloc[0], m.front.iloc[-1]
+    details = [f"The most accurate is {first['trial_id']}, {first['val_accuracy']:.2f} % validation accuracy in "
+               f"{first['file_bytes']:,.0f} bytes; the smallest on the merged front is {last['trial_id']}, "
+               f"{last['val_accuracy']:.2f} % in {last['file_bytes']:,.0f} bytes."]
+    details += [_behind(m, leader, side.name) for side in m.sides if side.name != leader and len(side.trials)]
+    return Answer(_sentence(m.held), details, tiles)
+
+
+def _sentence(held: pd.DataFrame) -> str:
+    if len(held) == 1:
+        return (f"{held['study'].iloc[0]} gives the most accurate network at every size, from "
+                f"{held['low'].iloc[0]:,.0f} bytes on.")
+    ranges = held.assign(said=[_range(row["low"], row["high"]) for row in held.to_dict("records")]).groupby("study")
+    shares = ranges["share"].sum().sort_values(ascending=False, kind="stable")
+    if len(held) > MOST_RUNS:
+        parts = [f"{name} over {share:.0f} %" for name, share in shares.items()]
+        return (f"{listed(parts)} of the range of sizes, in orders of magnitude: so much of it each gives the most "
+                "accurate network.")
+    said = [f"{name} {listed(list(ranges.get_group(name)['said']))}" for name in shares.index]
+    return f"The most accurate network: {'; '.join(said)}."
+
+
+def _range(low: float, high: float) -> str:
+    return f"from {low:,.0f} to {high:,.0f} bytes" if np.isfinite(high) else f"from {low:,.0f} bytes on"
+
+
+def _leader(m: Merged) -> str:
+    """The study that holds the most of the range of sizes; of a tie the one with more members of the front."""
+    members = m.front["study"].value_counts()
+    shares = {side.name: m.held.loc[m.held["study"] == side.name, "share"].sum() for side in m.sides}
+    return max(shares, key=lambda name: (shares[name], members.get(name, 0)))
+
+
+def _behind(m: Merged, leader: str, other: str) -> str:
+    there, back = m.epsilons[leader, other], m.epsilons[other, leader]
+    return (f"Each member of {other}’s front is matched by one of {leader} with at most {_factor(there)} its error and "
+            f"its bytes; the other way round it takes {_factor(back)}.")
+
+
+def _factor(e: Epsilon) -> str:
+    return f"{times(e.value)} (95 % interval {times(e.low)} to {times(e.high)})"
+
+
+def times(value: float) -> str:
+    return f"{value:.2f}×" if value < 10 else f"{value:,.0f}×"
+
+
+def caveats(m: Merged) -> list[str]:
+    """In what the studies differ, and what their numbers do not carry."""
+    said = [f"{side.name}: {left} complete trial{'s have' if left > 1 else ' has'} no size on record and "
+            f"{'are' if left > 1 else 'is'} left out." for side in m.sides
+            if (left := len(side.summary.feasible) - len(side.trials))]
+    facts: list[tuple[str, Callable[[Side], str]]] = [
+        ("They have other numbers of trials", _progress),
+        ("They were trained on other images", _training_images),
+        ("They were trained for other lengths", _lengths),
+        ("They began from other seeds", lambda side: f"seed {side.meta.get('seed', 'not recorded')}"),
+        ("They compress, or train, other networks", _networks),
+        ("Their networks see other inputs", lambda side: " × ".join(map(str, _data(side).get("shape", [])))),
+        ("Their trials must reach other accuracies", lambda side: f"{side.summary.least_accuracy or 0:g} %"),
+    ]
+    for what, fact in facts:
+        found = {side.name: fact(side) for side in m.sides}
+        if len(set(found.values())) > 1:
+            said.append(f"{what}: " + "; ".join(f"{name}: {value}" for name, value in found.items()) + ".")
+    if m.images and len(m.front):
+        error = standard_error(float(m.front["val_accuracy"].max()), m.images)
+        said.append(f"The validation part has {m.images:,} images: one is {100 / m.images:.2f} points, and the "
+                    f"standard error of an accuracy is ±{error:.2f} points, so smaller differences may be chance.")
+    once = len(m.front) - int(m.front["trial_id"].isin(fresh_of(m)).sum())
+    if once:
+        said.append(f"{once} of the {len(m.front)} members of the merged front were trained once, and picked on "
+                    "validation data: that includes the luck of the seed, and the best of many scores is too good, the "
+                    "more so the more trials a study has.")
+    return said
+
+
+def _progress(side: Side) -> str:
+    wanted = side.meta.get("settings", {}).get("num_samples")
+    done = counts_of(side.summary)
+    ended = sum(done.values()) - done["running"]
+    owed = f" ended, {wanted} wanted" if wanted not in (None, ended) else ""
+    return f"{done['complete']} complete of {ended}{owed}"
+
+
+def _training_images(side: Side) -> str:
+    few = side.meta.get("settings", {}).get("student_examples")
+    return str(_data(side).get("note") or (f"{few} of each class" if few else "all")).rstrip(".")
+
+
+def _lengths(side: Side) -> str:
+    settings = {k: v for k, v in side.meta.get("settings", {}).items() if "epochs" in k and v}
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "not recorded"
+
+
+def _networks(side: Side) -> str:
+    said = [f"{role} {network.get('name', '?')}" + (f" of {network['parameters']:,} parameters" if
+            network.get("parameters") else "") for role, network in side.meta.get("models", {}).items()]
+    return ", ".join(said) or "not recorded"
+
+
+def _data(side: Side) -> dict[str, Any]:
+    return side.meta.get("data", {})
+
+
+def fresh_of(m: Merged) -> dict[str, str]:
+    """Trials of any study that were trained with fresh seeds → mean test accuracy with half of its interval."""
+    return {f"{side.name}/{row['trial_id']}": mean_and_half("test_accuracy", row["test_accuracy"], row["test_half"])
+            for side in m.sides for row in side.summary.fresh.to_dict("records")}
+
+
+def listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
