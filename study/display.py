@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -12,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.results import COLUMNS, Ledger, label
+from study.results import COLUMNS, FINAL_STATES, Ledger, label
 
 
 class Display:
@@ -26,6 +27,7 @@ class Display:
     def __init__(self, ledger: Ledger, objectives: Mapping[str, str], wanted: int, dashboard: str) -> None:
         self.ledger, self.objectives, self.wanted, self.dashboard = ledger, objectives, wanted, dashboard
         self.console = Console()
+        self.baselines_count = False
         self.began, self.done_before = time.monotonic(), self._done()
         self.front_size = 0
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
@@ -37,6 +39,17 @@ class Display:
 
     def __exit__(self, *exc: object) -> None:
         self.live.stop()
+
+    @contextlib.contextmanager
+    def confirming(self, ledger: Ledger, wanted: int) -> Iterator[None]:
+        """Show another ledger meanwhile, of trainings with fresh seeds, where baselines count as all others do."""
+        before = vars(self).copy()
+        self.ledger, self.wanted, self.baselines_count = ledger, wanted, True
+        self.began, self.done_before = time.monotonic(), self._done()
+        try:
+            yield
+        finally:
+            vars(self).update(before)
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -54,7 +67,11 @@ class Display:
         return ", ".join(f"{label(m)} {row[m]:.2f}" for m in self.objectives if m in row)
 
     def _done(self) -> int:
-        return sum(self.ledger.count(s) for s in ("complete", "pruned", "failed"))
+        return sum(self._count(state) for state in FINAL_STATES)
+
+    def _count(self, state: str) -> int:
+        both = len(self.ledger.of_state(state, baseline=True)) if self.baselines_count else 0
+        return self.ledger.count(state) + both
 
     def _best(self) -> str:
         rows = [r for r in self.ledger.of_state("complete") if all(m in r for m in self.objectives)]
@@ -65,7 +82,7 @@ class Display:
         return f"{best['trial_id']}: {self._values(best)}"
 
     def _render(self) -> Group:
-        count = {s: self.ledger.count(s) for s in ("running", "pruned", "failed")}
+        count = {s: self._count(s) for s in ("running", "pruned", "failed")}
         done, new = self._done(), self._done() - self.done_before
         left = (time.monotonic() - self.began) / new * (self.wanted - done) if new else None
         table = Table.grid(padding=(0, 2))

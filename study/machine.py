@@ -167,6 +167,8 @@ def check_shared(folder: Path) -> None:
 def addresses(settings: Common, dashboard: str) -> list[str]:
     """Lines that tell where a running study can be watched."""
     lines = [f"Ray dashboard: {dashboard}"] if dashboard else []
+    if lines and os.environ.get("RAY_AUTH_MODE") == "token":  # Ray sets it for clusters that it starts
+        lines[0] += "  (it asks for a token, once: ray get-auth-token prints it)"
     if settings.prometheus:
         nodes = [n for n in ray.nodes() if n["Alive"]]
         targets = ", ".join(f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in nodes)

@@ -55,8 +55,13 @@ Run = Callable[[dict[str, Any], Any, Splits, Shared | None, kd.Report, Progress]
 """One trial: searched values, settings, data, shared work, what hears of every epoch, and where the trial stands."""
 
 
-def trial(run: Run) -> Callable[..., None]:
-    """Make a Tune trainable of a function that trains a network."""
+def trial(run: Run, name: str) -> Callable[..., None]:
+    """Make a Tune trainable of a function that trains a network.
+
+    Args:
+        name: by which Ray's dashboard knows the processes. They run one trial after another, so it is the study's;
+            their logs, which the dashboard shows, say when which trial began.
+    """
 
     def trainable(
         config: dict[str, Any], settings: Any, folder: Path, data: Splits, shared: Mapping[int, Shared | None]
@@ -68,6 +73,7 @@ def trial(run: Run) -> Callable[..., None]:
         path = path_of(folder, trial_id)
         checkpoint = Checkpoint.open(path, config)
         last: dict[str, Any] = {}
+        print(f"{trial_id}, seed {seed}: {values}", flush=True)
 
         def tell(row: dict[str, Any]) -> None:
             last.update(row)
@@ -99,7 +105,7 @@ def trial(run: Run) -> Callable[..., None]:
         # Only a trial that says so is complete; one that does not was stopped.
         tune.report({**last, **left.metrics, "spent": checkpoint.spent, "finished": True})
 
-    trainable.__name__ = run.__name__
+    trainable.__name__ = name
     return trainable
 
 

@@ -91,3 +91,17 @@ def test_weights_of_dominated_trials_are_removed(tmp_path: Path) -> None:
         paths[trial_id].touch()
         end(made, ledger, trial_id, {**GOOD, "val_accuracy": accuracy})
     assert [i for i, path in paths.items() if path.exists()] == ["t002"]
+
+
+def test_the_display_counts_what_is_confirmed(tmp_path: Path) -> None:
+    """While it confirms, it counts the trainings with fresh seeds, baselines among them; then the search's again."""
+    made, ledger, _ = recorder(tmp_path)
+    end(made, ledger, "t001", GOOD)
+    own = Ledger(tmp_path / "confirm")
+    own.folder.mkdir()
+    for name in ("t001 seed 1", "uncompressed seed 1"):
+        own.start(name, {}, "uncompressed")
+        own.finish(name, "complete")
+    with made.display.confirming(own, 4):
+        assert (made.display._done(), made.display.wanted) == (2, 4)
+    assert (made.display._done(), made.display.wanted) == (1, 9)

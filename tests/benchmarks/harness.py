@@ -44,7 +44,7 @@ def harness(seconds: float, trials: int, folder: Path) -> tuple[float, float, li
     import ray
 
     from search_spaces import kd as space
-    from study import describe, machine, results, tuner
+    from study import describe, machine, results, stage
     from study.cache import Shared
     from study.display import Display
     from study.recorder import Recorder
@@ -73,9 +73,9 @@ def harness(seconds: float, trials: int, folder: Path) -> tuple[float, float, li
     with Display(ledger, space.OBJECTIVES, trials, "") as display:
         display.console.quiet = True
         recorder = Watched(ledger, display, space.OBJECTIVES, settings, settings.folder)
-        job = tuner.Job(settings, space, settings.folder, recorder)
+        job = stage.Job(settings, space, settings.folder, recorder)
         parameters = {"data": data, "shared": {settings.seed: Shared({})}}
-        tuner._tune(job, waiting(seconds), parameters, [], trials, True)
+        stage.run_trials(job, waiting(seconds), parameters, [], trials, True)
         recorder.close()
         ended = time.perf_counter()
     ray.shutdown()

@@ -1,0 +1,68 @@
+"""The confirmation that retrains what a search chose with fresh seeds, from the first stage on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from study import results, selection
+from study.cache import Shared
+from study.confirm import confirm_fresh
+from study.data import Part, Splits
+from study.display import Display
+from study.recorder import Recorder
+from study.results import Ledger
+from study.stage import Job, Queue, prepared, recover, run_trials, typed
+from study.trainables import KINDS
+
+
+def _wanted(settings: Any, spaces: Any, folder: Path, ledger: Ledger) -> dict[str, tuple[str, int]]:
+    """Trials of the confirmation that retrains: their id → (the trial or baseline that is retrained, seed)."""
+    if not settings.confirm:
+        return {}
+    what = [*spaces.BASELINES, *selection.to_confirm(results.load(folder), settings.confirm)]
+    what = [w for w in what if ledger.trials.get(w, {}).get("state") == "complete"]
+    seeds = range(settings.seed + 1, settings.seed + 1 + settings.seeds)
+    return {f"{w} seed {seed}": (w, seed) for seed in seeds for w in (KINDS[settings.kind].first, *what)}
+
+
+def unconfirmed(settings: Any, spaces: Any, folder: Path, ledger: Ledger) -> bool:
+    """Whether a trial that `--confirm` asks for has no row yet."""
+    frame = results.read_frame(folder / results.CONFIRMED, results.CONFIRMED_COLUMNS)
+    have = set(zip(frame["trial_id"], frame["seed"], strict=True))
+    failed = {r["trial_id"] for r in Ledger.open(folder / results.CONFIRM).trials.values() if r["state"] == "failed"}
+    wanted = _wanted(settings, spaces, folder, ledger)
+    return any(pair not in have for name, pair in wanted.items() if name not in failed)
+
+
+def retrain(job: Job, display: Display, data: Splits, test: Part, seen: Splits, given: Shared | None) -> None:
+    """Retrain what the search chose, and the baselines, with fresh seeds from the first stage on, and test each once.
+
+    These trials have a ledger of their own, in a folder of the study's, so that they are continued as others are.
+    """
+    settings, spaces, ledger, kind = job.settings, job.spaces, job.ledger, KINDS[job.settings.kind]
+    wanted = _wanted(settings, spaces, job.folder, ledger)
+    folder = job.folder / results.CONFIRM
+    if not wanted or not unconfirmed(settings, spaces, job.folder, ledger):
+        return
+    folder.mkdir(exist_ok=True)
+    own = Ledger.open(folder)
+    recover(own, folder)
+    display.say(f"confirming: {len(wanted)} trainings with fresh seeds")
+    retrained = Job(settings, spaces, folder, Recorder(own, display, spaces.OBJECTIVES, settings, folder))
+    firsts = {seed: name for name, (what, seed) in wanted.items() if what == kind.first}
+    with display.confirming(own, len(firsts)):
+        shared = prepared(retrained, data, given, firsts, job.folder.parent / results.CACHE)
+    if shared is None:
+        return
+    queue: Queue = []
+    for name, (what, seed) in wanted.items():
+        if what == kind.first or own.trials.get(name, {}).get("state") in results.FINAL_STATES:
+            continue
+        row = ledger.trials[what]
+        values = spaces.BASELINES.get(what) or {k: typed(k, row[k], spaces) for k in spaces.SPACE}
+        queue.append((name, {**values, "seed": seed}, what))
+    with display.confirming(own, sum(row["state"] in results.FINAL_STATES for row in own.trials.values()) + len(queue)):
+        run_trials(retrained, kind.search, {"data": seen, "shared": shared}, queue)
+    retrained.recorder.close()
+    confirm_fresh(settings, job.folder, own, wanted, shared, data, test)
