@@ -71,6 +71,12 @@ def build(studies: Sequence[Study]) -> str:
         methods=[(side.name, title(side.summary.study), methods(side.summary.study)) for side in merged.sides])
 
 
+def figures(studies: Sequence[Study]) -> list[Item]:
+    """The page's figures."""
+    item = _item(merge(studies))
+    return [item] if item else []
+
+
 def front_table(m: Merged) -> Table:
     """The merged front with what is known of each member, the smallest last."""
     tested = {f"{side.name}/{row['trial_id']}": row["test_accuracy"] for side in m.sides

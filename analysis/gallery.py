@@ -21,10 +21,21 @@ def main_figure(s: Summary) -> Item | None:
     return _plain_slice(s, "temperature", colour="alpha") if "temperature" in s.study.hyperparameters else None
 
 
-def seeds_figure(s: Summary) -> Item | None:
-    """The figure beside the table of fresh seeds; none where no configuration shares a seed with a baseline."""
-    if not intervals.has_pairs(s):
-        return None
+def seeds_figures(s: Summary) -> list[Item]:
+    """The figures beside the table of fresh seeds: those for which there are seeds enough."""
+    return [*([_differences(s)] if intervals.has_pairs(s) else []),
+            *([_attainment(s)] if intervals.has_surfaces(s) else [])]
+
+
+def _attainment(s: Summary) -> Item:
+    """Median and quartiles of the front over seeds."""
+    about = "What a quarter, half and three quarters of the fresh seeds attain: at least this accuracy at this size."
+    return Item("attainment", intervals.attainment_surfaces(s.study), "Fronts over fresh seeds.",
+                f"{about} Empirical attainment surfaces of the retrained configurations, on test data.",
+                f"Three staircases of test accuracy against {_name(s.size)}. {about}")
+
+
+def _differences(s: Summary) -> Item:
     drawn = intervals.paired_differences(s.study)
     rows = s.fresh[s.fresh["pairs"] > 0]
     about = f"Test accuracy minus that of “{s.fresh_reference}” with the same seed"

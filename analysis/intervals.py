@@ -1,4 +1,4 @@
-"""What fresh seeds say: every configuration's difference to the reference, seed by seed, with its interval."""
+"""What fresh seeds say: each configuration's difference to the reference, with its interval, and what they attain."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 
 from analysis.confirmation import fresh, paired
 from analysis.summary import Summary, summarise
-from analysis.theme import GREY, VERMILLION, figure, focus
-from study.results import Study
+from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, size_axis
+from analysis.uncertainty import attainment
+from study.results import Study, label
 
 
 def paired_differences(study: Study) -> go.Figure:
@@ -44,6 +45,41 @@ def paired_differences(study: Study) -> go.Figure:
     drawn.update_yaxes(type="category", categoryorder="array", categoryarray=_names(means)[::-1],
                        range=[-0.6, len(means) - 0.4])
     return drawn
+
+
+def attainment_surfaces(study: Study) -> go.Figure:
+    """What a quarter, half and three quarters of the fresh seeds attain on test data, with every seed's networks."""
+    s = summarise(study)
+    rows = fresh(study)
+    rows = rows[rows["baseline"] == ""].dropna(subset=[s.size, "test_accuracy"])
+    drawn = figure(height=340)
+    place = (lambda v: 100 - v) if s.size == "sparsity" else (lambda v: v)
+    drawn.add_scatter(
+        x=place(rows[s.size]).tolist(), y=rows["test_accuracy"].tolist(), mode="markers", name="one seed",
+        marker={"size": 7, "symbol": "circle-open", "color": GREY}, customdata=rows["trial_id"].tolist(),
+        text=[f"{html.escape(i)}, seed {n}" for i, n in zip(rows["trial_id"], rows["seed"], strict=True)],
+        hovertemplate="%{text}: %{y:.2f} %<extra></extra>")
+    surfaces = attainment(rows, {"test_accuracy": "max", s.size: s.study.objectives[s.size]})
+    for percentage, colour, dash in ((25, BLUE, "dot"), (50, VERMILLION, "solid"), (75, GREEN, "dash")):
+        line = surfaces[surfaces["percentage"] == percentage].sort_values("test_accuracy", ascending=False)
+        drawn.add_scatter(
+            x=place(line[s.size]).tolist(), y=line["test_accuracy"].tolist(), mode="lines",
+            name=f"{percentage} % of seeds", line={"color": colour, "width": 2, "dash": dash, "shape": "vh"},
+            hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>")
+    if s.size == "sparsity":
+        drawn.update_xaxes(complement_axis(label(s.size), 100.0, 100 - rows[s.size], most=6))
+    else:
+        drawn.update_xaxes(size_axis(label(s.size), rows[s.size]))
+    shown = focus(surfaces["test_accuracy"], rows["test_accuracy"])
+    drawn.update_yaxes(title={"text": "test accuracy (%)"}, range=shown)
+    return drawn
+
+
+def has_surfaces(s: Summary) -> bool:
+    """Whether two configurations or more were trained with two fresh seeds or more."""
+    if not s.compresses or s.fresh.empty:
+        return False
+    return int(((s.fresh["baseline"] == "") & (s.fresh["seeds"] > 1)).sum()) > 1
 
 
 def has_pairs(s: Summary) -> bool:

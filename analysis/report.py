@@ -3,6 +3,7 @@ one page that compares them.
 
     python -m analysis.report results/NAME
     python -m analysis.report results/A results/B
+    python -m analysis.report results/NAME --live
 
 The page is `analysis/page/`: a template, its style and its script; `analysis.html` puts them together.
 """
@@ -19,7 +20,7 @@ import numpy as np
 import pandas as pd
 import tyro
 
-from analysis import comparison, gallery, html
+from analysis import comparison, gallery, html, images, live
 from analysis.answer import answer
 from analysis.caveats import caveats
 from analysis.front import hypervolume, knee
@@ -44,20 +45,25 @@ class Page:
     study: Study
     summary: Summary
     main: Item | None
-    seeds: Item | None
+    seeds: list[Item]
     groups: list[Group] = field(default_factory=list)
 
     @property
     def items(self) -> list[Item]:
-        first = [item for item in (self.main, self.seeds) if item]
-        return [*first, *(item for group in self.groups for item in group.items)]
+        main = [self.main] if self.main else []
+        return [*main, *self.seeds, *(item for group in self.groups for item in group.items)]
+
+
+def page_of(study: Study) -> Page:
+    """A study with its figures drawn."""
+    summary = summarise(study)
+    return Page(study, summary, gallery.main_figure(summary), gallery.seeds_figures(summary), gallery.groups(summary))
 
 
 def build(study: Study) -> str:
     """The whole page. Works for a study that has just begun, was cut off, or failed throughout."""
-    summary = summarise(study)
-    page = Page(study, summary, gallery.main_figure(summary), gallery.seeds_figure(summary),
-                gallery.groups(summary))
+    page = page_of(study)
+    summary = page.summary
     trials = trial_records(summary.trials, study.hyperparameters)
     name = str(study.meta.get("name", study.folder.name))
     return html.render("report.html", page.items, trials, name, **_context(page))
@@ -87,7 +93,7 @@ def _context(page: Page) -> dict[str, Any]:
         "selection": UNTOUCHED if summary.tested.empty and summary.fresh.empty else SELECTION, "main_figure": page.main,
         "sections": [(anchor, text) for anchor, text, there in sections if there], "figures": page.groups,
         "best_table": best, "best_heading": heading, "best_lead": lead, "test_table": test,
-        "fresh_table": fresh, "fresh_lead": fresh_lead(summary), "fresh_figure": page.seeds,
+        "fresh_table": fresh, "fresh_lead": fresh_lead(summary), "fresh_figures": page.seeds,
         "methods": methods(study),
     }
 
@@ -176,6 +182,12 @@ class Arguments:
     out: Path | None = None
     """Where the page goes. Default: report.html in the folder; a comparison goes to comparison.html beside the first
     one."""
+    live: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Serve the page on 127.0.0.1 instead, and follow the study while it runs."""
+    png: Path | None = None
+    """Write the page's figures into this folder as PNG files, for papers."""
+    svg: Path | None = None
+    """The same as SVG files."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -189,13 +201,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(arguments: Arguments) -> int:
     if not arguments.folders:
         raise UserError(f"give a study folder, as in: {PROG} results/NAME")
+    if arguments.live:
+        if len(arguments.folders) > 1 or arguments.out or arguments.png or arguments.svg:
+            raise UserError("--live serves the page of one study: leave out the other folders, --out, --png and --svg")
+        live.serve(arguments.folders[0], build)
+        return 0
+    one = len(arguments.folders) == 1
     try:
-        if len(arguments.folders) == 1:
-            print(write(arguments.folders[0], arguments.out))
-        else:
-            print(comparison.write(arguments.folders, arguments.out))
+        print(write(arguments.folders[0], arguments.out) if one else comparison.write(arguments.folders, arguments.out))
     except OSError as error:
         raise UserError(f"the page could not be written: {error}") from None
+    pictures = {"png": arguments.png, "svg": arguments.svg}
+    if any(pictures.values()):
+        studies = [results.load(folder) for folder in arguments.folders]
+        items = page_of(studies[0]).items if one else comparison.figures(studies)
+        for kind, folder in pictures.items():
+            if folder is not None:
+                print(*images.write(items, folder, (kind,)), sep="\n")
     return 0
 
 

@@ -33,9 +33,8 @@ class Options:
     trial: str | None = None
     """Export this trial or baseline, such as t014."""
     best: str | None = None
-    """Export the best member of the front by validation: max compression|sparsity|accuracy, and after it, if wanted,
-    with accuracy drop <= X | accuracy >= X | sparsity >= X | compression >= X. Accuracies and sparsity are in percent,
-    the drop is in points below the uncompressed network, compression is a ratio."""
+    """Export the member of the front that answers a question, as `python -m analysis.query` takes it: "max compression
+    with accuracy drop <= 0.2" or "min file_bytes where val_accuracy >= 98"."""
     to: Path | None = None
     """Folder to write to. Default: results/NAME/exported."""
     formats: str | None = None
@@ -78,7 +77,7 @@ def _chosen(options: Options, study: results.Study) -> list[str]:
     given = {"--pareto": options.pareto or None, "--trial": options.trial, "--best": options.best}
     named = [flag for flag, value in given.items() if value is not None]
     if len(named) != 1:
-        raise UserError(f"{' and '.join(named) or 'nothing chosen'}: give one of --pareto, --trial ID, --best SENTENCE")
+        raise UserError(f"{' and '.join(named) or 'nothing chosen'}: give one of --pareto, --trial ID, --best QUESTION")
     if options.trial is not None:
         return [selection.one(options.trial, study)]
     front = selection.front(study)

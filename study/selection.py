@@ -1,26 +1,16 @@
-"""Which trials of a finished study to export: one by its id, the front, or the best by a sentence."""
+"""Which trials of a finished study to export: one by its id, the front, or the best by a question."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
+from analysis import query
 from analysis.front import feasible, finished, pareto_front
 from analysis.summary import summarise
 from study import results
 from study.errors import UserError
-
-_COLUMNS = {"compression": "compression_ratio", "sparsity": "sparsity", "accuracy": "val_accuracy",
-            "accuracy drop": "accuracy_drop"}  # fmt: skip
-_LIMIT = r"(?:(accuracy drop) *<=|(accuracy|sparsity|compression) *>=) *([0-9]+\.?[0-9]*|\.[0-9]+) *%?"
-_SENTENCE = re.compile(rf" *max +(compression|sparsity|accuracy)(?: +with +{_LIMIT})? *")
-_GRAMMAR = (
-    "max compression|sparsity|accuracy [with accuracy drop <= X | accuracy >= X | sparsity >= X | compression >= X], "
-    'such as "max compression with accuracy drop <= 0.2"'
-)
-_ROUNDING = 1e-9  # a drop of 98.2 − 98.0 is a little more than 0.2 in binary
 
 
 def kept(folder: Path) -> list[str]:
@@ -74,25 +64,15 @@ def to_confirm(study: results.Study, count: int) -> list[str]:
 
 
 def best(sentence: str, members: pd.DataFrame) -> str:
-    """Id of the row that a sentence chooses, by validation columns; among equal ones the most accurate, then the first.
+    """Id of the row that a question chooses, in the language of `analysis.query`; among equal ones the most accurate.
 
     Raises:
-        UserError: a sentence outside the grammar, a column that the study lacks, or no row within the limit.
+        UserError: no such question, one of a column that the study lacks, or no row within the limit.
     """
-    match = _SENTENCE.fullmatch(sentence)
-    if not match:
-        raise UserError(f"--best {sentence!r}: not understood; say {_GRAMMAR}")
-    goal, drop, floor, limit = match.groups()
-    for word in (goal, drop or floor):
-        if word and (_COLUMNS[word] not in members or members[_COLUMNS[word]].isna().all()):
-            have = [w for w, column in _COLUMNS.items() if column in members and not members[column].isna().all()]
-            raise UserError(f"--best {sentence!r}: this study has no {word}; it has {', '.join(have)}")
-    rows = members
-    if limit:
-        column, bound = members[_COLUMNS[drop or floor]].astype(float), float(limit)
-        rows = members[column <= bound + _ROUNDING if drop else column >= bound - _ROUNDING]
-        if not len(rows):
-            nearest = column.min() if drop else column.max()
-            raise UserError(f"--best {sentence!r}: none on the front; the nearest has {drop or floor} {nearest:.4g}")
-    by = list(dict.fromkeys((_COLUMNS[goal], "val_accuracy")))
-    return str(rows.sort_values(by, ascending=False, kind="stable")["trial_id"].iloc[0])
+    try:
+        question = query.parse(sentence, members)
+        if question.goal == "all":
+            raise UserError(f'{sentence!r} does not say of what the most; ask "max COLUMN where CONDITION"')
+        return str(query.answer(question, members)["trial_id"].iloc[0])
+    except UserError as error:
+        raise UserError(f"--best {error}") from None
