@@ -155,7 +155,7 @@ def test_other_settings_are_refused(kd: Path) -> None:
     before = (kd / results.TRIALS).read_text()
     done = subprocess.run(
         command(kd.parent, *KD, "--num-samples", "9", "--scheduler", "none", "--seed", "5"),
-        cwd=ROOT, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 2 and "--seed 5 (the study has 0)" in done.stderr
     assert (kd / results.TRIALS).read_text() == before
@@ -171,7 +171,7 @@ def test_interrupted_study_continues(tmp_path: Path) -> None:
     while time.monotonic() < deadline and not _finished(folder):
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=120)[0].decode()
+    said = process.communicate(timeout=600)[0].decode()
     assert process.returncode in (0, 130), said
     kept = _finished(folder)
     run(tmp_path, *arguments)
@@ -201,7 +201,7 @@ def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path) -> None:
     assert fresh[fresh.trial_id == "uncompressed"].val_loss.nunique() == 2  # the pretrained networks differ, too
     assert "Nothing to do" in run(sws.parent, *arguments)
     again = [sys.executable, "-m", "study.reproduce", str(sws), "t001"]
-    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0 and "matches: " in done.stdout, done.stdout + done.stderr
     assert "file_bytes" in done.stdout
 
