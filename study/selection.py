@@ -48,11 +48,13 @@ def front(study: results.Study) -> pd.DataFrame:
 
 def to_confirm(study: results.Study, count: int) -> list[str]:
     """Trials to retrain with fresh seeds: the one that the report answers with, and members of the front spread over
-    it; of a single objective, its best trials."""
+    it, as far as they are nearer to the best accuracy than to chance; of a single objective, its best trials."""
     trials = feasible(finished(study.trials), study.meta)
     first, direction = next(iter(study.objectives.items()))
     if len(study.objectives) > 1:
         trials = pareto_front(trials, study.objectives)
+        chance = 100 / len(study.meta["data"]["classes"])
+        trials = trials[trials["val_accuracy"] >= (trials["val_accuracy"].max() + chance) / 2]
     ranked = trials.sort_values(first, ascending=direction == "min", kind="stable")["trial_id"].tolist()
     if len(study.objectives) == 1 or len(ranked) <= count:
         return ranked[:count]

@@ -1,0 +1,39 @@
+"""Which trials are retrained with fresh seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+import synthetic
+
+from analysis.summary import summarise
+from study import results, selection
+
+
+def test_the_answer_and_members_over_the_front_are_confirmed(tmp_path: Path) -> None:
+    """The answering trial first, then the front's most accurate and others down to its small end; none twice."""
+    study = results.load(synthetic.write_sws(tmp_path / "sws"))
+    s = summarise(study)
+    chosen = selection.to_confirm(study, 4)
+    assert s.best is not None and chosen[0] == s.best["trial_id"]
+    assert len(set(chosen)) == len(chosen) == 4 and set(chosen) <= set(s.front["trial_id"])
+    assert s.front.loc[s.front["val_accuracy"].idxmax(), "trial_id"] in chosen
+
+
+def test_collapsed_networks_are_not_confirmed(tmp_path: Path) -> None:
+    """A member of the front that is nearer to chance than to the best accuracy is sparse and of no use."""
+    study = results.load(synthetic.write_sws(tmp_path / "sws"))
+    ruined = pd.DataFrame([{**study.trials.iloc[-1], "trial_id": f"ruined{i}", "state": "complete", "baseline": "",
+                            "val_accuracy": 50.0 - 10 * i, "sparsity": 99.99 + 0.001 * i} for i in range(3)])
+    study = dataclasses.replace(study, trials=pd.concat([study.trials, ruined], ignore_index=True))
+    assert {"ruined0", "ruined1", "ruined2"} <= set(summarise(study).front["trial_id"])
+    assert not [trial for trial in selection.to_confirm(study, 6) if trial.startswith("ruined")]
+
+
+def test_of_one_objective_the_best_are_confirmed(tmp_path: Path) -> None:
+    """A KD study confirms its most accurate complete trials, in their order."""
+    study = results.load(synthetic.write_kd(tmp_path / "kd"))
+    ranked = summarise(study).searched.sort_values("val_accuracy", ascending=False, kind="stable")
+    assert selection.to_confirm(study, 3) == ranked["trial_id"].tolist()[:3]
