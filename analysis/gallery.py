@@ -5,7 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis import closeups, curves, figures, intervals
+from analysis import closeups, curves, figures, influences, intervals
+from analysis.importance import TradeOffs, trade_offs
 from analysis.items import Group, Item
 from analysis.summary import Summary
 from analysis.tables import points, text
@@ -52,7 +53,9 @@ def groups(s: Summary) -> list[Group]:
     """All other figures."""
     found: list[Group] = []
     if not s.searched.empty:
-        found += _compression_slices(s) if s.compresses else _distillation(s)
+        t = trade_offs(s.study)
+        found += _compression_slices(s, t) if s.compresses else _distillation(s)
+        found += influences.groups(t)
     if not s.study.history.empty:
         found.append(Group("Learning curves", _curves(s)))
     return [*found, *closeups.groups(s)]
@@ -105,7 +108,7 @@ def _distillation(s: Summary) -> list[Group]:
     return [Group("Temperature and soft-target weight", [plane, alpha])]
 
 
-def _compression_slices(s: Summary) -> list[Group]:
+def _compression_slices(s: Summary, t: TradeOffs) -> list[Group]:
     found: list[Group] = []
     for objective in s.study.objectives:
         items: list[Item] = []
@@ -113,9 +116,10 @@ def _compression_slices(s: Summary) -> list[Group]:
             if not pd.api.types.is_numeric_dtype(s.searched[name]) or s.searched[name].isna().all():
                 continue
             drawn = figures.slice_of(s.study, name, objective, height=300)
+            mean = influences.overlay(drawn, t, objective, name)
             items.append(Item(
                 f"slice-{len(found)}-{len(items)}", drawn, _sentence(f"{_name(objective)} by {_name(name)}."),
-                "Vermillion marks are on the front." + _below(s, drawn, objective),
+                "Vermillion marks are on the front." + mean + _below(s, drawn, objective),
                 f"Scatter plot of {label(objective)} against {_name(name)} for {len(s.searched)} trials."))
         found.append(Group(f"What moves {_name(objective)}", items, narrow=True))
     return found

@@ -27,3 +27,4 @@ class Group:
     heading: str
     items: list[Item]
     narrow: bool = False
+    lead: str = ""

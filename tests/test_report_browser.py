@@ -84,7 +84,7 @@ def test_opens_from_disk_without_complaint(browser: Any, folders: dict[str, Path
     """No console error, no request beyond the file itself, no sideways scrolling, every figure is drawn, and a wide
     screen shows the answer and the whole main figure at once."""
     with Visit(browser, folders[kind], width) as page:
-        assert page.locator(".plot").count() == {"kd": 5, "sws": 15, "seeds": 12, "empty": 0}[kind]
+        assert page.locator(".plot").count() == {"kd": 7, "sws": 22, "seeds": 19, "empty": 0}[kind]
         assert page.locator(".plot:not(:has(.main-svg))").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for selector in ("h1", "#main") if width == 1400 and kind != "empty" else ():

@@ -1,0 +1,54 @@
+"""What the report shows of importances, and what it says where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+
+from analysis import gallery, importance, influences
+from analysis.summary import summarise
+from study import results
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> importance.TradeOffs:
+    folder = synthetic.write_sws(tmp_path_factory.mktemp("studies") / "sws", trials=120)
+    return importance.trade_offs(results.load(folder))
+
+
+def test_scatter_plots_carry_the_mean_effect_on_their_own_axis(found: importance.TradeOffs) -> None:
+    """The line over a scatter plot of sparsity, whose axis shows what remains, is 100 minus the mean effect."""
+    s = found.summary
+    shown = {item.id: item for group in gallery.groups(s) for item in group.items}
+    name = s.study.hyperparameters[0]
+    drawn = shown["slice-1-0"].figure
+    line = next(trace for trace in drawn.data if trace.name == "mean")
+    np.testing.assert_allclose(line.y, 100 - found.effect("sparsity", name)["mean"])
+    assert "others averaged" not in shown["slice-1-0"].caption and "averaged" in shown["slice-1-0"].caption
+
+
+def test_every_target_has_its_figures(found: importance.TradeOffs) -> None:
+    """Importances once, a plane for accuracy and for size, and effects on accuracy among the small networks."""
+    groups = influences.groups(found)
+    ids = [item.id for group in groups for item in group.items]
+    assert ids[0] == "importance" and {"interaction-val_accuracy", "interaction-sparsity"} <= set(ids)
+    assert [i for i in ids if i.startswith("effect-given-")] == [f"effect-given-{n}" for n in found.names]
+    assert len(set(ids)) == len(ids)
+
+
+def test_too_few_trials_are_a_sentence(tmp_path: Path) -> None:
+    """Without trials enough the page says so where the figures would be."""
+    study = results.load(synthetic.write_sws(tmp_path / "sws", trials=10))
+    (group,) = influences.groups(importance.trade_offs(study))
+    assert not group.items and "it takes 20" in group.lead
+    assert "slice-0-0" in [item.id for g in gallery.groups(summarise(study)) for item in g.items]
+
+
+def test_distillation_shows_its_gain(tmp_path: Path) -> None:
+    """A KD study has the gain over the student alone on the plane, in the place of an interaction."""
+    study = results.load(synthetic.write_kd(tmp_path / "kd", trials=120))
+    ids = [item.id for group in influences.groups(importance.trade_offs(study)) for item in group.items]
+    assert "gain" in ids and not [i for i in ids if i.startswith("interaction")]
