@@ -119,7 +119,7 @@ def timed_epoch(training: kd.Training, data: Splits) -> float:
     """Seconds of one plain training epoch, from the second of two steps, on one thread."""
     torch.set_num_threads(1)
     model = kd.build(training, data)
-    optimiser = torch.optim.AdamW(model.parameters())
+    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
     seconds = 0.0
     stream = batches(data, training.batch_size, training.augment, torch.Generator().manual_seed(0))
     for _, batch in zip(range(2), stream, strict=False):

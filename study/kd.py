@@ -171,7 +171,9 @@ def _train(
         model,
         data,
         loss,
-        torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay),
+        torch.optim.AdamW(
+            model.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True
+        ),
         epochs=training.epochs,
         batch_size=training.batch_size,
         generator=torch.Generator().manual_seed(training.seed),

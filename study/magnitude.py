@@ -164,7 +164,7 @@ def prune(
         progress.trace.add(epoch, "prune", flatten(parameters))
         on_epoch({**row, **provisional(model, lambda: cluster(model, kept, hparams.codebook), data)})
 
-    optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate)
+    optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate, fused=True)
     optimiser.register_step_post_hook(zero)  # without gradient, too, Adam's momentum would move a pruned weight
     train(
         model,

@@ -115,7 +115,7 @@ def train_values(
         model,
         data,
         chained,
-        torch.optim.Adam([free, *([log_scales] if scaled else [])], lr=learning_rate),
+        torch.optim.Adam([free, *([log_scales] if scaled else [])], lr=learning_rate, fused=True),
         epochs=epochs,
         batch_size=batch_size,
         generator=torch.Generator().manual_seed(seed),

@@ -256,7 +256,8 @@ def _move(
                 {"params": [mixture.free_means], "lr": hparams.mean_rate},
                 {"params": [mixture.log_precisions], "lr": hparams.precision_rate},
                 {"params": [mixture.free_logits, mixture.zero_logit], "lr": hparams.proportion_rate},
-            ]
+            ],
+            fused=True,
         ),
         epochs=epochs,
         batch_size=hparams.batch_size,
