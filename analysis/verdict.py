@@ -41,9 +41,9 @@ def _sentence(held: pd.DataFrame) -> str:
     ranges = held.assign(said=[_range(row["low"], row["high"]) for row in held.to_dict("records")]).groupby("study")
     shares = ranges["share"].sum().sort_values(ascending=False, kind="stable")
     if len(held) > MOST_RUNS:
-        parts = [f"{name} over {share:.0f} %" for name, share in shares.items()]
-        return (f"{listed(parts)} of the range of sizes, in orders of magnitude: so much of it each gives the most "
-                "accurate network.")
+        parts = [f"{name} over {share:.0f} %" for name, share in shares.iloc[1:].items()]
+        return (f"{shares.index[0]} gives the most accurate network over {shares.iloc[0]:.0f} % of the range of file "
+                f"sizes (on a logarithmic scale), {listed(parts)}.")
     said = [f"{name} {listed(list(ranges.get_group(name)['said']))}" for name in shares.index]
     return f"The most accurate network: {'; '.join(said)}."
 
