@@ -233,7 +233,7 @@ def _move(
     rise = _steps(hparams, data) * hparams.anneal if clustering else 0.0
 
     def under_prior(model: nn.Module, batch: Batch) -> Tensor:
-        weights = _scaled(parameters, scales)
+        weights = _scaled(parameters, scales) if hparams.layer_scales else flatten(parameters)
         prior = mixture.complexity(weights if kept is None else weights[kept])
         return loss(model, batch) + factor * min(1.0, batch.step / rise if rise else 1.0) * prior
 
