@@ -65,7 +65,8 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     for row, i in enumerate(shown):
         drawn.add_layout_image(source=_picture(trace["images"][i]), xref="paper", yref="y", x=-0.005, y=row,
                                xanchor="right", yanchor="middle", sizex=0.09, sizey=0.92, sizing="contain")
-    drawn.update_xaxes(type="category", side="top", title={"text": "the teacher’s probability (%) of"}, showline=False, ticks="")
+    drawn.update_xaxes(type="category", side="top", title={"text": "the teacher’s probability (%) of"}, showline=False,
+                       ticks="")
     drawn.update_yaxes(autorange="reversed", showticklabels=False, showline=False, ticks="", automargin=False)
     drawn.update_layout(margin={"l": 70})
     return drawn

@@ -143,14 +143,14 @@ def test_a_threshold_leaves_the_same_trials_in_table_and_figures(
         for _ in range(5):
             slider.press("ArrowRight")
         assert f"≥ {values[5]:.2f}" in slider.get_attribute("aria-valuetext")
-        page.wait_for_function(f"({FADED})('{figure}').length > 0")
+        page.wait_for_function(f"() => ({FADED})('{figure}').length > 0")
         shown = set(page.locator("#trial-table tbody tr").evaluate_all("rows => rows.map(r => r.dataset.trial)"))
         assert shown == set(trials.loc[keep(trials[column], values[5]), "trial_id"])
         faded = set(page.evaluate(f"({FADED})('{figure}')"))
         complete = trials[(trials["state"] == "complete") & (trials["baseline"] == "")]
         assert faded == set(complete["trial_id"]) - shown
         slider.press("Home")
-        page.wait_for_function(f"({FADED})('{figure}').length === 0")
+        page.wait_for_function(f"() => ({FADED})('{figure}').length === 0")
         assert page.locator("#trial-table tbody tr").count() == len(trials)
 
 
@@ -181,7 +181,7 @@ def test_colours_follow_the_system_and_the_button(browser: Any, folders: dict[st
         before = page.evaluate(ink), page.evaluate(paper)
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
         page.locator("#theme").click()
-        page.wait_for_function(f"{ink} !== {before[0]!r}")
+        page.wait_for_function(f"() => {ink} !== {before[0]!r}")
         assert page.evaluate(paper) != before[1]
         page.locator("#theme").click()
         page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
@@ -195,10 +195,10 @@ def test_a_picked_trial_is_marked_everywhere(browser: Any, folders: dict[str, Pa
     rings = "[...document.querySelectorAll('.plot')].filter(p => p.data.some(t => t.meta === 'mark')).length"
     with Visit(browser, folders["kd"]) as page:
         page.locator("#best .pick").first.click()
-        page.wait_for_function(f"{rings} >= 3")
+        page.wait_for_function(f"() => {rings} >= 3")
         assert page.locator("#marked").is_visible() and page.locator("#trial-table tr.marked").count() == 1
         page.keyboard.press("Escape")
-        page.wait_for_function(f"{rings} === 0")
+        page.wait_for_function(f"() => {rings} === 0")
         assert not page.locator("#marked").is_visible()
 
 
@@ -238,5 +238,5 @@ def test_a_confirmed_trial_is_marked_among_its_seeds(browser: Any, folders: dict
     """Picking a trial in the table of fresh seeds marks it in the figure of differences and in the main one."""
     with Visit(browser, folders["seeds"]) as page:
         page.locator("#seeds .pick").first.click()
-        page.wait_for_function("['main', 'seeds-figure'].every(id => document.getElementById(id).data.some("
+        page.wait_for_function("() => ['main', 'seeds-figure'].every(id => document.getElementById(id).data.some("
                                "t => t.meta === 'mark'))")
