@@ -329,11 +329,12 @@ def test_bad_input_is_one_line(tmp_path: Path, case: str, capsys: pytest.Capture
 
 
 def test_report_needs_neither_torch_nor_ray(sws: Path) -> None:
-    """With torch, Ray and Optuna impossible to import, a study folder still gives its report."""
+    """With torch, Ray and Optuna impossible to import, a study folder still gives its report and answers a question."""
     code = ("import sys\n"
             "for name in ('torch', 'torchvision', 'ray', 'optuna'): sys.modules[name] = None\n"
-            "from analysis import report\n"
-            f"report.write({str(sws)!r})\n")
+            "from analysis import query, report\n"
+            f"report.write({str(sws)!r})\n"
+            f"assert query.main([{str(sws)!r}, 'max sparsity']) == 0\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert (sws / "report.html").is_file()
