@@ -68,8 +68,6 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.url = (folder / results.REPORT).as_uri()
         self.page.goto(self.url)
-        # Those out of sight are drawn a moment later.
-        self.page.wait_for_function("() => !document.querySelector('.plot:not(:has(.main-svg))')")
 
     def __enter__(self) -> Any:
         return self.page
@@ -125,9 +123,8 @@ def test_filter_and_download_agree(browser: Any, folders: dict[str, Path], tmp_p
     assert list(got["temperature"]) == list(expected["temperature"])
 
 
-FADED = """id => document.getElementById(id).calcdata.filter((t) => /^(trial|complete)$/.test(t[0].trace.name)).flatMap(
-    (t) => [...document.querySelectorAll(`#${id} .point.out`)].filter((mark) => getComputedStyle(mark).opacity < 0.1
-        && t.includes(mark.__data__)).map((mark) => t[0].trace.customdata[t.indexOf(mark.__data__)]))"""
+FADED = """id => { const t = document.getElementById(id).data.find((t) => t.name === 'trial' || t.name === 'complete');
+    return t.selectedpoints ? t.customdata.filter((_, i) => !t.selectedpoints.includes(i)) : []; }"""
 
 
 @pytest.mark.parametrize(("kind", "figure", "column", "keep"), [
@@ -195,7 +192,7 @@ def test_colours_follow_the_system_and_the_button(browser: Any, folders: dict[st
 
 def test_a_picked_trial_is_marked_everywhere(browser: Any, folders: dict[str, Path]) -> None:
     """Picking a trial marks its row and its place in every figure that has it; Escape takes the marks away."""
-    rings = "[...document.querySelectorAll('.plot')].filter(p => p.layout.shapes?.some(s => s.name === 'mark')).length"
+    rings = "[...document.querySelectorAll('.plot')].filter(p => p.data.some(t => t.meta === 'mark')).length"
     with Visit(browser, folders["kd"]) as page:
         page.locator("#best .pick").first.click()
         page.wait_for_function(f"() => {rings} >= 3")
@@ -241,5 +238,5 @@ def test_a_confirmed_trial_is_marked_among_its_seeds(browser: Any, folders: dict
     """Picking a trial in the table of fresh seeds marks it in the figure of differences and in the main one."""
     with Visit(browser, folders["seeds"]) as page:
         page.locator("#seeds .pick").first.click()
-        page.wait_for_function("() => ['main', 'seeds-figure'].every(id => document.getElementById(id).layout.shapes?."
-                               "some(s => s.name === 'mark'))")
+        page.wait_for_function("() => ['main', 'seeds-figure'].every(id => document.getElementById(id).data.some("
+                               "t => t.meta === 'mark'))")
