@@ -54,7 +54,7 @@ def test_no_cluster_there_is_one_line(tmp_path: Path) -> None:
     """An address where nothing answers is named, with status 2."""
     done = subprocess.run(
         [sys.executable, "-m", "study.run", *bed.STUDY, "--results-dir", str(tmp_path), "--address", "127.0.0.1:1"],
-        cwd=bed.ROOT, capture_output=True, text=True, timeout=180, env=bed.environment(),
+        cwd=bed.ROOT, capture_output=True, text=True, timeout=600, env=bed.environment(),
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr.startswith("error: --address 127.0.0.1:1: "), done.stderr
     assert len(done.stderr.splitlines()) == 1

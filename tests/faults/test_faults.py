@@ -26,7 +26,7 @@ def study(folder: Path, fates: str, *arguments: str) -> tuple[subprocess.Complet
     environment = {**bed.environment(), "FATES": str(folder / "fates"), "PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(
         [sys.executable, "-m", "study.run", *FAULTY, "--results-dir", str(folder), *arguments],
-        cwd=bed.ROOT, capture_output=True, text=True, timeout=400, env=environment,
+        cwd=bed.ROOT, capture_output=True, text=True, timeout=900, env=environment,
     )  # fmt: skip
     return done, results.load(folder / "kd-digits")
 
