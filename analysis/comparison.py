@@ -38,21 +38,28 @@ DENSE = ("A distilled student and an uncompressed network are dense: their size 
          "(float32). Every other size is that of the compressed file, everything included that decoding needs.")
 
 
-def write(folders: Sequence[Path], out: Path | None = None) -> Path:
+def write(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, list[Item]]:
     """Build the page of these study folders and put it where `out` says, by default beside the first folder.
 
+    Returns: where it lies, and its figures.
     Raises:
         UserError: no study in one of them, a damaged one, or studies that do not compare.
     """
     path = out or folders[0].resolve().parent / PAGE
-    results.write_text(path, build([results.load(folder) for folder in folders]))
-    return path
+    merged = merge([results.load(folder) for folder in folders])
+    items = _items(merged)
+    results.write_text(path, _rendered(merged, items))
+    return path, items
 
 
 def build(studies: Sequence[Study]) -> str:
     """The whole page, also of studies that have only begun."""
     merged = merge(studies)
-    item = _item(merged)
+    return _rendered(merged, _items(merged))
+
+
+def _rendered(merged: Merged, items: list[Item]) -> str:
+    studies = [side.summary.study for side in merged.sides]
     everything = pd.concat([rows for side in merged.sides for rows in (side.baselines, side.trials)])
     shown = ["trial_id", "state", "baseline", "study", "val_accuracy", "file_bytes", "sparsity", "compression_ratio",
              "nonzero_ratio", "epochs", "seconds", "reason"]
@@ -61,20 +68,14 @@ def build(studies: Sequence[Study]) -> str:
                 ("behind", "Distance", bool(epsilons.rows)), ("trials", "Trials", True), ("methods", "Methods", True)]
     data = studies[0].meta.get("data", {})
     return html.render(
-        PAGE, [item] if item else [], trial_records(everything.reindex(columns=shown), ["study"]), "comparison",
+        PAGE, items, trial_records(everything.reindex(columns=shown), ["study"]), "comparison",
         title=f"Comparison of {len(studies)} studies",
         counts=f"{sum(len(side.trials) for side in merged.sides):,} complete trials",
         eyebrow=f"{len(studies)} studies · {data.get('title') or data.get('name') or 'data not recorded'}",
         sections=[(anchor, said) for anchor, said, there in sections if there], answer=verdict.answer(merged),
-        main_figure=item, caveats=verdict.caveats(merged), front_table=front, front_lead=_front_lead(merged),
-        epsilon_table=epsilons, epsilon_lead=_epsilon_lead(),
+        main_figure=items[0] if items else None, caveats=verdict.caveats(merged), front_table=front,
+        front_lead=_front_lead(merged), epsilon_table=epsilons, epsilon_lead=_epsilon_lead(),
         methods=[(side.name, title(side.summary.study), methods(side.summary.study)) for side in merged.sides])
-
-
-def figures(studies: Sequence[Study]) -> list[Item]:
-    """The page's figures."""
-    item = _item(merge(studies))
-    return [item] if item else []
 
 
 def front_table(m: Merged) -> Table:
@@ -174,9 +175,9 @@ def _hover(side: Side, rows: pd.DataFrame) -> list[str]:
     return said
 
 
-def _item(m: Merged) -> Item | None:
+def _items(m: Merged) -> list[Item]:
     if m.front.empty:
-        return None
+        return []
     drawn = accuracy_vs_bytes(m)
     caption = ("Up and to the right is better; the axis of sizes is logarithmic and runs backwards. Large marks are on "
                "their study’s front, open ones are baselines, which are on none. The grey line is the front of all "
@@ -190,4 +191,4 @@ def _item(m: Merged) -> Item | None:
         caption += f" Of each study at most {MOST_MARKS:,} trials are drawn, its front whole."
     alt = (f"Scatter plot of validation accuracy against size in bytes for {len(m.sides)} studies, one colour and "
            f"symbol each; {len(m.front)} trials form the merged front.")
-    return Item("main", drawn, "Accuracy against size.", caption, alt)
+    return [Item("main", drawn, "Accuracy against size.", caption, alt)]

@@ -9,8 +9,8 @@ from analysis import closeups, curves, figures, influences, intervals
 from analysis.importance import TradeOffs, trade_offs
 from analysis.items import Group, Item
 from analysis.summary import Summary
-from analysis.tables import points, text
-from study.results import COLUMNS, label
+from analysis.tables import name_of, points, sentence, text
+from study.results import label
 
 
 def main_figure(s: Summary) -> Item | None:
@@ -33,7 +33,7 @@ def _attainment(s: Summary) -> Item:
     about = "What a quarter, half and three quarters of the fresh seeds attain: at least this accuracy at this size."
     return Item("attainment", intervals.attainment_surfaces(s.study), "Fronts over fresh seeds.",
                 f"{about} Empirical attainment surfaces of the retrained configurations, on test data.",
-                f"Three staircases of test accuracy against {_name(s.size)}. {about}")
+                f"Three staircases of test accuracy against {name_of(s.size)}. {about}")
 
 
 def _differences(s: Summary) -> Item:
@@ -79,18 +79,18 @@ def _front(s: Summary) -> Item:
     caption += _below(s, drawn)
     alt = (f"Scatter plot of validation accuracy against {label(s.size)} for {len(s.searched)} trials, from "
            f"{text(s.size, shown.min())} to {text(s.size, shown.max())}; {len(s.front)} trials form the Pareto front.")
-    return Item("main", drawn, f"Accuracy against {_name(s.size)}.", caption + _sampled(s), alt)
+    return Item("main", drawn, f"Accuracy against {name_of(s.size)}.", caption + _sampled(s), alt)
 
 
 def _plain_slice(s: Summary, name: str, colour: str) -> Item:
     drawn = figures.slice_of(s.study, name, "val_accuracy", height=470, colour=colour)
-    hued = _name(colour)
+    hued = name_of(colour)
     caption = f"Each mark is a trial, coloured by its {hued}; lines are the baselines."
     if s.reference is not None:
         caption += f" The grey band is one standard error around the {s.reference['baseline']}."
-    alt = (f"Scatter plot of validation accuracy against {_name(name)} for {len(s.searched)} trials with the baselines "
-           f"as level lines; {_best(s)}")
-    return Item("main", drawn, f"Validation accuracy against {_name(name)}.",
+    alt = (f"Scatter plot of validation accuracy against {name_of(name)} for {len(s.searched)} trials with the "
+           f"baselines as level lines; {_best(s)}")
+    return Item("main", drawn, f"Validation accuracy against {name_of(name)}.",
                 caption + _below(s, drawn) + _sampled(s), alt)
 
 
@@ -102,7 +102,7 @@ def _distillation(s: Summary) -> list[Group]:
                  "The ring is the best trial.",
                  f"Scatter plot of trials over temperature and alpha, coloured by accuracy; {_best(s)}")
     other = figures.slice_of(s.study, "alpha", "val_accuracy", height=420, colour="temperature")
-    alpha = Item("alpha", other, f"Validation accuracy against {_name('alpha')}.",
+    alpha = Item("alpha", other, f"Validation accuracy against {name_of('alpha')}.",
                  "The same trials, coloured by their temperature; lines are the baselines." + _below(s, other),
                  f"Scatter plot of validation accuracy against alpha with the baselines as level lines; {_best(s)}")
     return [Group("Temperature and soft-target weight", [plane, alpha])]
@@ -118,10 +118,10 @@ def _compression_slices(s: Summary, t: TradeOffs) -> list[Group]:
             drawn = figures.slice_of(s.study, name, objective, height=300)
             mean = influences.overlay(drawn, t, objective, name)
             items.append(Item(
-                f"slice-{len(found)}-{len(items)}", drawn, _sentence(f"{_name(objective)} by {_name(name)}."),
+                f"slice-{len(found)}-{len(items)}", drawn, sentence(f"{name_of(objective)} by {name_of(name)}."),
                 "Vermillion marks are on the front." + mean + _below(s, drawn, objective),
-                f"Scatter plot of {label(objective)} against {_name(name)} for {len(s.searched)} trials."))
-        found.append(Group(f"What moves {_name(objective)}", items, narrow=True))
+                f"Scatter plot of {label(objective)} against {name_of(name)} for {len(s.searched)} trials."))
+        found.append(Group(f"What moves {name_of(objective)}", items, narrow=True))
     return found
 
 
@@ -137,14 +137,6 @@ def _curves(s: Summary) -> list[Item]:
                           "Provisional sparsity, epoch by epoch.", about,
                           "Line chart of the sparsity over epochs that quantising at each epoch would give."))
     return items
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _name(column: str) -> str:
-    return COLUMNS[column].label if column in COLUMNS else column
 
 
 def _best(s: Summary) -> str:

@@ -33,12 +33,12 @@ def render(template: str, items: Sequence[Item], trials: dict[str, Any], name: s
         name: begins the name of the CSV file that the page offers.
         context: what the template needs beside `css`, `scripts`, `policy` and `data`.
     """
-    scripts = [get_plotlyjs() if items else "var Plotly = null;", _read("report.js")]
+    scripts = [get_plotlyjs() if items else "var Plotly = null;", read("report.js")]
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(PAGE), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     environment.filters["unbroken"] = _unbroken
     return environment.get_template(template).render(
-        **context, name=name, trials=trials, data=_data(items, trials, name), css=_read("report.css"), scripts=scripts,
+        **context, name=name, trials=trials, data=_data(items, trials, name), css=read("report.css"), scripts=scripts,
         policy=_policy(scripts))
 
 
@@ -58,9 +58,13 @@ def _data(items: Sequence[Item], trials: dict[str, Any], name: str) -> str:
 
 def _policy(scripts: list[str]) -> str:
     """Only these scripts run, and nothing is fetched: whatever slips past escaping still does nothing."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{h}'" for h in hashes)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    runs = " ".join(map(allowed, scripts))
+    return f"default-src 'none'; script-src {runs}; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def allowed(script: str) -> str:
+    """How a policy names a script that may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _unbroken(text: str) -> str:
@@ -68,5 +72,6 @@ def _unbroken(text: str) -> str:
     return re.sub(r"(?<=\d) (?=%|points|bytes|±)|(?<=±) (?=\d)", "\u00a0", text)
 
 
-def _read(name: str) -> str:
+def read(name: str) -> str:
+    """A file of `PAGE`."""
     return (PAGE / name).read_text(encoding="utf-8")

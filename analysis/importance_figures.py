@@ -13,6 +13,7 @@ from plotly.subplots import make_subplots
 from analysis import theme
 from analysis.effects import Array
 from analysis.importance import ANOVA, PED, TradeOffs
+from analysis.tables import name_of
 from analysis.theme import BLUE, ORANGE, figure, hyperparameter_axis
 from study.results import COLUMNS, label
 
@@ -177,13 +178,8 @@ def _bar(title: str) -> dict[str, object]:
             "len": 0.95, "tickfont": {"size": 11}, "ticks": "", "x": 1.01, "xpad": 4}
 
 
-def plain(name: str) -> str:
-    """How a column is called, without its unit."""
-    return COLUMNS[name].label if name in COLUMNS else name
-
-
 def _short(name: str) -> str:
-    return html.escape(plain(name))
+    return html.escape(name_of(name))
 
 
 def _unit(key: str) -> str:

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from analysis import importance_figures as drawing
 from analysis.importance import ANOVA, TradeOffs
 from analysis.items import Group, Item
-from analysis.tables import points
+from analysis.tables import name_of, points
 
 MOVES = "Which hyperparameter moves what"
 
@@ -52,7 +52,7 @@ def _pulled(t: TradeOffs, key: str) -> str:
 def _shares(t: TradeOffs) -> Item:
     frame = t.importances()
     alone = frame[frame["measure"] == ANOVA].sort_values("share").groupby("target")["hyperparameter"].last()
-    top = [f"{target.title}: {drawing.plain(alone[key])}" for key, target in t.targets.items()]
+    top = [f"{target.title}: {name_of(alone[key])}" for key, target in t.targets.items()]
     details = " ".join(target.detail for target in t.targets.values() if target.detail)
     return Item("importance", drawing.importances(t), "Shares of what the trials differ by.",
                 "Functional ANOVA (Hutter et al. 2014): the share of the variance over the whole search space that one "
@@ -81,6 +81,6 @@ def _gain(t: TradeOffs, most: float) -> Item:
 
 
 def _effect(t: TradeOffs, key: str, name: str) -> Item:
-    return Item(f"effect-{key}-{name}", drawing.effect(t, key, name), f"By {drawing.plain(name)}.",
+    return Item(f"effect-{key}-{name}", drawing.effect(t, key, name), f"By {name_of(name)}.",
                 f"The mean with all other hyperparameters averaged, with its 95 % interval.{_pulled(t, key)}",
                 f"Line chart of the mean of {t.targets[key].title} over {name}.")

@@ -10,7 +10,6 @@ elsewhere whose name points here (DNS rebinding) reads nothing.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import html
 import sys
@@ -22,6 +21,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from analysis.html import allowed, read
 from study import results
 from study.errors import UserError
 from study.results import Study
@@ -98,10 +98,9 @@ def alive(page: str) -> tuple[bytes, str]:
 
     Returns: the page in UTF-8, and its version.
     """
-    script = (Path(__file__).parent / "page" / "live.js").read_text(encoding="utf-8")
-    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = read("live.js")
     version = hashlib.sha256(page.encode()).hexdigest()[:16]
-    for old, new in (("script-src ", f"connect-src 'self'; script-src 'sha256-{allowed}' "),
+    for old, new in (("script-src ", f"connect-src 'self'; script-src {allowed(script)} "),
                      ("</head>", f'<meta name="version" content="{version}">\n<script>{script}</script>\n</head>')):
         assert old in page, f"the page has no {old!r}"
         page = page.replace(old, new, 1)

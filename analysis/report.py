@@ -62,8 +62,11 @@ def page_of(study: Study) -> Page:
 
 def build(study: Study) -> str:
     """The whole page. Works for a study that has just begun, was cut off, or failed throughout."""
-    page = page_of(study)
-    summary = page.summary
+    return _rendered(page_of(study))
+
+
+def _rendered(page: Page) -> str:
+    study, summary = page.study, page.summary
     trials = trial_records(summary.trials, study.hyperparameters)
     name = str(study.meta.get("name", study.folder.name))
     return html.render("report.html", page.items, trials, name, **_context(page))
@@ -75,9 +78,15 @@ def write(folder: str | Path, out: Path | None = None) -> Path:
     Raises:
         UserError: no study there, or a damaged one.
     """
-    path = out or Path(folder) / results.REPORT
-    results.write_text(path, build(results.load(folder)))
-    return path
+    return _write(Path(folder), out)[0]
+
+
+def _write(folder: Path, out: Path | None) -> tuple[Path, list[Item]]:
+    """`write`, and the page's figures."""
+    page = page_of(results.load(folder))
+    path = out or folder / results.REPORT
+    results.write_text(path, _rendered(page))
+    return path, page.items
 
 
 def _context(page: Page) -> dict[str, Any]:
@@ -206,18 +215,17 @@ def _run(arguments: Arguments) -> int:
             raise UserError("--live serves the page of one study: leave out the other folders, --out, --png and --svg")
         live.serve(arguments.folders[0], build)
         return 0
-    one = len(arguments.folders) == 1
     try:
-        print(write(arguments.folders[0], arguments.out) if one else comparison.write(arguments.folders, arguments.out))
+        if len(arguments.folders) == 1:
+            path, items = _write(arguments.folders[0], arguments.out)
+        else:
+            path, items = comparison.write(arguments.folders, arguments.out)
     except OSError as error:
         raise UserError(f"the page could not be written: {error}") from None
-    pictures = {"png": arguments.png, "svg": arguments.svg}
-    if any(pictures.values()):
-        studies = [results.load(folder) for folder in arguments.folders]
-        items = page_of(studies[0]).items if one else comparison.figures(studies)
-        for kind, folder in pictures.items():
-            if folder is not None:
-                print(*images.write(items, folder, (kind,)), sep="\n")
+    print(path)
+    for kind, folder in (("png", arguments.png), ("svg", arguments.svg)):
+        if folder is not None:
+            print(*images.write(items, folder, (kind,)), sep="\n")
     return 0
 
 

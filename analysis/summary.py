@@ -11,7 +11,7 @@ import pandas as pd
 from analysis import confirmation
 from analysis.front import feasible, finished, least_accuracy, pareto_front
 from analysis.statistics import standard_error
-from analysis.tables import text
+from analysis.tables import name_of, text
 from study.results import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Study
 
 REFERENCE = {"kd": "student alone", "sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
@@ -165,7 +165,7 @@ def _row_of_max(frame: pd.DataFrame, column: str) -> pd.Series | None:
 
 def configuration(summary: Summary, row: pd.Series) -> str:
     names = [c for c in summary.study.hyperparameters if pd.notna(row[c])]
-    return ", ".join(f"{COLUMNS[c].label if c in COLUMNS else c} {text(c, row[c])}" for c in names)
+    return ", ".join(f"{name_of(c)} {text(c, row[c])}" for c in names)
 
 
 def counts_of(summary: Summary) -> dict[str, int]:

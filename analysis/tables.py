@@ -26,6 +26,16 @@ EXTRA = {
 SIGNED = ("change", "gap", "optimism", "difference")
 
 
+def name_of(column: str) -> str:
+    """What a column is called, without its unit."""
+    return COLUMNS[column].label if column in COLUMNS else column
+
+
+def sentence(words: str) -> str:
+    """With a capital at its beginning."""
+    return words[:1].upper() + words[1:]
+
+
 def text(column: str, value: Any) -> str:
     """A cell: the digits its column is printed with, "–" when there is none. A number without a unit (a
     hyperparameter, mostly) that is too small for those digits gets three significant figures instead."""

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis.effects import Array
 from analysis.summary import Summary, size_of
-from analysis.tables import text
+from analysis.tables import name_of, sentence, text
 from study.results import COLUMNS
 
 
@@ -50,7 +50,7 @@ def targets(s: Summary, rows: pd.DataFrame, bound: float | None = None) -> list[
     objectives, the worst complete trial.
     """
     size = size_of(s.study.objectives)
-    found = [_target(column, _sentence(_name(column)), direction, rows[column], column == "file_bytes")
+    found = [_target(column, sentence(name_of(column)), direction, rows[column], column == "file_bytes")
              for column, direction in s.study.objectives.items()]
     if len(s.study.objectives) > 1:
         corner = {column: _reference(s, rows, column, direction) for column, direction in s.study.objectives.items()}
@@ -65,7 +65,7 @@ def targets(s: Summary, rows: pd.DataFrame, bound: float | None = None) -> list[
         small = rows[rows[size] >= limit] if size == "sparsity" else rows[rows[size] <= limit]
         sign = "≥" if size == "sparsity" else "≤"
         condition = f"{COLUMNS[size].label} {sign} {text(size, limit)} {COLUMNS[size].unit}"
-        found.append(_target("given", f"{_sentence(_name('val_accuracy'))}, given {condition}",
+        found.append(_target("given", f"{sentence(name_of('val_accuracy'))}, given {condition}",
                              s.study.objectives["val_accuracy"], small["val_accuracy"]))
     return found
 
@@ -123,11 +123,3 @@ def _scale(domain: Mapping[str, Any]) -> tuple[Callable[[Any], Any], Callable[[A
     if domain.get("log"):
         return np.log, np.exp
     return (lambda v: v), (lambda u: u)
-
-
-def _name(column: str) -> str:
-    return COLUMNS[column].label if column in COLUMNS else column
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:]

@@ -84,7 +84,6 @@ def fit(
         quantised = post_training(model, hparams.bits)
         check(quantised)
         return quantised, score(model, quantised, data)
-    progress = progress or Progress()
     loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
     kept = prune(model, hparams, data, loss, on_epoch, progress)
     return finish(

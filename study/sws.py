@@ -88,7 +88,6 @@ def fit(
     Raises:
         TrialFailed: a loss is not a finite number, or nothing worth keeping is left of the mixture.
     """
-    progress = progress or Progress()
     loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
     parameters = shared_parameters(model)
     scales = layer_scales(model) if hparams.layer_scales else parameters[0].new_ones(len(parameters))

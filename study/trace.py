@@ -60,16 +60,13 @@ class Trace:
     def end(
         self, epoch: int, weights: Tensor, values: Tensor, assignment: Tensor, layers: Sequence[tuple[str, int]]
     ) -> None:
-        """The quantised weights, and what is left of each layer and of the codebook.
+        """After frames of `add`: the quantised weights, and what is left of each layer and of the codebook.
 
         Args:
             weights, assignment: (weights,).
             values: the codebook, (values,).
             layers: name and number of weights of each shared tensor, in the order of `weights`.
         """
-        if not self.fixed:
-            self.fixed = _fixed(weights)
-        self.frames = [frame for frame in self.frames if frame["phase"] != "quantised"]
         self.frames.append(self._frame(epoch, "quantised", weights, {}))
         parts = assignment.split([size for _, size in layers])
         self.fixed |= {

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ from analysis.merged import OBJECTIVES, held, merge
 from study import results
 from study.results import Study, load
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 HOSTILE = "</script ><!--</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 
 
@@ -227,18 +223,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return made
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
-
-
 @pytest.mark.parametrize("width", [1400, 390])
 @pytest.mark.parametrize("which", ["folders", "hostile"])
 def test_in_a_browser(browser: Any, which: str, width: int, request: pytest.FixtureRequest, tmp_path: Path) -> None:
@@ -248,7 +232,7 @@ def test_in_a_browser(browser: Any, which: str, width: int, request: pytest.Fixt
     page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("request", lambda r: asked.append(r.url))
-    path = comparison.write(request.getfixturevalue(which), tmp_path / "page.html")
+    path, _ = comparison.write(request.getfixturevalue(which), tmp_path / "page.html")
     page.goto(path.as_uri())
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate("window.hacked") is None and page.locator("img").count() == 0

@@ -23,7 +23,6 @@ from study import results
 from study.errors import UserError
 from study.results import Study
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PAGE = ("<!doctype html><html><head><meta http-equiv='Content-Security-Policy' content='script-src x'></head>"
         "<body>{} trials</body></html>")
 
@@ -168,18 +167,6 @@ def test_ctrl_c_ends_it_with_status_zero(folder: Path) -> None:
 
 
 # --- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    with sync_api.sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
 
 
 def test_the_page_refreshes_itself_and_keeps_what_the_reader_chose(browser: Any, folder: Path) -> None:
