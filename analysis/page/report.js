@@ -6,7 +6,7 @@
   const by = (id) => document.getElementById(id);
 
   // ---- figures and colour scheme -------------------------------------------------------------------------------
-  const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+  const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
   const plots = [];
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   let chosen = null; // what the reader picked; until then the system decides
