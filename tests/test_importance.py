@@ -125,8 +125,8 @@ def test_the_kernel_is_the_most_likely_one() -> None:
 
 
 def test_intervals_cover_about_as_often_as_they_say() -> None:
-    """Over 20 studies of 40 trials, half noise, 95 % intervals hold the true share, and the true curve's points, in
-    at least 85 % of cases (95 % of 40, less three standard errors)."""
+    """Over 20 studies of 40 trials, half noise, 95 % intervals hold the true shares in at least 85 % of cases (95 % of
+    40, less three standard errors) and the true curve's points, which are not independent, in at least 80 %."""
     truth, at = np.array([0.8, 0.2]), np.array([0.2, 0.5, 0.8])
     inside, on_curve = [], []
     for seed in range(20):
@@ -282,13 +282,16 @@ def test_the_same_trials_give_the_same_numbers(sws: TradeOffs) -> None:
 
 
 def test_thousands_of_trials_are_sampled(tmp_path: Path) -> None:
-    """10,000 trials take seconds of processor time (2.6 s when written), since 200 of them stand for all."""
-    study = load(synthetic.write_sws(tmp_path, trials=10_000, epochs=1, confirm=False))
-    start = time.process_time()
-    t = trade_offs(study)
-    t.importances()
-    assert time.process_time() - start < 6 and len(t.trials) == importance.MOST
-    assert len(t.responses["given"][0].x) == importance.MOST
+    """10,000 trials take less than twice the processor time of 600, since 200 of them stand for all."""
+    took = []
+    for trials in (600, 10_000):
+        study = load(synthetic.write_sws(tmp_path / str(trials), trials=trials, epochs=1, confirm=False))
+        start = time.process_time()
+        t = trade_offs(study)
+        t.importances()
+        took.append(time.process_time() - start)
+        assert len(t.trials) == len(t.responses["given"][0].x) == importance.MOST
+    assert took[1] < 2 * took[0]
 
 
 def test_without_optuna_the_rest_remains(sws: TradeOffs, monkeypatch: pytest.MonkeyPatch) -> None:

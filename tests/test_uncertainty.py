@@ -218,13 +218,18 @@ def test_resampled_fronts_are_those_of_plain_resampling() -> None:
     assert high > 1.05 * low
 
 
-def test_ten_thousand_trials_are_a_matter_of_seconds(tmp_path: Path) -> None:
-    """Probabilities for 10,000 trials with 360 validation images take less than 20 s of CPU."""
+def test_the_cost_grows_no_faster_than_the_trials(tmp_path: Path) -> None:
+    """Probabilities for 10,000 trials with 360 validation images take at most eight times what a quarter of them do."""
     folder = synthetic.write_kd(tmp_path, trials=60, epochs=5)
     trials = load(folder).trials
     rng = np.random.default_rng(0)
-    many = pd.concat([trials] * 170, ignore_index=True)
-    many = many.assign(trial_id=[f"t{i:05d}" for i in range(len(many))], val_accuracy=rng.uniform(90, 97, len(many)))
-    results.write_frame(folder / results.TRIALS, many)
-    study, start = load(folder), time.process_time()
-    assert len(probability_on_front(study)) > 5000 and time.process_time() - start < 20
+    took, known = [], []
+    for times in (42, 170):
+        many = pd.concat([trials] * times, ignore_index=True)
+        accuracies = rng.uniform(90, 97, len(many))
+        many = many.assign(trial_id=[f"t{i:05d}" for i in range(len(many))], val_accuracy=accuracies)
+        results.write_frame(folder / results.TRIALS, many)
+        study, start = load(folder), time.process_time()
+        known.append(len(probability_on_front(study)))
+        took.append(time.process_time() - start)
+    assert known[1] > 5000 and known[1] > 3 * known[0] and took[1] < 8 * took[0]
