@@ -71,7 +71,10 @@ def _left(trace: Trace) -> list[Item]:
 
 
 def _provisional(s: Summary) -> Item:
-    return Item("provisional", weight_figures.provisional_sparsity(s.study), "Provisional against final sparsity.",
-                "What quantising at a quarter, half and three quarters of the epochs would have given; on the dotted "
-                "line nothing changed after.",
-                f"Scatter plot of provisional against final sparsity of {len(s.searched)} trials.")
+    drawn = weight_figures.provisional_sparsity(s.study)
+    caption = ("What quantising at a quarter, half and three quarters of the epochs would have given; on the dotted "
+               "line nothing changed after.")
+    if len(drawn.data[0].x) == weight_figures.MOST_TRIALS:
+        caption += f" {weight_figures.MOST_TRIALS} trials are drawn, chosen at random."
+    return Item("provisional", drawn, "Provisional against final sparsity.", caption,
+                f"Scatter plot of provisional against final sparsity of {len(drawn.data[0].x)} trials.")

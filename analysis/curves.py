@@ -46,8 +46,8 @@ def learning_curves(study: Study, metric: str = "val_accuracy") -> go.Figure:
 
 def sampled(s: Summary, history: pd.DataFrame, most: int = MOST_CURVES) -> pd.DataFrame:
     """Searched trials whose curves are drawn, evenly spaced in the order of their final scores."""
-    known = set(history["trial_id"])
-    rows = s.trials[(s.trials["baseline"] == "") & s.trials["trial_id"].isin(known)].sort_values("val_accuracy")
+    rows = s.trials[(s.trials["baseline"] == "") & s.trials["trial_id"].isin(history["trial_id"].unique())]
+    rows = rows.sort_values("val_accuracy")
     if len(rows) <= most:
         return rows
     step = (len(rows) - 1) / (most - 1)

@@ -18,6 +18,9 @@ MOST_FRAMES = 20
 MOST_POINTS = 1000
 """Of an animation: these bound what it adds to the page."""
 
+MOST_TRIALS = 300
+"""Of the figure that has three marks for each, so that a browser can follow a moved filter."""
+
 
 def weight_histogram(trace: Trace) -> go.Figure:
     """How many weights have which value, on a logarithmic scale, with the mixture's expectation and its components."""
@@ -135,8 +138,11 @@ def codebook_occupancy(trace: Trace) -> go.Figure:
 
 
 def provisional_sparsity(study: Study) -> go.Figure:
-    """What quantising during clustering would have given, against what the trial ended with."""
+    """What quantising during clustering would have given, against what the trial ended with; of many trials an even
+    sample."""
     frame = weights.provisional(study)
+    trials = frame["trial_id"].drop_duplicates()
+    frame = frame[frame["trial_id"].isin(trials.sample(min(MOST_TRIALS, len(trials)), random_state=0))]
     drawn = figure(height=340)
     colours, symbols = (GREY, ORANGE, BLUE), ("circle-open", "diamond-open", "circle")
     for share, colour, symbol in zip(weights.EARLY, colours, symbols, strict=True):

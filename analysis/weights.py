@@ -109,11 +109,12 @@ def provisional(study: Study) -> pd.DataFrame:
     """How well early sparsity tells the final one: a row a complete trial and share of `EARLY`, with `trial_id`,
     `share`, `provisional` and `final` sparsity (%). Empty for a study without clustering or pruning."""
     history = study.history.reindex(columns=["trial_id", "epoch", "phase", "sparsity"])
-    history = history[history["phase"].isin(["cluster", "prune"]) & history["sparsity"].notna()]
     final = finished(study.trials).set_index("trial_id").reindex(columns=["sparsity"])["sparsity"]
-    rows = []
-    for trial_id, epochs in history[history["trial_id"].isin(final.index)].groupby("trial_id", sort=False):
-        values = epochs.sort_values("epoch")["sparsity"].to_numpy()
-        rows += [{"trial_id": trial_id, "share": share, "final": final[trial_id],
-                  "provisional": values[max(0, round(share * len(values)) - 1)]} for share in EARLY]
-    return pd.DataFrame(rows, columns=["trial_id", "share", "provisional", "final"])
+    counted = history["phase"].isin(["cluster", "prune"]) & history["sparsity"].notna()
+    history = history[counted & history["trial_id"].isin(final.index)].sort_values("epoch", kind="stable")
+    epochs = history.groupby("trial_id", sort=False)["sparsity"]
+    place, length = epochs.cumcount(), epochs.transform("size")  # no loop: a long study has 10,000 trials
+    early = [history[place == (share * length).round().clip(1) - 1].assign(share=share) for share in EARLY]
+    found = pd.concat(early).rename(columns={"sparsity": "provisional"}).sort_values(["trial_id", "share"])
+    found["final"] = found["trial_id"].map(final).astype(float)
+    return found.reset_index(drop=True)[["trial_id", "share", "provisional", "final"]]

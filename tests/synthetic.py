@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.front import finished, pareto_front
 from analysis.statistics import standard_error
-from analysis.summary import choose
+from analysis.summary import choose, summarise
 from study import results
 
 CREATED = "2026-11-24T11:00:00+00:00"
@@ -289,3 +289,14 @@ def write_knowledge(folder: Path, classes: int = 10) -> Path:
     np.savez_compressed(path, images=rng.integers(0, 256, (classes, 1, 32, 32), dtype=np.uint8),
                         labels=np.arange(classes), logits=logits.astype(np.float32))
     return path
+
+
+def write_traced(folder: Path, kind: str, trials: int = 64, epochs: int = 50) -> Path:
+    """A study of kind kd or sws with all that a report can show of it: fresh seeds, what the teacher says, and the
+    traces of the front."""
+    made = (write_kd if kind == "kd" else write_sws)(folder, trials, epochs=epochs, fresh=5)
+    if kind == "kd":
+        return write_knowledge(made).parents[1]
+    for trial_id in summarise(results.load(made)).front["trial_id"]:
+        write_trace(made, trial_id, epochs=epochs - 5)
+    return made

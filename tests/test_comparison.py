@@ -240,7 +240,7 @@ def test_in_a_browser(browser: Any, which: str, width: int, request: pytest.Fixt
     pick = page.locator("#front .pick").first
     chosen = pick.get_attribute("data-trial")
     pick.click()
-    page.wait_for_function("() => document.getElementById('main').data.some(t => t.meta === 'mark')")
+    page.wait_for_function("() => document.getElementById('main').layout.shapes?.some(s => s.name === 'mark')")
     assert page.locator("#trial-table tr.marked").get_attribute("data-trial") == chosen
     page.locator("#marked").wait_for()
     assert "validation accuracy" in page.locator("#marked").inner_text()
@@ -253,7 +253,7 @@ def test_in_a_browser(browser: Any, which: str, width: int, request: pytest.Fixt
     page.mouse.move(*place)
     page.locator("#main .hoverlayer .hovertext").wait_for()
     page.mouse.click(*place)
-    page.wait_for_function("() => !document.getElementById('main').data.some(t => t.meta === 'mark')")
+    page.wait_for_function("() => !document.getElementById('main').layout.shapes?.some(s => s.name === 'mark')")
     page.close()
     assert complaints == []
     assert [url for url in asked if url != path.as_uri() and not url.startswith(("data:", "blob:"))] == []

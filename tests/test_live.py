@@ -178,6 +178,8 @@ def test_the_page_refreshes_itself_and_keeps_what_the_reader_chose(browser: Any,
         page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.goto(f"http://127.0.0.1:{port}/")
+        drawn = "() => !document.querySelector('.plot:not(:has(.main-svg))')"
+        page.wait_for_function(drawn)
         page.locator("#theme").click()
         page.locator("#best .pick").first.click()
         page.locator("#states input[value=pruned]").uncheck()
@@ -187,7 +189,8 @@ def test_the_page_refreshes_itself_and_keeps_what_the_reader_chose(browser: Any,
         page.locator("#trial-table thead button").nth(3).click()
         page.evaluate("document.querySelector('#trials').scrollIntoView({behavior: 'instant'})")
         chosen = """() => ({marked: document.querySelector('#marked p').textContent.split(' ')[0],
-            ringed: [...document.querySelectorAll('.plot')].filter(p => p.data.some(t => t.meta === 'mark')).length,
+            ringed: [...document.querySelectorAll('.plot')].filter(p => p.layout.shapes?.some(
+                s => s.name === 'mark')).length,
             theme: document.documentElement.dataset.theme,
             pruned: document.querySelector('#states input[value=pruned]').checked,
             limit: document.querySelector('#limit-val_accuracy')?.ariaValueText,
@@ -200,6 +203,7 @@ def test_the_page_refreshes_itself_and_keeps_what_the_reader_chose(browser: Any,
         assert "t999" not in page.locator("#trial-table").inner_text()
         add_trial(folder)
         page.locator("#trial-table tr[data-trial=t999]").wait_for(timeout=30_000)
+        page.wait_for_function(drawn)
         after = page.evaluate(chosen)
         assert abs(after.pop("top") - before.pop("top")) <= 2  # pixels, rounded
         assert after == before

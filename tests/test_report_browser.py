@@ -53,6 +53,8 @@ class Visit:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.url = (folder / results.REPORT).as_uri()
         self.page.goto(self.url)
+        # Those out of sight are drawn a moment later.
+        self.page.wait_for_function("() => !document.querySelector('.plot:not(:has(.main-svg))')")
 
     def __enter__(self) -> Any:
         return self.page
@@ -108,8 +110,9 @@ def test_filter_and_download_agree(browser: Any, folders: dict[str, Path], tmp_p
     assert list(got["temperature"]) == list(expected["temperature"])
 
 
-FADED = """id => { const t = document.getElementById(id).data.find((t) => t.name === 'trial' || t.name === 'complete');
-    return t.selectedpoints ? t.customdata.filter((_, i) => !t.selectedpoints.includes(i)) : []; }"""
+FADED = """id => document.getElementById(id).calcdata.filter((t) => /^(trial|complete)$/.test(t[0].trace.name)).flatMap(
+    (t) => [...document.querySelectorAll(`#${id} .point.out`)].filter((mark) => getComputedStyle(mark).opacity < 0.1
+        && t.includes(mark.__data__)).map((mark) => t[0].trace.customdata[t.indexOf(mark.__data__)]))"""
 
 
 @pytest.mark.parametrize(("kind", "figure", "column", "keep"), [
@@ -176,12 +179,20 @@ def test_colours_follow_the_system_and_the_button(browser: Any, folders: dict[st
 
 
 def test_a_picked_trial_is_marked_everywhere(browser: Any, folders: dict[str, Path]) -> None:
-    """Picking a trial marks its row and its place in every figure that has it; Escape takes the marks away."""
-    rings = "[...document.querySelectorAll('.plot')].filter(p => p.data.some(t => t.meta === 'mark')).length"
+    """Picking a trial marks its row and, with a round ring, its place in every figure that has it, on logarithmic axes
+    too; Escape takes the marks away."""
+    rings = "[...document.querySelectorAll('.plot')].filter(p => p.layout.shapes?.some(s => s.name === 'mark')).length"
     with Visit(browser, folders["kd"]) as page:
         page.locator("#best .pick").first.click()
         page.wait_for_function(f"() => {rings} >= 3")
         assert page.locator("#marked").is_visible() and page.locator("#trial-table tr.marked").count() == 1
+        off = page.evaluate("""() => { const p = document.getElementById('plane'), box = p.getBoundingClientRect();
+            const t = p.data.find((t) => t.name === 'complete'), l = p._fullLayout;
+            const i = t.customdata.indexOf(document.querySelector('#trial-table tr.marked').dataset.trial);
+            const ring = p.querySelector('.shapelayer path').getBoundingClientRect();
+            return [ring.width - 19, ring.height - 19, ring.x + 9.5 - box.x - l.xaxis._offset - l.xaxis.d2p(t.x[i]),
+                    ring.y + 9.5 - box.y - l.yaxis._offset - l.yaxis.d2p(t.y[i])]; }""")
+        assert max(map(abs, off)) < 1
         page.keyboard.press("Escape")
         page.wait_for_function(f"() => {rings} === 0")
         assert not page.locator("#marked").is_visible()
@@ -223,8 +234,8 @@ def test_a_confirmed_trial_is_marked_among_its_seeds(browser: Any, folders: dict
     """Picking a trial in the table of fresh seeds marks it in the figure of differences and in the main one."""
     with Visit(browser, folders["seeds"]) as page:
         page.locator("#seeds .pick").first.click()
-        page.wait_for_function("() => ['main', 'seeds-figure'].every(id => document.getElementById(id).data.some("
-                               "t => t.meta === 'mark'))")
+        page.wait_for_function("() => ['main', 'seeds-figure'].every(id => document.getElementById(id).layout.shapes?."
+                               "some(s => s.name === 'mark'))")
 
 
 def test_no_button_sends_a_figure_away(browser: Any, folders: dict[str, Path]) -> None:

@@ -7,7 +7,7 @@
 
   // ---- figures and colour scheme -------------------------------------------------------------------------------
   const config = { responsive: true, displaylogo: false, showSendToCloud: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
-  const plots = [];
+  const plots = Object.keys(data.figures).map(by);
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   let chosen = null; // what the reader picked; until then the system decides
 
@@ -18,25 +18,64 @@
     root.dataset.theme = name;
     by("theme").textContent = name === "dark" ? "Light" : "Dark";
     by("theme").setAttribute("aria-label", `Switch to ${name === "dark" ? "light" : "dark"} colours`);
-    return Promise.all(plots.map((plot) => Plotly.relayout(plot, { template: data.templates[name] })));
+    catchUp();
   }
 
-  function draw() {
-    for (const [id, figure] of Object.entries(data.figures)) {
-      const plot = by(id);
-      const { sliders, updatemenus, ...rest } = figure.layout;
-      const layout = { ...rest, template: data.templates[scheme()] };
-      // A finger that scrolls the page must not zoom the figure under it.
-      if (narrow.matches) { layout.dragmode = false; }
-      Plotly.newPlot(plot, figure.data, layout, config);
-      if (figure.frames?.length) animation(plot, figure.frames, sliders[0]);
-      plot.on("plotly_click", (event) => {
-        const id = event.points[0].customdata;
-        if (typeof id === "string") mark(id);
-      });
-      plots.push(plot);
+  function draw(plot) {
+    const figure = data.figures[plot.id];
+    const { sliders, updatemenus, ...rest } = figure.layout;
+    const layout = { ...rest, template: data.templates[root.dataset.theme] };
+    // A finger that scrolls the page must not zoom the figure under it, and there is no room for the buttons of that.
+    if (narrow.matches) layout.dragmode = false;
+    Plotly.newPlot(plot, figure.data, layout, { ...config, displayModeBar: narrow.matches ? false : "hover" });
+    plot.on("plotly_afterplot", () => { if (kept !== null) fade(plot); }); // zoomed, say: the elements may be new ones
+    plot.on("plotly_click", (event) => {
+      const id = event.points[0].customdata;
+      if (typeof id === "string") mark(id);
+    });
+  }
+
+  // What the reader changes shows in the figures in sight first, and in the others one after another, so that a page of
+  // thousands of trials answers as fast as one of a hundred.
+  const AT_ONCE = 1500; // marks drawn before the reader gets a turn: about a tenth of a second
+  const shown = new Map(); // figure → what it shows
+  let kept = null; // ids of the trials that the filters leave; null for all
+  let turn = 0;
+
+  function current(plot) {
+    const has = shown.get(plot);
+    return has?.scheme === root.dataset.theme && has.marked === marked && has.kept === kept;
+  }
+
+  function away(plot) { // pixels beyond the window's edge
+    const { top, bottom } = plot.getBoundingClientRect();
+    return Math.max(0, top - window.innerHeight, -bottom);
+  }
+
+  function bring(plot) {
+    const old = shown.get(plot) ?? { marked: null, kept: null };
+    shown.set(plot, { scheme: root.dataset.theme, marked, kept });
+    if (!old.scheme) draw(plot);
+    else if (old.scheme !== root.dataset.theme) Plotly.relayout(plot, { template: data.templates[root.dataset.theme] });
+    if (old.kept !== kept) fade(plot);
+    if (old.marked !== marked) ring(plot);
+    return plot.data.reduce((sum, trace) => sum + (/markers/.test(trace.mode) ? trace.x.length : 0), 1);
+  }
+
+  function catchUp(atOnce = AT_ONCE) {
+    const mine = ++turn;
+    const late = plots.filter((plot) => !current(plot)).map((plot) => [away(plot), plot]).sort(([a], [b]) => a - b);
+    let marks = 0;
+    for (const [distance, plot] of late) {
+      const painted = marks > 0 && late[0][0] === 0 && distance > 0; // those in sight, before any other is begun
+      if (marks >= atOnce || (painted && atOnce < Infinity)) {
+        requestAnimationFrame(() => setTimeout(() => { if (mine === turn) catchUp(); }));
+        return;
+      }
+      marks += bring(plot);
     }
   }
+  window.addEventListener("scroll", () => catchUp(), { passive: true });
 
   // Plotly's own slider is beyond the keyboard's reach, and hard to hit with a finger.
   function animation(plot, frames, { steps, active }) {
@@ -48,6 +87,7 @@
     let timer = null;
     const name = () => { play.textContent = timer === null ? "Play" : "Pause"; };
     const show = () => {
+      if (!current(plot)) bring(plot);
       const i = Number(slider.value);
       said.textContent = steps[i].label;
       slider.setAttribute("aria-valuetext", steps[i].label);
@@ -78,34 +118,39 @@
     paint(chosen);
   });
   dark.addEventListener("change", () => { if (chosen === null) paint(scheme()); });
-  window.addEventListener("beforeprint", () => { root.dataset.theme = "light"; plots.forEach((p) => Plotly.relayout(p, { template: data.templates.light })); });
+  window.addEventListener("beforeprint", () => { root.dataset.theme = "light"; catchUp(Infinity); });
   window.addEventListener("afterprint", () => paint(scheme()));
+  // How wide a figure's place is on the paper is known once the page is laid out for it.
+  window.matchMedia("print").addEventListener("change", ({ matches }) => {
+    for (const plot of plots) Plotly.relayout(plot, matches ? { width: plot.clientWidth } : { width: null, autosize: true });
+  });
 
   // ---- one trial, marked everywhere ----------------------------------------------------------------------------
   let marked = null;
 
-  function ring(plot, id) {
-    const old = plot.data.flatMap((trace, i) => (trace.meta === "mark" ? [i] : []));
-    if (old.length) Plotly.deleteTraces(plot, old);
-    if (id === null) return;
-    const rings = [];
-    for (const trace of plot.data) {
-      if (!Array.isArray(trace.customdata)) continue;
-      const at = trace.customdata.flatMap((owner, i) => (owner === id ? [i] : []));
-      if (!at.length) continue;
-      const lines = trace.mode === "lines";
-      rings.push({
-        x: at.map((i) => trace.x[i]), y: at.map((i) => trace.y[i]), mode: lines ? "lines" : "markers", meta: "mark",
-        hoverinfo: "skip", showlegend: false, line: { color: "#E69F00", width: 4, shape: "linear" },
-        marker: { symbol: "circle-open", size: 19, color: "#E69F00", line: { width: 3, color: "#E69F00" } },
-      });
-    }
-    if (rings.length) Plotly.addTraces(plot, rings);
+  // As shapes: Plotly draws the whole figure anew for a trace, but not for these.
+  function ring(plot) {
+    const shapes = plot.layout.shapes ?? [];
+    const old = shapes.flatMap((shape, i) => (shape.name === "mark" ? [[`shapes[${i}]`, null]] : []));
+    if (old.length) Plotly.relayout(plot, Object.fromEntries(old));
+    const first = shapes.length - old.length;
+    const rings = plot.data.filter((trace) => Array.isArray(trace.customdata)).flatMap((trace) => {
+      const at = trace.customdata.flatMap((owner, i) => (owner === marked && there(trace.x[i]) && there(trace.y[i]) ? [i] : []));
+      if (trace.mode !== "lines") return at.map((i) => circle(trace.x[i], trace.y[i]));
+      return at.length ? [{ type: "path", path: `M${at.map((i) => `${trace.x[i]},${trace.y[i]}`).join("L")}` }] : [];
+    });
+    const look = { name: "mark", line: { color: "#E69F00", width: 3 } };
+    if (rings.length) Plotly.relayout(plot, Object.fromEntries(rings.map((shape, i) => [`shapes[${first + i}]`, { ...shape, ...look }])));
   }
+
+  const there = (value) => value !== null && value !== undefined;
+  // Not Plotly's own circle, which comes out as an ellipse on a logarithmic axis.
+  const ROUND = "M9.5,0C9.5,5.25 5.25,9.5 0,9.5C-5.25,9.5 -9.5,5.25 -9.5,0C-9.5,-5.25 -5.25,-9.5 0,-9.5C5.25,-9.5 9.5,-5.25 9.5,0Z";
+  const circle = (x, y) => ({ type: "path", path: ROUND, xsizemode: "pixel", ysizemode: "pixel", xanchor: x, yanchor: y });
 
   function mark(id) {
     marked = id === marked ? null : id;
-    plots.forEach((plot) => ring(plot, marked));
+    catchUp();
     document.querySelectorAll("tr[data-trial]").forEach((row) => row.classList.toggle("marked", row.dataset.trial === marked));
     by("marked").hidden = marked === null;
     if (marked !== null) by("marked").firstElementChild.textContent = describe(marked);
@@ -126,27 +171,30 @@
   });
 
   // ---- the table of trials -------------------------------------------------------------------------------------
-  const PAGE = 200;
+  let most = 200; // rows shown
   const { columns, rows } = data.trials;
   const at = (key) => columns.findIndex((column) => column.key === key);
   const [state, baseline] = [at("state"), at("baseline")];
   const kind = (row) => (baseline >= 0 && row[baseline] ? "baseline" : row[state]);
   let order = { column: null, descending: false };
-  let everything = false;
   const hiddenKinds = new Set();
   const limits = {}; // column → [place in the table, test that a value must pass]
+
+  const formats = {}; // by digits: making one takes far longer than using it
+  const words = new Intl.Collator("en", { numeric: true });
 
   function number(value, { digits, unit }) {
     if (value === null) return "–";
     if (!unit && value !== 0 && Math.abs(value) < 10 ** (1 - digits)) return String(Number(value.toPrecision(3)));
-    return value.toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    formats[digits] ??= new Intl.NumberFormat("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    return formats[digits].format(value);
   }
 
   function compare(a, b) {
     const [x, y] = [a[order.column], b[order.column]];
     const none = (v) => v === null || v === "";
     if (none(x) || none(y)) return none(x) - none(y); // missing values stay last in both directions
-    const result = typeof x === "number" ? x - y : String(x).localeCompare(String(y), "en", { numeric: true });
+    const result = typeof x === "number" ? x - y : words.compare(x, y);
     return order.descending ? -result : result;
   }
 
@@ -155,8 +203,8 @@
   }
 
   function visible() {
-    const kept = rows.filter(allowed);
-    return order.column === null ? kept : kept.slice().sort(compare);
+    const found = rows.filter(allowed);
+    return order.column === null ? found : found.sort(compare);
   }
 
   function cell(value, column) {
@@ -182,11 +230,11 @@
   }
 
   function fill() {
-    const kept = visible();
-    const shown = everything ? kept : kept.slice(0, PAGE);
-    document.querySelector("#trial-table tbody").replaceChildren(...shown.map(line));
-    by("shown").textContent = shown.length < kept.length ? `${shown.length} of ${kept.length} rows` : `${kept.length} of ${rows.length} rows`;
-    by("more").hidden = shown.length === kept.length;
+    const found = visible();
+    document.querySelector("#trial-table tbody").replaceChildren(...found.slice(0, most).map(line));
+    by("shown").textContent = most < found.length ? `${most} of ${found.length} rows` : `${found.length} of ${rows.length} rows`;
+    by("more").hidden = most >= found.length;
+    by("more").textContent = 5 * most < found.length ? `Show ${5 * most} rows` : "Show all rows";
     document.querySelectorAll("#trial-table thead th").forEach((th, i) => {
       const mine = order.column === i;
       th.setAttribute("aria-sort", mine ? (order.descending ? "descending" : "ascending") : "none");
@@ -254,19 +302,25 @@
   let waiting = false;
   function apply() {
     fill();
+    const left = rows.filter(allowed);
+    kept = left.length === rows.length ? null : new Set(left.map((row) => row[0]));
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => { waiting = false; plots.forEach(fade); });
+    requestAnimationFrame(() => { waiting = false; catchUp(); });
   }
 
+  // Not by Plotly's own selectedpoints, for which it draws the whole figure anew.
+  const known = new Set(rows.map((row) => row[0]));
   function fade(plot) {
-    const kept = new Set(rows.filter(allowed).map((row) => row[0]));
-    const known = new Set(rows.map((row) => row[0]));
-    const all = kept.size === known.size;
-    const which = plot.data.flatMap((trace, i) => (Array.isArray(trace.customdata) && /markers/.test(trace.mode ?? "") ? [i] : []));
-    if (!which.length) return;
-    const points = which.map((i) => (all ? null : plot.data[i].customdata.flatMap((id, at) => (known.has(id) && !kept.has(id) ? [] : [at]))));
-    Plotly.restyle(plot, { selectedpoints: points, "unselected.marker.opacity": 0.07 }, which);
+    const owners = new Map(); // what Plotly binds to a mark's element → the trial it stands for
+    for (const points of plot.calcdata) {
+      const ids = points[0]?.trace?.customdata;
+      if (Array.isArray(ids)) points.forEach((point, i) => owners.set(point, ids[i]));
+    }
+    for (const mark of plot.querySelectorAll(".scatterlayer .point")) {
+      const id = owners.get(mark.__data__);
+      mark.classList.toggle("out", kept !== null && known.has(id) && !kept.has(id));
+    }
   }
 
   function download() {
@@ -279,9 +333,11 @@
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   }
 
-  root.dataset.theme = scheme();
+  for (const plot of plots) {
+    const { frames, layout } = data.figures[plot.id];
+    if (frames?.length) animation(plot, frames, layout.sliders[0]);
+  }
   paint(scheme());
-  draw();
   if (rows.length) {
     headings();
     filters();
@@ -289,6 +345,6 @@
     at("file_bytes") >= 0 ? limit("file_bytes", false) : limit("sparsity", true);
     fill();
     by("csv").addEventListener("click", download);
-    by("more").addEventListener("click", () => { everything = true; fill(); });
+    by("more").addEventListener("click", () => { most *= 5; fill(); });
   }
 })();
