@@ -236,11 +236,3 @@ def test_a_confirmed_trial_is_marked_among_its_seeds(browser: Any, folders: dict
         page.locator("#seeds .pick").first.click()
         page.wait_for_function("() => ['main', 'seeds-figure'].every(id => document.getElementById(id).layout.shapes?."
                                "some(s => s.name === 'mark'))")
-
-
-def test_no_button_sends_a_figure_away(browser: Any, folders: dict[str, Path]) -> None:
-    """Of the buttons that Plotly puts on a figure, "Share chart", which uploads it, is not there."""
-    with Visit(browser, folders["kd"]) as page:
-        titles = page.locator(".modebar-btn").evaluate_all("all => all.map((b) => b.dataset.title ?? b.ariaLabel)")
-        said = " ".join(titles).lower()
-        assert "Download plot as a PNG" in titles and not [w for w in ("share", "cloud", "chart studio") if w in said]
