@@ -32,7 +32,7 @@ from analysis.summary import numeric
 from analysis.tables import columns_with_values, text
 from study import commandline, results
 from study.errors import UserError
-from study.results import COLUMNS, FINAL_STATES, TRIAL_COLUMNS, Study, label
+from study.results import COLUMNS, FINAL_STATES, SPENT, TRIAL_COLUMNS, Study, label
 
 PROG = "python -m analysis.query"
 GRAMMAR = '"max|min COLUMN [where CONDITION]", "all [where CONDITION]" or a condition alone'
@@ -224,7 +224,7 @@ def _write(path: Path, content: str) -> None:
 def _print(question: Question, study: Study, rows: pd.DataFrame) -> None:
     """The answer as a table: what was asked for, the configuration, and of a few trials all else."""
     first = ["trial_id", "baseline", *question.names, *study.hyperparameters, *study.objectives]
-    known = [c for c in COLUMNS if c not in ("state", "reason", "seconds", "epochs")]
+    known = [c for c in COLUMNS if c not in ("state", "reason", *SPENT)]
     shown = list(dict.fromkeys([*first, *(known if len(rows) <= UPRIGHT else [])]))
     shown = [c for c in columns_with_values(rows, shown) if (rows[c] != "").any()]
     lines = [[label(c), *(text(c, value) for value in rows[c])] for c in shown]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study.results import COLUMNS, Column, label
+from study.results import COLUMNS, SPENT, Column, label
 
 EXTRA = {
     "seeds": Column("fresh seeds", "", 0),
@@ -125,7 +125,7 @@ def _heading(column: str) -> str:
 def trial_records(trials: pd.DataFrame, hyperparameters: list[str]) -> dict[str, Any]:
     """The whole trial table as the page's script takes it: columns with their digits, and rows of raw values."""
     first = ["trial_id", "state", "baseline", *hyperparameters]
-    metrics = [c for c in trials.columns if c not in (*first, "reason", "seconds", "epochs")]
+    metrics = [c for c in trials.columns if c not in (*first, "reason", *SPENT)]
     wanted = [*first, *metrics, "epochs", "seconds", "reason"]
     shown = [c for c in wanted if c in ("trial_id", "state") or _has_values(trials, c)]
     facts = {c: COLUMNS.get(c, Column(c.replace("_", " "))) for c in shown}

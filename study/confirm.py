@@ -14,7 +14,7 @@ from study import checkpoints, codebook, kd, results
 from study.cache import Shared, read_arrays, write_arrays
 from study.data import Part, Splits
 from study.files import write_bytes
-from study.results import COLUMNS, Ledger
+from study.results import COLUMNS, SPENT, Ledger
 from study.trainables import KINDS, searched_network, trained_network
 from study.training import evaluate
 
@@ -117,7 +117,7 @@ def _tested(model: nn.Module, test: Part, data: Splits) -> dict[str, float]:
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k in COLUMNS and k not in ("state", "reason", "seconds", "epochs")}
+    return {k: v for k, v in row.items() if k in COLUMNS and k not in ("state", "reason", *SPENT)}
 
 
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:

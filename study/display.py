@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.results import COLUMNS, FINAL_STATES, Ledger, label
+from study.results import COLUMNS, FINAL_STATES, SPENT, Ledger, label
 
 
 class Display:
@@ -103,7 +103,7 @@ class Display:
         rows = [r for r in self.ledger.trials.values() if r["baseline"]]
         rows += [self.ledger.trials[i] for i in best]
         shown = [c for c in COLUMNS if c in {k for r in rows for k in r}]
-        shown = [c for c in shown if c not in ("reason", "train_loss", "seconds", "epochs", "state", "baseline")]
+        shown = [c for c in shown if c not in ("reason", "train_loss", "state", "baseline", *SPENT)]
         table = Table(title="Baselines, and the best trials (selected on validation)", title_justify="left")
         for column in shown:
             table.add_column(label(column), justify="left" if column == "trial_id" else "right", overflow="fold")

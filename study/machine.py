@@ -7,6 +7,7 @@ import os
 import socket
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,16 @@ def request(settings: Common) -> PlacementGroupFactory:
     """What Ray sets aside for a trial."""
     asked = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial, "memory": memory_of(settings)}
     return PlacementGroupFactory([{k: v for k, v in asked.items() if v}])
+
+
+def for_shared_work(settings: Common, trainings: int) -> Common:
+    """The settings with each of so many trainings on its part of the cores that the search will have.
+
+    What all trials wait for would otherwise run on one core, and the others be idle.
+    """
+    most = max(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"])
+    cores = min(most, Capacity(settings)() * settings.cpus_per_trial // trainings)
+    return replace(settings, cpus_per_trial=max(settings.cpus_per_trial, cores))
 
 
 class Capacity:

@@ -20,11 +20,9 @@ import tyro
 
 from study import commandline, results
 from study.errors import TrialFailed, UserError
-from study.results import COLUMNS, Study
+from study.results import COLUMNS, SPENT, Study
 
 PROG = "python -m study.reproduce"
-
-TIMES = ("seconds", "epochs")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: Options) -> int:
     study = results.load(options.folder)
-    row = _row(study, options)
+    row = _row(study, options.trial_id)
     settings = settings_of(study, options)
     print(f"{options.trial_id} of {study.meta['name']}: training it again, seed {settings.seed}", flush=True)
     try:
@@ -68,12 +66,12 @@ def _run(options: Options) -> int:
     return 0
 
 
-def _row(study: Study, options: Options) -> dict[str, Any]:
-    rows = study.trials[study.trials["trial_id"] == options.trial_id].to_dict("records")
+def _row(study: Study, trial_id: str) -> dict[str, Any]:
+    rows = study.trials[study.trials["trial_id"] == trial_id].to_dict("records")
     if not rows:
-        raise UserError(f"{options.trial_id}: no such trial in {options.folder}; its trials are in {results.TRIALS}")
+        raise UserError(f"{trial_id}: no such trial in {study.folder}; its trials are in {results.TRIALS}")
     if rows[0]["state"] != "complete":
-        raise UserError(f"{options.trial_id}: it is {rows[0]['state']}; give a complete trial")
+        raise UserError(f"{trial_id}: it is {rows[0]['state']}; give a complete trial")
     return {str(k): v for k, v in rows[0].items() if not (isinstance(v, float) and math.isnan(v))}
 
 
@@ -108,14 +106,16 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
     kind = KINDS[settings.kind]
     data, _ = describe.load_data(settings)
 
-    def train(stage: Run, values: dict[str, Any], shared: Shared | None) -> tuple[dict[str, Any], Shared]:
+    def train(
+        stage: Run, values: dict[str, Any], shared: Shared | None, row: dict[str, Any]
+    ) -> tuple[dict[str, Any], Shared]:
         """Metrics, and what a study would keep of it."""
         rows: list[dict[str, Any]] = []
         start = time.perf_counter()
         torch.manual_seed(settings.seed)
         seen = data if stage is kind.prepare else kind.trial_data(settings, data)
         on = torch.device("cuda" if settings.gpus_per_trial and torch.cuda.is_available() else "cpu")
-        torch.set_num_threads(max(1, int(settings.cpus_per_trial)))
+        torch.set_num_threads(int(row.get("threads") or max(1, settings.cpus_per_trial)))
         left = stage(values, settings, seen.to(on), shared, rows.append, Progress())
         last = rows[-1] if rows else {}
         metrics = {k: v for k, v in {**last, **left.metrics}.items() if k not in ("epoch", "phase")}
@@ -126,21 +126,21 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
     checkpoint = getattr(settings, "teacher_checkpoint", None)
     given = given_weights(checkpoint) if checkpoint else None
     if row["baseline"] == kind.first:
-        return train(kind.prepare, {}, given)[0]
+        return train(kind.prepare, {}, given, row)[0]
 
     cache, key = study.folder.parent / results.CACHE, kind.key(settings, data, given)
-    shared, _ = remember(cache, kind.first, key, lambda: train(kind.prepare, {}, given)[1])
+    shared, _ = remember(cache, kind.first, key, lambda: train(kind.prepare, {}, given, _row(study, kind.first))[1])
     baselines = importlib.import_module(f"search_spaces.{settings.kind}").BASELINES
     space = study.meta["space"]
     values = baselines.get(row["baseline"]) or {
         k: int(row[k]) if domain["type"] == "int" else float(row[k]) for k, domain in space.items()
     }
-    return train(kind.search, values, shared)[0]
+    return train(kind.search, values, shared, row)[0]
 
 
 def compare(row: dict[str, Any], metrics: dict[str, Any], tolerance: float) -> dict[str, tuple[float, float]]:
     """Metrics that differ by more than `tolerance`, and by more than the digits of a table's rounding: name → both."""
-    both = [k for k in metrics if k in row and k in COLUMNS and k not in TIMES and not isinstance(row[k], str)]
+    both = [k for k in metrics if k in row and k in COLUMNS and k not in SPENT and not isinstance(row[k], str)]
     return {
         k: (row[k], metrics[k])
         for k in both

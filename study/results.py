@@ -43,6 +43,8 @@ FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
 
 TRIAL_COLUMNS = ("trial_id", "state", "reason", "baseline", "seconds", "epochs")
+SPENT = ("epochs", "seconds", "threads")
+"""Columns of what a trial took, rather than what it is or what came of it."""
 HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
 CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
 
@@ -63,6 +65,7 @@ COLUMNS: dict[str, Column] = {
     "baseline": Column("baseline"),
     "seconds": Column("time", "s", 1),
     "epochs": Column("epochs", "", 0),
+    "threads": Column("CPU threads", "", 0),
     "epoch": Column("epoch", "", 0),
     "phase": Column("phase"),
     "seed": Column("seed", "", 0),
@@ -339,12 +342,12 @@ class Ledger:
         self._next_history_write = time.monotonic() + max(1.0, 20 * (time.monotonic() - start))
 
     def _write_trials(self) -> None:
-        first, last = ["trial_id", "state", "reason", "baseline"], ["seconds", "epochs"]
+        first, last = ["trial_id", "state", "reason", "baseline"], ["seconds", "epochs", "threads"]
         write_rows(
             self.folder / TRIALS,
             list(self.trials.values()),
             [*first, *(c for c in COLUMNS if c not in (*first, *last)), *last],
-            always=(*first, *last),
+            always=TRIAL_COLUMNS,
         )
 
 

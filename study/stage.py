@@ -96,7 +96,8 @@ def prepared(
             (names[seed], {} if seed == job.settings.seed else {"seed": seed}, kind.first) for seed in missing
         ]
         parameters = {"data": data, "shared": dict.fromkeys(names, given)}
-        run_trials(job, kind.prepare, parameters, queue)
+        settings = machine.for_shared_work(job.settings, len(missing))
+        run_trials(replace(job, settings=settings), kind.prepare, parameters, queue)
         found, missing = collect()
     for seed in names:
         checkpoints.discard(job.folder, names[seed])

@@ -103,7 +103,8 @@ def trial(run: Run, name: str) -> Callable[..., None]:
         if checkpoint.progress.trace.frames:
             write_bytes(trace_of(folder, trial_id), pack(checkpoint.progress.trace.arrays()))
         # Only a trial that says so is complete; one that does not was stopped.
-        tune.report({**last, **left.metrics, "spent": checkpoint.spent, "finished": True})
+        metrics = {**last, **left.metrics, "threads": torch.get_num_threads()}
+        tune.report({**metrics, "spent": checkpoint.spent, "finished": True})
 
     trainable.__name__ = name
     return trainable
