@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     device = parser.parse_args().device
     torch.set_num_threads(1)
-    print("| network | image | batch | networks | one after another, ms | packed, ms | gain |\n|---|---|---|---|---|---|---|")
+    print("| network | image | batch | networks | one after another, ms | packed, ms | gain |\n" + "|---" * 7 + "|")
     for name, shape, batch, options in CASES:
         for count in (4, 8):
             networks = [models.build(name, shape, 10, **options) for _ in range(count)]
