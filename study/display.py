@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Console, Group
@@ -13,7 +13,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.results import COLUMNS, FINAL_STATES, SPENT, Ledger, label
+from study.results import COLUMNS, FINAL_STATES, Ledger, label
+
+SIZES = ("compression_ratio", "file_bytes")
 
 
 class Display:
@@ -98,12 +100,17 @@ class Display:
             table.add_row("dashboard", self.dashboard)
         return Group(ProgressBar(total=max(1, self.wanted), completed=done, width=60), table, Text())
 
-    def summary(self, best: list[str], confirmed: Mapping[str, Mapping[str, Any]]) -> None:
-        """The best trials beside the baselines, as a table; `best` are trial ids, in the order to show."""
+    def summary(
+        self, best: list[str], confirmed: Mapping[str, Mapping[str, Any]], hyperparameters: Iterable[str]
+    ) -> None:
+        """The best trials beside the baselines, as a table; `best` are trial ids, in the order to show.
+
+        Of the metrics, what was searched for and what a file of it would be: the report has them all.
+        """
         rows = [r for r in self.ledger.trials.values() if r["baseline"]]
         rows += [self.ledger.trials[i] for i in best]
-        shown = [c for c in COLUMNS if c in {k for r in rows for k in r}]
-        shown = [c for c in shown if c not in ("reason", "train_loss", "state", "baseline", *SPENT)]
+        wanted = dict.fromkeys(["trial_id", *hyperparameters, *self.objectives, *SIZES])
+        shown = [c for c in wanted if any(c in row for row in rows)]
         table = Table(title="Baselines, and the best trials (selected on validation)", title_justify="left")
         for column in shown:
             table.add_column(label(column), justify="left" if column == "trial_id" else "right", overflow="fold")

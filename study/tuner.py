@@ -122,7 +122,7 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, begun: boo
             if _missing(ledger, settings, spaces) == 0:
                 confirmed = confirm(settings, folder, ledger, best, data, test)
                 retrain(job, display, data, test, seen, given)
-        display.summary(best[:10], confirmed)
+        display.summary(best[:10], confirmed, spaces.SPACE)
         return job.recorder.stopped
     finally:
         ray.shutdown()
