@@ -1,13 +1,10 @@
-"""A study before it runs: its data and networks, what `study.json` records of them, and what a dry run tells."""
+"""A study before it runs: its data and networks, and what `study.json` records of them."""
 
 from __future__ import annotations
 
-import importlib
-import os
 import platform
 import shlex
 import subprocess
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from ray.tune.search.sample import Domain, Integer, LogUniform
 
 from study import data as datasets
@@ -23,8 +19,7 @@ from study import kd, models
 from study.commandline import data_folder
 from study.data import Part, Splits
 from study.settings import Common, as_json
-from study.trainables import KINDS, least_size, searched_network
-from study.training import batches, steps_per_epoch
+from study.trainables import KINDS, least_size
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
 
@@ -115,45 +110,7 @@ def last_error(trial: Any) -> str:
     return lines[-1].strip()[:500] if lines else "the trial's process died"
 
 
-def timed_epoch(training: kd.Training, data: Splits) -> float:
-    """Seconds of one plain training epoch, from the second of two steps, on one thread."""
-    torch.set_num_threads(1)
-    model = kd.build(training, data)
-    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
-    seconds = 0.0
-    stream = batches(data, training.batch_size, training.augment, torch.Generator().manual_seed(0))
-    for _, batch in zip(range(2), stream, strict=False):
-        start = time.perf_counter()
-        optimiser.zero_grad()
-        F.cross_entropy(model(batch.images), batch.labels).backward()
-        optimiser.step()
-        seconds = time.perf_counter() - start
-    return seconds * steps_per_epoch(len(data.train), training.batch_size)
-
-
 def load_data(settings: Common) -> tuple[Splits, Part]:
     """The study's data set: what the search may see, and the test part for confirmation alone."""
     folder = data_folder(settings.dataset, settings.data_dir)
     return datasets.load(settings.dataset, folder, split_seed=settings.seed, size=least_size(settings))
-
-
-def dry_run(settings: Any) -> None:
-    """Print what would run, and its cost from one timed step; starts no Ray and writes nothing."""
-    data, _ = load_data(settings)
-    kind = KINDS[settings.kind]
-    spaces = importlib.import_module(f"search_spaces.{settings.kind}")
-    print(
-        f"{settings.folder}: {settings.num_samples} trials and {1 + len(spaces.BASELINES)} baselines, data {data.title}"
-    )
-    for role, network in networks(settings, data).items():
-        print(f"  {role}: {network['name']}, {network['parameters']:,} parameters")
-    seen = kind.trial_data(settings, data)
-    training = searched_network(settings)
-    seconds, epochs = timed_epoch(training, seen), kind.epochs(settings)
-    at_once = settings.max_concurrent or max(1, int((os.cpu_count() or 1) / settings.cpus_per_trial))
-    minutes = seconds * epochs * (settings.num_samples + len(spaces.BASELINES)) / at_once / 60
-    print(
-        f"  {settings.num_samples} trials × {epochs} epochs, {at_once} at a time: at most about {minutes:.1f} minutes"
-    )
-    print(f"  (one plain training step timed on this CPU, {torch.get_num_threads()} thread; without the shared "
-          f"{kind.first}, the mixture prior, and what the scheduler saves)")  # fmt: skip

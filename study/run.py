@@ -44,7 +44,7 @@ def _run(settings: Settings) -> int:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # These bring torch and Ray, which --help need not wait for.
     from study import tuner
-    from study.describe import dry_run
+    from study.estimate import dry_run
 
     if settings.dry_run:
         dry_run(settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -62,9 +63,11 @@ def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.Capture
 def test_dry_run_tells_the_cost_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`--dry-run` names trials, epochs, parameters and minutes, and leaves no file."""
+    """`--dry-run` names trials, epochs, parameters and the time of each stage, and leaves no file."""
     monkeypatch.chdir(tmp_path)
-    assert run.main(["sws", "--dry-run", "--num-samples", "7"]) == 0
+    assert run.main(["sws", "--dry-run", "--num-samples", "7", "--max-concurrent", "2"]) == 0
     shown = capsys.readouterr().out
-    assert "7 trials" in shown and "50,610 parameters" in shown and "minutes" in shown
+    assert "7 trials" in shown and "50,610 parameters" in shown and "a trial of 70 epochs, on 1 thread" in shown
+    times = [float(t) for t in re.findall(r"about ([0-9.,]+) (?:s|min|h)\b", shown.replace(",", ""))]
+    assert len(times) == 4 and all(t > 0 for t in times)
     assert not list(tmp_path.iterdir())
