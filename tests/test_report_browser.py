@@ -13,6 +13,9 @@ from analysis import report
 from analysis.summary import summarise
 from study import results
 
+WIDTHS = pytest.mark.parametrize("width", [1400, 390])
+"""A desk's screen, and a phone's, which is touched."""
+
 HOSTILE = "</script ><!--</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 
 
@@ -44,7 +47,8 @@ class Visit:
     """A page and everything it complained of or asked for."""
 
     def __init__(self, browser: Any, folder: Path, width: int = 1400, scheme: str = "light") -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        touched = {"has_touch": True, "is_mobile": True} if width < 500 else {}
+        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **touched)
         self.page = self.context.new_page()
         self.complaints: list[str] = []
         self.requests: list[str] = []
@@ -65,7 +69,7 @@ class Visit:
         assert [r for r in self.requests if r != self.url and not r.startswith(("data:", "blob:"))] == []
 
 
-@pytest.mark.parametrize("width", [1400, 390])
+@WIDTHS
 @pytest.mark.parametrize("kind", ["kd", "sws", "seeds", "empty"])
 def test_opens_from_disk_without_complaint(browser: Any, folders: dict[str, Path], kind: str, width: int) -> None:
     """No console error, no request beyond the file itself, no sideways scrolling, every figure is drawn, and a wide
@@ -79,9 +83,10 @@ def test_opens_from_disk_without_complaint(browser: Any, folders: dict[str, Path
             assert box["y"] > 0 and box["y"] + box["height"] < 900
 
 
-def test_headings_sort_the_table(browser: Any, folders: dict[str, Path]) -> None:
+@WIDTHS
+def test_headings_sort_the_table(browser: Any, folders: dict[str, Path], width: int) -> None:
     """The first press on a number's heading puts the largest on top, the second the smallest, missing ones last."""
-    with Visit(browser, folders["kd"]) as page:
+    with Visit(browser, folders["kd"], width) as page:
         heads = page.locator("#trial-table thead th")
         column = next(i for i in range(heads.count()) if "validation accuracy" in heads.nth(i).inner_text())
         for direction in ("descending", "ascending"):
@@ -93,9 +98,10 @@ def test_headings_sort_the_table(browser: Any, folders: dict[str, Path]) -> None
             assert shown[-1] == "–"
 
 
-def test_filter_and_download_agree(browser: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+@WIDTHS
+def test_filter_and_download_agree(browser: Any, folders: dict[str, Path], tmp_path: Path, width: int) -> None:
     """Unticking a state hides its rows, and the CSV holds exactly the rows that are left, with full precision."""
-    with Visit(browser, folders["kd"]) as page:
+    with Visit(browser, folders["kd"], width) as page:
         page.locator("#states input[value=pruned]").uncheck()
         page.locator("#states input[value=baseline]").uncheck()
         with page.expect_download() as waiting:
@@ -115,25 +121,29 @@ FADED = """id => document.getElementById(id).calcdata.filter((t) => /^(trial|com
         && t.includes(mark.__data__)).map((mark) => t[0].trace.customdata[t.indexOf(mark.__data__)]))"""
 
 
-@pytest.mark.parametrize(("kind", "figure", "column", "keep"), [
-    ("kd", "plane", "val_accuracy", lambda values, limit: values >= limit),
-    ("sws", "main", "sparsity", lambda values, limit: values >= limit),
-])
+@pytest.mark.parametrize(("kind", "figure", "column", "width"), [
+    ("kd", "plane", "val_accuracy", 1400), ("kd", "plane", "val_accuracy", 390), ("sws", "main", "sparsity", 1400)])
 def test_a_threshold_leaves_the_same_trials_in_table_and_figures(
-    browser: Any, folders: dict[str, Path], kind: str, figure: str, column: str, keep: Any
+    browser: Any, folders: dict[str, Path], kind: str, figure: str, column: str, width: int
 ) -> None:
-    """Moved with the keyboard, a slider names its threshold; trials that miss it leave the table and fade in figures,
-    and back at its start it leaves out none."""
+    """Moved with the keyboard, or on a phone with a finger, a slider names its threshold; trials that miss it leave the
+    table and fade in figures, and back at its start it leaves out none."""
     trials = results.load(folders[kind]).trials
     values = sorted(set(trials[column].dropna()))
-    with Visit(browser, folders[kind]) as page:
+    with Visit(browser, folders[kind], width) as page:
         slider = page.locator(f"#limit-{column}")
-        for _ in range(5):
-            slider.press("ArrowRight")
-        assert f"≥ {values[5]:.2f}" in slider.get_attribute("aria-valuetext")
+        if width == 390:
+            box = slider.bounding_box()
+            slider.tap(position={"x": box["width"] / 2, "y": box["height"] / 2})
+        else:
+            for _ in range(5):
+                slider.press("ArrowRight")
+        limit = values[int(slider.input_value())]
+        assert (0.3 < values.index(limit) / len(values) < 0.7) if width == 390 else limit == values[5]
+        assert f"≥ {limit:.2f}" in slider.get_attribute("aria-valuetext")
         page.wait_for_function(f"() => ({FADED})('{figure}').length > 0")
         shown = set(page.locator("#trial-table tbody tr").evaluate_all("rows => rows.map(r => r.dataset.trial)"))
-        assert shown == set(trials.loc[keep(trials[column], values[5]), "trial_id"])
+        assert shown == set(trials.loc[trials[column] >= limit, "trial_id"])
         faded = set(page.evaluate(f"({FADED})('{figure}')"))
         complete = trials[(trials["state"] == "complete") & (trials["baseline"] == "")]
         assert faded == set(complete["trial_id"]) - shown
@@ -178,11 +188,12 @@ def test_colours_follow_the_system_and_the_button(browser: Any, folders: dict[st
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
 
 
-def test_a_picked_trial_is_marked_everywhere(browser: Any, folders: dict[str, Path]) -> None:
+@WIDTHS
+def test_a_picked_trial_is_marked_everywhere(browser: Any, folders: dict[str, Path], width: int) -> None:
     """Picking a trial marks its row and, with a round ring, its place in every figure that has it, on logarithmic axes
-    too; Escape takes the marks away."""
+    too; Escape, or the button on what is said of it, takes the marks away."""
     rings = "[...document.querySelectorAll('.plot')].filter(p => p.layout.shapes?.some(s => s.name === 'mark')).length"
-    with Visit(browser, folders["kd"]) as page:
+    with Visit(browser, folders["kd"], width) as page:
         page.locator("#best .pick").first.click()
         page.wait_for_function(f"() => {rings} >= 3")
         assert page.locator("#marked").is_visible() and page.locator("#trial-table tr.marked").count() == 1
@@ -193,26 +204,34 @@ def test_a_picked_trial_is_marked_everywhere(browser: Any, folders: dict[str, Pa
             return [ring.width - 19, ring.height - 19, ring.x + 9.5 - box.x - l.xaxis._offset - l.xaxis.d2p(t.x[i]),
                     ring.y + 9.5 - box.y - l.yaxis._offset - l.yaxis.d2p(t.y[i])]; }""")
         assert max(map(abs, off)) < 1
-        page.keyboard.press("Escape")
+        if width == 390:
+            page.locator("#marked button").tap()
+        else:
+            page.keyboard.press("Escape")
         page.wait_for_function(f"() => {rings} === 0")
         assert not page.locator("#marked").is_visible()
 
 
-def test_a_clicked_mark_names_its_trial_and_hovering_its_configuration(browser: Any, folders: dict[str, Path]) -> None:
-    """A mark hovers to its configuration, and a click on it marks that trial's row."""
-    with Visit(browser, folders["kd"]) as page:
+@WIDTHS
+def test_a_clicked_mark_names_its_trial_and_configuration(browser: Any, folders: dict[str, Path], width: int) -> None:
+    """A mark hovers to its configuration, and a click on it marks that trial's row; a finger's touch does both."""
+    with Visit(browser, folders["kd"], width) as page:
         # The best trial's mark lies on top of the plane, so the pointer surely meets it.
         place = page.evaluate("""() => { const p = document.getElementById('plane');
             const t = p.data.find((t) => t.name === 'complete'), i = t.x.length - 1, l = p._fullLayout;
             p.scrollIntoView({block: 'center', behavior: 'instant'}); const box = p.getBoundingClientRect();
             return [box.x + l.xaxis._offset + l.xaxis.d2p(t.x[i]), box.y + l.yaxis._offset + l.yaxis.d2p(t.y[i]),
                     t.customdata[i]]; }""")
-        page.mouse.move(place[0] - 3, place[1])
-        page.mouse.move(place[0], place[1])
+        if width == 390:
+            page.touchscreen.tap(place[0], place[1])
+        else:
+            page.mouse.move(place[0] - 3, place[1])
+            page.mouse.move(place[0], place[1])
         hover = page.locator("#plane .hoverlayer .hovertext")
         hover.wait_for()
         assert place[2] in hover.text_content() and "temperature" in hover.text_content()
-        page.mouse.click(place[0], place[1])
+        if width == 1400:
+            page.mouse.click(place[0], place[1])
         page.locator("#marked").wait_for()
         assert page.locator("#trial-table tr.marked").get_attribute("data-trial") == place[2]
 

@@ -12,7 +12,7 @@
   let chosen = null; // what the reader picked; until then the system decides
 
   const scheme = () => chosen ?? (dark.matches ? "dark" : "light");
-  const narrow = window.matchMedia("(max-width: 520px)");
+  const finger = window.matchMedia("(max-width: 520px), (pointer: coarse)");
 
   function paint(name) {
     root.dataset.theme = name;
@@ -26,8 +26,10 @@
     const { sliders, updatemenus, ...rest } = figure.layout;
     const layout = { ...rest, template: data.templates[root.dataset.theme] };
     // A finger that scrolls the page must not zoom the figure under it, and there is no room for the buttons of that.
-    if (narrow.matches) layout.dragmode = false;
-    Plotly.newPlot(plot, figure.data, layout, { ...config, displayModeBar: narrow.matches ? false : "hover" });
+    if (finger.matches) layout.dragmode = false;
+    Plotly.newPlot(plot, figure.data, layout, { ...config, displayModeBar: finger.matches ? false : "hover" });
+    // Where nothing is dragged Plotly hears a touch twice, as itself and as the mouse that browsers make of it.
+    plot.addEventListener("touchend", (event) => { if (event.cancelable && event.target.closest(".drag")) event.preventDefault(); });
     plot.on("plotly_afterplot", () => { if (kept !== null) fade(plot); }); // zoomed, say: the elements may be new ones
     plot.on("plotly_click", (event) => {
       const id = event.points[0].customdata;
