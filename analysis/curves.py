@@ -36,7 +36,7 @@ def learning_curves(study: Study, metric: str = "val_accuracy") -> go.Figure:
         _curve(drawn, history, str(s.best["trial_id"]), metric, f"trial {s.best['trial_id']}", VERMILLION, 2.6)
     _phases(drawn, history)
     drawn.update_xaxes(title={"text": label("epoch")}, rangemode="tozero")
-    drawn.update_yaxes(title={"text": label(metric)})
+    drawn.update_yaxes(title={"text": html.escape(label(metric))})
     if metric == "val_accuracy":
         # The first epochs' steep climb is the same for all; below the lower quarter there is little else.
         low = history[metric].quantile(0.25) if len(history) else float("nan")

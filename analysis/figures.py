@@ -51,10 +51,10 @@ def accuracy_vs_size(study: Study) -> go.Figure:
     if s.least_accuracy is not None:
         drawn.add_hline(y=s.least_accuracy, line={"color": GREY, "width": 1, "dash": "dot"})
     if s.size == "sparsity":
-        shown = pd.concat([rows["sparsity"] for rows in (s.searched, s.baselines, papers, tested, fresh)])
+        shown = pd.concat([rows["sparsity"] for rows in (s.searched, others, papers, tested, fresh)])
         drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, 100 - shown.astype(float)))
     else:
-        drawn.update_xaxes(theme.size_axis(label(s.size), [*s.searched[s.size], *others[s.size]]))
+        drawn.update_xaxes(theme.size_axis(_label(s.size), [*s.searched[s.size], *others[s.size]]))
     kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"],
                       *(rows["test_accuracy"] for rows in (papers, tested, fresh))]).astype(float)
     drawn.update_yaxes(title={"text": "accuracy (%)"}, range=focus(kept, s.searched["val_accuracy"]))
@@ -77,9 +77,9 @@ def accuracy_plane(study: Study) -> go.Figure:
         x=rows["temperature"].tolist(), y=rows["alpha"].tolist(), mode="markers", name="complete", showlegend=False,
         marker={"size": 13, "line": {"color": GREY, "width": 0.6}, **_gain_colours(s, rows)}, **_hover(s, rows))
     _ring_best(drawn, s, x="temperature", y="alpha")
-    _, axis = hyperparameter_axis(label("temperature"), study.meta["space"]["temperature"], [])
+    _, axis = hyperparameter_axis(_label("temperature"), study.meta["space"]["temperature"], [])
     drawn.update_xaxes(axis)
-    drawn.update_yaxes(title={"text": label("alpha")}, range=[-0.04, 1.04])
+    drawn.update_yaxes(title={"text": _label("alpha")}, range=[-0.04, 1.04])
     return drawn
 
 
@@ -110,13 +110,13 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
                           marker={"size": 8, "color": VERMILLION}, **_hover(s, front))
     else:
         _ring_best(drawn, s, hyperparameter, objective)
-    _, axis = hyperparameter_axis(label(hyperparameter), domain, s.searched[hyperparameter].dropna())
+    _, axis = hyperparameter_axis(_label(hyperparameter), domain, s.searched[hyperparameter].dropna())
     drawn.update_xaxes(axis)
-    drawn.update_yaxes(title={"text": label(objective)})
+    drawn.update_yaxes(title={"text": _label(objective)})
     if objective == "sparsity":
         _sparsity_upwards(drawn, s)
     elif objective == "file_bytes":
-        drawn.update_yaxes(theme.size_axis(label(objective), s.searched[objective]))
+        drawn.update_yaxes(theme.size_axis(_label(objective), s.searched[objective]))
     else:
         _level(drawn, s, band=bool(colour), labelled=bool(colour))
         kept = pd.concat([s.searched[objective].quantile([0.05, 1.0]), s.baselines[objective]])
@@ -127,7 +127,7 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
 def _sparsity_upwards(drawn: go.Figure, s: Summary) -> None:
     for trace in drawn.data:
         trace.y = [100 - y for y in trace.y]
-    axis = theme.complement_axis(label("sparsity"), 100.0, 100 - s.searched["sparsity"])
+    axis = theme.complement_axis(_label("sparsity"), 100.0, 100 - s.searched["sparsity"])
     drawn.update_yaxes({**axis})
 
 
@@ -140,7 +140,7 @@ def _trials(
     marker: dict[str, Any] = {"size": 8, "color": BLUE, "opacity": 0.7}
     if colour and len(rows):
         marker = {"size": 11, "colorscale": theme.SEQUENTIAL, "opacity": 0.95, "line": {"color": GREY, "width": 0.6},
-                  **_hues(rows[colour], s.study.meta["space"].get(colour, {}), label(colour))}
+                  **_hues(rows[colour], s.study.meta["space"].get(colour, {}), _label(colour))}
     drawn.add_scatter(x=x, y=rows[y].tolist(), mode="markers", name=name, marker=marker,
                       showlegend=bool(len(rows) and name), **_hover(s, rows))
 
@@ -229,7 +229,7 @@ def _gain_colours(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     scores = rows["val_accuracy"]
     if s.reference is None or scores.empty:
         return {"color": scores.tolist(), "colorscale": theme.SEQUENTIAL,
-                "colorbar": _bar(label("val_accuracy"))}
+                "colorbar": _bar(_label("val_accuracy"))}
     gains = scores - float(s.reference["val_accuracy"])
     limit = max(abs(float(gains.quantile(0.1))), abs(float(gains.max())), 0.1)
     return {"color": gains.round(4).tolist(), "colorscale": theme.DIVERGING, "cmin": -limit, "cmid": 0, "cmax": limit,
@@ -237,12 +237,14 @@ def _gain_colours(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _hues(values: pd.Series, domain: dict[str, Any], title: str) -> dict[str, Any]:
-    """Colour by a hyperparameter, on the scale its search space gives it."""
+    """Colour by a hyperparameter, on the scale and over the range that its search space gives it."""
+    ends = {end: float(domain[name]) for end, name in (("cmin", "low"), ("cmax", "high")) if name in domain}
     if not domain.get("log"):
-        return {"color": values.tolist(), "colorbar": _bar(title)}
+        return {"color": values.tolist(), "colorbar": _bar(title), **ends}
     ticks = [m * 10.0**e for e in range(-9, 9) for m in (1, 2, 5) if domain["low"] <= m * 10.0**e <= domain["high"]]
     bar = {**_bar(title), "tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:g}" for tick in ticks]}
-    return {"color": np.log10(values).round(4).tolist(), "colorbar": bar}
+    return {"color": np.log10(values).round(4).tolist(), "colorbar": bar,
+            **{end: float(np.log10(value)) for end, value in ends.items()}}
 
 
 def _bar(title: str) -> dict[str, Any]:
@@ -260,7 +262,14 @@ def _sizes(s: Summary, rows: pd.DataFrame) -> list[float]:
 
 
 def _names(rows: pd.DataFrame) -> str:
-    return html.escape(", ".join(rows["baseline"].unique())) if len(rows) else "baseline"
+    """In the legend; longer than this a name would take a line of a phone's screen for itself."""
+    names = ", ".join(rows["baseline"].unique())
+    return html.escape(names) if names and len(names) <= 30 else "other baselines"
+
+
+def _label(column: str) -> str:
+    """`label` as Plotly shows it as text, whatever a study calls its columns."""
+    return html.escape(label(column))
 
 
 def _thin(rows: pd.DataFrame, most: int = MOST_MARKS) -> pd.DataFrame:
@@ -276,6 +285,6 @@ def _hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     said = []
     for row in rows[["trial_id", "state", "baseline", "reason", *dict.fromkeys(columns)]].to_dict("records"):
         lines = [f"<b>{html.escape(row['baseline'] or row['trial_id'])}</b> {html.escape(row['state'])}"]
-        lines += [f"{html.escape(label(c))}: {html.escape(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
+        lines += [f"{_label(c)}: {html.escape(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
         said.append("<br>".join([*lines, *([html.escape(row["reason"][:120])] if row["reason"] else [])]))
     return {"text": said, "hovertemplate": "%{text}<extra></extra>", "customdata": rows["trial_id"].tolist()}

@@ -76,7 +76,7 @@ def _front(s: Summary) -> Item:
     drawn = figures.accuracy_vs_size(s.study)
     if any(trace.name == "published (test data)" for trace in drawn.data):
         caption += " Published results are test accuracies under their authors’ protocols."
-    caption += _below(s, drawn)
+    caption += _below(s, drawn, pruned=False)
     alt = (f"Scatter plot of validation accuracy against {label(s.size)} for {len(s.searched)} trials, from "
            f"{text(s.size, shown.min())} to {text(s.size, shown.max())}; {len(s.front)} trials form the Pareto front.")
     return Item("main", drawn, f"Accuracy against {name_of(s.size)}.", caption + _sampled(s), alt)
@@ -147,12 +147,17 @@ def _best(s: Summary) -> str:
     return f"the best trial has {s.best['val_accuracy']:.1f} percent{gain}."
 
 
-def _below(s: Summary, drawn: go.Figure, objective: str = "val_accuracy") -> str:
-    """A cropped axis must say what it crops."""
+def _below(s: Summary, drawn: go.Figure, objective: str = "val_accuracy", pruned: bool = True) -> str:
+    """A cropped axis must say what it crops.
+
+    Args:
+        pruned: the figure shows pruned trials too.
+    """
     window = drawn.layout.yaxis.range
     if window is None or objective != "val_accuracy":
         return ""
-    hidden = int((s.searched[objective] < window[0]).sum())
+    rows = s.trials[(s.trials["baseline"] == "") & s.trials["state"].isin(["complete", *["pruned"] * pruned])]
+    hidden = int((rows[objective] < window[0]).sum())
     if not hidden:
         return ""
     return f" {hidden} trial{'s lie' if hidden > 1 else ' lies'} below the visible range; double-click shows all."

@@ -67,9 +67,9 @@ def attainment_surfaces(study: Study) -> go.Figure:
             name=f"{percentage} % of seeds", line={"color": colour, "width": 2, "dash": dash, "shape": "vh"},
             hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>")
     if s.size == "sparsity":
-        drawn.update_xaxes(complement_axis(label(s.size), 100.0, 100 - rows[s.size], most=6))
+        drawn.update_xaxes(complement_axis(html.escape(label(s.size)), 100.0, 100 - rows[s.size], most=6))
     else:
-        drawn.update_xaxes(size_axis(label(s.size), rows[s.size]))
+        drawn.update_xaxes(size_axis(html.escape(label(s.size)), rows[s.size]))
     shown = focus(surfaces["test_accuracy"], rows["test_accuracy"])
     drawn.update_yaxes(title={"text": "test accuracy (%)"}, range=shown)
     return drawn

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from PIL import Image
+from plotly.colors import sample_colorscale
 from scipy.special import softmax
 
-from analysis.theme import SEQUENTIAL, figure
+from analysis.theme import SEQUENTIAL, figure, ink_on
 from analysis.weight_figures import animate
 from analysis.weights import Trace
 from study import results
@@ -20,6 +23,8 @@ from study.results import Study
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 START = 3.0
+DEPTHS = [[0.0, "#123F73"], *SEQUENTIAL[1:]]
+"""`SEQUENTIAL` from a darker blue, so that the many small numbers are white and the large ones black."""
 MOST_CLASSES = 10
 """Of a data set with more classes this many images are shown, with those classes alone."""
 
@@ -51,13 +56,21 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     drawn = figure(height=150 + 34 * len(shown))
     columns = [html.escape(names[i]) for i in labels]
 
-    def marks(temperature: float) -> list[go.Heatmap]:
+    places = [*itertools.product(range(len(shown)), range(len(shown)))]  # rows, columns
+
+    def marks(temperature: float) -> list[Any]:
         share = softened(trace, temperature)[shown][:, labels]
+        depth = np.sqrt(share).round(4)
         said = [[f"{100 * p:.0f}" if p >= 0.005 else "" for p in row] for row in share]
-        return [go.Heatmap(
-            z=np.sqrt(share).round(4).tolist(), x=columns, y=list(range(len(shown))), text=said, texttemplate="%{text}",
-            zmin=0, zmax=1, colorscale=SEQUENTIAL, showscale=False, xgap=2, ygap=2,
-            hovertemplate="image of %{y}: %{text} % %{x}<extra></extra>")]
+        inks = [ink_on(colour) for colour in sample_colorscale(DEPTHS, depth.ravel().tolist())]
+        return [
+            go.Heatmap(z=depth.tolist(), x=columns, y=list(range(len(shown))), text=said, zmin=0, zmax=1,
+                       colorscale=DEPTHS, showscale=False, xgap=2, ygap=2,
+                       hovertemplate="image of %{y}: %{text} % %{x}<extra></extra>"),
+            # Not the heatmap's own text, whose grey is hard to read in the middle of the scale.
+            go.Scatter(x=[columns[j] for _, j in places], y=[i for i, _ in places], mode="text",
+                       text=list(itertools.chain(*said)), textfont={"color": inks, "size": 12}, hoverinfo="skip",
+                       showlegend=False)]
 
     mine = f"{own:.3g}" if own else ""
     animate(drawn, [(f"T = {t:g}" + (", the best trial’s" if f"{t:.3g}" == mine else ""), marks(t)) for t in at],
@@ -66,8 +79,8 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
         drawn.add_layout_image(source=_picture(trace["images"][i]), xref="paper", yref="y", x=-0.005, y=row,
                                xanchor="right", yanchor="middle", sizex=0.09, sizey=0.92, sizing="contain")
     drawn.update_xaxes(type="category", side="top", title={"text": "the teacher’s probability (%) of"}, showline=False,
-                       ticks="")
-    drawn.update_yaxes(autorange="reversed", showticklabels=False, showline=False, ticks="", automargin=False)
+                       ticks="", range=[-0.5, len(shown) - 0.5])
+    drawn.update_yaxes(range=[len(shown) - 0.5, -0.5], showticklabels=False, showline=False, ticks="", automargin=False)
     drawn.update_layout(margin={"l": 70})
     return drawn
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from plotly.colors import hex_to_rgb, unlabel_rgb
 
 # Okabe & Ito's set, told apart with any colour vision (https://jfly.uni-koeln.de/color/); the blue is a little lighter
 # than theirs so that it keeps its contrast on near-black too. Kinds of marks differ in symbol or dash as well.
@@ -21,6 +22,13 @@ DIVERGING = [[0.0, "#0072B2"], [0.3, "#7FB4D6"], [0.5, "#D9D9D9"], [0.7, "#F0A56
 SEQUENTIAL = [[0.0, "#1F66B0"], [0.5, "#9A958C"], [1.0, "#EDB500"]]
 
 FONT = '"Inter", "Helvetica Neue", Helvetica, Arial, sans-serif'
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever is easier to read on "#rrggbb" or "rgb(…)": one always has a contrast of 4.58 or more."""
+    shares = [part / 255 for part in (hex_to_rgb if colour.startswith("#") else unlabel_rgb)(colour)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares)  # WCAG 2.2
+    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#FFFFFF"
 
 
 def template(ink: str, muted: str, line: str, card: str) -> go.layout.Template:
@@ -63,10 +71,10 @@ def complement_axis(title: str, total: float, values: Iterable[float], most: int
     rest = np.array([v for v in values if np.isfinite(v) and v > 0] or [total])
     low, high = np.log10(rest.min()) - 0.12, np.log10(rest.max()) + 0.08
     shown: list[float] = []
-    for steps in ((1.0, 0.5, 0.2), (1.0, 0.2), (1.0,)):
+    for steps in ((1.0, 0.5, 0.2), (1.0, 0.2), (1.0,), (1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)):
         ticks = [total * step * 10.0**e for e in range(0, -8, -1) for step in steps]
         shown = [tick for tick in ticks if low <= np.log10(tick) <= high]
-        if len(shown) <= most:
+        if 3 <= len(shown) <= most:
             break
     return {"title": {"text": title}, "type": "log", "range": [high, low], "tickmode": "array", "tickvals": shown,
             "ticktext": [f"{total - t:.6g}" for t in shown], "tickangle": 0}
@@ -76,7 +84,11 @@ def size_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
     """A logarithmic axis of sizes that runs backwards, so that better is to the right, or up, as for sparsity."""
     sizes = np.array([v for v in values if np.isfinite(v) and v > 0] or [1.0])
     low, high = np.log10(sizes.min()) - 0.08, np.log10(sizes.max()) + 0.08
-    ticks = [m * 10.0**e for e in range(0, 12) for m in (1, 2, 5) if low <= np.log10(m * 10.0**e) <= high]
+    ticks: list[float] = []
+    for steps in ((1, 2, 5), (1, 2, 3, 4, 5, 7)):
+        ticks = [m * 10.0**e for e in range(0, 12) for m in steps if low <= np.log10(m * 10.0**e) <= high]
+        if len(ticks) >= 3:
+            break
     return {"title": {"text": title}, "type": "log", "range": [high, low], "tickmode": "array", "tickvals": ticks,
             "ticktext": [f"{tick:,.0f}" for tick in ticks], "tickangle": 0}
 
@@ -95,8 +107,8 @@ def hyperparameter_axis(
         pad = 0.03 * (high - low)
         axis: dict[str, Any] = {"type": "log", "range": [low - pad, high + pad], "exponentformat": "power"}
         decades = high - low
-        if decades < 2:
-            ticks = [m * 10.0**e for e in range(-9, 9) for m in (1, 2, 3, 5)]
+        if decades < 3:  # with all four, two decades of them run into each other in a narrow figure
+            ticks = [m * 10.0**e for e in range(-9, 9) for m in ((1, 2, 3, 5) if decades < 1.5 else (1, 3))]
             axis |= {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
         else:
             axis |= {"dtick": 1}

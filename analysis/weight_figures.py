@@ -59,14 +59,15 @@ def _histogram_marks(trace: Trace, number: int) -> list[Any]:
 def joint(trace: Trace) -> go.Figure:
     """Followed weights before and after, with the components' means and bands of ± 2σ."""
     numbers = weights.moments(trace, MOST_FRAMES)
-    widest = float(trace["edges"][-1])
+    widest = 1.1 * float(np.abs([trace["edges"][-1], *trace["sample/0"]]).max())
     drawn = figure(height=430)
     animate(drawn, [(weights.title_of(trace, n), _joint_marks(trace, n, widest)) for n in numbers], _ripe(numbers))
     drawn.add_scatter(x=[-widest, widest], y=[-widest, widest], mode="lines", name="unchanged",
                       line={"color": GREY, "width": 1, "dash": "dot"}, hoverinfo="skip")
-    furthest = 1.1 * float(np.abs(trace["sample/0"]).max())
-    drawn.update_xaxes(title={"text": "weight before"}, range=[-furthest, furthest])
-    drawn.update_yaxes(title={"text": "weight at this epoch"}, range=[-widest, widest])
+    before = 1.1 * float(np.abs(trace["sample/0"]).max())
+    after = 1.1 * max(float(np.abs(trace[f"sample/{n}"]).max()) for n in numbers)
+    drawn.update_xaxes(title={"text": "weight before"}, range=[-before, before])
+    drawn.update_yaxes(title={"text": "weight at this epoch"}, range=[-after, after])
     return drawn
 
 
@@ -114,8 +115,9 @@ def layer_sparsity(trace: Trace) -> go.Figure:
     drawn = figure(height=max(220, 70 + 24 * len(frame)))
     said = [f"{s:.2f} % of {n:,.0f}" for s, n in zip(frame["sparsity"], frame["weights"], strict=True)]
     drawn.add_bar(x=frame["sparsity"].tolist(), y=[html.escape(name) for name in frame["layer"]], orientation="h",
-                  marker={"color": BLUE}, text=said, textposition="inside", insidetextanchor="end",
-                  textfont={"color": "#FFFFFF"}, hovertemplate="%{y}: %{text}<extra></extra>")
+                  marker={"color": BLUE}, text=said, textposition="auto", insidetextanchor="end",
+                  textangle=0, constraintext="none", cliponaxis=False,
+                  insidetextfont={"color": theme.ink_on(BLUE)}, hovertemplate="%{y}: %{text}<extra></extra>")
     drawn.update_xaxes(title={"text": "weights at zero (%)"}, range=[0, 100])
     return drawn
 

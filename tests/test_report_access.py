@@ -121,16 +121,17 @@ def test_bars_hide_no_heading(browser: Any, address: str) -> None:
 
 
 def test_on_paper(browser: Any, address: str) -> None:
-    """Printed from a wide dark window, figures are as wide as their place on the paper, dark on light, without buttons;
-    after it the page is as before."""
+    """Printed from a wide dark window, figures are as wide as their place on the paper and no table is wider than it,
+    all dark on light and without buttons; after it the page is as before."""
     page = opened(browser, address, color_scheme="dark")
-    page.set_viewport_size({"width": 720, "height": 1000})
+    page.set_viewport_size({"width": 560, "height": 1000})
     page.wait_for_timeout(300)
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     page.wait_for_function("""() => [...document.querySelectorAll('.plot')].every((plot) => Math.abs(
         plot.querySelector('.main-svg').getBoundingClientRect().width - plot.clientWidth) < 2)""")
-    assert page.evaluate("document.documentElement.scrollWidth") <= 720
+    assert page.evaluate("document.documentElement.scrollWidth") <= 560
+    assert page.evaluate("[...document.querySelectorAll('.scroll')].filter((e) => e.scrollWidth > e.clientWidth + 1)") == []
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("button:not(table button):visible, input:visible, .modebar:visible").count() == 0
     page.emulate_media(media="screen")

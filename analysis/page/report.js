@@ -122,8 +122,12 @@
   dark.addEventListener("change", () => { if (chosen === null) paint(scheme()); });
   window.addEventListener("beforeprint", () => { root.dataset.theme = "light"; catchUp(Infinity); });
   window.addEventListener("afterprint", () => paint(scheme()));
-  // How wide a figure's place is on the paper is known once the page is laid out for it.
+  // How wide a figure's place is on the paper is known once the page is laid out for it, and which table is too wide.
   window.matchMedia("print").addEventListener("change", ({ matches }) => {
+    for (const box of document.querySelectorAll(".scroll")) {
+      box.firstElementChild.style.zoom = "";
+      if (matches) box.firstElementChild.style.zoom = Math.min(1, box.clientWidth / box.scrollWidth);
+    }
     for (const plot of plots) Plotly.relayout(plot, matches ? { width: plot.clientWidth } : { width: null, autosize: true });
   });
 
