@@ -185,7 +185,8 @@ def animate(drawn: go.Figure, frames: list[tuple[str, list[Any]]], start: int) -
                   "bgcolor": GREY, "activebgcolor": BLUE, "borderwidth": 0}],
         updatemenus=[{"type": "buttons", "x": 0, "y": 0, "xanchor": "left", "yanchor": "top", "pad": {"t": 52},
                       "showactive": False, "buttons": [{"label": "▶", "method": "animate", "args": [None, playing]}]}])
-    drawn.layout.sliders[0].currentvalue.font = {"size": 13, "color": GREY}
+    # For notebooks, where the template is the light one; the page has a slider of its own.
+    drawn.layout.sliders[0].currentvalue.font = {"size": 13, "color": theme.LIGHT.layout.font.color}
 
 
 def _ripe(numbers: list[int]) -> int:

@@ -124,6 +124,15 @@ def write_sws(
     return write(folder, meta_of("sws", trials), frame, history, confirmed)
 
 
+def rename(folder: Path, old: str, new: str) -> Path:
+    """Give a hyperparameter of a written study another name, everywhere."""
+    trials = results.read_frame(folder / results.TRIALS, results.TRIAL_COLUMNS)
+    results.write_frame(folder / results.TRIALS, trials.rename(columns={old: new}))
+    meta = results.read_meta(folder)
+    results.write_meta(folder, {**meta, "space": {new if k == old else k: v for k, v in meta["space"].items()}})
+    return folder
+
+
 def finish_rows(
     rows: list[dict[str, Any]], rng: np.random.Generator, epochs: int, phases: list[tuple[str, int]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+import plotly.io as pio
 import pytest
 import synthetic
 
-from analysis import curves, figures, intervals, theme
+from analysis import curves, figures, gallery, intervals, theme
 from analysis.confirmation import fresh, of_search, over_seeds, paired
 from analysis.front import finished, pareto_front
 from analysis.published import published
 from analysis.statistics import standard_error
 from analysis.summary import choose, summarise
 from study.results import Study, load
+
+TAG = "<b onmouseover='window.hacked=1'><script>window.hacked=1</script>"
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +149,33 @@ def test_text_of_a_study_is_no_markup_in_a_figure(kd: Study) -> None:
     drawn = intervals.paired_differences(dataclasses.replace(hostile, confirmed=rows))
     assert drawn.data and not any(tag in json.dumps(drawn.to_plotly_json(), default=list) for tag in ("<a", "<b>bold"))
     assert "&lt;b&gt;bold" in json.dumps(figures.accuracy_plane(hostile).to_plotly_json(), default=list)
+
+
+def test_names_of_columns_are_no_markup_in_a_figure(tmp_path: Path) -> None:
+    """A hyperparameter called like an element is text on axes, colour bars and hovers of every figure of the page."""
+    study = load(synthetic.rename(synthetic.write_sws(tmp_path, epochs=6, fresh=2), "tau", TAG))
+    s = summarise(study)
+    items = [gallery.main_figure(s), *gallery.seeds_figures(s), *(i for g in gallery.groups(s) for i in g.items)]
+    drawn = [item.figure for item in items if item] + [
+        figures.slice_of(study, "components", "val_accuracy", colour=TAG), figures.slice_of(study, "components", TAG),
+        curves.learning_curves(study, TAG)]
+    text = [json.dumps(figure.to_plotly_json(), default=list) for figure in drawn]
+    assert not [said for said in text if "<b onmouseover" in said]
+    assert sum("&lt;b onmouseover" in said for said in text) >= 8
+
+
+@pytest.mark.parametrize("draw", [
+    lambda study: figures.accuracy_vs_size(study), lambda study: figures.slice_of(study, "tau", "sparsity"),
+    lambda study: curves.learning_curves(study)])
+def test_a_figure_shows_itself_in_a_notebook(sws: Study, draw: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside the page a figure renders by itself: Jupyter gets it as its own type with its template, and `to_html` is
+    a whole document that fetches nothing."""
+    drawn = draw(sws)
+    monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
+    bundle = drawn._repr_mimebundle_(None, None)["application/vnd.plotly.v1+json"]
+    assert len(bundle["data"]) == len(drawn.data) > 0 and bundle["layout"]["template"]["layout"]["font"]["color"]
+    page = drawn.to_html(include_plotlyjs=True)
+    assert "<html>" in page and "Plotly.newPlot" in page and not re.search("<(script|link)[^>]*(src|href)=", page)
 
 
 def test_standard_error_by_hand() -> None:

@@ -6,12 +6,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import synthetic
 
-from analysis import html, report
+from analysis import html, knowledge, report, weight_figures
+from study import results
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 DRAWN = "() => !document.querySelector('.plot:not(:has(.main-svg))')"
@@ -49,6 +52,11 @@ def luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+def contrast(ink: str, ground: str) -> float:
+    low, high = sorted(map(luminance, (ink, ground)))
+    return (high + 0.05) / (low + 0.05)
+
+
 @pytest.mark.parametrize("scheme", [0, 1])
 @pytest.mark.parametrize("ink", ["ink", "muted", "accent", "warm"])
 def test_text_has_contrast(ink: str, scheme: int) -> None:
@@ -56,8 +64,32 @@ def test_text_has_contrast(ink: str, scheme: int) -> None:
     css = (html.PAGE / "report.css").read_text(encoding="utf-8")
     colours = {name: pair for name, *pair in re.findall(r"--(\w+): light-dark\((#\w{6}), (#\w{6})\)", css)}
     for ground in ("paper", "card", "wash", "mark"):
-        low, high = sorted(luminance(colours[name][scheme]) for name in (ink, ground))
-        assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, ground)
+        assert contrast(colours[ink][scheme], colours[ground][scheme]) >= 4.5, (ink, ground)
+
+
+def shade(scale: list[list[Any]], share: float) -> str:
+    """The colour of a scale at `share`, as Plotly blends it: each of red, green and blue along a line."""
+    places = [place for place, _ in scale]
+    parts = [[int(colour[i:i + 2], 16) for _, colour in scale] for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(np.interp(share, places, part)):02x}" for part in parts)
+
+
+def test_numbers_on_colours_have_contrast(tmp_path: Path) -> None:
+    """Every number in the figure of dark knowledge at every temperature, and in the bars of the layers, is read at 4.5
+    to 1 on its own cell. Cells and bars let nothing through, so the page's colours do not matter."""
+    folder = synthetic.write_kd(tmp_path / "kd")
+    synthetic.write_knowledge(folder)
+    drawn = knowledge.dark_knowledge(results.load(folder))
+    for frame in drawn.frames:
+        cells, numbers = frame.data
+        scale = [list(pair) for pair in cells.colorscale]
+        shares = [cells.z[y][cells.x.index(x)] for x, y in zip(numbers.x, numbers.y, strict=True)]
+        assert len(shares) == len(numbers.textfont.color) == 100 and cells.opacity is None
+        assert min(contrast(ink, shade(scale, share)) for ink, share in
+                   zip(numbers.textfont.color, shares, strict=True)) >= 4.5
+    synthetic.write_trace(tmp_path, "t")
+    bars = weight_figures.layer_sparsity(results.read_trace(tmp_path, "t")).data[0]
+    assert contrast(bars.insidetextfont.color, bars.marker.color) >= 4.5 and bars.opacity is None
 
 
 def test_by_finger(browser: Any, address: str) -> None:

@@ -18,6 +18,8 @@ WIDTHS = pytest.mark.parametrize("width", [1400, 390])
 
 HOSTILE = "</script ><!--</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 
+TAG = "<b onmouseover='window.hacked=1'><script>window.hacked=1</script>"
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
@@ -25,6 +27,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("studies")
     made = {"kd": synthetic.write_kd(root / "kd"), "sws": synthetic.write_sws(root / "sws"),
             "seeds": synthetic.write_sws(root / "seeds", fresh=5),
+            "foreign": synthetic.rename(synthetic.write_sws(root / "foreign", 24, epochs=6), "tau", TAG),
             "hostile": synthetic.write_kd(root / "hostile", fresh=2),
             "empty": synthetic.write_bare(root / "empty", "kd", "none")}
     synthetic.write_knowledge(made["kd"])
@@ -247,6 +250,20 @@ def test_injected_script_never_runs(browser: Any, folders: dict[str, Path]) -> N
         assert "<script>" in page.locator("header .name").inner_text()
         assert "<script>" in page.locator("#main .legend").text_content()
         assert "<script>" in page.locator("#seeds-figure .yaxislayer-above").text_content()
+
+
+def test_a_column_called_like_an_element_is_text(browser: Any, folders: dict[str, Path]) -> None:
+    """Markup in a hyperparameter's name is shown as the text it is, on axes, hovers, captions and headings."""
+    with Visit(browser, folders["foreign"]) as page:
+        page.locator("#trial-table .pick").last.click()
+        page.locator("#marked").wait_for()
+        titles = page.locator("#slice-0-0 .xtitle")
+        titles.hover(force=True)
+        assert page.evaluate("() => window.hacked") is None
+        assert page.locator("[onmouseover]").count() == 0 and page.locator("script").count() == 3
+        for place in (titles, page.locator("figure:has(#slice-0-0) figcaption"), page.locator("#marked p"),
+                      page.locator("#trial-table thead"), page.locator("#methods")):
+            assert "<b onmouseover" in place.text_content()
 
 
 def test_a_confirmed_trial_is_marked_among_its_seeds(browser: Any, folders: dict[str, Path]) -> None:
