@@ -126,7 +126,7 @@ def accuracy_vs_bytes(m: Merged) -> go.Figure:
     """Validation accuracy against the size of the file, on a logarithmic axis that runs backwards: every complete
     trial in its study's colour and symbol, large where it is on its study's front, baselines open, and the merged
     front as a line."""
-    drawn = figure(height=500)
+    drawn = figure(height=520)
     drawn.add_scatter(
         x=m.front["file_bytes"].tolist(), y=m.front["val_accuracy"].tolist(), mode="lines", name="merged front",
         line={"color": GREY, "width": 2.5, "shape": "vh"}, hoverinfo="skip")
@@ -135,7 +135,7 @@ def accuracy_vs_bytes(m: Merged) -> go.Figure:
         others = side.trials.drop(side.front.index)
         if len(others) > MOST_MARKS:
             others = others.sample(MOST_MARKS, random_state=0)
-        for rows, size, opacity, shape in ((others, 7, 0.35, symbol), (side.front, 10, 1.0, symbol),
+        for rows, size, opacity, shape in ((others, 7, 0.55, symbol), (side.front, 10, 1.0, symbol),
                                            (side.baselines, 11, 1.0, f"{symbol}-open")):
             drawn.add_scatter(
                 x=rows["file_bytes"].tolist(), y=rows["val_accuracy"].tolist(), mode="markers", opacity=opacity,

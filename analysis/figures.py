@@ -33,7 +33,7 @@ def accuracy_vs_size(study: Study) -> go.Figure:
     trial, the front, the reference with its standard error, other baselines, published results (over sparsity alone,
     since papers give no files) and, where they exist, test results of the front."""
     s = summarise(study)
-    drawn = figure(height=460)
+    drawn = figure(height=520)
     _trials(drawn, s, s.searched, x=_sizes(s, s.searched), y="val_accuracy", name="trial")
     _level(drawn, s, band=True)
     front = s.front
@@ -137,7 +137,7 @@ def _trials(
     if len(rows) > MOST_MARKS:
         rows = rows.assign(_x=x).pipe(_thin)
         x = rows["_x"].tolist()
-    marker: dict[str, Any] = {"size": 8, "color": BLUE, "opacity": 0.7}
+    marker: dict[str, Any] = {"size": 8, "color": BLUE, "opacity": 0.85}
     if colour and len(rows):
         marker = {"size": 11, "colorscale": theme.SEQUENTIAL, "opacity": 0.95, "line": {"color": GREY, "width": 0.6},
                   **_hues(rows[colour], s.study.meta["space"].get(colour, {}), _label(colour))}

@@ -83,7 +83,7 @@ def _front(s: Summary) -> Item:
 
 
 def _plain_slice(s: Summary, name: str, colour: str) -> Item:
-    drawn = figures.slice_of(s.study, name, "val_accuracy", height=470, colour=colour)
+    drawn = figures.slice_of(s.study, name, "val_accuracy", height=520, colour=colour)
     hued = name_of(colour)
     caption = f"Each mark is a trial, coloured by its {hued}; lines are the baselines."
     if s.reference is not None:

@@ -79,8 +79,9 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
         drawn.add_layout_image(source=_picture(trace["images"][i]), xref="paper", yref="y", x=-0.005, y=row,
                                xanchor="right", yanchor="middle", sizex=0.09, sizey=0.92, sizing="contain")
     drawn.update_xaxes(type="category", side="top", title={"text": "the teacher’s probability (%) of"}, showline=False,
-                       ticks="", range=[-0.5, len(shown) - 0.5])
-    drawn.update_yaxes(range=[len(shown) - 0.5, -0.5], showticklabels=False, showline=False, ticks="", automargin=False)
+                       showgrid=False, ticks="", range=[-0.5, len(shown) - 0.5])
+    drawn.update_yaxes(range=[len(shown) - 0.5, -0.5], showticklabels=False, showline=False, showgrid=False, ticks="",
+                       automargin=False)
     drawn.update_layout(margin={"l": 70})
     return drawn
 

@@ -25,7 +25,7 @@ FONT = '"Inter", "Helvetica Neue", Helvetica, Arial, sans-serif'
 
 
 def ink_on(colour: str) -> str:
-    """Black or white, whichever is easier to read on "#rrggbb" or "rgb(…)": one always has a contrast of 4.58 or more."""
+    """Black or white, whichever is easier to read on "#rrggbb" or "rgb(…)": at least one has a contrast of 4.58."""
     shares = [part / 255 for part in (hex_to_rgb if colour.startswith("#") else unlabel_rgb)(colour)]
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares)  # WCAG 2.2
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#FFFFFF"

@@ -45,8 +45,8 @@ def _histogram_marks(trace: Trace, number: int) -> list[Any]:
     return [
         go.Bar(x=_short(bins["weight"]), y=bins["weights"].tolist(), name="weights", opacity=0.75,
                marker={"color": BLUE, "line": {"width": 0}}, hovertemplate="about %{x}: %{y} weights<extra></extra>"),
-        go.Scatter(x=_short(bins["weight"]), y=_short(bins["expected"].clip(lower=1e-3)), name="mixture",
-                   mode="lines", line={"color": VERMILLION, "width": 2}, hoverinfo="skip"),
+        go.Scatter(x=_short(bins["weight"]), y=_short(bins["expected"].clip(lower=1e-3)), name="mixture", mode="lines",
+                   showlegend="means/0" in trace, line={"color": VERMILLION, "width": 2}, hoverinfo="skip"),
         go.Scatter(x=_short(parts["mean"][shown]), y=_short(heights[shown]), name="components, ± 2σ", mode="markers",
                    marker={"color": ORANGE, "size": 8, "symbol": "diamond", "line": {"color": GREY, "width": 0.5}},
                    error_x={"type": "data", "array": _short(2 * parts["sigma"][shown]), "color": ORANGE,
