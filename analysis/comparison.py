@@ -15,6 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis import html, theme, verdict
+from analysis.epsilon import Epsilon
 from analysis.figures import MOST_MARKS
 from analysis.items import Item
 from analysis.merged import Merged, Side, merge
@@ -22,7 +23,6 @@ from analysis.methods import methods, title
 from analysis.summary import configuration
 from analysis.tables import Row, Table, table, text, trial_records
 from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, focus
-from analysis.uncertainty import Epsilon
 from study import results
 from study.results import Study, label
 
@@ -102,7 +102,7 @@ def _front_lead(m: Merged) -> list[str]:
 
 
 def epsilon_table(m: Merged) -> Table:
-    """Row a, column b: `uncertainty.epsilon` of a against b."""
+    """Row a, column b: `epsilon.epsilon` of a against b."""
     sides = [side.name for side in m.sides if len(side.trials)]
     if len(sides) < 2:
         return Table([], [])

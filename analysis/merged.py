@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.epsilon import Epsilon, epsilon_between, resampled_fronts
 from analysis.front import pareto_front
 from analysis.summary import Summary, summarise
-from analysis.uncertainty import Epsilon, epsilon_between, over_images, resampled_fronts
+from analysis.uncertainty import over_images
 from study.errors import UserError
 from study.results import Study
 
@@ -57,7 +58,7 @@ class Merged:
         front: trials of any study that no trial of any study beats, the smallest last, with `probability`, see
             `uncertainty.over_images`.
         held: see `held`.
-        epsilons: (name of a, name of b) → see `uncertainty.epsilon`.
+        epsilons: (name of a, name of b) → see `epsilon.epsilon`.
         images: in the validation part.
     """
 

@@ -12,9 +12,7 @@ meets neither it nor its opposite. Exit status: 0 with an answer, 1 without a ma
 
 from __future__ import annotations
 
-import ast
 import json
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import conditions, confirmation
-from analysis.conditions import ROUNDING
+from analysis import confirmation
+from analysis.questions import NoMatch, Question, answer, parse, short
 from analysis.summary import numeric
 from analysis.tables import columns_with_values, text
 from study import commandline, results
@@ -35,120 +33,8 @@ from study.errors import UserError
 from study.results import COLUMNS, FINAL_STATES, SPENT, TRIAL_COLUMNS, Study, label
 
 PROG = "python -m analysis.query"
-GRAMMAR = '"max|min COLUMN [where CONDITION]", "all [where CONDITION]" or a condition alone'
-SHORT = {"accuracy drop": "accuracy_drop", "compression": "compression_ratio", "accuracy": "val_accuracy"}
-"""How a question may also call a column, as a sentence of `study.export --best` does."""
-LONGEST = 1000
-"""Characters of a question."""
 UPRIGHT = 4
 """Trials up to which the printed table has a line for each column; more have a line each."""
-
-class NoMatch(UserError):
-    """A good question that no trial answers; the message says what comes nearest."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question as it was understood.
-
-    Attributes:
-        goal: `max`, `min` or `all`.
-        column: what is to be largest or smallest; "" for `all`.
-        condition: None without one.
-    """
-
-    goal: str
-    column: str = ""
-    condition: ast.expr | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The columns in it."""
-        nodes = ast.walk(self.condition) if self.condition else ()
-        return list(dict.fromkeys([*filter(None, [self.column]), *(n.id for n in nodes if isinstance(n, ast.Name))]))
-
-
-def parse(asked: str, rows: pd.DataFrame) -> Question:
-    """Understand a question to a table like `rows`.
-
-    Raises:
-        UserError: it is no question, or none to this table; the message names the part and what would be right.
-    """
-    written = _written_out(asked, list(rows.columns))
-    match = re.fullmatch(r"\s*(?:(max|min)\s+(\S+)|(all))(?:\s+(?:where|with)\s+(.+?))?\s*", written, re.I | re.S)
-    goal, column, where = ((match[1] or match[3]).lower(), match[2] or "", match[4] or "") if match else \
-                          ("all", "", written.strip())
-    if len(asked) > LONGEST or (not match and re.match(r"(max|min|all|where|with)\b|$", where, re.I)):
-        raise UserError(f"{_short(asked)}: not a question; ask {GRAMMAR}")
-    try:
-        if column and conditions.kind(conditions.column(column, rows)) != "number":
-            raise UserError(f"{column} holds words, which have no {goal}")
-        question = Question(goal, column, conditions.parse(where) if where else None)
-        conditions.meets(question.condition, rows.iloc[:0])  # finds what may not be in it
-    except UserError as error:
-        raise UserError(f"{_short(asked)}: {error}") from None
-    return question
-
-
-def answer(question: Question, rows: pd.DataFrame, top: int = 1) -> pd.DataFrame:
-    """The rows that answer, the best first.
-
-    Args:
-        rows: one row a trial, of the table that `parse` was given.
-        top: how many of the best of `max` or `min`; as many more as are equal to the last of them. Equal ones stand
-            in the order of their validation accuracy. `all` has every match, in the order of the table.
-    Raises:
-        NoMatch: no row answers.
-    """
-    found = rows[conditions.meets(question.condition, rows)]
-    if not len(found):
-        nearest = conditions.nearest(question.condition, rows)
-        raise NoMatch(f"none of {len(rows)} trials matches" + (f"; {nearest}" if nearest else ""))
-    if question.goal == "all":
-        return found
-    score = (-1 if question.goal == "max" else 1) * found[question.column].dropna()
-    if score.empty:
-        raise NoMatch(f"{len(found)} of {len(rows)} trials match, but none has a value of {question.column}")
-    score = score[score <= score.nsmallest(top).iloc[-1] + ROUNDING].round(9)
-    accuracy = found["val_accuracy"] if "val_accuracy" in found else 0.0
-    order = pd.DataFrame({"score": score, "lost": 0.0 - accuracy}, index=score.index)
-    return found.loc[order.sort_values(["score", "lost"], kind="stable").index]
-
-
-def _short(asked: str) -> str:
-    """A question on one line of a message."""
-    line = " ".join(asked.split())
-    return repr(line if len(line) <= 90 else f"{line[:89]}…")
-
-
-def _written_out(asked: str, columns: list[str]) -> str:
-    """The question with short names written out, and without the % that may follow a number; quoted words stay."""
-    parts = re.split(r"""('[^']*'|"[^"]*")""", asked)
-    for i in range(0, len(parts), 2):
-        for short, column in SHORT.items():
-            if short not in columns:
-                parts[i] = re.sub(rf"\b{short.replace(' ', ' +')}\b", column, parts[i])
-        parts[i] = re.sub(r"(?<=[\d.]) *%(?= *(?:$|\)|and\b|or\b))", "", parts[i])
-    return "".join(parts)
-
-
-def table_of(study: Study) -> pd.DataFrame:
-    """All trials, numbers as floats, without columns that are empty.
-
-    `accuracy_drop` (points below the baseline `uncompressed`) is there even where the study did not write it, and
-    `test_accuracy` (%) of the networks that the search found, where any was tested.
-    """
-    trials = numeric(study.trials, [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives])
-    level = trials.loc[trials["baseline"] == "uncompressed"].reindex(columns=["val_accuracy"])["val_accuracy"].dropna()
-    if len(level) and not columns_with_values(trials, ["accuracy_drop"]):
-        trials["accuracy_drop"] = level.iloc[0] - trials["val_accuracy"]
-    tested = confirmation.of_search(study).set_index("trial_id")["test_accuracy"]
-    trials["test_accuracy"] = trials["trial_id"].map(tested).astype(float)
-    there = columns_with_values(trials, list(trials.columns))
-    return trials[there or [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives]]
-
-
-# --- the command
 
 
 @dataclass(frozen=True)
@@ -169,6 +55,22 @@ class Options:
     """File to write the answer to as CSV, every column in full; - is standard output, instead of the table."""
     json: str | None = None
     """The same as JSON, a list of trials."""
+
+
+def table_of(study: Study) -> pd.DataFrame:
+    """All trials, numbers as floats, without columns that are empty.
+
+    `accuracy_drop` (points below the baseline `uncompressed`) is there even where the study did not write it, and
+    `test_accuracy` (%) of the networks that the search found, where any was tested.
+    """
+    trials = numeric(study.trials, [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives])
+    level = trials.loc[trials["baseline"] == "uncompressed"].reindex(columns=["val_accuracy"])["val_accuracy"].dropna()
+    if len(level) and not columns_with_values(trials, ["accuracy_drop"]):
+        trials["accuracy_drop"] = level.iloc[0] - trials["val_accuracy"]
+    tested = confirmation.of_search(study).set_index("trial_id")["test_accuracy"]
+    trials["test_accuracy"] = trials["trial_id"].map(tested).astype(float)
+    there = columns_with_values(trials, list(trials.columns))
+    return trials[there or [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives]]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -193,7 +95,7 @@ def _run(argv: list[str]) -> int:
     try:
         found = answer(question, rows, options.top)
     except NoMatch as none:
-        print(f"{_short(options.question)}: {none}", file=sys.stderr)
+        print(f"{short(options.question)}: {none}", file=sys.stderr)
         return 1
     to = {option: path for option, path in (("csv", options.csv), ("json", options.json)) if path is not None}
     for option, path in to.items():

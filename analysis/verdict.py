@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.answer import Answer
+from analysis.epsilon import Epsilon
 from analysis.merged import Merged, Side
 from analysis.statistics import standard_error
 from analysis.summary import counts_of
 from analysis.tables import mean_and_half
-from analysis.uncertainty import Epsilon
 
 MOST_RUNS = 4
 """Ranges of size that one sentence can name."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import query
+from analysis import questions
 from analysis.front import feasible, finished, pareto_front
 from analysis.summary import summarise
 from study import results
@@ -72,9 +72,9 @@ def best(sentence: str, members: pd.DataFrame) -> str:
         UserError: no such question, one of a column that the study lacks, or no row within the limit.
     """
     try:
-        question = query.parse(sentence, members)
+        question = questions.parse(sentence, members)
         if question.goal == "all":
             raise UserError(f'{sentence!r} does not say of what the most; ask "max COLUMN where CONDITION"')
-        return str(query.answer(question, members)["trial_id"].iloc[0])
+        return str(questions.answer(question, members)["trial_id"].iloc[0])
     except UserError as error:
         raise UserError(f"--best {error}") from None

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from analysis import conditions, query
+from analysis import conditions, query, questions
 from study import results
 from study.errors import UserError
 
@@ -30,7 +30,7 @@ def table() -> pd.DataFrame:
 
 
 def asked(question: str, rows: pd.DataFrame, top: int = 1) -> list[str]:
-    return list(query.answer(query.parse(question, rows), rows, top)["trial_id"])
+    return list(questions.answer(questions.parse(question, rows), rows, top)["trial_id"])
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,9 @@ def test_conditions_are_those_of_pandas_query(seed: int) -> None:
 def test_all_else_is_refused_by_its_part(question: str, says: str) -> None:
     """Calls, attributes, subscripts and whatever else Python has are refused in one line that names the part."""
     with pytest.raises(UserError) as refused:
-        query.parse(question, table())
+        questions.parse(question, table())
     assert says in str(refused.value) and "\n" not in str(refused.value)
-    assert not isinstance(refused.value, query.NoMatch)
+    assert not isinstance(refused.value, questions.NoMatch)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_all_else_is_refused_by_its_part(question: str, says: str) -> None:
 )
 def test_without_a_match_the_nearest_is_named(question: str, says: str) -> None:
     """Where nothing matches, the answer is how far each bound would have to give way, with the trial that shows it."""
-    with pytest.raises(query.NoMatch, match=r"\A[^\n]*\Z") as none:
+    with pytest.raises(questions.NoMatch, match=r"\A[^\n]*\Z") as none:
         asked(question, table())
     assert says in str(none.value)
 

@@ -14,10 +14,11 @@ import synthetic
 
 from analysis import uncertainty
 from analysis.confirmation import fresh
+from analysis.epsilon import epsilon
 from analysis.front import pareto_front
 from analysis.statistics import redrawn, standard_error
 from analysis.summary import summarise
-from analysis.uncertainty import attainment, epsilon, over_images, over_seeds, probability_on_front
+from analysis.uncertainty import attainment, over_images, over_seeds, probability_on_front
 from study import results
 from study.results import load
 
