@@ -105,8 +105,8 @@ def _written_out(asked: str, columns: list[str]) -> str:
     """The question with short names written out, and without the % that may follow a number; quoted words stay."""
     parts = re.split(r"""('[^']*'|"[^"]*")""", asked)
     for i in range(0, len(parts), 2):
-        for short, column in SHORT.items():
-            if short not in columns:
-                parts[i] = re.sub(rf"\b{short.replace(' ', ' +')}\b", column, parts[i])
+        for name, column in SHORT.items():
+            if name not in columns:
+                parts[i] = re.sub(rf"\b{name.replace(' ', ' +')}\b", column, parts[i])
         parts[i] = re.sub(r"(?<=[\d.]) *%(?= *(?:$|\)|and\b|or\b))", "", parts[i])
     return "".join(parts)

@@ -35,6 +35,7 @@ class Checkpoint:
         config: what determines the trial; a file of another configuration is not read.
         rows: what it reported, one row an epoch.
         seconds: that these epochs took, over all its processes.
+        threads: on which it began, and goes on elsewhere, for the same rounding; 0 before it began.
         progress: the state of its training.
     """
 
@@ -42,6 +43,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     rows: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    threads: int = 0
     progress: Progress = field(default_factory=Progress)
     _since: float = field(default_factory=time.monotonic)
 
@@ -51,7 +53,8 @@ class Checkpoint:
         kept = _read(path)
         if kept is None or kept["config"] != dict(config):
             return cls(path, config)
-        return cls(path, config, kept["rows"], kept["seconds"], Progress(kept["states"], Trace(**kept["trace"])))
+        progress = Progress(kept["states"], Trace(**kept["trace"]))
+        return cls(path, config, kept["rows"], kept["seconds"], kept.get("threads", 0), progress)
 
     @property
     def spent(self) -> float:
@@ -67,6 +70,7 @@ class Checkpoint:
                 "config": dict(self.config),
                 "rows": self.rows,
                 "seconds": self.spent,
+                "threads": torch.get_num_threads(),
                 "states": self.progress.states,
                 "trace": self.progress.trace.state(),
             },

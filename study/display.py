@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.results import COLUMNS, FINAL_STATES, Ledger, label
+from study.results import COLUMNS, FINAL_STATES, Column, Ledger, label
 
 SIZES = ("compression_ratio", "file_bytes")
 
@@ -129,4 +129,5 @@ class Display:
 def _cell(column: str, value: Any) -> str:
     if value is None:
         return ""
-    return f"{value:.{COLUMNS[column].digits}f}" if isinstance(value, int | float) else str(value)
+    digits = COLUMNS.get(column, Column(column)).digits
+    return f"{value:.{digits}f}" if isinstance(value, int | float) else str(value)

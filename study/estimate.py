@@ -7,13 +7,17 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from study import describe, kd
+from study import describe, kd, sws
 from study.data import Splits
+from study.errors import UserError
+from study.machine import MOST_THREADS
 from study.mixture import Mixture, even_means
 from study.quantised import flatten, shared_parameters
 from study.trainables import KINDS, searched_network
@@ -23,70 +27,122 @@ BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What a study would take on this machine, without what its scheduler saves.
+
+    Attributes:
+        shared, trial: seconds of the work that all trials share, and of one trial.
+        trials, confirming: of the search, and of the confirmation with fresh seeds, baselines included.
+        seeds: fresh ones, each with shared work of its own.
+        at_once: trials that run at one time.
+        lanes: trials that run at one time as fast as one alone; those that share a GPU are taken to gain nothing by it.
+    """
+
+    shared: float
+    trial: float
+    trials: int
+    confirming: int
+    seeds: int
+    at_once: int
+    lanes: float
+
+    @property
+    def search(self) -> float:
+        return self.trial * max(1.0, self.trials / self.lanes)
+
+    @property
+    def confirmation(self) -> float:
+        return self.shared * self.seeds + self.trial * self.confirming / self.lanes
+
+    @property
+    def whole(self) -> float:
+        return self.shared + self.search + self.confirmation
+
+
 def dry_run(settings: Any) -> None:
     """Print what would run and about how long it would take here."""
     data, _ = describe.load_data(settings)
-    kind, spaces = KINDS[settings.kind], importlib.import_module(f"search_spaces.{settings.kind}")
-    trials, baselines = settings.num_samples, len(spaces.BASELINES)
-    print(f"{settings.folder}: {trials} trials and {1 + baselines} baselines, data {data.title}")
+    spaces = importlib.import_module(f"search_spaces.{settings.kind}")
+    baselines, first = len(spaces.BASELINES), KINDS[settings.kind].first
+    print(f"{settings.folder}: {settings.num_samples} trials and {1 + baselines} baselines, data {data.title}")
     for role, network in describe.networks(settings, data).items():
         print(f"  {role}: {network['name']}, {network['parameters']:,} parameters")
+    found = estimate(settings, spaces, data)
+    print(f"  {first}, once: about {_long(found.shared)}")
+    print(f"  a trial of {KINDS[settings.kind].epochs(settings)} epochs: about {_long(found.trial)}; "
+          f"{found.trials} of them, {found.at_once} at a time: about {_long(found.search)}")  # fmt: skip
+    if found.confirming:
+        print(f"  confirmation, {found.seeds} seeds: about {_long(found.confirmation)}")
+    print(f"  in all about {_long(found.whole)}: from a few steps timed now, as if nothing ran beside them, without "
+          "the start of Ray and what the scheduler saves")  # fmt: skip
 
+
+def estimate(settings: Any, spaces: Any, data: Splits) -> Estimate:
+    """From steps of each network, timed on the GPU where there is one.
+
+    Raises:
+        UserError: the machine holds no such trial.
+    """
+    kind, baselines = KINDS[settings.kind], len(spaces.BASELINES)
+    cores = len(os.sched_getaffinity(0))
     gpus = torch.cuda.device_count() if settings.gpus_per_trial != 0 else 0
-    at_once = settings.max_concurrent or (
-        max(1, int(gpus / (settings.gpus_per_trial or 0.25) + 1e-9)) if gpus
-        else max(1, int((os.cpu_count() or 1) / settings.cpus_per_trial))
-    )  # fmt: skip
-    device = torch.device("cuda" if gpus else "cpu")
-    data = data.to(device)
-    seen, threads = kind.trial_data(settings, data), max(1, int(settings.cpus_per_trial))
-    # Trials that share a GPU are taken to gain nothing by it.
-    lanes = min(at_once, gpus) if gpus else at_once
-
-    first = 0.0
+    share = (settings.gpus_per_trial or 0.25) if gpus else 0
+    held = int(min(cores / settings.cpus_per_trial, gpus / share if share else math.inf) + 1e-9)
+    if held < 1:
+        raise UserError(f"--cpus-per-trial {settings.cpus_per_trial:g}: this machine has {cores} CPUs")
+    at_once = min(held, settings.max_concurrent or held)
+    threads = max(1, int(settings.cpus_per_trial))
+    data = data.to(torch.device("cuda" if gpus else "cpu"))
+    shared = 0.0
     if getattr(settings, "teacher_checkpoint", None) is None:
-        cores = max(threads, min(os.cpu_count() or 1, int(at_once * settings.cpus_per_trial)))
-        shared = [t for role, t in kind.networks(settings).items() if role != "student"]
-        first = sum(t.epochs * seconds_an_epoch(t, data, cores) for t in shared)
-        print(f"  {kind.first}, once, on {_on(device, cores)}: about {_long(first)}")
-    one = trial_seconds(settings, spaces, seen, threads)
-    search = one * math.ceil((trials + baselines) / lanes)
-    print(f"  a trial of {kind.epochs(settings)} epochs, on {_on(device, threads)}: about {_long(one)}; "
-          f"all of them, {at_once} at a time: at most about {_long(search)}")  # fmt: skip
-    print(f"  in all at most about {_long(first + search)} (a few steps timed now, with nothing beside them; the "
-          "start of Ray, and what the scheduler saves, not counted)")  # fmt: skip
-
-
-def _on(device: torch.device, threads: int) -> str:
-    return torch.cuda.get_device_name() if device.type == "cuda" else f"{threads} thread{'s' * (threads > 1)}"
+        all_threads = max(threads, min(MOST_THREADS, int(at_once * settings.cpus_per_trial)))
+        trained = [t for role, t in kind.networks(settings).items() if role != "student"]
+        shared = sum(t.epochs * seconds_an_epoch(t, data, all_threads) for t in trained)
+    return Estimate(
+        shared=shared,
+        trial=trial_seconds(settings, spaces, kind.trial_data(settings, data), threads),
+        trials=settings.num_samples + baselines,
+        confirming=settings.seeds * (settings.confirm + baselines) if settings.confirm else 0,
+        seeds=settings.seeds if settings.confirm else 0,
+        at_once=at_once,
+        lanes=min(at_once, cores / threads, gpus or math.inf),
+    )
 
 
 def _long(seconds: float) -> str:
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
 
 
 def trial_seconds(settings: Any, spaces: Any, data: Splits, threads: int) -> float:
     """Of one searched trial, with as many components as the middle of their range."""
     training, epochs = searched_network(settings), KINDS[settings.kind].epochs(settings)
+    asked = KINDS[settings.kind].networks(settings)["teacher"] if training.augment == "crop" else None
     clustered = {"sws": settings.epochs, "kd_sws": getattr(settings, "cluster_epochs", 0)}.get(settings.kind, 0)
-    if not clustered:
-        return float(epochs * seconds_an_epoch(training, data, threads))
-    domain: Any = spaces.SPACE["components"]
-    components = (domain.lower + domain.upper) // 2
-    plain = (epochs - clustered) * seconds_an_epoch(training, data, threads)
-    return float(plain + clustered * seconds_an_epoch(training, data, threads, components))
+    total = (epochs - clustered) * seconds_an_epoch(training, data, threads, asked=asked)
+    if clustered:
+        domain: Any = spaces.SPACE["components"]
+        components = (domain.lower + domain.upper) // 2
+        total += clustered * seconds_an_epoch(training, data, threads, components, asked)
+    return float(total)
 
 
-def seconds_an_epoch(training: kd.Training, data: Splits, threads: int, components: int = 0) -> float:
-    """Of training, under a mixture prior if there are components, and of the evaluation after it."""
+def seconds_an_epoch(
+    training: kd.Training, data: Splits, threads: int, components: int = 0, asked: kd.Training | None = None
+) -> float:
+    """Of training and the evaluation after it.
+
+    Args:
+        components: of a mixture prior over the weights; 0 for none.
+        asked: a teacher that runs in every step.
+    """
     torch.set_num_threads(threads)
-    model = kd.build(training, data)
+    model, teacher = kd.build(training, data), kd.build(asked, data).eval() if asked else None
     optimiser = torch.optim.AdamW(model.parameters(), fused=True)
     weights = shared_parameters(model)
-    means = even_means(flatten(weights).detach(), max(2, components))
-    prior = Mixture(means, 0.99, 0.05, (5e3, 2.0), (250.0, 0.1)).to(means.device)
+    prior = _prior(flatten(weights).detach(), components) if components else None
     generator = torch.Generator().manual_seed(training.seed)
     stream = batches(data, training.batch_size, training.augment, generator)
 
@@ -94,15 +150,25 @@ def seconds_an_epoch(training: kd.Training, data: Splits, threads: int, componen
         batch = next(stream)
         optimiser.zero_grad()
         loss = F.cross_entropy(model(batch.images), batch.labels)
-        if components:
+        if prior:
             loss = loss + prior.complexity(flatten(weights)) / len(data.train)
         loss.backward()
         optimiser.step()
+        if teacher:
+            with torch.no_grad():
+                teacher(batch.images)
 
     steps = steps_per_epoch(len(data.train), training.batch_size)
     images = data.validation.images[:512]
     evaluation = len(data.validation) / max(1, len(images)) * _timed(lambda: logits_of(model, images, data), 5)
+    model.train()
     return steps * _timed(step, min(steps, 20)) + evaluation
+
+
+def _prior(weights: Tensor, components: int) -> Mixture:
+    s = sws.Hparams(tau=1.0, components=components, pi_zero=0.99)
+    prior = Mixture(even_means(weights, components), s.pi_zero, s.sigma, s.gamma_zero, s.gamma_rest)
+    return prior.to(weights.device)
 
 
 def _timed(call: Callable[[], Any], calls: int) -> float:

@@ -108,18 +108,29 @@ def memory_of(settings: Common) -> float:
 
 def request(settings: Common) -> PlacementGroupFactory:
     """What Ray sets aside for a trial."""
-    asked = {"CPU": settings.cpus_per_trial, "GPU": settings.gpus_per_trial, "memory": memory_of(settings)}
-    return PlacementGroupFactory([{k: v for k, v in asked.items() if v}])
+    return PlacementGroupFactory([asked_for(settings, settings.gpus_per_trial or 0)])
+
+
+MOST_THREADS = 16
+"""Of a training: more of them gain nothing with networks of this size."""
 
 
 def for_shared_work(settings: Common, trainings: int) -> Common:
     """The settings with each of so many trainings on its part of the cores that the search will have.
 
-    What all trials wait for would otherwise run on one core, and the others be idle.
+    What all trials wait for would otherwise run on one core, and the others be idle. In a cluster that was joined it
+    gets what a trial gets: others may use the machines, and all of one might never be free.
     """
-    most = max(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"])
-    cores = min(most, Capacity(settings)() * settings.cpus_per_trial // trainings)
+    if settings.address:
+        return settings
+    cores = min(MOST_THREADS, Capacity(settings)() * settings.cpus_per_trial // trainings)
     return replace(settings, cpus_per_trial=max(settings.cpus_per_trial, cores))
+
+
+def asked_for(settings: Common, gpus: float) -> dict[str, float]:
+    """What Ray sets aside for a trial, by the name of the resource."""
+    asked = {"CPU": settings.cpus_per_trial, "GPU": gpus, "memory": memory_of(settings)}
+    return {k: v for k, v in asked.items() if v}
 
 
 class Capacity:
@@ -141,9 +152,9 @@ class Capacity:
 
     def held(self, gpus: float) -> int:
         """Trials that all living nodes hold together."""
-        asked = {"CPU": self.settings.cpus_per_trial, "GPU": gpus, "memory": memory_of(self.settings)}
+        asked = asked_for(self.settings, gpus)
         nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-        return sum(min(int(n.get(k, 0) / v + 1e-9) for k, v in asked.items() if v) for n in nodes)
+        return sum(min(int(node.get(k, 0) / v + 1e-9) for k, v in asked.items()) for node in nodes)
 
 
 def check_shared(folder: Path) -> None:

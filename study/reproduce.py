@@ -120,8 +120,8 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
         last = rows[-1] if rows else {}
         metrics = {k: v for k, v in {**last, **left.metrics}.items() if k not in ("epoch", "phase")}
         told = [{"trial_id": kind.first, **results.history_row(r)} for r in rows]
-        seconds = time.perf_counter() - start
-        return metrics, Shared(left.arrays, {"metrics": {**metrics, "seconds": seconds}, "history": told})
+        spent = {"seconds": time.perf_counter() - start, "threads": torch.get_num_threads()}
+        return metrics, Shared(left.arrays, {"metrics": {**metrics, **spent}, "history": told})
 
     checkpoint = getattr(settings, "teacher_checkpoint", None)
     given = given_weights(checkpoint) if checkpoint else None

@@ -80,7 +80,7 @@ class Common:
     verbose: bool = False
     """Show Ray's own messages."""
     dry_run: bool = False
-    """Print what would run and what it would cost (one step is timed), then stop."""
+    """Print what would run and what it would cost (steps are timed), then stop."""
 
     @property
     def folder(self) -> Path:

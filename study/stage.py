@@ -96,7 +96,7 @@ def prepared(
             (names[seed], {} if seed == job.settings.seed else {"seed": seed}, kind.first) for seed in missing
         ]
         parameters = {"data": data, "shared": dict.fromkeys(names, given)}
-        settings = machine.for_shared_work(job.settings, len(missing))
+        settings = machine.for_shared_work(job.settings, len(names))
         run_trials(replace(job, settings=settings), kind.prepare, parameters, queue)
         found, missing = collect()
     for seed in names:

@@ -46,8 +46,7 @@ class Left:
 
 
 def device(settings: Common) -> torch.device:
-    """The device that Ray gave this trial, with as many threads as it has CPUs."""
-    torch.set_num_threads(max(1, int(settings.cpus_per_trial)))
+    """The device that Ray gave this trial."""
     return torch.device("cuda" if settings.gpus_per_trial and torch.cuda.is_available() else "cpu")
 
 
@@ -80,6 +79,7 @@ def trial(run: Run, name: str) -> Callable[..., None]:
             tune.report({**row, "spent": checkpoint.spent})
 
         _limit_memory(settings.memory_per_trial)
+        torch.set_num_threads(checkpoint.threads or max(1, int(settings.cpus_per_trial)))
         torch.manual_seed(seed)  # the process may have run another trial before
         try:
             with _watched(path.with_suffix(HUNG), settings.trial_timeout) as alive:

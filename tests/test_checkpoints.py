@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from study import checkpoints, data, trainables
 from study.cache import Shared
@@ -109,6 +110,19 @@ def test_seconds_add_up_over_processes(tmp_path: Path) -> None:
     first.write({"epoch": 1})
     second = Checkpoint.open(tmp_path / "t.pt", {})
     assert 10 <= second.seconds <= second.spent < 15
+
+
+def test_a_trial_goes_on_with_the_threads_it_had(tmp_path: Path) -> None:
+    """Rounding differs with their number, so the file keeps it; a trial that has not begun has none."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        began = Checkpoint.open(tmp_path / "t.pt", {})
+        assert began.threads == 0
+        began.write({"epoch": 1})
+    finally:
+        torch.set_num_threads(before)
+    assert Checkpoint.open(tmp_path / "t.pt", {}).threads == 2
 
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:

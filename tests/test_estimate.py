@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
-import torch
+import os
+from dataclasses import replace
+from typing import Any
 
-from search_spaces import magnitude, sws
-from study import data
-from study.estimate import trial_seconds
-from study.settings import SWS, Magnitude, resolve
+import pytest
+
+from search_spaces import kd, magnitude, sws
+from study import data, estimate
+from study.errors import UserError
+from study.settings import KD, SWS, Magnitude, resolve
+
+CORES = 8
 
 
-def test_epochs_and_the_prior_have_their_price() -> None:
-    """On the same network, data and epochs a trial of soft weight-sharing takes longer than one of pruning, which has
-    no prior; eight times the epochs take between four and sixteen times as long."""
-    digits = data.load("digits", None)[0]
-    threads = torch.get_num_threads()
-    try:
-        shared = trial_seconds(resolve(SWS(epochs=40)), sws, digits, 1)
-        pruned = trial_seconds(resolve(Magnitude(epochs=40, codebook_epochs=resolve(SWS()).codebook_epochs)),
-                               magnitude, digits, 1)  # fmt: skip
-        longer = trial_seconds(resolve(SWS(epochs=320)), sws, digits, 1)
-    finally:
-        torch.set_num_threads(threads)
-    assert shared > 1.5 * pruned
-    assert 4 < longer / shared < 16
+@pytest.fixture
+def digits(monkeypatch: pytest.MonkeyPatch) -> data.Splits:
+    """Eight cores and no GPU; an epoch takes a second on one thread, and half of that more for a prior, or a teacher
+    that runs in every step."""
+
+    def epoch(training: Any, data: Any, threads: int, components: int = 0, asked: Any = None) -> float:
+        return (1 + 0.5 * (components > 0) + 0.5 * (asked is not None)) / threads
+
+    monkeypatch.setattr(estimate, "seconds_an_epoch", epoch)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(CORES))
+    monkeypatch.setattr(estimate.torch.cuda, "device_count", lambda: 0)
+    return data.load("digits", None)[0]
+
+
+def test_shared_work_trials_and_confirmation_add_up(digits: data.Splits) -> None:
+    """The shared work has all cores, a trial its own; as many trials run at one time as the cores hold."""
+    settings = resolve(KD(num_samples=62, epochs=10, teacher_epochs=16, confirm=2, seeds=3))
+    found = estimate.estimate(settings, kd, digits)
+    assert (found.at_once, found.lanes, found.trials) == (CORES, CORES, 64)
+    assert (found.shared, found.trial, found.search) == (16 / CORES, 10, 10 * 64 / CORES)
+    assert found.confirmation == 3 * 16 / CORES + 10 * 3 * (2 + 2) / CORES
+    assert found.whole == found.shared + found.search + found.confirmation
+    given = replace(settings, teacher_checkpoint="teacher.safetensors", confirm=0)
+    assert estimate.estimate(given, kd, digits).whole == found.search
+
+
+@pytest.mark.parametrize(("flags", "at_once", "lanes"), [
+    ({"max_concurrent": 3}, 3, 3),
+    ({"max_concurrent": 64}, CORES, CORES),  # more than there is room for
+    ({"cpus_per_trial": 4.0}, 2, 2),
+    ({"cpus_per_trial": 0.5}, 2 * CORES, CORES),  # two share a core
+])
+def test_trials_at_one_time(flags: dict, at_once: int, lanes: int, digits: data.Splits) -> None:
+    """As a study would hold them, and no more at full speed than there are cores."""
+    found = estimate.estimate(resolve(KD(**flags)), kd, digits)
+    assert (found.at_once, found.lanes) == (at_once, lanes)
+
+
+def test_a_trial_that_the_machine_cannot_hold_is_refused(digits: data.Splits) -> None:
+    """As the study itself would refuse it."""
+    with pytest.raises(UserError, match="--cpus-per-trial 9: this machine has 8 CPUs"):
+        estimate.estimate(resolve(KD(cpus_per_trial=9.0)), kd, digits)
+
+
+def test_prior_and_teacher_in_every_step_have_their_price(digits: data.Splits) -> None:
+    """The prior in the epochs of clustering alone; the teacher where augmentation leaves no logits to keep."""
+    shared = resolve(SWS(epochs=10, codebook_epochs=4))
+    assert estimate.trial_seconds(shared, sws, digits, 1) == 10 * 1.5 + 4
+    pruned = resolve(Magnitude(epochs=10, codebook_epochs=4))
+    assert estimate.trial_seconds(pruned, magnitude, digits, 1) == 14
+    assert estimate.trial_seconds(resolve(KD(epochs=10, augment="flip")), kd, digits, 1) == 10
+    assert estimate.trial_seconds(resolve(KD(epochs=10, augment="crop")), kd, digits, 1) == 15

@@ -35,6 +35,7 @@ def test_both_see_the_same_images(size: int, per_class: int) -> None:
 
 def test_both_have_the_same_prior() -> None:
     """Value and gradients of prior and hyper-prior agree, and so do the components that weights are given to."""
+    torch.manual_seed(0)
     weights = (0.1 * torch.randn(500)).requires_grad_()
     means = even_means(weights.detach(), 9)
     ours = Mixture(means, 0.99, 0.05, (5e3, 2.0), (250.0, 0.1))

@@ -128,7 +128,7 @@
       box.firstElementChild.style.zoom = "";
       if (matches) box.firstElementChild.style.zoom = Math.min(1, box.clientWidth / box.scrollWidth);
     }
-    for (const plot of plots) Plotly.relayout(plot, matches ? { width: plot.clientWidth } : { width: null, autosize: true });
+    for (const plot of shown.keys()) Plotly.relayout(plot, matches ? { width: plot.clientWidth } : { width: null, autosize: true });
   });
 
   // ---- one trial, marked everywhere ----------------------------------------------------------------------------

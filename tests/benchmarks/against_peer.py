@@ -275,7 +275,7 @@ def study_command(case: str, side: Side, concurrent: int, folder: Path, o: argpa
         peer = Path(__file__).with_name(f"peer_{kind}.py")
         counts = ["--trials", str(o.trials), "--concurrent", str(concurrent), "--workers", str(side.workers)]
         return [sys.executable, str(peer), *counts, *where]
-    cpus = (os.cpu_count() or 1) // concurrent
+    cpus = max(1, (os.cpu_count() or 1) // concurrent)
     counts = ["--num-samples", str(o.trials), "--max-concurrent", str(concurrent), "--cpus-per-trial", str(cpus)]
     return [sys.executable, "-m", "study.run", kind, *counts, *where, "--results-dir", str(folder), "--name", "study"]
 

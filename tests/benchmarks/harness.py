@@ -70,7 +70,7 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
     from study.settings import KD, resolve
 
     settings = resolve(KD(num_samples=trials, scheduler="none", dashboard=False, results_dir=folder, name="waiting",
-                          address=address))  # fmt: skip
+                          address=address, max_concurrent=None if address else WORKERS))  # fmt: skip
     data, _ = describe.load_data(settings)
     machine.start_ray(settings)
     ledger = Ledger.open(settings.folder)

@@ -142,7 +142,7 @@ def main() -> None:
     import ray
 
     settings = resolve(KD())
-    config, cpus = settings_of(settings, options.workers), (os.cpu_count() or 1) // options.concurrent
+    config, cpus = settings_of(settings, options.workers), max(1, (os.cpu_count() or 1) // options.concurrent)
     per_class = settings.student_examples or 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -243,7 +243,7 @@ def main() -> None:
     data = peer_data.load(options.dataset, options.data_dir)
     ray.init(log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
-        rows = search(config, data, options.trials, (os.cpu_count() or 1) // options.concurrent, Path(folder))
+        rows = search(config, data, options.trials, max(1, (os.cpu_count() or 1) // options.concurrent), Path(folder))
     ray.shutdown()
     sparse = [row["val_accuracy"] for row in rows if row["sparsity"] >= 95]
     epochs = sum(row["training_iteration"] for row in rows)

@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from harness import Timed, harness
@@ -60,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         timed = harness(0.0, options.trials, Path(folder))
     print("\n| trials that do nothing | ms from one to the next | the driver's memory, MB |\n|---|---|---|")
-    for (before, _), (count, memory) in zip([(1, 0.0), *timed.memory], timed.memory, strict=False):
+    for (before, _), (count, memory) in pairwise([(1, 0.0), *(m for m in timed.memory if m[0] > 1)]):
         print(f"| {before} to {count} | {1000 * a_trial(timed, before, count):.0f} | {memory:.0f} |")
     print(f"\n{os.cpu_count()} cores; Python {sys.version.split()[0]}")
 

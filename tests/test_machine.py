@@ -1,0 +1,47 @@
+"""What the machines of a study can hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from study import machine
+from study.settings import SWS, resolve
+
+
+def nodes(monkeypatch: pytest.MonkeyPatch, *resources: dict[str, float]) -> None:
+    monkeypatch.setattr(machine.ray, "nodes", lambda: [{"Alive": True, "Resources": r} for r in resources])
+
+
+def test_shared_work_has_the_cores_of_the_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One training has the cores of all trials that would run at one time, several have a part each, none more than
+    `MOST_THREADS` or less than a trial."""
+    settings = resolve(SWS())
+    nodes(monkeypatch, {"CPU": 8})
+
+    def cores(trainings: int = 1, **flags: object) -> float:
+        return machine.for_shared_work(replace(settings, **flags), trainings).cpus_per_trial
+
+    assert (cores(), cores(3), cores(20)) == (8, 2, 1)
+    assert (cores(max_concurrent=3), cores(cpus_per_trial=2.0, max_concurrent=2)) == (3, 4)
+    nodes(monkeypatch, {"CPU": 64})
+    assert cores() == machine.MOST_THREADS and cores(cpus_per_trial=32.0) == 32
+
+
+def test_shared_work_fits_where_trials_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where GPUs or memory hold fewer trials than the cores would, it asks for their cores alone; in a cluster that was
+    joined, where others may be at work, for those of a trial."""
+    settings = replace(resolve(SWS()), gpus_per_trial=0.5, cpus_per_trial=2.0)
+    nodes(monkeypatch, {"CPU": 64, "GPU": 1})
+    assert machine.for_shared_work(settings, 1).cpus_per_trial == 4
+    nodes(monkeypatch, {"CPU": 64}, {"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1})
+    assert machine.for_shared_work(replace(settings, address="auto"), 1).cpus_per_trial == 2
+
+
+def test_capacity_counts_what_each_machine_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trials that no single machine holds are not counted, and --max-concurrent bounds them."""
+    settings = replace(resolve(SWS()), cpus_per_trial=3.0, memory_per_trial=2.0)
+    nodes(monkeypatch, {"CPU": 8, "memory": 64e9}, {"CPU": 2, "memory": 64e9}, {"CPU": 9, "memory": 4e9})
+    assert machine.Capacity(settings)() == 2 + 0 + 2
+    assert machine.Capacity(replace(settings, max_concurrent=3))() == 3
