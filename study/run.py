@@ -61,6 +61,9 @@ def _run(settings: Settings) -> int:
     if outcome.finished < outcome.wanted:
         print(f"Stopped with {outcome.finished} of {outcome.wanted} trials finished. The same command continues.")
         return 130
+    if not outcome.whole:
+        print("Stopped before the confirmation was done. The same command continues.")
+        return 130
     return 0
 
 

@@ -36,12 +36,18 @@ from study.trainables import KINDS, given_weights, trained_network
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left behind: the study's folder, trials in a final state, how many were asked for, and why it
-    stopped before them, if it did so by itself."""
+    """What a command left behind.
+
+    Attributes:
+        finished, wanted: trials in a final state, and how many were asked for.
+        whole: whether all that was asked for is there, the confirmation too.
+        stopped: why it stopped before that, if it did so by itself.
+    """
 
     folder: Path
     finished: int
     wanted: int
+    whole: bool
     stopped: str = ""
 
 
@@ -74,7 +80,8 @@ def run(settings: Any) -> Outcome:
             if not no_space(error):
                 raise
             raise UserError(f"{folder}: {FULL_DISK}, and the same command continues") from error
-        return Outcome(folder, len(ledger.of_state(*results.FINAL_STATES)), settings.num_samples, stopped)
+        finished, whole = len(ledger.of_state(*results.FINAL_STATES)), _whole(ledger, settings, spaces, folder)
+        return Outcome(folder, finished, settings.num_samples, whole, stopped)
 
 
 def _whole(ledger: Ledger, settings: Any, spaces: Any, folder: Path) -> bool:

@@ -194,8 +194,15 @@ def _finished(folder: Path) -> set[str]:
 
 def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path) -> None:
     """--confirm retrains a member of the front and every baseline with fresh seeds, tests each once, and is then done;
-    one trial retrained by study.reproduce comes out bit for bit."""
+    cut off before, it says so. One trial retrained by study.reproduce comes out bit for bit."""
     arguments = [*SWS, "--num-samples", "2", "--confirm", "1", "--seeds", "2"]
+    process = subprocess.Popen(command(sws.parent, *arguments), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (sws / results.CONFIRM / results.TRIALS).exists():
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == 130 and "Stopped before the confirmation was done." in said, said
     run(sws.parent, *arguments)
     confirmed = results.load(sws).confirmed
     assert not confirmed[["trial_id", "seed"]].duplicated().any()
