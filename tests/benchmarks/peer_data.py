@@ -1,12 +1,14 @@
-"""The peer's data, as tutorials load it: torchvision data sets, transforms of one image at a time, a `DataLoader`.
+"""What both peers share, as tutorials have it: torchvision data sets, transforms of one image at a time, a
+`DataLoader`, the loop over it, and Ray Tune around that.
 
-The peer is what a user would write instead of this project; `peer_sws.py` and `peer_kd.py` train on these. Only the
+The peer is what a user would write instead of this project; `peer_sws.py` and `peer_kd.py` are made of this. Only the
 split is ours, so that both train on the same images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,3 +126,70 @@ def evaluate(model: nn.Module, loader: DataLoader, device: str) -> dict[str, flo
         correct += (logits.argmax(dim=1) == labels).sum().item()
         seen += len(labels)
     return {"val_loss": loss / seen, "val_accuracy": 100 * correct / seen}
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    epochs: int,
+    config: dict[str, Any],
+    data: Data,
+    after_epoch: Callable[[dict[str, Any]], None],
+    before_evaluation: Callable[[], None] = lambda: None,
+) -> None:
+    """The training loop."""
+    train_loader, validation_loader = loaders(data, config)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
+    for _ in range(epochs):
+        model.train()
+        running = 0.0
+        for images, labels in train_loader:
+            value = loss(images.to(config["device"]), labels.to(config["device"]))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            scheduler.step()
+            running += value.item()
+        before_evaluation()
+        scores = evaluate(model, validation_loader, config["device"])
+        after_epoch({"train_loss": running / len(train_loader), **scores})
+
+
+def search(
+    train: Callable[..., Any],
+    config: dict[str, Any],
+    space: dict[str, Any],
+    data: Data,
+    trials: int,
+    cpus: float,
+    folder: Path,
+    **how: Any,
+) -> list[dict[str, Any]]:
+    """The Tune entry: so many trials of so many CPUs each; returns the last report of each.
+
+    Args:
+        how: searcher, scheduler and what they look at, as `TuneConfig` takes them.
+    """
+    from ray import tune
+
+    def trainable(config: dict[str, Any], data: Data) -> None:
+        torch.set_num_threads(max(1, int(cpus)))
+        train(config, data, tune.report)
+
+    tuner = tune.Tuner(
+        tune.with_resources(tune.with_parameters(trainable, data=data), {"cpu": cpus}),
+        param_space={**config, **space},
+        tune_config=tune.TuneConfig(num_samples=trials, **how),
+        run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
+    )
+    return [result.metrics for result in tuner.fit()]
+
+
+def command_line(description: str | None) -> argparse.ArgumentParser:
+    """What both commands take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--concurrent", type=int, default=1, help="trials at one time, which share the cores")
+    parser.add_argument("--workers", type=int, default=0, help="processes of each DataLoader")
+    return parser

@@ -8,7 +8,6 @@ epochs, rates and ranges are those of `python -m study.run kd`. The last line pr
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import tempfile
@@ -88,57 +87,30 @@ def fit(
     data: peer_data.Data,
     report: Report,
 ) -> nn.Module:
-    train_loader, validation_loader = peer_data.loaders(data, config)
     optimizer = torch.optim.AdamW(model.parameters(), config["learning_rate"], weight_decay=config["weight_decay"])
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=config["epochs"] * len(train_loader))
-    for epoch in range(1, config["epochs"] + 1):
-        model.train()
-        running = 0.0
-        for images, labels in train_loader:
-            value = loss(images.to(config["device"]), labels.to(config["device"]))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            scheduler.step()
-            running += value.item()
-        scores = peer_data.evaluate(model, validation_loader, config["device"])
-        report({"epoch": epoch, "train_loss": running / len(train_loader), **scores})
+    peer_data.fit(model, loss, optimizer, config["epochs"], config, data, report)
     return model
 
 
 def search(
-    config: dict[str, Any], data: peer_data.Data, trials: int, cpus: float, folder: Path, gpus: float = 0
+    config: dict[str, Any], data: peer_data.Data, trials: int, cpus: float, folder: Path
 ) -> list[dict[str, Any]]:
-    """The Tune entry: so many trials of so many CPUs each; returns the last report of each."""
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.search.optuna import OptunaSearch
 
-    def trainable(config: dict[str, Any], data: peer_data.Data) -> None:
-        torch.set_num_threads(max(1, int(cpus)))
-        train(config, data, tune.report)
-
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trainable, data=data), {"cpu": cpus, "gpu": gpus}),
-        param_space={**config, "temperature": tune.loguniform(1.0, 20.0), "alpha": tune.uniform(0.0, 1.0)},
-        tune_config=tune.TuneConfig(
-            metric="val_accuracy",
-            mode="max",
-            search_alg=OptunaSearch(seed=config["seed"]),
-            scheduler=ASHAScheduler(max_t=config["epochs"], grace_period=config["epochs"] // 4, reduction_factor=3),
-            num_samples=trials,
-        ),
-        run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
-    )
-    return [result.metrics for result in tuner.fit()]
+    space = {"temperature": tune.loguniform(1.0, 20.0), "alpha": tune.uniform(0.0, 1.0)}
+    return peer_data.search(
+        train, config, space, data, trials, cpus, folder,
+        metric="val_accuracy",
+        mode="max",
+        search_alg=OptunaSearch(seed=config["seed"]),
+        scheduler=ASHAScheduler(max_t=config["epochs"], grace_period=config["epochs"] // 4, reduction_factor=3),
+    )  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=64)
-    parser.add_argument("--concurrent", type=int, default=1, help="trials at one time, which share the cores")
-    parser.add_argument("--workers", type=int, default=0, help="processes of each DataLoader")
-    options = parser.parse_args()
+    options = peer_data.command_line(__doc__).parse_args()
     import ray
 
     settings = resolve(KD())
@@ -154,8 +126,8 @@ def main() -> None:
         students = peer_data.load("digits", None, size=32, per_class=per_class)
         rows = search(config, students, options.trials, cpus, folder)
         ray.shutdown()
-    best = max(row["val_accuracy"] for row in rows)
-    print(json.dumps({"trials": len(rows), "epochs": sum(row["epoch"] for row in rows), "val_accuracy": best}))
+    best, epochs = max(row["val_accuracy"] for row in rows), sum(row["training_iteration"] for row in rows)
+    print(json.dumps({"trials": len(rows), "epochs": epochs, "val_accuracy": best}))
 
 
 if __name__ == "__main__":

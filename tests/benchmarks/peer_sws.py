@@ -10,7 +10,6 @@ printed is the outcome as JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -105,7 +104,7 @@ def pretrain(model: nn.Module, config: dict[str, Any], data: peer_data.Data, rep
     def after_epoch(scores: dict[str, float]) -> None:
         report({"sparsity": 0.0} | scores)
 
-    fit(model, loss, optimizer, config["pretrain_epochs"], config, data, after_epoch)
+    peer_data.fit(model, loss, optimizer, config["pretrain_epochs"], config, data, after_epoch)
 
 
 def cluster(model: nn.Module, config: dict[str, Any], data: peer_data.Data, report: Report) -> MixturePrior:
@@ -130,7 +129,7 @@ def cluster(model: nn.Module, config: dict[str, Any], data: peer_data.Data, repo
     def after_epoch(scores: dict[str, float]) -> None:
         report({"sparsity": sparsity(prior.assign(flat(model)))} | scores)
 
-    fit(model, loss, optimizer, config["epochs"], config, data, after_epoch)
+    peer_data.fit(model, loss, optimizer, config["epochs"], config, data, after_epoch)
     return prior
 
 
@@ -161,34 +160,7 @@ def quantise(
         report({"sparsity": share} | scores)
 
     optimizer = torch.optim.Adam([means], lr=config["codebook_rate"])
-    fit(model, loss, optimizer, config["codebook_epochs"], config, data, after_epoch, write)
-
-
-def fit(
-    model: nn.Module,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    optimizer: torch.optim.Optimizer,
-    epochs: int,
-    config: dict[str, Any],
-    data: peer_data.Data,
-    after_epoch: Report,
-    before_evaluation: Callable[[], None] = lambda: None,
-) -> None:
-    train_loader, validation_loader = peer_data.loaders(data, config)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(train_loader))
-    for _ in range(epochs):
-        model.train()
-        running = 0.0
-        for images, labels in train_loader:
-            value = loss(images.to(config["device"]), labels.to(config["device"]))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            scheduler.step()
-            running += value.item()
-        before_evaluation()
-        scores = peer_data.evaluate(model, validation_loader, config["device"])
-        after_epoch({"train_loss": running / len(train_loader), **scores})
+    peer_data.fit(model, loss, optimizer, config["codebook_epochs"], config, data, after_epoch, write)
 
 
 def flat(model: nn.Module) -> Tensor:
@@ -202,38 +174,22 @@ def sparsity(assignment: Tensor) -> float:
 
 
 def search(
-    config: dict[str, Any], data: peer_data.Data, trials: int, cpus: float, folder: Path, gpus: float = 0
+    config: dict[str, Any], data: peer_data.Data, trials: int, cpus: float, folder: Path
 ) -> list[dict[str, Any]]:
-    """The Tune entry: so many trials of so many CPUs each; returns the last report of each."""
     from ray import tune
     from ray.tune.search.optuna import OptunaSearch
-
-    def trainable(config: dict[str, Any], data: peer_data.Data) -> None:
-        torch.set_num_threads(max(1, int(cpus)))
-        train(config, data, tune.report)
 
     space = {
         "tau": tune.loguniform(3e-3, 0.3),
         "components": tune.randint(4, 65),
         "one_minus_pi_zero": tune.loguniform(1e-4, 0.2),
     }
-    tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trainable, data=data), {"cpu": cpus, "gpu": gpus}),
-        param_space={**config, **space},
-        tune_config=tune.TuneConfig(
-            search_alg=OptunaSearch(metric=["val_accuracy", "sparsity"], mode=["max", "max"], seed=config["seed"]),
-            num_samples=trials,
-        ),
-        run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
-    )
-    return [result.metrics for result in tuner.fit()]
+    searcher = OptunaSearch(metric=["val_accuracy", "sparsity"], mode=["max", "max"], seed=config["seed"])
+    return peer_data.search(train, config, space, data, trials, cpus, folder, search_alg=searcher)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=64)
-    parser.add_argument("--concurrent", type=int, default=1, help="trials at one time, which share the cores")
-    parser.add_argument("--workers", type=int, default=0, help="processes of each DataLoader")
+    parser = peer_data.command_line(__doc__)
     parser.add_argument("--dataset", choices=["digits", "mnist"], default="digits")
     parser.add_argument("--data-dir", type=Path)
     options = parser.parse_args()
