@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.summary import Summary, history_of, summarise
-from analysis.theme import BASELINE_COLOURS, GREY, VERMILLION, figure, focus
+from analysis.theme import BASELINE_COLOURS, GREY, VERMILLION, figure, focus, named
 from study.results import Study, label
 
 MOST_CURVES = 60
@@ -36,7 +36,7 @@ def learning_curves(study: Study, metric: str = "val_accuracy") -> go.Figure:
         _curve(drawn, history, str(s.best["trial_id"]), metric, f"trial {s.best['trial_id']}", VERMILLION, 2.6)
     _phases(drawn, history)
     drawn.update_xaxes(title={"text": label("epoch")}, rangemode="tozero")
-    drawn.update_yaxes(title={"text": html.escape(label(metric))})
+    drawn.update_yaxes(title={"text": named(metric)})
     if metric == "val_accuracy":
         # The first epochs' steep climb is the same for all; below the lower quarter there is little else.
         low = history[metric].quantile(0.25) if len(history) else float("nan")

@@ -17,8 +17,19 @@ from analysis import theme
 from analysis.published import published
 from analysis.summary import Summary, summarise
 from analysis.tables import percent, text
-from analysis.theme import BASELINE_COLOURS, BLUE, GREEN, GREY, PURPLE, VERMILLION, figure, focus, hyperparameter_axis
-from study.results import COLUMNS, Study, label
+from analysis.theme import (
+    BASELINE_COLOURS,
+    BLUE,
+    GREEN,
+    GREY,
+    PURPLE,
+    VERMILLION,
+    figure,
+    focus,
+    hyperparameter_axis,
+    named,
+)
+from study.results import COLUMNS, Study
 
 UNCOMPRESSED = {"sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
 """The baseline that was not compressed: a level, since its size would leave the trials no room on their axis."""
@@ -54,7 +65,7 @@ def accuracy_vs_size(study: Study) -> go.Figure:
         shown = pd.concat([rows["sparsity"] for rows in (s.searched, others, papers, tested, fresh)])
         drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, 100 - shown.astype(float)))
     else:
-        drawn.update_xaxes(theme.size_axis(_label(s.size), [*s.searched[s.size], *others[s.size]]))
+        drawn.update_xaxes(theme.size_axis(named(s.size), [*s.searched[s.size], *others[s.size]]))
     kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"],
                       *(rows["test_accuracy"] for rows in (papers, tested, fresh))]).astype(float)
     drawn.update_yaxes(title={"text": "accuracy (%)"}, range=focus(kept, s.searched["val_accuracy"]))
@@ -77,9 +88,9 @@ def accuracy_plane(study: Study) -> go.Figure:
         x=rows["temperature"].tolist(), y=rows["alpha"].tolist(), mode="markers", name="complete", showlegend=False,
         marker={"size": 13, "line": {"color": GREY, "width": 0.6}, **_gain_colours(s, rows)}, **_hover(s, rows))
     _ring_best(drawn, s, x="temperature", y="alpha")
-    _, axis = hyperparameter_axis(_label("temperature"), study.meta["space"]["temperature"], [])
+    _, axis = hyperparameter_axis(named("temperature"), study.meta["space"]["temperature"], [])
     drawn.update_xaxes(axis)
-    drawn.update_yaxes(title={"text": _label("alpha")}, range=[-0.04, 1.04])
+    drawn.update_yaxes(title={"text": named("alpha")}, range=[-0.04, 1.04])
     return drawn
 
 
@@ -110,13 +121,13 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
                           marker={"size": 8, "color": VERMILLION}, **_hover(s, front))
     else:
         _ring_best(drawn, s, hyperparameter, objective)
-    _, axis = hyperparameter_axis(_label(hyperparameter), domain, s.searched[hyperparameter].dropna())
+    _, axis = hyperparameter_axis(named(hyperparameter), domain, s.searched[hyperparameter].dropna())
     drawn.update_xaxes(axis)
-    drawn.update_yaxes(title={"text": _label(objective)})
+    drawn.update_yaxes(title={"text": named(objective)})
     if objective == "sparsity":
         _sparsity_upwards(drawn, s)
     elif objective == "file_bytes":
-        drawn.update_yaxes(theme.size_axis(_label(objective), s.searched[objective]))
+        drawn.update_yaxes(theme.size_axis(named(objective), s.searched[objective]))
     else:
         _level(drawn, s, band=bool(colour), labelled=bool(colour))
         kept = pd.concat([s.searched[objective].quantile([0.05, 1.0]), s.baselines[objective]])
@@ -127,7 +138,7 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
 def _sparsity_upwards(drawn: go.Figure, s: Summary) -> None:
     for trace in drawn.data:
         trace.y = [100 - y for y in trace.y]
-    axis = theme.complement_axis(_label("sparsity"), 100.0, 100 - s.searched["sparsity"])
+    axis = theme.complement_axis(named("sparsity"), 100.0, 100 - s.searched["sparsity"])
     drawn.update_yaxes({**axis})
 
 
@@ -140,7 +151,7 @@ def _trials(
     marker: dict[str, Any] = {"size": 8, "color": BLUE, "opacity": 0.85}
     if colour and len(rows):
         marker = {"size": 11, "colorscale": theme.SEQUENTIAL, "opacity": 0.95, "line": {"color": GREY, "width": 0.6},
-                  **_hues(rows[colour], s.study.meta["space"].get(colour, {}), _label(colour))}
+                  **_hues(rows[colour], s.study.meta["space"].get(colour, {}), named(colour))}
     drawn.add_scatter(x=x, y=rows[y].tolist(), mode="markers", name=name, marker=marker,
                       showlegend=bool(len(rows) and name), **_hover(s, rows))
 
@@ -229,7 +240,7 @@ def _gain_colours(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     scores = rows["val_accuracy"]
     if s.reference is None or scores.empty:
         return {"color": scores.tolist(), "colorscale": theme.SEQUENTIAL,
-                "colorbar": _bar(_label("val_accuracy"))}
+                "colorbar": _bar(named("val_accuracy"))}
     gains = scores - float(s.reference["val_accuracy"])
     limit = max(abs(float(gains.quantile(0.1))), abs(float(gains.max())), 0.1)
     return {"color": gains.round(4).tolist(), "colorscale": theme.DIVERGING, "cmin": -limit, "cmid": 0, "cmax": limit,
@@ -267,11 +278,6 @@ def _names(rows: pd.DataFrame) -> str:
     return html.escape(names) if names and len(names) <= 30 else "other baselines"
 
 
-def _label(column: str) -> str:
-    """`label` as Plotly shows it as text, whatever a study calls its columns."""
-    return html.escape(label(column))
-
-
 def _thin(rows: pd.DataFrame, most: int = MOST_MARKS) -> pd.DataFrame:
     return rows if len(rows) <= most else rows.sample(most, random_state=0).sort_index()
 
@@ -285,6 +291,6 @@ def _hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     said = []
     for row in rows[["trial_id", "state", "baseline", "reason", *dict.fromkeys(columns)]].to_dict("records"):
         lines = [f"<b>{html.escape(row['baseline'] or row['trial_id'])}</b> {html.escape(row['state'])}"]
-        lines += [f"{_label(c)}: {html.escape(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
+        lines += [f"{named(c)}: {html.escape(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
         said.append("<br>".join([*lines, *([html.escape(row["reason"][:120])] if row["reason"] else [])]))
     return {"text": said, "hovertemplate": "%{text}<extra></extra>", "customdata": rows["trial_id"].tolist()}

@@ -14,8 +14,8 @@ from analysis import theme
 from analysis.effects import Array
 from analysis.importance import ANOVA, PED, TradeOffs
 from analysis.tables import name_of
-from analysis.theme import BLUE, ORANGE, figure, hyperparameter_axis
-from study.results import COLUMNS, label
+from analysis.theme import BLUE, ORANGE, figure, hyperparameter_axis, named
+from study.results import COLUMNS
 
 MARKS = {ANOVA: (BLUE, "circle"), PED: (ORANGE, "diamond-open")}
 ROW, HEADING, CHROME = 34, 66, 116
@@ -52,7 +52,7 @@ def effect(t: TradeOffs, key: str, name: str) -> go.Figure:
     target's axis is the same for all hyperparameters, so that a flat line looks flat."""
     rows = t.effect(key, name)
     domain = t.summary.study.meta["space"][name]
-    x, axis = hyperparameter_axis(html.escape(label(name)), domain, rows["value"])
+    x, axis = hyperparameter_axis(named(name), domain, rows["value"])
     drawn = figure(height=300)
     drawn.add_scatter(
         x=[*x, *x[::-1]], y=[*rows["high"], *rows["low"][::-1]], mode="lines", fill="toself", opacity=0.25,
@@ -122,8 +122,8 @@ def _plane(
     digits: int, ends: tuple[Array, Array] | None = None,
 ) -> None:
     space = t.summary.study.meta["space"]
-    across, x_axis = hyperparameter_axis(html.escape(label(names[0])), space[names[0]], x)
-    up, y_axis = hyperparameter_axis(html.escape(label(names[1])), space[names[1]], y)
+    across, x_axis = hyperparameter_axis(named(names[0]), space[names[0]], x)
+    up, y_axis = hyperparameter_axis(named(names[1]), space[names[1]], y)
     said = [[f"{_short(names[0])} {a:.4g}, {_short(names[1])} {b:.4g}: {z[i, j]:,.{digits}f}"
              + (f"<br>95 % interval {ends[0][i, j]:,.{digits}f} to {ends[1][i, j]:,.{digits}f}" if ends else "")
              for j, a in enumerate(x)] for i, b in enumerate(y)]
@@ -183,7 +183,7 @@ def _short(name: str) -> str:
 
 
 def _unit(key: str) -> str:
-    return html.escape(label({"given": "val_accuracy"}.get(key, key)))
+    return named({"given": "val_accuracy"}.get(key, key))
 
 
 def _digits(key: str) -> int:

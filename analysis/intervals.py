@@ -9,9 +9,9 @@ import plotly.graph_objects as go
 
 from analysis.confirmation import fresh, paired
 from analysis.summary import Summary, summarise
-from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, size_axis
+from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, named, size_axis
 from analysis.uncertainty import attainment
-from study.results import Study, label
+from study.results import Study
 
 
 def paired_differences(study: Study) -> go.Figure:
@@ -67,9 +67,9 @@ def attainment_surfaces(study: Study) -> go.Figure:
             name=f"{percentage} % of seeds", line={"color": colour, "width": 2, "dash": dash, "shape": "vh"},
             hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>")
     if s.size == "sparsity":
-        drawn.update_xaxes(complement_axis(html.escape(label(s.size)), 100.0, 100 - rows[s.size], most=6))
+        drawn.update_xaxes(complement_axis(named(s.size), 100.0, 100 - rows[s.size], most=6))
     else:
-        drawn.update_xaxes(size_axis(html.escape(label(s.size)), rows[s.size]))
+        drawn.update_xaxes(size_axis(named(s.size), rows[s.size]))
     shown = focus(surfaces["test_accuracy"], rows["test_accuracy"])
     drawn.update_yaxes(title={"text": "test accuracy (%)"}, range=shown)
     return drawn

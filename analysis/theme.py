@@ -6,12 +6,15 @@ turn a drawn figure from light to dark by exchanging the template alone.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb, unlabel_rgb
+
+from study.results import label
 
 # Okabe & Ito's set, told apart with any colour vision (https://jfly.uni-koeln.de/color/); the blue is a little lighter
 # than theirs so that it keeps its contrast on near-black too. Kinds of marks differ in symbol or dash as well.
@@ -60,6 +63,11 @@ DARK = template(ink="#E9EBEE", muted="#9BA5B0", line="#2A3038", card="#1B2026")
 def figure(height: int = 400) -> go.Figure:
     """An empty figure in the project's dress; it fills the width it is given."""
     return go.Figure(layout={"template": LIGHT, "height": height, "autosize": True})
+
+
+def named(column: str) -> str:
+    """`label` as Plotly shows it as text, whatever a study calls its columns."""
+    return html.escape(label(column))
 
 
 def complement_axis(title: str, total: float, values: Iterable[float], most: int = 9) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 from study import describe, kd, sws
 from study.data import Splits
 from study.errors import UserError
-from study.machine import MOST_THREADS
+from study.machine import asked_for, gpu_share, holds, shared_cores
 from study.mixture import Mixture, even_means
 from study.quantised import flatten, shared_parameters
 from study.trainables import KINDS, searched_network
@@ -87,26 +87,25 @@ def estimate(settings: Any, spaces: Any, data: Splits) -> Estimate:
     kind, baselines = KINDS[settings.kind], len(spaces.BASELINES)
     cores = len(os.sched_getaffinity(0))
     gpus = torch.cuda.device_count() if settings.gpus_per_trial != 0 else 0
-    share = (settings.gpus_per_trial or 0.25) if gpus else 0
-    held = int(min(cores / settings.cpus_per_trial, gpus / share if share else math.inf) + 1e-9)
+    asked = asked_for(replace(settings, memory_per_trial=None), gpu_share(settings, gpus > 0) if gpus else 0)
+    held = holds({"CPU": cores, "GPU": gpus}, asked)  # what memory Ray would promise is not known here
     if held < 1:
         raise UserError(f"--cpus-per-trial {settings.cpus_per_trial:g}: this machine has {cores} CPUs")
     at_once = min(held, settings.max_concurrent or held)
-    threads = max(1, int(settings.cpus_per_trial))
     data = data.to(torch.device("cuda" if gpus else "cpu"))
     shared = 0.0
     if getattr(settings, "teacher_checkpoint", None) is None:
-        all_threads = max(threads, min(MOST_THREADS, int(at_once * settings.cpus_per_trial)))
+        threads = max(1, int(shared_cores(settings, at_once)))
         trained = [t for role, t in kind.networks(settings).items() if role != "student"]
-        shared = sum(t.epochs * seconds_an_epoch(t, data, all_threads) for t in trained)
+        shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trained)
     return Estimate(
         shared=shared,
-        trial=trial_seconds(settings, spaces, kind.trial_data(settings, data), threads),
+        trial=trial_seconds(settings, spaces, kind.trial_data(settings, data)),
         trials=settings.num_samples + baselines,
         confirming=settings.seeds * (settings.confirm + baselines) if settings.confirm else 0,
         seeds=settings.seeds if settings.confirm else 0,
         at_once=at_once,
-        lanes=min(at_once, cores / threads, gpus or math.inf),
+        lanes=min(at_once, cores / settings.threads, gpus or math.inf),
     )
 
 
@@ -116,16 +115,16 @@ def _long(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
 
 
-def trial_seconds(settings: Any, spaces: Any, data: Splits, threads: int) -> float:
+def trial_seconds(settings: Any, spaces: Any, data: Splits) -> float:
     """Of one searched trial, with as many components as the middle of their range."""
-    training, epochs = searched_network(settings), KINDS[settings.kind].epochs(settings)
-    asked = KINDS[settings.kind].networks(settings)["teacher"] if training.augment == "crop" else None
-    clustered = {"sws": settings.epochs, "kd_sws": getattr(settings, "cluster_epochs", 0)}.get(settings.kind, 0)
-    total = (epochs - clustered) * seconds_an_epoch(training, data, threads, asked=asked)
+    kind, training = KINDS[settings.kind], searched_network(settings)
+    asked = kind.networks(settings)["teacher"] if training.augment == "crop" else None
+    clustered = kind.clustered(settings)
+    total = (kind.epochs(settings) - clustered) * seconds_an_epoch(training, data, settings.threads, asked=asked)
     if clustered:
         domain: Any = spaces.SPACE["components"]
         components = (domain.lower + domain.upper) // 2
-        total += clustered * seconds_an_epoch(training, data, threads, components, asked)
+        total += clustered * seconds_an_epoch(training, data, settings.threads, components, asked)
     return float(total)
 
 

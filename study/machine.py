@@ -7,6 +7,7 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,7 @@ def resources(settings: Common) -> tuple[float, int]:
     """GPUs of each trial, and trials at one time. Refuses what no node can hold, which Ray would wait for."""
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
     has_gpu = any(n.get("GPU", 0) for n in nodes)
-    gpus = settings.gpus_per_trial if settings.gpus_per_trial is not None else (0.25 if has_gpu else 0.0)
+    gpus = gpu_share(settings, has_gpu)
     cpus = settings.cpus_per_trial
     if gpus and not has_gpu:
         raise UserError(f"--gpus-per-trial {gpus:g}: there is no GPU here; leave the flag out, or give 0")
@@ -99,6 +100,11 @@ def resources(settings: Common) -> tuple[float, int]:
     if held < 1:
         raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
     return gpus, min(held, settings.max_concurrent or held)
+
+
+def gpu_share(settings: Common, has_gpu: bool) -> float:
+    """GPUs of each trial, where the settings leave it open too."""
+    return settings.gpus_per_trial if settings.gpus_per_trial is not None else (0.25 if has_gpu else 0.0)
 
 
 def memory_of(settings: Common) -> float:
@@ -123,14 +129,23 @@ def for_shared_work(settings: Common, trainings: int) -> Common:
     """
     if settings.address:
         return settings
-    cores = min(MOST_THREADS, Capacity(settings)() * settings.cpus_per_trial // trainings)
-    return replace(settings, cpus_per_trial=max(settings.cpus_per_trial, cores))
+    return replace(settings, cpus_per_trial=shared_cores(settings, Capacity(settings)(), trainings))
+
+
+def shared_cores(settings: Common, at_once: int, trainings: int = 1) -> float:
+    """Cores of each of so many trainings that share those of the trials that run at one time."""
+    return max(settings.cpus_per_trial, min(MOST_THREADS, at_once * settings.cpus_per_trial // trainings))
 
 
 def asked_for(settings: Common, gpus: float) -> dict[str, float]:
     """What Ray sets aside for a trial, by the name of the resource."""
     asked = {"CPU": settings.cpus_per_trial, "GPU": gpus, "memory": memory_of(settings)}
     return {k: v for k, v in asked.items() if v}
+
+
+def holds(node: Mapping[str, float], asked: Mapping[str, float]) -> int:
+    """Trials that a node of these resources holds at one time."""
+    return min(int(node.get(k, 0) / v + 1e-9) for k, v in asked.items())
 
 
 class Capacity:
@@ -153,8 +168,7 @@ class Capacity:
     def held(self, gpus: float) -> int:
         """Trials that all living nodes hold together."""
         asked = asked_for(self.settings, gpus)
-        nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-        return sum(min(int(node.get(k, 0) / v + 1e-9) for k, v in asked.items()) for node in nodes)
+        return sum(holds(n["Resources"], asked) for n in ray.nodes() if n["Alive"])
 
 
 def check_shared(folder: Path) -> None:

@@ -100,7 +100,7 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
 
     from study import describe
     from study.cache import Shared, remember
-    from study.trainables import KINDS, Run, given_weights
+    from study.trainables import KINDS, Run, device, given_weights
     from study.training import Progress
 
     kind = KINDS[settings.kind]
@@ -114,9 +114,8 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
         start = time.perf_counter()
         torch.manual_seed(settings.seed)
         seen = data if stage is kind.prepare else kind.trial_data(settings, data)
-        on = torch.device("cuda" if settings.gpus_per_trial and torch.cuda.is_available() else "cpu")
-        torch.set_num_threads(int(row.get("threads") or max(1, settings.cpus_per_trial)))
-        left = stage(values, settings, seen.to(on), shared, rows.append, Progress())
+        torch.set_num_threads(int(row.get("threads") or settings.threads))
+        left = stage(values, settings, seen.to(device(settings)), shared, rows.append, Progress())
         last = rows[-1] if rows else {}
         metrics = {k: v for k, v in {**last, **left.metrics}.items() if k not in ("epoch", "phase")}
         told = [{"trial_id": kind.first, **results.history_row(r)} for r in rows]

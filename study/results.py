@@ -43,7 +43,7 @@ FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
 
 TRIAL_COLUMNS = ("trial_id", "state", "reason", "baseline", "seconds", "epochs")
-SPENT = ("epochs", "seconds", "threads")
+SPENT = ("seconds", "epochs", "threads")
 """Columns of what a trial took, rather than what it is or what came of it."""
 HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
 CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
@@ -342,11 +342,11 @@ class Ledger:
         self._next_history_write = time.monotonic() + max(1.0, 20 * (time.monotonic() - start))
 
     def _write_trials(self) -> None:
-        first, last = ["trial_id", "state", "reason", "baseline"], ["seconds", "epochs", "threads"]
+        first = [c for c in TRIAL_COLUMNS if c not in SPENT]
         write_rows(
             self.folder / TRIALS,
             list(self.trials.values()),
-            [*first, *(c for c in COLUMNS if c not in (*first, *last)), *last],
+            [*first, *(c for c in COLUMNS if c not in (*first, *SPENT)), *SPENT],
             always=TRIAL_COLUMNS,
         )
 

@@ -86,6 +86,11 @@ class Common:
     def folder(self) -> Path:
         return self.results_dir / (self.name or f"{self.kind}-{self.dataset}")
 
+    @property
+    def threads(self) -> int:
+        """CPU threads of each trial."""
+        return max(1, int(self.cpus_per_trial))
+
     def defining(self) -> dict[str, Any]:
         """The settings that make this study what it is, as JSON values."""
         return {k: v for k, v in as_json(self).items() if k not in OPERATIONAL}

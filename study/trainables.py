@@ -79,7 +79,7 @@ def trial(run: Run, name: str) -> Callable[..., None]:
             tune.report({**row, "spent": checkpoint.spent})
 
         _limit_memory(settings.memory_per_trial)
-        torch.set_num_threads(checkpoint.threads or max(1, int(settings.cpus_per_trial)))
+        torch.set_num_threads(checkpoint.threads or settings.threads)
         torch.manual_seed(seed)  # the process may have run another trial before
         try:
             with _watched(path.with_suffix(HUNG), settings.trial_timeout) as alive:
@@ -366,6 +366,7 @@ class Kind:
         networks: role → training, of every network in the study.
         trial_data: the splits as the searched trials see them.
         epochs: most epochs that a searched trial reports.
+        clustered: those of them under a mixture prior.
     """
 
     first: str
@@ -375,6 +376,7 @@ class Kind:
     networks: Callable[[Any], dict[str, kd.Training]]
     trial_data: Callable[[Any, Splits], Splits]
     epochs: Callable[[Any], int]
+    clustered: Callable[[Any], int] = lambda s: 0
     counts_over: str = ""
 
 
@@ -400,18 +402,22 @@ _SWS = Kind(
     networks=compressing_networks,
     trial_data=lambda s, data: data,
     epochs=lambda s: s.epochs + s.retrain_epochs + s.codebook_epochs,
+    clustered=lambda s: s.epochs,
     counts_over=COUNTS_OVER,
 )
 KINDS = {
     "kd": _KD,
     "sws": _SWS,
-    "magnitude": replace(_SWS, search=_prune, epochs=lambda s: s.epochs + s.codebook_epochs),
+    "magnitude": replace(
+        _SWS, search=_prune, epochs=lambda s: s.epochs + s.codebook_epochs, clustered=lambda s: 0
+    ),
     "kd_sws": replace(
         _KD,
         prepare=_teach_sized,
         search=_distil_and_share,
         key=_sized_teacher_key,
         epochs=lambda s: s.epochs + s.cluster_epochs + s.retrain_epochs + s.codebook_epochs,
+        clustered=lambda s: s.cluster_epochs,
         counts_over=COUNTS_OVER,
     ),
 }

@@ -63,8 +63,8 @@ def test_a_trial_that_the_machine_cannot_hold_is_refused(digits: data.Splits) ->
 def test_prior_and_teacher_in_every_step_have_their_price(digits: data.Splits) -> None:
     """The prior in the epochs of clustering alone; the teacher where augmentation leaves no logits to keep."""
     shared = resolve(SWS(epochs=10, codebook_epochs=4))
-    assert estimate.trial_seconds(shared, sws, digits, 1) == 10 * 1.5 + 4
+    assert estimate.trial_seconds(shared, sws, digits) == 10 * 1.5 + 4
     pruned = resolve(Magnitude(epochs=10, codebook_epochs=4))
-    assert estimate.trial_seconds(pruned, magnitude, digits, 1) == 14
-    assert estimate.trial_seconds(resolve(KD(epochs=10, augment="flip")), kd, digits, 1) == 10
-    assert estimate.trial_seconds(resolve(KD(epochs=10, augment="crop")), kd, digits, 1) == 15
+    assert estimate.trial_seconds(pruned, magnitude, digits) == 14
+    assert estimate.trial_seconds(resolve(KD(epochs=10, augment="flip")), kd, digits) == 10
+    assert estimate.trial_seconds(resolve(KD(epochs=10, augment="crop")), kd, digits) == 15
