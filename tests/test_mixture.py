@@ -66,6 +66,25 @@ def test_float32_is_near_float64(log_precisions: tuple[float, float], spread: fl
     assert max(errors) < 3e-5, errors
 
 
+@pytest.mark.parametrize("deviations", [8.0, 9.0, 9.4, 9.6, 11.0, 40.0])
+def test_one_far_weight_among_many(deviations: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A weight so many standard deviations from all components, in the second of four blocks, whose logits may need
+    the shift and are clamped where they do not: all float32 gradients within 1e-5 of float64, each weight's too."""
+    monkeypatch.setattr(mixture, "BLOCK", 4 * mixture.RUN)
+    weights = 0.02 * torch.randn(4 * mixture.RUN, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    far = mixture.RUN + 1
+    weights[far] = 0.3 + deviations * math.exp(-4)
+    rest = (torch.tensor([0.0, -0.3, 0.3]), torch.full((3,), 8.0), torch.tensor([0.6, 0.2, 0.2]).log())
+    single = [t.float().requires_grad_() for t in (weights, *rest)]
+    exact = [t.detach().double().requires_grad_() for t in single]
+    value, expected = negative_log_likelihood(*single), written_down(*exact)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-6, atol=0)
+    found, wanted = torch.autograd.grad(value, single), torch.autograd.grad(expected, exact)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5 * float(theirs.abs().max()))
+    assert float(found[0][far]) == pytest.approx(float(wanted[0][far]), rel=1e-5)
+
+
 def test_a_weight_far_from_every_component_has_a_finite_pull() -> None:
     """At 1000 standard deviations the value is finite and the gradient is λ (w − μ) of the nearest component."""
     weights = torch.tensor([10.0], requires_grad=True)
