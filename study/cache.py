@@ -17,6 +17,12 @@ from torch import Tensor
 from study.data import Part, Splits, as_tensor
 from study.files import replacing
 
+LOGITS = "logits"
+"""Name of a teacher's logits of the training part, beside the weights."""
+
+TEACHER = "teacher/"
+"""Before the names of a teacher's weights, beside those of the network that it teaches."""
+
 
 @dataclass(frozen=True)
 class Shared:
@@ -29,6 +35,10 @@ class Shared:
 
     arrays: dict[str, np.ndarray]
     record: dict[str, Any] = field(default_factory=dict)
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Of the network itself: without its logits, and without the weights of a teacher that lie beside it."""
+        return {k: v for k, v in self.arrays.items() if k != LOGITS and not k.startswith(TEACHER)}
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays as tensors on the same memory, which is read-only where Ray shares it: copy before writing."""

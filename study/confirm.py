@@ -95,7 +95,7 @@ def confirm_fresh(
         if (what, seed) in have:
             continue
         if what == first:
-            state = Shared({k: v for k, v in shared[seed].arrays.items() if k != "logits"}).tensors()
+            state = Shared(shared[seed].weights()).tensors()
             model = kd.load(state, trained_network(settings, first), data)
             row = dict(shared[seed].record["metrics"])
         else:

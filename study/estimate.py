@@ -21,7 +21,7 @@ from study.machine import asked_for, gpu_share, holds, shared_cores
 from study.mixture import Mixture, even_means
 from study.quantised import flatten, shared_parameters
 from study.trainables import KINDS, searched_network
-from study.training import batches, logits_of, steps_per_epoch
+from study.training import SHIFTING, batches, logits_of, steps_per_epoch
 
 BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""
@@ -118,7 +118,7 @@ def _long(seconds: float) -> str:
 def trial_seconds(settings: Any, spaces: Any, data: Splits) -> float:
     """Of one searched trial, with as many components as the middle of their range."""
     kind, training = KINDS[settings.kind], searched_network(settings)
-    asked = kind.networks(settings)["teacher"] if training.augment == "crop" else None
+    asked = _asked_in_every_step(settings, training)
     clustered = kind.clustered(settings)
     total = (kind.epochs(settings) - clustered) * seconds_an_epoch(training, data, settings.threads, asked=asked)
     if clustered:
@@ -126,6 +126,13 @@ def trial_seconds(settings: Any, spaces: Any, data: Splits) -> float:
         components = (domain.lower + domain.upper) // 2
         total += clustered * seconds_an_epoch(training, data, settings.threads, components, asked)
     return float(total)
+
+
+def _asked_in_every_step(settings: Any, training: kd.Training) -> kd.Training | None:
+    """The teacher, where its logits cannot be kept."""
+    if training.augment not in SHIFTING or getattr(settings, "teacher", "none") == "none":
+        return None
+    return KINDS[settings.kind].networks(settings).get("teacher", training)  # without one of its own, its own
 
 
 def seconds_an_epoch(

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study import models
-from study.cache import Shared
+from study.cache import LOGITS, Shared
 from study.data import Part, Splits
-from study.training import Batch, Progress, evaluate, logits_of, train
+from study.training import SHIFTING, Batch, Progress, evaluate, logits_of, train
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -193,8 +193,8 @@ def teacher_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -
 def targets_from(shared: Shared, teacher: Training, data: Splits, augment: str) -> Targets:
     """The teacher's weights and its logits, as its own trial left them, on the data's device and ready for `fit`."""
     state = shared.tensors()
-    logits = state.pop("logits")
-    if augment == "crop":
+    logits = state.pop(LOGITS)
+    if augment in SHIFTING:
         return Targets(teacher=load(state, teacher, data).eval().requires_grad_(False))
     return Targets(logits=logits.to(data.train.images.device))
 

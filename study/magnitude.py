@@ -36,6 +36,7 @@ class Hparams:
         ramp: share of these epochs over which the threshold rises; 0 prunes once, before the first step.
         temperature, alpha: with a teacher, of the loss, as `kd.distillation_loss` takes them; alpha 0 is cross-entropy
             on the labels.
+        augment: one of `training.AUGMENTATIONS`, while pruning and while the codebook is trained.
         codebook_epochs, codebook_rate: training of the codebook's values alone after clustering; 0 epochs for none.
     """
 
@@ -48,6 +49,7 @@ class Hparams:
     ramp: float = 0.5
     temperature: float = 1.0
     alpha: float = 0.0
+    augment: str = "none"
     codebook_epochs: int = 4
     codebook_rate: float = 1e-3
     seed: int = 0
@@ -173,6 +175,7 @@ def prune(
         epochs=hparams.epochs,
         batch_size=hparams.batch_size,
         generator=torch.Generator().manual_seed(hparams.seed),
+        augment=hparams.augment,
         after_epoch=after_epoch,
         progress=progress,
         also=[kept],

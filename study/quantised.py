@@ -73,6 +73,7 @@ def train_values(
     learning_rate: float,
     batch_size: int,
     seed: int,
+    augment: str = "none",
     first_epoch: int = 1,
     progress: Progress | None = None,
 ) -> Quantised:
@@ -119,6 +120,7 @@ def train_values(
         epochs=epochs,
         batch_size=batch_size,
         generator=torch.Generator().manual_seed(seed),
+        augment=augment,
         after_epoch=after_epoch,
         progress=progress,
     )
@@ -135,6 +137,8 @@ class CodebookTraining(Protocol):
     def codebook_rate(self) -> float: ...
     @property
     def batch_size(self) -> int: ...
+    @property
+    def augment(self) -> str: ...
 
 
 def finish(
@@ -166,6 +170,7 @@ def finish(
             epochs=hparams.codebook_epochs,
             learning_rate=hparams.codebook_rate,
             batch_size=hparams.batch_size,
+            augment=hparams.augment,
             seed=seed,
             first_epoch=first_epoch,
             progress=progress,

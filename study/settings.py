@@ -15,7 +15,7 @@ from study.errors import UserError
 
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
 Scheduler = Literal["asha", "none"]
-Augment = Literal["none", "flip", "crop"]
+Augment = Literal["none", "flip", "shift", "crop"]
 
 OPERATIONAL = frozenset(
     "num_samples name results_dir data_dir max_concurrent cpus_per_trial gpus_per_trial memory_per_trial trial_timeout "
@@ -125,8 +125,8 @@ class KD(Common):
     student_examples: int | None = None
     """Training images of each class that students see; 0 for all. Default: 10 on digits, otherwise all."""
     augment: Augment | None = None
-    """none, flip (mirror; teacher logits of both views are kept), crop (flip and shift; the teacher runs in every
-    step). Default: flip on CIFAR, otherwise none."""
+    """none, flip (mirror; teacher logits of both views are kept), shift (by up to an eighth of the side) or crop (both;
+    with these two the teacher runs in every step). Default: flip on CIFAR, otherwise none."""
     batch_size: int | None = None
     """Images a step. Default: 32 on digits, otherwise 128."""
     learning_rate: float = 2e-3
@@ -183,6 +183,9 @@ class Compressing(Quantising):
     """Images a step. Default: 32 on digits, otherwise 256."""
     learning_rate: float = 1e-3
     """Peak rate of Adam in phase one, and for the teacher; falls to zero along half a cosine."""
+    augment: Augment | None = None
+    """In all phases: none, flip (mirror), shift (by up to an eighth of the side), crop (both). Default: flip on CIFAR,
+    otherwise none."""
     teacher: str = "none"
     """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
     self for the uncompressed network; none for labels alone."""
@@ -200,7 +203,9 @@ class Compressing(Quantising):
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
         "digits": dict(pretrain_epochs=40, epochs=50, codebook_epochs=20, batch_size=32),
-        "": dict(pretrain_epochs=20, epochs=20, codebook_epochs=4, batch_size=256),
+        "cifar10": dict(augment="flip"),
+        "cifar100": dict(augment="flip"),
+        "": dict(pretrain_epochs=20, epochs=20, codebook_epochs=4, batch_size=256, augment="none"),
     }
 
 
@@ -235,6 +240,7 @@ class SWS(Sharing, Compressing):
     kind: ClassVar[str] = "sws"
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
+        **Compressing.DEFAULTS,
         "digits": Compressing.DEFAULTS["digits"] | dict(precision_rate=1e-2),
         "": Compressing.DEFAULTS[""] | dict(retrain_epochs=0, precision_rate=3e-3),
     }

@@ -44,6 +44,7 @@ class Hparams:
         retrain_epochs: between phases two and three, with the pruned weights held at zero; 0 for none.
         temperature, alpha: with a teacher, of the accuracy term in all phases but the first, as
             `kd.distillation_loss` takes them; alpha 0 is cross-entropy on the labels.
+        augment: one of `training.AUGMENTATIONS`, in all phases but the first.
         codebook_epochs, codebook_rate: training of the codebook's values alone after quantising; 0 epochs for none.
     """
 
@@ -66,6 +67,7 @@ class Hparams:
     retrain_epochs: int = 0
     temperature: float = 1.0
     alpha: float = 0.0
+    augment: str = "none"
     codebook_epochs: int = 4
     codebook_rate: float = 1e-3
     seed: int = 0
@@ -261,6 +263,7 @@ def _move(
         epochs=epochs,
         batch_size=hparams.batch_size,
         generator=torch.Generator().manual_seed(hparams.seed + (0 if clustering else 1)),
+        augment=hparams.augment,
         after_epoch=after_epoch,
         progress=progress,
     )

@@ -21,7 +21,7 @@ from ray import tune
 from torch import nn
 
 from study import codebook, kd, magnitude, models, sws
-from study.cache import Shared, digest, fingerprint, identity, write_arrays
+from study.cache import LOGITS, TEACHER, Shared, digest, fingerprint, identity, write_arrays
 from study.checkpoints import HUNG, Checkpoint, codebook_of, path_of, weights_of
 from study.data import Splits, subset_per_class
 from study.errors import TrialFailed
@@ -178,7 +178,7 @@ def _teach(
         teacher = kd.load(given.tensors(), training, data)
     score = evaluate(teacher, data.validation, data)
     logits = kd.teacher_logits(teacher, students_data(s, data).train, data, training.augment)
-    arrays = {**kd.state_arrays(teacher), "logits": logits.cpu().numpy()}
+    arrays = {**kd.state_arrays(teacher), LOGITS: logits.cpu().numpy()}
     return Left({"val_accuracy": score.accuracy, "val_loss": score.loss}, arrays)
 
 
@@ -206,7 +206,7 @@ def _teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
 
 def pretraining(s: Compressing) -> kd.Training:
     return kd.Training(s.network, width(s.network_width), s.pretrain_epochs or 0, s.batch_size or 0,
-                       s.learning_rate, 0.0, "none", s.seed)  # fmt: skip
+                       s.learning_rate, 0.0, s.augment or "none", s.seed)  # fmt: skip
 
 
 def compression_teacher(s: Compressing) -> kd.Training | None:
@@ -214,7 +214,7 @@ def compression_teacher(s: Compressing) -> kd.Training | None:
     if s.teacher in ("none", "self"):
         return None
     return kd.Training(s.teacher, width(s.teacher_width), s.teacher_epochs, s.batch_size or 0,
-                       s.learning_rate, 5e-4, "none", s.seed)  # fmt: skip
+                       s.learning_rate, 5e-4, s.augment or "none", s.seed)  # fmt: skip
 
 
 def _pretrain(
@@ -231,7 +231,9 @@ def _pretrain(
     metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0, **uncompressed(network)}
     arrays = kd.state_arrays(network)
     if s.teacher != "none":
-        arrays["logits"] = kd.teacher_logits(teacher or network, data.train, data, "none").cpu().numpy()
+        arrays[LOGITS] = kd.teacher_logits(teacher or network, data.train, data, s.augment or "none").cpu().numpy()
+    if teacher:
+        arrays |= {TEACHER + name: array for name, array in kd.state_arrays(teacher).items()}
     return Left(metrics, arrays)
 
 
@@ -243,10 +245,13 @@ def _network_key(s: Compressing, data: Splits, given: Shared | None) -> dict[str
 
 def _start(s: Compressing, data: Splits, shared: Shared) -> tuple[nn.Module, kd.Targets]:
     """The trained network, to be compressed in place, and its teacher."""
-    state = shared.tensors()
-    logits = state.pop("logits", None)
-    targets = kd.Targets(None if logits is None else logits.to(data.train.images.device))
-    return kd.load(state, pretraining(s), data), targets
+    own = shared.weights()
+    network = kd.load(Shared(own).tensors(), pretraining(s), data)
+    if s.teacher == "none":
+        return network, kd.Targets()
+    teachers = {k.removeprefix(TEACHER): v for k, v in shared.arrays.items() if k.startswith(TEACHER)}
+    taught = Shared({**(teachers or own), LOGITS: shared.arrays[LOGITS]})
+    return network, kd.targets_from(taught, compression_teacher(s) or pretraining(s), data, s.augment or "none")
 
 
 def _teaching(s: Compressing) -> dict[str, Any]:
@@ -272,6 +277,7 @@ def _prune(
         weight_rate=s.weight_rate,
         codebook_epochs=s.codebook_epochs or 0,
         codebook_rate=s.codebook_rate,
+        augment=s.augment or "none",
         seed=s.seed,
         **_teaching(s),
         **values,
@@ -296,6 +302,7 @@ def sharing(s: Sharing, values: dict[str, Any], **others: Any) -> sws.Hparams:
         retrain_epochs=s.retrain_epochs or 0,
         codebook_epochs=s.codebook_epochs or 0,
         codebook_rate=s.codebook_rate,
+        augment=s.augment or "none",  # type: ignore[attr-defined]
         seed=s.seed,
         **others,
         **searched,

@@ -15,8 +15,11 @@ from study.data import Part, Splits, normalise
 from study.errors import TrialFailed
 from study.trace import Trace
 
-AUGMENTATIONS = ("none", "flip", "crop")
-"""`flip` mirrors half of the images; `crop` shifts them by up to an eighth of their side as well."""
+AUGMENTATIONS = ("none", "flip", "shift", "crop")
+"""`flip` mirrors half of the images; `shift` moves each by up to an eighth of its side; `crop` does both."""
+
+SHIFTING = ("shift", "crop")
+"""Those that make more views of an image than a teacher's logits can be kept of."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,13 @@ def batches(
     device = train.images.device
     order = torch.randperm(len(train), generator=generator).to(device)
     flips = torch.rand(len(train), generator=generator).lt(0.5).to(device)
+    mirroring = augment in ("flip", "crop")
     for step, index in enumerate(order.tensor_split(steps_per_epoch(len(train), batch_size)), steps_before + 1):
         images = train.images[index]
-        flipped = flips[index] if augment != "none" else torch.zeros_like(index, dtype=torch.bool)
-        if augment != "none":
+        flipped = flips[index] if mirroring else torch.zeros_like(index, dtype=torch.bool)
+        if mirroring:
             images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
-        if augment == "crop":
+        if augment in SHIFTING:
             images = _shift(images, generator)
         yield Batch(index, flipped, normalise(images, data.mean, data.std), train.labels[index], step)
 

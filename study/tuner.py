@@ -148,7 +148,7 @@ def _shared(job: Job, data: Splits, given: Shared | None) -> Shared | None:
         ledger.history[kind.first] = shared.record["history"]
         ledger.finish(kind.first, "complete", "", row, shared.record["metrics"]["seconds"])
         ledger.flush()
-    weights = {k: v for k, v in shared.arrays.items() if k != "logits"}
+    weights = shared.weights()
     write_arrays(folder / results.MODELS / f"{kind.first}.safetensors", weights)
     if kind.first == "teacher" and not results.trace_of(folder, kind.first).exists():
         teacher = kd.load(Shared(weights).tensors(), trained_network(job.settings, kind.first), data)

@@ -27,8 +27,12 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"tau": 0.02, "components": 6, "one_minus_pi_zero": 0.01},
     ),
     "magnitude": (Magnitude(**SMALL, teacher="self"), {"kept": 0.1, "codebook": 8}),  # type: ignore[arg-type]
+    "magnitude, augmented": (
+        Magnitude(**SMALL, teacher="lenet_300_100", teacher_epochs=2, augment="shift"),  # type: ignore[arg-type]
+        {"kept": 0.1, "codebook": 8},
+    ),
     "kd_sws": (
-        KDSWS(**SMALL_KD, **SHARING, cluster_epochs=2),  # type: ignore[arg-type]
+        KDSWS(**SMALL_KD, **SHARING, cluster_epochs=2, augment="flip"),  # type: ignore[arg-type]
         {"student_width": 0.125, "temperature": 2.0, "alpha": 0.5, "tau": 0.02, "components": 6,
          "one_minus_pi_zero": 0.01},
     ),

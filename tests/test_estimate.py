@@ -68,3 +68,6 @@ def test_prior_and_teacher_in_every_step_have_their_price(digits: data.Splits) -
     assert estimate.trial_seconds(pruned, magnitude, digits) == 14
     assert estimate.trial_seconds(resolve(KD(epochs=10, augment="flip")), kd, digits) == 10
     assert estimate.trial_seconds(resolve(KD(epochs=10, augment="crop")), kd, digits) == 15
+    for teacher, seconds in (("none", 14), ("self", 21), ("lenet5", 21)):
+        taught = resolve(Magnitude(epochs=10, codebook_epochs=4, augment="shift", teacher=teacher))
+        assert estimate.trial_seconds(taught, magnitude, digits) == seconds

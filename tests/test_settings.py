@@ -52,6 +52,8 @@ def test_defaults_are_those_of_the_data_set() -> None:
     assert (digits.student_examples, mnist.student_examples, digits.batch_size) == (10, 0, 32)
     assert digits.name == "kd-digits" and digits.folder == Path("results/kd-digits")
     assert [resolve(SWS(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
+    assert [resolve(kind(dataset="cifar10")).augment for kind in (SWS, Magnitude)] == ["flip", "flip"]
+    assert resolve(SWS(dataset="mnist")).augment == "none"
 
 
 def test_resolving_twice_changes_nothing() -> None:

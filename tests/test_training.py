@@ -60,6 +60,19 @@ def test_the_order_is_fresh_in_each_epoch_and_repeats_with_the_seed() -> None:
     assert all(torch.equal(a.images, b.images) and torch.equal(a.index, b.index) for a, b in pairs)
 
 
+def test_shifted_images_are_moved_and_not_mirrored() -> None:
+    """`shift` shows an image as it is or up to an eighth of its side away, each of the 25 ways about as often."""
+    data = splits(400)
+    seen = {(down, across): 0 for down in range(5) for across in range(5)}
+    for b in batches(data, 16, "shift", seeded()):
+        assert not bool(b.flipped.any())
+        for index, image in zip(b.index, b.images, strict=True):
+            padded = F.pad(data.train.images[index].float() / 255, (2, 2, 2, 2))
+            ways = [(y, x) for y, x in seen if torch.allclose(padded[:, y : y + 16, x : x + 16], image)]
+            seen[ways[0]] += 1
+    assert min(seen.values()) >= 4 and max(seen.values()) <= 40
+
+
 def test_flipped_says_which_images_are_mirrored() -> None:
     """`flip` shows an image as it is or mirrored, as the batch says, and about half of them each way."""
     data = splits(200)

@@ -1,0 +1,38 @@
+"""What a trial is given by the work that all trials share."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from study import data, trainables
+from study.cache import Shared
+from study.settings import SWS, resolve
+from study.training import Progress, batches
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "shift"])
+@pytest.mark.parametrize("teacher", ["self", "lenet_300_100"])
+def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teacher: str, augment: str) -> None:
+    """Of the images as they are shown, by the teacher as it was trained, however the network has changed meanwhile."""
+    network = "lenet_300_100" if teacher == "self" else "minivgg"
+    settings = resolve(
+        SWS(network=network, network_width=1.0 if teacher == "self" else 0.125, teacher=teacher, teacher_epochs=1,
+            pretrain_epochs=1, augment=augment)  # type: ignore[arg-type]
+    )  # fmt: skip
+    splits, _ = data.load("digits", None, split_seed=0, size=32)
+    shared = trainables._pretrain({}, settings, splits, None, lambda row: None, Progress())
+    student, targets = trainables._start(settings, splits, Shared(shared.arrays))
+    teaching, _ = trainables._start(settings, splits, Shared(shared.arrays))
+    if teacher != "self":
+        training = trainables.compression_teacher(settings)
+        assert training is not None
+        weights = {k.removeprefix("teacher/"): v for k, v in shared.arrays.items() if k.startswith("teacher/")}
+        teaching = trainables.kd.load(Shared(weights).tensors(), training, splits)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.zero_()
+    teaching.eval()
+    for batch in batches(splits, 64, augment, torch.Generator().manual_seed(0)):
+        expected = teaching(batch.images)
+        torch.testing.assert_close(targets.of(batch), expected, rtol=1e-4, atol=1e-4)
