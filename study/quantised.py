@@ -215,6 +215,7 @@ def size_metrics(quantised: Quantised) -> dict[str, float]:
 
     `entropy_ratio` is float32 bits over the bits of an ideal entropy coder of the assignment plus a float32 codebook.
     It is the bound of a coder that knows how often each value occurs and nothing else, not a file's size.
+    `entropy_bytes` is the same as a size, which compares networks of different width while there is no file yet.
     """
     counts = torch.bincount(quantised.assignment, minlength=len(quantised.values)).double()
     n = float(counts.sum())
@@ -225,5 +226,6 @@ def size_metrics(quantised: Quantised) -> dict[str, float]:
         "sparsity": 100 * float(counts[0]) / n,
         **({"nonzero_ratio": n / nonzero} if nonzero else {}),
         "entropy_ratio": 32 * n / bits,
+        "entropy_bytes": bits / 8,
         "components_used": len(used),
     }

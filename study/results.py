@@ -46,6 +46,8 @@ TRIAL_COLUMNS = ("trial_id", "state", "reason", "baseline", "seconds", "epochs")
 SPENT = ("seconds", "epochs", "threads")
 """Columns of what a trial took, rather than what it is or what came of it."""
 HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
+OF_AN_EPOCH = ("epoch", "phase", "entropy_bytes")
+"""Columns that say something of an epoch, and nothing more of a whole trial: `trials.csv` has none of them."""
 CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
 
 
@@ -96,6 +98,7 @@ COLUMNS: dict[str, Column] = {
     "sparsity": Column("sparsity", "%", 2),
     "nonzero_ratio": Column("1 / nonzero share", "×", 1),
     "entropy_ratio": Column("entropy bound of the compression ratio", "×", 1),
+    "entropy_bytes": Column("entropy bound of the compressed file", "bytes", 0),
     "compression_ratio": Column("compression ratio (file bytes)", "×", 1),
     "file_bytes": Column("compressed file", "bytes", 0),
     "parameters": Column("parameters", "", 0),

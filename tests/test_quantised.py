@@ -57,12 +57,13 @@ def test_sizes_by_hand() -> None:
     metrics = size_metrics(some([0, 0, 0, 0, 1, 1, 3, 3], [0.0, 1, 2, 3]))
     assert metrics["sparsity"] == 50 and metrics["nonzero_ratio"] == 2 and metrics["components_used"] == 3
     assert metrics["entropy_ratio"] == pytest.approx(8 * 32 / (12 + 3 * 32))
+    assert metrics["entropy_bytes"] == pytest.approx((12 + 3 * 32) / 8)
 
 
 def test_all_pruned_has_no_nonzero_ratio() -> None:
     """When every weight is zero, 1/nonzero is left out rather than infinite, and sparsity is 100 %."""
     metrics = size_metrics(some([0] * 8, [0.0, 1.0]))
-    assert metrics == {"sparsity": 100.0, "entropy_ratio": 8.0, "components_used": 1}
+    assert metrics == {"sparsity": 100.0, "entropy_ratio": 8.0, "entropy_bytes": 4.0, "components_used": 1}
 
 
 @pytest.mark.parametrize(
