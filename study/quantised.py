@@ -79,7 +79,8 @@ def train_values(
     """Train the codebook's values, and the scales if there are any; zero stays zero.
 
     A value's gradient is the sum over the weights that share it (Han et al. 2015, sec. 3.3). Which weight has which
-    value does not change, so neither does the size of the compressed network. The model is changed in place.
+    value does not change, so neither does the size of the compressed network. The model is changed in place. Weights
+    that are frozen, or that the loss does not depend on, have no say.
 
     Args:
         loss: of the model and a batch; scalar, nats per example.
@@ -100,8 +101,9 @@ def train_values(
         now = current()
         now.write(parameters)
         value = loss(model, batch)
-        pulls = torch.autograd.grad(value, parameters)
-        pulled = torch.stack([(w * pull).sum() for w, pull in zip(now.tensors(parameters), pulls, strict=True)]).sum()
+        pairs = [(p, w) for p, w in zip(parameters, now.tensors(parameters), strict=True) if p.requires_grad]
+        pulls = torch.autograd.grad(value, [p for p, _ in pairs], allow_unused=True, materialize_grads=True)
+        pulled = torch.stack([(w * pull).sum() for (_, w), pull in zip(pairs, pulls, strict=True)]).sum()
         # The value of the loss, with the gradient that the chain rule gives values and scales.
         return value.detach() + pulled - pulled.detach()
 
