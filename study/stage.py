@@ -68,7 +68,9 @@ def rungs_of(settings: Any, objectives: Mapping[str, str], ledger: Ledger, folde
     for trial_id, row in ledger.trials.items():
         if not row["baseline"]:
             told = ledger.history.get(trial_id) or checkpoints.rows_of(checkpoints.path_of(folder, trial_id))
-            rungs.recall(trial_id, told)
+            # The last epoch of one that was cut off may have had no verdict yet: it is told again, and judged then. A
+            # trial begins no epoch before its verdict on the one before.
+            rungs.recall(trial_id, told[:-1] if row["state"] == "running" else told)
     return rungs
 
 

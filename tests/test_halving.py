@@ -12,6 +12,7 @@ from torch import nn
 
 from search_spaces import magnitude as space
 from study import data, magnitude, results
+from study.checkpoints import Checkpoint, path_of
 from study.halving import Rungs, spread, standing
 from study.results import Ledger
 from study.settings import Magnitude, resolve
@@ -226,3 +227,23 @@ def test_a_size_that_only_a_finished_trial_has_does_not_stop_halving(
     ledger.finish("t001", "complete")
     for rungs in (now, rungs_of(settings, space.OBJECTIVES, ledger, tmp_path)):
         assert not all(rungs.judge("t002", row["epoch"], row) for row in larger)
+
+
+def test_a_trial_cut_off_before_its_verdict_is_judged(pruning: list[dict[str, Any]], tmp_path: Path) -> None:
+    """A trial whose checkpoint ends with its rung is judged when it tells that epoch again; one that had gone on from
+    it had its verdict, and keeps it."""
+    ledger = Ledger(tmp_path)
+    ledger.start("t001", {"kept": 0.2, "codebook": 16})
+    for row in pruning:
+        ledger.epoch("t001", row)
+    ledger.finish("t001", "complete")
+    worse = [{**row, "val_accuracy": 0.0, "entropy_bytes": 2 * row["entropy_bytes"]} for row in pruning]
+    for name, epochs in (("t002", 2), ("t003", 3)):  # the rung is at two of four epochs
+        ledger.start(name, {"kept": 0.2, "codebook": 16})
+        checkpoint = Checkpoint(path_of(tmp_path, name), {"trial_id": name})
+        for row in worse[:epochs]:
+            checkpoint.write(row)
+    settings = resolve(Magnitude(epochs=3, codebook_epochs=1))
+    rungs = rungs_of(settings, space.OBJECTIVES, ledger, tmp_path)
+    assert [rungs.judge("t002", row["epoch"], row) for row in worse[:2]] == [True, False]
+    assert all(rungs.judge("t003", row["epoch"], row) for row in worse)
