@@ -123,8 +123,8 @@ def decode(data: bytes, *, custom: str | None = None, source: str = "the compres
     parameters = shared_parameters(model)
     values = np.concatenate([np.zeros(1, np.float32), parts.values])
     scales = parts.scales if len(parts.scales) else np.ones(len(parameters), np.float32)
-    coder = Decoder(parts.weights)
     try:
+        coder = Decoder(parts.weights)
         index = np.concatenate([code_tensor(coder, p.shape, len(values)) for p in parameters])
         _fill(_others(model), parts.others)
     except (AssertionError, ValueError) as error:  # the range decoder's way to say it, and NumPy's

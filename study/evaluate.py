@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from study import commandline
+from study.errors import UserError
+from study.settings import MOST_SEED
 
 PROG = "python -m study.evaluate"
 
@@ -57,6 +59,8 @@ def report(options: Options) -> dict[str, Any]:
     Raises:
         UserError: a file or a data set that cannot be read, or that do not fit each other.
     """
+    if not 0 <= options.split_seed <= MOST_SEED:
+        raise UserError(f"--split-seed {options.split_seed}: must be within 0 and {MOST_SEED}, as a study's --seed is")
     # These bring torch, which --help need not wait for.
     from study import codebook, sizes
     from study.quantised import shared_parameters, size_metrics
@@ -92,7 +96,6 @@ def _load(options: Options, network: Any) -> tuple[Any, Any]:
     """The data set, normalised as the network was trained, and the part to score."""
     from study import data as datasets
     from study import models
-    from study.errors import UserError
 
     name = options.dataset or network.dataset
     folder = commandline.data_folder(name, options.data_dir)

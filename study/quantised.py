@@ -80,7 +80,8 @@ def train_values(
     """Train the codebook's values, and the scales if there are any; zero stays zero.
 
     A value's gradient is the sum over the weights that share it (Han et al. 2015, sec. 3.3). Which weight has which
-    value does not change, so neither does the size of the compressed network. The model is changed in place.
+    value does not change, so neither does the size of the compressed network. The model is changed in place. Weights
+    that are frozen, or that the loss does not depend on, have no say.
 
     Args:
         loss: of the model and a batch; scalar, nats per example.
@@ -101,8 +102,9 @@ def train_values(
         now = current()
         now.write(parameters)
         value = loss(model, batch)
-        pulls = torch.autograd.grad(value, parameters)
-        pulled = torch.stack([(w * pull).sum() for w, pull in zip(now.tensors(parameters), pulls, strict=True)]).sum()
+        pairs = [(p, w) for p, w in zip(parameters, now.tensors(parameters), strict=True) if p.requires_grad]
+        pulls = torch.autograd.grad(value, [p for p, _ in pairs], allow_unused=True, materialize_grads=True)
+        pulled = torch.stack([(w * pull).sum() for (_, w), pull in zip(pairs, pulls, strict=True)]).sum()
         # The value of the loss, with the gradient that the chain rule gives values and scales.
         return value.detach() + pulled - pulled.detach()
 
@@ -220,6 +222,7 @@ def size_metrics(quantised: Quantised) -> dict[str, float]:
 
     `entropy_ratio` is float32 bits over the bits of an ideal entropy coder of the assignment plus a float32 codebook.
     It is the bound of a coder that knows how often each value occurs and nothing else, not a file's size.
+    `entropy_bytes` is the same as a size, which compares networks of different width while there is no file yet.
     """
     counts = torch.bincount(quantised.assignment, minlength=len(quantised.values)).double()
     n = float(counts.sum())
@@ -230,5 +233,6 @@ def size_metrics(quantised: Quantised) -> dict[str, float]:
         "sparsity": 100 * float(counts[0]) / n,
         **({"nonzero_ratio": n / nonzero} if nonzero else {}),
         "entropy_ratio": 32 * n / bits,
+        "entropy_bytes": bits / 8,
         "components_used": len(used),
     }

@@ -13,7 +13,7 @@ from study import checkpoints, results, search
 from study.describe import last_error
 from study.display import Display
 from study.errors import NO_SPACE
-from study.results import COLUMNS, FINAL_STATES, Ledger, history_row
+from study.results import COLUMNS, FINAL_STATES, OF_AN_EPOCH, Ledger, history_row
 
 FULL_DISK = "no space left on the disk; free some"
 
@@ -69,7 +69,7 @@ class Recorder(tune.Callback):
     def _end(self, trial: Any, state: str, reason: str) -> None:
         trial_id, result = trial.config["trial_id"], trial.last_result or {}
         row = self.ledger.trials[trial_id]
-        metrics = {k: v for k, v in history_row(result).items() if k not in ("epoch", "phase") and k not in row}
+        metrics = {k: v for k, v in history_row(result).items() if k not in OF_AN_EPOCH and k not in row}
         self.ledger.finish(trial_id, state, reason, metrics, result.get("spent", 0.0))
         if self.ledger.full:
             self._stop(FULL_DISK)

@@ -46,6 +46,8 @@ TRIAL_COLUMNS = ("trial_id", "state", "reason", "baseline", "seconds", "epochs")
 SPENT = ("seconds", "epochs", "threads")
 """Columns of what a trial took, rather than what it is or what came of it."""
 HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
+OF_AN_EPOCH = ("epoch", "phase", "entropy_bytes")
+"""Columns that say something of an epoch, and nothing more of a whole trial: `trials.csv` has none of them."""
 CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
 
 
@@ -96,6 +98,7 @@ COLUMNS: dict[str, Column] = {
     "sparsity": Column("sparsity", "%", 2),
     "nonzero_ratio": Column("1 / nonzero share", "×", 1),
     "entropy_ratio": Column("entropy bound of the compression ratio", "×", 1),
+    "entropy_bytes": Column("entropy bound of the compressed file", "bytes", 0),
     "compression_ratio": Column("compression ratio (file bytes)", "×", 1),
     "file_bytes": Column("compressed file", "bytes", 0),
     "parameters": Column("parameters", "", 0),
@@ -200,7 +203,7 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         return pd.DataFrame(columns=pd.Index(columns))
     text = {"trial_id": str, "state": str, "reason": str, "baseline": str, "phase": str}
     try:
-        frame = pd.read_csv(path, dtype=text)
+        frame = pd.read_csv(path, dtype=text, **_to_the_last_bit())
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from a copy") from error
     missing = [c for c in columns if c not in frame.columns]
@@ -210,6 +213,15 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         if column in frame.columns:
             frame[column] = frame[column].fillna("")
     return frame
+
+
+def _to_the_last_bit() -> dict[str, Any]:
+    """What has pandas read numbers exactly: a cut-off trial goes on only if its configuration is the very one it had.
+
+    From 3.1 on it always does so, and deprecates being told.
+    """
+    major, minor = map(int, pd.__version__.split(".")[:2])
+    return {} if (major, minor) >= (3, 1) else {"float_precision": "round_trip"}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,21 @@ def study_of(
     )
     domains = distributions(space)
     rows = ledger.of_state(*FINAL_STATES)
-    study.add_trials([recorded_trial(row, domains, objectives, min_accuracy) for row in rows])
+    trials = [recorded_trial(row, domains, objectives, min_accuracy) for row in rows]
+    if isinstance(chosen, optuna.samplers.NSGAIISampler):
+        give_generations(trials, chosen)
+    study.add_trials(trials)
     return study
+
+
+def give_generations(trials: Sequence[FrozenTrial], chosen: optuna.samplers.NSGAIISampler) -> None:
+    """Write into trials, in order, the generation that the sampler would have: without one they are nobody's parents,
+    and evolution would begin anew. Only complete trials fill a generation."""
+    complete = 0
+    for trial in trials:
+        generation = complete // (chosen.population_size or 1)
+        trial.system_attrs = {**trial.system_attrs, chosen._get_generation_key(): generation}
+        complete += trial.state == TrialState.COMPLETE
 
 
 def front(ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None) -> list[str]:

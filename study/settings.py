@@ -23,6 +23,11 @@ OPERATIONAL = frozenset(
 )
 """Settings that may differ between two commands on one study: they say how much and where, not what."""
 
+MOST_SEED = 2**32 - 1
+"""Largest seed: it, and those that follow from it, fit every generator."""
+LONGEST = 10**9
+"""Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
+
 SettingsT = TypeVar("SettingsT", bound="Common")
 
 
@@ -304,6 +309,8 @@ def resolve(settings: SettingsT) -> SettingsT:
         "seed student_examples pretrain_epochs retrain_epochs codebook_epochs gpus_per_trial weight_decay "
         "pi_zero_strength merge max_failures confirm",
     )
+    _at_most(settings, MOST_SEED, "seed")
+    _at_most(settings, LONGEST, "trial_timeout")
     _above_zero(
         settings,
         "cpus_per_trial memory_per_trial trial_timeout "
@@ -321,6 +328,13 @@ def _at_least(settings: Common, least: float, names: str) -> None:
         value = getattr(settings, name, None)
         if value is not None and not value >= least:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
+
+
+def _at_most(settings: Common, most: float, names: str) -> None:
+    for name in names.split():
+        value = getattr(settings, name, None)
+        if value is not None and value > most:
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {most} or less")
 
 
 def _share(settings: Common, names: str) -> None:

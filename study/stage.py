@@ -26,6 +26,9 @@ from study.trainables import KINDS, trial
 Queue = list[tuple[str, dict[str, Any], str]]
 """Configurations to run before Optuna is asked: trial id, hyperparameters, baseline's name or ""."""
 
+IN_PLACE_OF = {"file_bytes": "entropy_bytes"}
+"""Objective that only a finished trial has → what every epoch that quantises reports, by which trials are judged."""
+
 
 class Halving(FIFOScheduler):
     """Successive halving among the searched trials: a baseline is neither stopped nor the measure for others."""
@@ -54,6 +57,21 @@ class Job:
     @property
     def ledger(self) -> Ledger:
         return self.recorder.ledger
+
+
+def rungs_of(settings: Any, objectives: Mapping[str, str], ledger: Ledger, folder: Path) -> Rungs:
+    """The rungs of a study, where its trials are recorded with what they had reported before this command."""
+    measured = {IN_PLACE_OF.get(metric, metric): direction for metric, direction in objectives.items()}
+    epochs = KINDS[settings.kind].epochs(settings)
+    # Early on, what quantising would give says little of what it will: tests/benchmarks/search_replay.py.
+    rungs = Rungs(measured, epochs, grace=max(1, epochs // (2 if len(objectives) > 1 else 4)))
+    for trial_id, row in ledger.trials.items():
+        if not row["baseline"]:
+            told = ledger.history.get(trial_id) or checkpoints.rows_of(checkpoints.path_of(folder, trial_id))
+            # The last epoch of one that was cut off may have had no verdict yet: it is told again, and judged then. A
+            # trial begins no epoch before its verdict on the one before.
+            rungs.recall(trial_id, told[:-1] if row["state"] == "running" else told)
+    return rungs
 
 
 class _Missing(Exception):
@@ -146,13 +164,7 @@ def run_trials(
     job.recorder.searcher = searcher
     scheduler = None
     if searching and settings.scheduler == "asha":
-        epochs = KINDS[settings.kind].epochs(settings)
-        # Early on, what quantising would give says little of what it will: tests/benchmarks/search_replay.py.
-        rungs = Rungs(objectives, epochs, grace=max(1, epochs // (2 if len(objectives) > 1 else 4)))
-        for trial_id, row in ledger.trials.items():
-            if not row["baseline"]:
-                told = ledger.history.get(trial_id) or checkpoints.rows_of(checkpoints.path_of(job.folder, trial_id))
-                rungs.recall(trial_id, told)
+        rungs = rungs_of(settings, objectives, ledger, job.folder)
         scheduler = Halving(rungs, {name for name, _, baseline in queue if baseline})
     bound = tune.with_parameters(trial(run, job.folder.name), settings=settings, folder=job.folder, **parameters)
     tuner = tune.Tuner(

@@ -226,6 +226,8 @@ def test_bad_export_is_one_line(
         ("{folder}/models/t000.codebook --part train", "--part"),
         ("{folder}/models/t000.codebook --part validation --split-seed 1", "--split-seed 1"),
         ("{folder}/models/t000.codebook --data-set digits", "--dataset"),
+        ("{folder}/models/t000.codebook --split-seed -1", "--split-seed -1: must be within 0 and"),
+        ("{folder}/models/t000.codebook --split-seed 100000000000000000000", "must be within 0 and 4294967295"),
     ],
 )
 def test_bad_evaluate_is_one_line(

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
+from search_spaces import magnitude as space
+from study import data, magnitude, results
+from study.checkpoints import Checkpoint, path_of
 from study.halving import Rungs, spread, standing
+from study.results import Ledger
+from study.settings import Magnitude, resolve
+from study.stage import rungs_of
 
 ACCURACY = {"val_accuracy": "max"}
 BOTH = {"val_accuracy": "max", "sparsity": "max"}
@@ -190,3 +198,52 @@ def test_what_cannot_be_meant_is_refused(objectives: dict[str, str], numbers: tu
     """No objective, an unknown direction, a grace below one epoch, and a reduction that stops nobody are errors."""
     with pytest.raises(ValueError):
         Rungs(objectives, *numbers)
+
+
+@pytest.fixture(scope="module")
+def pruning() -> list[dict[str, Any]]:
+    """The epochs of a trial of a magnitude study, as `history.csv` has them."""
+    digits, _ = data.load("digits", None)
+    rows: list[dict[str, Any]] = []
+    network = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(digits.shape), 10))
+    magnitude.fit(network, magnitude.Hparams(kept=0.2, epochs=3, codebook_epochs=1), digits, rows.append)
+    return [results.history_row(row) for row in rows]
+
+
+def test_a_size_that_only_a_finished_trial_has_does_not_stop_halving(
+    pruning: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """No epoch knows the bytes of its file, so a magnitude study judges by the entropy bound of it: a trial whose
+    network is as good but larger than another's is stopped, whether that one ran in this command or the last."""
+    assert "file_bytes" in space.OBJECTIVES and all("file_bytes" not in row for row in pruning)
+    larger = [{**row, "entropy_bytes": 2 * row["entropy_bytes"]} for row in pruning]
+    settings = resolve(Magnitude(epochs=3, codebook_epochs=1))
+    now = rungs_of(settings, space.OBJECTIVES, Ledger(tmp_path), tmp_path)
+    assert all(now.judge("t001", row["epoch"], row) for row in pruning)
+    ledger = Ledger(tmp_path)
+    ledger.start("t001", {"kept": 0.2, "codebook": 16})
+    for row in pruning:
+        ledger.epoch("t001", row)
+    ledger.finish("t001", "complete")
+    for rungs in (now, rungs_of(settings, space.OBJECTIVES, ledger, tmp_path)):
+        assert not all(rungs.judge("t002", row["epoch"], row) for row in larger)
+
+
+def test_a_trial_cut_off_before_its_verdict_is_judged(pruning: list[dict[str, Any]], tmp_path: Path) -> None:
+    """A trial whose checkpoint ends with its rung is judged when it tells that epoch again; one that had gone on from
+    it had its verdict, and keeps it."""
+    ledger = Ledger(tmp_path)
+    ledger.start("t001", {"kept": 0.2, "codebook": 16})
+    for row in pruning:
+        ledger.epoch("t001", row)
+    ledger.finish("t001", "complete")
+    worse = [{**row, "val_accuracy": 0.0, "entropy_bytes": 2 * row["entropy_bytes"]} for row in pruning]
+    for name, epochs in (("t002", 2), ("t003", 3)):  # the rung is at two of four epochs
+        ledger.start(name, {"kept": 0.2, "codebook": 16})
+        checkpoint = Checkpoint(path_of(tmp_path, name), {"trial_id": name})
+        for row in worse[:epochs]:
+            checkpoint.write(row)
+    settings = resolve(Magnitude(epochs=3, codebook_epochs=1))
+    rungs = rungs_of(settings, space.OBJECTIVES, ledger, tmp_path)
+    assert [rungs.judge("t002", row["epoch"], row) for row in worse[:2]] == [True, False]
+    assert all(rungs.judge("t003", row["epoch"], row) for row in worse)

@@ -57,12 +57,13 @@ def test_sizes_by_hand() -> None:
     metrics = size_metrics(some([0, 0, 0, 0, 1, 1, 3, 3], [0.0, 1, 2, 3]))
     assert metrics["sparsity"] == 50 and metrics["nonzero_ratio"] == 2 and metrics["components_used"] == 3
     assert metrics["entropy_ratio"] == pytest.approx(8 * 32 / (12 + 3 * 32))
+    assert metrics["entropy_bytes"] == pytest.approx((12 + 3 * 32) / 8)
 
 
 def test_all_pruned_has_no_nonzero_ratio() -> None:
     """When every weight is zero, 1/nonzero is left out rather than infinite, and sparsity is 100 %."""
     metrics = size_metrics(some([0] * 8, [0.0, 1.0]))
-    assert metrics == {"sparsity": 100.0, "entropy_ratio": 8.0, "components_used": 1}
+    assert metrics == {"sparsity": 100.0, "entropy_ratio": 8.0, "entropy_bytes": 4.0, "components_used": 1}
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,30 @@ def test_training_the_values_keeps_the_assignment(digits: Splits) -> None:
     assert all(torch.equal(p, w) for p, w in zip(parameters, after.tensors(parameters), strict=True))
     assert [(row["phase"], row["epoch"]) for row in rows] == [("codebook", 5), ("codebook", 6)]
     assert rows[1]["val_loss"] < rows[0]["val_loss"]
+
+
+class Spare(nn.Module):
+    """A network with a frozen layer, and one that its forward pass does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.spare, self.head = nn.Linear(64, 10), nn.Linear(10, 10), nn.Linear(10, 10)
+        self.body.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(images.flatten(1)).relu())
+        return out
+
+
+def test_frozen_and_unused_layers_have_no_say(digits: Splits) -> None:
+    """The values are trained by the layers that are in use and not frozen; one that only others have stays."""
+    torch.manual_seed(0)
+    model = Spare()
+    parameters = shared_parameters(model)
+    owners = {id(model.body.weight): 1, id(model.body.bias): 1, id(model.spare.weight): 2, id(model.spare.bias): 2}
+    assignment = torch.cat([torch.full((p.numel(),), owners.get(id(p), 3)) for p in parameters])
+    before = Quantised(assignment, torch.tensor([0.0, 0.1, 0.2, 0.3]), torch.ones(len(parameters)))
+    after = quantised.train_values(
+        model, before, CROSS_ENTROPY, digits, lambda row: None, epochs=1, learning_rate=1e-2, batch_size=64, seed=0
+    )
+    assert (after.values == before.values).tolist() == [True, True, True, False]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from study import results
@@ -81,6 +83,31 @@ def test_an_owed_trial_keeps_its_configuration(tmp_path: Path) -> None:
     history = results.read_frame(tmp_path / results.HISTORY, results.HISTORY_COLUMNS)
     assert list(history[history.trial_id == "t002"].val_accuracy) == [45.0]
     assert again.count("complete") == again.count("pruned") == 1 and again.trials["t002"]["epochs"] == 1
+
+
+def test_numbers_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    """A cut-off trial has its very configuration after a restart, so that it goes on from its checkpoint."""
+    values = np.random.default_rng(0).uniform(1.0, 20.0, 100).tolist()
+    ledger = Ledger(tmp_path)
+    for i, value in enumerate(values):
+        ledger.start(f"t{i:03d}", {"tau": value})
+    assert [row["tau"] for row in Ledger.open(tmp_path).trials.values()] == values
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [("2.2.0", True), ("2.3.3", True), ("3.0.6", True), ("3.1.0rc0", False), ("3.1.1", False), ("4.0.0", False)],
+)
+def test_pandas_is_told_to_be_exact(
+    version: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pandas that reads numbers fast unless told is told, and one in which telling it is deprecated is not."""
+    filled(tmp_path)
+    read, given = pd.read_csv, {}
+    monkeypatch.setattr(pd, "__version__", version)
+    monkeypatch.setattr(pd, "read_csv", lambda path, *, dtype, **rest: given.update(rest) or read(path, dtype=dtype))
+    Ledger.open(tmp_path)
+    assert given == ({"float_precision": "round_trip"} if told else {})
 
 
 def test_baselines_are_told_apart(tmp_path: Path) -> None:

@@ -82,6 +82,31 @@ def test_continuing_does_not_repeat_samples(tmp_path: Path) -> None:
     assert values[0] == values[1] and values[2]["tau"] != values[0]["tau"] and values[2]["trial_id"] == "t002"
 
 
+def test_evolution_goes_on_in_a_continued_study(tmp_path: Path) -> None:
+    """After two generations and a half, NSGA-II breeds from the best of them in the next command too: many of its
+    suggestions have the very tau of a parent; and the third generation is filled up before the next begins."""
+
+    def search_on(ledger: Ledger, trials: int) -> list[float]:
+        chosen = search.sampler("nsga2", 0, len(ledger.trials))
+        study = search.study_of(ledger, SPACE, BOTH, chosen=chosen, storage=search.fresh_journal(tmp_path / "journal"))
+        asked = search.LedgerSearch(ledger, study, SPACE, BOTH, [], trials, lambda: 1)
+        found = []
+        for i in range(trials):
+            config = asked.suggest(str(i))
+            score = -abs(math.log(config["tau"] / 0.3))
+            metrics = {"val_accuracy": score, "sparsity": score}
+            asked.on_trial_complete(str(i), {"finished": True, **metrics})
+            ledger.finish(config["trial_id"], "complete", metrics=metrics)
+            found.append(config["tau"])
+        generations = [t.system_attrs["NSGAIISampler:generation"] for t in study.trials]
+        assert generations == [i // 20 for i in range(len(generations))]
+        return found
+
+    first = search_on(Ledger(tmp_path), 50)
+    then = search_on(Ledger.open(tmp_path), 20)
+    assert len(set(first[:20])) == 20 and len([tau for tau in then if tau in first]) > 5
+
+
 def test_front_keeps_ties_and_leaves_out_the_dominated(tmp_path: Path) -> None:
     """Equal trials are both members; a dominated, a pruned and a baseline one are not."""
     ledger = Ledger(tmp_path)

@@ -71,6 +71,8 @@ def test_resolving_twice_changes_nothing() -> None:
         (KD, {"teacher_epochs": 0}),
         (KD, {"max_concurrent": 0}),
         (KD, {"seed": -1}),
+        (KD, {"seed": 2**32}),
+        (KD, {"trial_timeout": 1e10}),
         (KD, {"student_examples": -1}),
         (KD, {"gpus_per_trial": -0.5}),
         (KD, {"weight_decay": math.nan}),
@@ -97,7 +99,7 @@ def test_resolving_twice_changes_nothing() -> None:
     ],
 )
 def test_values_that_cannot_be_meant_name_their_flag(kind: type, values: dict[str, Any]) -> None:
-    """Zero, negative, infinite and NaN values that no run can use give one line that begins with the flag."""
+    """Zero, negative, infinite, NaN and huge values that no run can use give one line that begins with the flag."""
     (name,) = values
     with pytest.raises(UserError) as refused:
         resolve(kind(**values))
