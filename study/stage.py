@@ -67,6 +67,8 @@ def prepared(
 
     Args:
         names: seed → trial id.
+    Raises:
+        UserError: it failed now. What failed in an earlier command is tried again, since its cause may be gone.
     """
     kind, ledger = KINDS[job.settings.kind], job.ledger
 
@@ -74,8 +76,6 @@ def prepared(
         """From the trial that did it."""
         row = ledger.trials.get(names[seed], {"state": "running"})
         path = checkpoints.weights_of(checkpoints.path_of(job.folder, names[seed]))
-        if row["state"] == "failed":
-            raise UserError(f"the {kind.first} could not be trained: {row['reason']}")
         if row["state"] != "complete" or not path.exists():
             raise _Missing
         return Shared(read_arrays(path), {"metrics": row, "history": ledger.history.get(names[seed], [])})
@@ -95,10 +95,15 @@ def prepared(
         queue: Queue = [
             (names[seed], {} if seed == job.settings.seed else {"seed": seed}, kind.first) for seed in missing
         ]
+        for trial_id, values, baseline in queue:
+            ledger.start(trial_id, values, baseline)  # one that failed in an earlier command is owed again
         parameters = {"data": data, "shared": dict.fromkeys(names, given)}
         settings = machine.for_shared_work(job.settings, len(names))
         run_trials(replace(job, settings=settings), kind.prepare, parameters, queue)
         found, missing = collect()
+        for row in (ledger.trials.get(names[seed], {}) for seed in missing):
+            if row.get("state") == "failed":
+                raise UserError(f"the {kind.first} could not be trained: {row['reason']}")
     for seed in names:
         checkpoints.discard(job.folder, names[seed])
     return None if missing else found
