@@ -16,6 +16,7 @@ from ray.tune.search.sample import Domain, Integer, LogUniform
 
 from study import data as datasets
 from study import kd, models
+from study.cache import fingerprint, identity
 from study.commandline import data_folder
 from study.data import Part, Splits
 from study.settings import Common, as_json
@@ -30,6 +31,11 @@ def networks(settings: Any, data: Splits) -> dict[str, dict[str, Any]]:
         role: {"name": t.network, "options": t.options, "parameters": models.parameter_count(kd.build(t, data))}
         for role, t in KINDS[settings.kind].networks(settings).items()
     }
+
+
+def fingerprints(data: Splits, test: Part) -> dict[str, str]:
+    """Part → hash of its images and labels, by which a study that continues knows its data."""
+    return {**identity(data), "test": fingerprint(test)}
 
 
 def meta(
@@ -53,6 +59,7 @@ def meta(
             "split_seed": data.split_seed,
             "mean": list(data.mean),
             "std": list(data.std),
+            "fingerprints": fingerprints(data, test),
             "note": f"Students see {few} training images of each class, the teacher all." if few else "",
         },
         "models": described,

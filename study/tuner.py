@@ -18,7 +18,7 @@ from study import machine  # isort: skip  (first of all: it sets what Ray reads 
 
 import ray
 
-from study import describe, kd, results, search
+from study import describe, inputs, kd, results, search
 from study.cache import Shared, write_arrays
 from study.confirm import confirm
 from study.data import Splits
@@ -75,7 +75,7 @@ def run(settings: Any) -> Outcome:
                     "A larger --num-samples adds to them."
                 )
             else:
-                stopped = _search(settings, spaces, folder, ledger, bool(recorded))
+                stopped = _search(settings, spaces, folder, ledger, recorded)
         except Exception as error:  # Tune wraps those of its callbacks
             if not no_space(error):
                 raise
@@ -99,9 +99,15 @@ def _missing(ledger: Ledger, settings: Common, spaces: Any) -> int:
     return max(0, settings.num_samples - len(ledger.of_state(*final))) + len(baselines - have)
 
 
-def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, begun: bool) -> str:
-    """All stages of a study; returns why it stopped early, or ""."""
+def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: dict[str, Any] | None) -> str:
+    """All stages of a study; returns why it stopped early, or "".
+
+    Args:
+        recorded: its `study.json`, if it was begun before.
+    """
     data, test = describe.load_data(settings)
+    if recorded:
+        inputs.check_data(recorded, settings, data, test)
     # Wrong names, widths and numbers of examples fail here, before anything starts.
     networks, seen = describe.networks(settings, data), KINDS[settings.kind].trial_data(settings, data)
     given = _given(settings, data)
@@ -111,7 +117,7 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, begun: boo
         machine.check_shared(folder)
         gpus, concurrent = machine.resources(settings)
         settings = replace(settings, gpus_per_trial=gpus)
-        if not begun:
+        if recorded is None:
             results.write_meta(folder, describe.meta(settings, spaces, data, test, networks, sys.argv))
         left = max(0, settings.num_samples - len(ledger.of_state(*results.FINAL_STATES)))
         images = f"{len(seen.train):,} training and {len(seen.validation):,} validation images"

@@ -1,0 +1,85 @@
+"""What a command builds on is checked before anything starts: a refusal is one line, status 2, and writes nothing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from study import describe, machine, results, run
+from study.settings import resolve
+
+
+def images(folder: Path, seed: int) -> Path:
+    """A tiny data set for --dataset folder."""
+    noise = np.random.default_rng(seed)
+    for part, count in (("train", 10), ("test", 2)):
+        for name in ("cat", "dog"):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(noise.integers(0, 256, (8, 8), np.uint8)).save(folder / part / name / f"{i}.png")
+    return folder
+
+
+def begin(*arguments: str) -> Path:
+    """The folder of a study that was begun with this command, and then cut off."""
+    settings = resolve(run.parse([*arguments]))
+    spaces = importlib.import_module(f"search_spaces.{settings.kind}")
+    data, test = describe.load_data(settings)
+    networks = describe.networks(settings, data)
+    results.write_meta(settings.folder, describe.meta(settings, spaces, data, test, networks, ["", *arguments]))
+    return settings.folder
+
+
+class Started(Exception):
+    """The command got as far as Ray."""
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """The line with which a command is refused; raises `Started` if it is not."""
+
+    def start(settings: Any) -> str:
+        raise Started
+
+    def line(*arguments: str) -> str:
+        before = files()
+        assert run.main([*arguments]) == 2
+        said = capsys.readouterr().err.strip()
+        assert said.startswith("error: ") and "\n" not in said and files() == before
+        return said
+
+    def files() -> dict[Path, bytes]:
+        return {p: p.read_bytes() for p in tmp_path.glob("results/**/*") if p.is_file() and p.name != ".lock"}
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(machine, "start_ray", start)
+    return line
+
+
+def change(folder: Path, **changed: Any) -> None:
+    """Replace entries of a study's study.json."""
+    results.write_meta(folder, {**results.read_meta(folder), **changed})
+
+
+def test_a_study_keeps_its_data(tmp_path: Path, refused: Any) -> None:
+    """Other images under another --data-dir are refused; the same ones elsewhere are not, nor is a study that did not
+    yet record which images it has."""
+    first, moved, other = images(tmp_path / "a", 0), images(tmp_path / "moved", 0), images(tmp_path / "b", 1)
+    command = ["sws", "--dataset", "folder", "--data-dir"]
+    folder = begin(*command, str(first))
+    said = refused(*command, str(other))
+    assert f"--data-dir {other}: " in said and f"which lay in {first}" in said and "train, validation, test" in said
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(first / "test" / "cat" / "0.png")
+    assert "its test images" in refused(*command, str(first))
+    with pytest.raises(Started):
+        run.main([*command, str(moved)])
+    meta = json.loads((folder / results.STUDY).read_text())
+    change(folder, data={k: v for k, v in meta["data"].items() if k != "fingerprints"})
+    with pytest.raises(Started):
+        run.main([*command, str(other)])
