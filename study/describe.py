@@ -63,15 +63,22 @@ def meta(
             "note": f"Students see {few} training images of each class, the teacher all." if few else "",
         },
         "models": described,
-        "objectives": dict(spaces.OBJECTIVES),
-        "space": {name: _domain(domain) for name, domain in spaces.SPACE.items()},
-        "baselines": dict(spaces.BASELINES),
+        **searched(spaces),
         "seed": settings.seed,
         "versions": {"python": platform.python_version(), **installed(PACKAGES)},
         "git_commit": _commit(),
         "device": _device(settings),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "counts_over": KINDS[settings.kind].counts_over,
+    }
+
+
+def searched(spaces: Any) -> dict[str, dict[str, Any]]:
+    """What `search_spaces` says of a kind of study, as JSON values."""
+    return {
+        "objectives": dict(spaces.OBJECTIVES),
+        "space": {name: _domain(domain) for name, domain in spaces.SPACE.items()},
+        "baselines": dict(spaces.BASELINES),
     }
 
 

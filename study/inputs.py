@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from study import describe
 from study.data import Part, Splits
 from study.errors import UserError
+
+
+def check_spaces(recorded: dict[str, Any], spaces: Any, folder: Path) -> None:
+    """Refuse a search space, objectives or baselines other than those a study was begun with.
+
+    Raises:
+        UserError: with each that differs.
+    """
+    differ = [
+        f"{what} {name!r} is {now.get(name)} (the study has {recorded[what].get(name)})"
+        for what, now in describe.searched(spaces).items()
+        for name in dict.fromkeys((*now, *recorded.get(what, now)))
+        if now.get(name) != recorded.get(what, now).get(name)
+    ]
+    if differ:
+        file = spaces.__name__.replace(".", "/") + ".py"
+        raise UserError(f"{folder} was begun with another {file}: {', '.join(differ)}; choose another --name")
 
 
 def check_data(recorded: dict[str, Any], settings: Any, data: Splits, test: Part) -> None:

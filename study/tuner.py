@@ -64,6 +64,8 @@ def run(settings: Any) -> Outcome:
         raise UserError(f"--name {folder.name}: that study is of kind {recorded['kind']}; choose another --name")
     if recorded and (difference := contradiction(settings, recorded["settings"])):
         raise UserError(f"{folder} was begun with other settings: {difference}; choose another --name")
+    if recorded:
+        inputs.check_spaces(recorded, spaces, folder)
     with _locked(folder):
         try:
             ledger = Ledger.open(folder)

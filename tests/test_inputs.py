@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from ray import tune
 
 from study import describe, machine, results, run
 from study.settings import resolve
@@ -83,3 +84,27 @@ def test_a_study_keeps_its_data(tmp_path: Path, refused: Any) -> None:
     change(folder, data={k: v for k, v in meta["data"].items() if k != "fingerprints"})
     with pytest.raises(Started):
         run.main([*command, str(other)])
+
+
+def test_a_study_keeps_its_search_space(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A range, an objective or a baseline that was edited since is refused with what it is and was, all in one line;
+    the space as it was goes on, and so does a study that did not record it."""
+    folder = begin("sws")
+    spaces = importlib.import_module("search_spaces.sws")
+    with monkeypatch.context() as edited:
+        edited.setitem(spaces.SPACE, "components", tune.randint(4, 200))
+        said = refused("sws")
+        assert "search_spaces/sws.py: space 'components' is " in said and "'high': 199" in said and "has {" in said
+        edited.setitem(spaces.SPACE, "anneal", tune.uniform(0, 1))
+        edited.setitem(spaces.OBJECTIVES, "sparsity", "min")
+        edited.delitem(spaces.BASELINES, "paper settings")
+        said = refused("sws")
+        assert "space 'anneal' is " in said and "objectives 'sparsity' is min (the study has max)" in said
+        assert "baselines 'paper settings' is None (the study has {" in said
+        meta = results.read_meta(folder)
+        results.write_meta(folder, {k: v for k, v in meta.items() if k not in ("space", "objectives", "baselines")})
+        with pytest.raises(Started):
+            run.main(["sws"])
+    change(folder, **describe.searched(spaces))
+    with pytest.raises(Started):
+        run.main(["sws"])
