@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,14 +20,28 @@ from study import kd, models
 from study.cache import fingerprint, identity
 from study.commandline import data_folder
 from study.data import Part, Splits
+from study.errors import UserError
 from study.settings import Common, as_json
-from study.trainables import KINDS, least_size
+from study.trainables import KINDS, least_size, student_training
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
 
 
-def networks(settings: Any, data: Splits) -> dict[str, dict[str, Any]]:
-    """Role → name, options and parameter count. Building them checks their names and options."""
+def networks(settings: Any, spaces: Any, data: Splits) -> dict[str, dict[str, Any]]:
+    """Role → name, options and parameter count. Building them checks their names and options.
+
+    Raises:
+        UserError: one that is not built, or not over the whole range of widths that is searched.
+    """
+    if widths := spaces.SPACE.get("student_width"):
+        for width in (widths.lower, widths.upper):
+            try:
+                kd.build(student_training(replace(settings, student_width=width)), data)
+            except UserError as error:
+                raise UserError(
+                    f"--student {settings.student}: {settings.kind} searches its width from {widths.lower:g} to "
+                    f"{widths.upper:g}, and at {width:g}: {error}; give one of the VGG kinds"
+                ) from error
     return {
         role: {"name": t.network, "options": t.options, "parameters": models.parameter_count(kd.build(t, data))}
         for role, t in KINDS[settings.kind].networks(settings).items()

@@ -66,7 +66,7 @@ def dry_run(settings: Any) -> None:
     spaces = importlib.import_module(f"search_spaces.{settings.kind}")
     baselines, first = len(spaces.BASELINES), KINDS[settings.kind].first
     print(f"{settings.folder}: {settings.num_samples} trials and {1 + baselines} baselines, data {data.title}")
-    for role, network in describe.networks(settings, data).items():
+    for role, network in describe.networks(settings, spaces, data).items():
         print(f"  {role}: {network['name']}, {network['parameters']:,} parameters")
     found = estimate(settings, spaces, data)
     print(f"  {first}, once: about {_long(found.shared)}")

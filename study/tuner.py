@@ -111,7 +111,7 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
     if recorded:
         inputs.check_data(recorded, settings, data, test)
     # Wrong names, widths and numbers of examples fail here, before anything starts.
-    networks, seen = describe.networks(settings, data), KINDS[settings.kind].trial_data(settings, data)
+    networks, seen = describe.networks(settings, spaces, data), KINDS[settings.kind].trial_data(settings, data)
     given = _given(settings, data)
     warm = _warm(settings, spaces)
     dashboard = machine.start_ray(settings)

@@ -32,7 +32,7 @@ def begin(*arguments: str) -> Path:
     settings = resolve(run.parse([*arguments]))
     spaces = importlib.import_module(f"search_spaces.{settings.kind}")
     data, test = describe.load_data(settings)
-    networks = describe.networks(settings, data)
+    networks = describe.networks(settings, spaces, data)
     results.write_meta(settings.folder, describe.meta(settings, spaces, data, test, networks, ["", *arguments]))
     return settings.folder
 

@@ -26,6 +26,7 @@ from study.settings import KD, SWS
         ("kd --teacher-checkpoint /nope.safetensors", "--teacher-checkpoint /nope.safetensors"),
         ("kd --student-examples 1000", "--student-examples 1000"),
         ("kd --student lenet5 --student-width 0.5", "width"),
+        ("kd_sws --student lenet5 --student-width 1", "--student lenet5: kd_sws searches its width from 0.125 to 1"),
         ("sws --network minivgg --network-width -1", "--network-width"),
         ("", "kd, sws"),
     ],
