@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from ray.tune.search.sample import Domain, Integer, LogUniform
+from torch import nn
 
 from study import data as datasets
 from study import kd, models
@@ -43,9 +44,19 @@ def networks(settings: Any, spaces: Any, data: Splits) -> dict[str, dict[str, An
                     f"{widths.upper:g}, and at {width:g}: {error}; give one of the VGG kinds"
                 ) from error
     return {
-        role: {"name": t.network, "options": t.options, "parameters": models.parameter_count(kd.build(t, data))}
+        role: {"name": t.network, "options": t.options, "parameters": models.parameter_count(_built(role, t, data))}
         for role, t in KINDS[settings.kind].networks(settings).items()
     }
+
+
+def _built(role: str, training: kd.Training, data: Splits) -> nn.Module:
+    try:
+        return kd.build(training, data)
+    except UserError as error:
+        if "width" not in training.options:
+            raise
+        kd.build(replace(training, options={}), data)  # its own error, if the width is not to blame
+        raise UserError(f"--{role}-width {training.options['width']:g}: {error}; leave it out") from error
 
 
 def fingerprints(data: Splits, test: Part) -> dict[str, str]:

@@ -23,6 +23,9 @@ OPERATIONAL = frozenset(
 )
 """Settings that may differ between two commands on one study: they say how much and where, not what."""
 
+WITH_WIDTH = frozenset("minivgg vgg11 vgg13 vgg16 vgg19".split())
+"""Networks of study.models whose channels a width multiplies; a default other than 1 is meant for them alone."""
+
 SettingsT = TypeVar("SettingsT", bound="Common")
 
 
@@ -113,7 +116,7 @@ class KD(Common):
     """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, a torchvision.models name, or
     module:function."""
     teacher_width: float | None = None
-    """Multiplies the teacher's channels (VGG kinds). Default: 0.25 on digits, otherwise 1."""
+    """Multiplies the teacher's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
     teacher_epochs: int | None = None
     """Epochs of the teacher. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
     teacher_checkpoint: Path | None = None
@@ -121,7 +124,7 @@ class KD(Common):
     student: str = "minivgg"
     """Student network; names as for --teacher."""
     student_width: float | None = None
-    """Multiplies the student's channels (VGG kinds). Default: 0.25 on digits, otherwise 1."""
+    """Multiplies the student's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
     student_examples: int | None = None
     """Training images of each class that students see; 0 for all. Default: 10 on digits, otherwise all."""
     augment: Augment | None = None
@@ -284,6 +287,9 @@ def resolve(settings: SettingsT) -> SettingsT:
     """
     defaults = settings.DEFAULTS[""] | settings.DEFAULTS.get(settings.dataset, {})
     filled = {k: v for k, v in defaults.items() if getattr(settings, k) is None}
+    for role in ("teacher", "student"):
+        if f"{role}_width" in filled and getattr(settings, role) not in WITH_WIDTH:
+            filled[f"{role}_width"] = 1.0
     settings = dataclasses.replace(
         settings, **filled, name=settings.folder.name if not settings.name else settings.name
     )

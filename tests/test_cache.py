@@ -114,7 +114,7 @@ PLAIN = {"SCALED": "", "WIDE": "20", "RELU": "ReLU"}
 
 
 @pytest.mark.parametrize("settings", [
-    KD(teacher="own:build", teacher_width=1.0), KDSWS(teacher="own:build", teacher_width=1.0),
+    KD(teacher="own:build"), KDSWS(teacher="own:build"),
     SWS(network="own:build"), SWS(teacher="own:build"), Magnitude(network="own:build"),
 ])  # fmt: skip
 def test_a_users_network_is_known_by_its_code(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from study import models
 from study.errors import UserError
-from study.settings import KD, KDSWS, OPERATIONAL, SWS, Magnitude, as_json, contradiction, resolve
+from study.settings import KD, KDSWS, OPERATIONAL, SWS, WITH_WIDTH, Magnitude, as_json, contradiction, resolve
 
 
 @pytest.mark.parametrize("kind", [KD, SWS, Magnitude, KDSWS])
@@ -52,6 +54,19 @@ def test_defaults_are_those_of_the_data_set() -> None:
     assert (digits.student_examples, mnist.student_examples, digits.batch_size) == (10, 0, 32)
     assert digits.name == "kd-digits" and digits.folder == Path("results/kd-digits")
     assert [resolve(SWS(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
+
+
+def test_a_default_width_is_for_networks_that_have_one() -> None:
+    """On digits every network with a width has a quarter of it unless told, and every other one the width 1; those of
+    `study.models` that take one are exactly those that the settings know."""
+    takes = {n for n, f in models._OURS.items() if "width" in inspect.signature(f).parameters}
+    assert takes == WITH_WIDTH
+    for kind in (KD, KDSWS):
+        for name in (*models.NAMES, "resnet18", "own:build"):
+            settings = resolve(kind(teacher=name, student=name))
+            wanted = 0.25 if name in takes else 1.0
+            assert (settings.teacher_width, settings.student_width) == (wanted, wanted), name
+    assert resolve(KD(student="lenet5", student_width=0.5)).student_width == 0.5
 
 
 def test_resolving_twice_changes_nothing() -> None:
