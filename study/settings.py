@@ -293,6 +293,8 @@ def resolve(settings: SettingsT) -> SettingsT:
     settings = dataclasses.replace(
         settings, **filled, name=settings.folder.name if not settings.name else settings.name
     )
+    if checkpoint := getattr(settings, "teacher_checkpoint", None):  # study.json is read from other folders, too
+        settings = dataclasses.replace(settings, teacher_checkpoint=_resolved(checkpoint))  # type: ignore[call-arg]
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", settings.name or ""):
         raise UserError(
             f"--name {settings.name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
@@ -345,7 +347,13 @@ def as_json(settings: Common) -> dict[str, Any]:
 
 def contradiction(settings: Common, recorded: dict[str, Any]) -> str:
     """How these settings differ from those a study was begun with: `--epochs 40 (the study has 30)`, or ""."""
-    now = settings.defining()
+    now, had = settings.defining(), dict(recorded)
+    if path := had.get("teacher_checkpoint"):
+        had["teacher_checkpoint"] = str(_resolved(Path(path)))  # older studies have it as it was given
     return ", ".join(
-        f"--{k.replace('_', '-')} {v} (the study has {recorded.get(k)})" for k, v in now.items() if recorded.get(k) != v
+        f"--{k.replace('_', '-')} {v} (the study has {recorded.get(k)})" for k, v in now.items() if had.get(k) != v
     )
+
+
+def _resolved(path: Path) -> Path:
+    return path.expanduser().resolve()

@@ -186,10 +186,6 @@ def run_trials(
         raise
 
 
-def typed(name: str, value: Any, spaces: Any) -> Any:
-    return int(value) if isinstance(spaces.SPACE[name], tune.search.sample.Integer) else float(value)
-
-
 def recover(ledger: Ledger, folder: Path) -> None:
     """Take the history of trials that had just ended, when the last command was cut off, from their checkpoints."""
     for trial_id in [i for i, row in ledger.trials.items() if row["state"] in results.FINAL_STATES]:

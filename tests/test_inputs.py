@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from ray import tune
 
-from study import describe, machine, results, run
+from study import describe, machine, reproduce, results, run
 from study.settings import resolve
 
 
@@ -108,3 +108,23 @@ def test_a_study_keeps_its_search_space(refused: Any, monkeypatch: pytest.Monkey
     change(folder, **describe.searched(spaces))
     with pytest.raises(Started):
         run.main(["sws"])
+
+
+def test_a_trial_is_not_reproduced_without_what_it_was_built_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A teacher's file that has gone, and a kind that this version does not have, are one line that names study.json;
+    the file is recorded so that it is found from any folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = begin("kd", "--teacher-checkpoint", "teacher.pt").resolve()
+    assert results.read_meta(folder)["settings"]["teacher_checkpoint"] == str(tmp_path.resolve() / "teacher.pt")
+    results.write_rows(folder / results.TRIALS, [{"trial_id": "t001", "state": "complete"}], results.TRIAL_COLUMNS)
+    assert reproduce.main([str(folder), "t001"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {folder / results.STUDY}: --teacher-checkpoint {tmp_path.resolve() / 'teacher.pt'}")
+    assert said.count("\n") == 1
+    change(folder, kind="nope")
+    assert reproduce.main([str(folder), "t001"]) == 2
+    said = capsys.readouterr().err
+    assert said == (f"error: {folder / results.STUDY}: kind 'nope' is unknown; this version of the harness has "
+                    "kd, sws, magnitude, kd_sws\n")  # fmt: skip

@@ -141,4 +141,14 @@ def test_settings_agree_with_themselves_through_json() -> None:
     """What `study.json` holds is read back as the same settings, paths included."""
     settings = resolve(KD(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3))
     assert contradiction(settings, json.loads(json.dumps(settings.defining()))) == ""
-    assert json.loads(json.dumps(as_json(settings)))["teacher_checkpoint"] == "a/b.safetensors"
+    assert json.loads(json.dumps(as_json(settings)))["teacher_checkpoint"] == str(Path("a/b.safetensors").resolve())
+
+
+def test_a_teachers_file_is_one_wherever_it_is_named_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path and the whole one are the same teacher, also where an older study recorded the relative one;
+    another file contradicts."""
+    monkeypatch.chdir(tmp_path)
+    relative, whole = (resolve(KD(teacher_checkpoint=p)) for p in (Path("t.pt"), tmp_path / "t.pt"))
+    assert relative == whole and whole.defining()["teacher_checkpoint"] == str((tmp_path / "t.pt").resolve())
+    assert contradiction(whole, {**relative.defining(), "teacher_checkpoint": "t.pt"}) == ""
+    assert contradiction(whole, {**whole.defining(), "teacher_checkpoint": "u.pt"}).endswith("(the study has u.pt)")
