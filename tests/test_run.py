@@ -47,6 +47,29 @@ def test_bad_input_is_one_line(
     assert not list(tmp_path.glob("results/*"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("kd --teacher-checkpoint /nope.pt", "--teacher-checkpoint /nope.pt: no such file"),
+        ("kd --teacher-checkpoint text.pt", "text.pt: not weights of vgg13"),
+        ("sws --warm-start /nope", "/nope: no study here"),
+        ("kd_sws --student lenet5", "--student lenet5"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_refuses(
+    arguments: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A teacher's file or another study that is not there is the same line with `--dry-run` and without it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.pt").write_text("text")
+    assert run.main([*arguments.split(), "--dry-run"]) == 2
+    dry = capsys.readouterr()
+    assert named in dry.err and dry.err.startswith("error: ") and dry.err.count("\n") == 1 and not dry.out
+    assert run.main(arguments.split()) == 2
+    assert capsys.readouterr().err == dry.err
+    assert [path.name for path in tmp_path.glob("**/*") if path.is_file()] == ["text.pt"]
+
+
 def test_defaults_are_those_of_the_dataclasses() -> None:
     """With no flags, the command line gives the dataclasses' own defaults."""
     assert run.parse(["kd"]) == KD()
