@@ -16,8 +16,8 @@ import torch
 from ray.tune.search.sample import Domain, Integer, LogUniform
 from torch import nn
 
+from study import codebook, kd, models
 from study import data as datasets
-from study import kd, models
 from study.cache import fingerprint, identity
 from study.commandline import data_folder
 from study.data import Part, Splits
@@ -29,7 +29,8 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly"
 
 
 def networks(settings: Any, spaces: Any, data: Splits) -> dict[str, dict[str, Any]]:
-    """Role → name, options and parameter count. Building them checks their names and options.
+    """Role → name, options, parameter count, and the hash of a user's own code. Building them checks their names
+    and options.
 
     Raises:
         UserError: one that is not built, or not over the whole range of widths that is searched.
@@ -43,10 +44,13 @@ def networks(settings: Any, spaces: Any, data: Splits) -> dict[str, dict[str, An
                     f"--student {settings.student}: {settings.kind} searches its width from {widths.lower:g} to "
                     f"{widths.upper:g}, and at {width:g}: {error}; give one of the VGG kinds"
                 ) from error
-    return {
-        role: {"name": t.network, "options": t.options, "parameters": models.parameter_count(_built(role, t, data))}
-        for role, t in KINDS[settings.kind].networks(settings).items()
-    }
+    return {role: _described(role, t, data) for role, t in KINDS[settings.kind].networks(settings).items()}
+
+
+def _described(role: str, training: kd.Training, data: Splits) -> dict[str, Any]:
+    model, name = _built(role, training, data), training.network
+    code = {"code": models.identity(name, model)} if codebook.is_custom(name) else {}
+    return {"name": name, "options": training.options, "parameters": models.parameter_count(model), **code}
 
 
 def _built(role: str, training: kd.Training, data: Splits) -> nn.Module:

@@ -48,6 +48,23 @@ def check_data(recorded: dict[str, Any], settings: Any, data: Splits, test: Part
         )
 
 
+def check_code(recorded: dict[str, Any], settings: Any, networks: dict[str, dict[str, Any]]) -> None:
+    """Refuse a user's network whose code is not what it was when a study began: its trials would not compare.
+
+    Args:
+        networks: see `describe.networks`.
+    Raises:
+        UserError: the first that differs; one of which either hash is not known is let through.
+    """
+    for role, network in networks.items():
+        known, now = recorded.get("models", {}).get(role, {}).get("code"), network.get("code")
+        if known and now and known != now:
+            raise UserError(
+                f"--{role} {network['name']}: its code is not what it was when {settings.folder} was begun; "
+                "give it as it was, or choose another --name"
+            )
+
+
 def given_teacher(settings: Any, data: Splits) -> Shared | None:
     """The teacher that `--teacher-checkpoint` gives; None where the study trains its own, or has none.
 

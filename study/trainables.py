@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -203,9 +204,12 @@ def _teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
 
 
 def _own_code(data: Splits, *trainings: kd.Training | None) -> dict[str, Any]:
-    """What belongs to the key of shared work where networks are a user's own: their names do not say what they are."""
+    """What belongs to the key of shared work where networks are a user's own: their names do not say what they are.
+
+    Where nobody can say, it is a key that comes once: such work is not found again.
+    """
     own = [t for t in trainings if t and codebook.is_custom(t.network)]
-    return {"code": [models.identity(t.network, kd.build(t, data)) for t in own]} if own else {}
+    return {"code": [models.identity(t.network, kd.build(t, data)) or uuid4().hex for t in own]} if own else {}
 
 
 # --- compressing one trained network

@@ -108,10 +108,11 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
         recorded: its `study.json`, if it was begun before.
     """
     data, test = describe.load_data(settings)
-    if recorded:
-        inputs.check_data(recorded, settings, data, test)
     # Wrong names, widths and numbers of examples fail here, before anything starts.
     networks, seen = describe.networks(settings, spaces, data), KINDS[settings.kind].trial_data(settings, data)
+    if recorded:
+        inputs.check_data(recorded, settings, data, test)
+        inputs.check_code(recorded, settings, networks)
     given, warm = inputs.given_teacher(settings, data), inputs.warm_start(settings, spaces)
     dashboard = machine.start_ray(settings)
     try:

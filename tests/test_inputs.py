@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,33 @@ def test_a_study_keeps_its_search_space(refused: Any, monkeypatch: pytest.Monkey
     change(folder, **describe.searched(spaces))
     with pytest.raises(Started):
         run.main(["sws"])
+
+
+def test_a_study_keeps_its_networks_code(tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `module:function` that was edited since is refused by its flag, whichever role it has; one that is as it was
+    goes on, and so does a study that did not record it."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two of these files are of one length and one second
+
+    def write(act: str) -> None:
+        (tmp_path / "own.py").write_text(
+            "from torch import nn\n\n\ndef build(input_shape, classes):\n"
+            "    pixels = input_shape[0] * input_shape[1] * input_shape[2]\n"
+            f"    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 8), nn.{act}(), nn.Linear(8, classes))\n"
+        )
+        sys.modules.pop("own", None)
+
+    for command in (["sws", "--network", "own:build"], ["kd", "--student", "own:build"]):
+        write("ReLU")
+        folder = begin(*command)
+        with pytest.raises(Started):
+            run.main(command)
+        write("Tanh")
+        assert refused(*command).startswith(f"error: {' '.join(command[1:])}: its code is not what it was when ")
+        described = results.read_meta(folder)["models"]
+        change(folder, models={r: {k: v for k, v in m.items() if k != "code"} for r, m in described.items()})
+        with pytest.raises(Started):
+            run.main(command)
 
 
 def test_a_trial_is_not_reproduced_without_what_it_was_built_on(
