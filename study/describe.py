@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,23 +14,58 @@ from typing import Any
 
 import torch
 from ray.tune.search.sample import Domain, Integer, LogUniform
+from torch import nn
 
+from study import codebook, kd, models
 from study import data as datasets
-from study import kd, models
+from study.cache import fingerprint, identity
 from study.commandline import data_folder
 from study.data import Part, Splits
+from study.errors import UserError
 from study.settings import Common, as_json
-from study.trainables import KINDS, least_size
+from study.trainables import KINDS, least_size, student_training
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
 
 
-def networks(settings: Any, data: Splits) -> dict[str, dict[str, Any]]:
-    """Role → name, options and parameter count. Building them checks their names and options."""
-    return {
-        role: {"name": t.network, "options": t.options, "parameters": models.parameter_count(kd.build(t, data))}
-        for role, t in KINDS[settings.kind].networks(settings).items()
-    }
+def networks(settings: Any, spaces: Any, data: Splits) -> dict[str, dict[str, Any]]:
+    """Role → name, options, parameter count, and the hash of a user's own code. Building them checks their names
+    and options.
+
+    Raises:
+        UserError: one that is not built, or not over the whole range of widths that is searched.
+    """
+    if widths := spaces.SPACE.get("student_width"):
+        for width in (widths.lower, widths.upper):
+            try:
+                kd.build(student_training(replace(settings, student_width=width)), data)
+            except UserError as error:
+                raise UserError(
+                    f"--student {settings.student}: {settings.kind} searches its width from {widths.lower:g} to "
+                    f"{widths.upper:g}, and at {width:g}: {error}; give one of the VGG kinds"
+                ) from error
+    return {role: _described(role, t, data) for role, t in KINDS[settings.kind].networks(settings).items()}
+
+
+def _described(role: str, training: kd.Training, data: Splits) -> dict[str, Any]:
+    model, name = _built(role, training, data), training.network
+    code = {"code": models.identity(name, model)} if codebook.is_custom(name) else {}
+    return {"name": name, "options": training.options, "parameters": models.parameter_count(model), **code}
+
+
+def _built(role: str, training: kd.Training, data: Splits) -> nn.Module:
+    try:
+        return kd.build(training, data)
+    except UserError as error:
+        if "width" not in training.options:
+            raise
+        kd.build(replace(training, options={}), data)  # its own error, if the width is not to blame
+        raise UserError(f"--{role}-width {training.options['width']:g}: {error}; leave it out") from error
+
+
+def fingerprints(data: Splits, test: Part) -> dict[str, str]:
+    """Part → hash of its images and labels, by which a study that continues knows its data."""
+    return {**identity(data), "test": fingerprint(test)}
 
 
 def meta(
@@ -53,18 +89,26 @@ def meta(
             "split_seed": data.split_seed,
             "mean": list(data.mean),
             "std": list(data.std),
+            "fingerprints": fingerprints(data, test),
             "note": f"Students see {few} training images of each class, the teacher all." if few else "",
         },
         "models": described,
-        "objectives": dict(spaces.OBJECTIVES),
-        "space": {name: _domain(domain) for name, domain in spaces.SPACE.items()},
-        "baselines": dict(spaces.BASELINES),
+        **searched(spaces),
         "seed": settings.seed,
         "versions": {"python": platform.python_version(), **installed(PACKAGES)},
         "git_commit": _commit(),
         "device": _device(settings),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "counts_over": KINDS[settings.kind].counts_over,
+    }
+
+
+def searched(spaces: Any) -> dict[str, dict[str, Any]]:
+    """What `search_spaces` says of a kind of study, as JSON values."""
+    return {
+        "objectives": dict(spaces.OBJECTIVES),
+        "space": {name: _domain(domain) for name, domain in spaces.SPACE.items()},
+        "baselines": dict(spaces.BASELINES),
     }
 
 

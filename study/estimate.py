@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from study import describe, kd, sws
+from study import describe, inputs, kd, sws
 from study.data import Splits
 from study.errors import UserError
 from study.machine import asked_for, gpu_share, holds, shared_cores
@@ -61,12 +61,19 @@ class Estimate:
 
 
 def dry_run(settings: Any) -> None:
-    """Print what would run and about how long it would take here."""
+    """Print what would run and about how long it would take here.
+
+    Raises:
+        UserError: what the study itself would refuse.
+    """
     data, _ = describe.load_data(settings)
     spaces = importlib.import_module(f"search_spaces.{settings.kind}")
     baselines, first = len(spaces.BASELINES), KINDS[settings.kind].first
+    networks = describe.networks(settings, spaces, data)
+    inputs.given_teacher(settings, data)
+    inputs.warm_start(settings, spaces)
     print(f"{settings.folder}: {settings.num_samples} trials and {1 + baselines} baselines, data {data.title}")
-    for role, network in describe.networks(settings, data).items():
+    for role, network in networks.items():
         print(f"  {role}: {network['name']}, {network['parameters']:,} parameters")
     found = estimate(settings, spaces, data)
     print(f"  {first}, once: about {_long(found.shared)}")

@@ -80,7 +80,12 @@ def settings_of(study: Study, options: Options) -> Any:
     from study import run
 
     kinds = {kind.kind: kind for kind in typing.get_args(run.Settings)}
-    kind = kinds[study.meta["kind"]]
+    kind = kinds.get(study.meta.get("kind", ""))
+    if kind is None:
+        raise UserError(
+            f"{study.folder / results.STUDY}: kind {study.meta.get('kind')!r} is unknown; "
+            f"this version of the harness has {', '.join(kinds)}"
+        )
     recorded = study.meta["settings"]
     paths = ("data_dir", "results_dir", "teacher_checkpoint", "warm_start")
     values = {f.name: recorded[f.name] for f in dataclasses.fields(kind) if f.name in recorded}
@@ -98,9 +103,9 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from study import describe
+    from study import describe, inputs
     from study.cache import Shared, remember
-    from study.trainables import KINDS, Run, device, given_weights
+    from study.trainables import KINDS, Run, device
     from study.training import Progress
 
     kind = KINDS[settings.kind]
@@ -122,8 +127,10 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
         spent = {"seconds": time.perf_counter() - start, "threads": torch.get_num_threads()}
         return metrics, Shared(left.arrays, {"metrics": {**metrics, **spent}, "history": told})
 
-    checkpoint = getattr(settings, "teacher_checkpoint", None)
-    given = given_weights(checkpoint) if checkpoint else None
+    try:
+        given = inputs.given_teacher(settings, data)
+    except UserError as error:
+        raise UserError(f"{study.folder / results.STUDY}: {error}") from error
     if row["baseline"] == kind.first:
         return train(kind.prepare, {}, given, row)[0]
 

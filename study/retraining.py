@@ -12,7 +12,8 @@ from study.data import Part, Splits
 from study.display import Display
 from study.recorder import Recorder
 from study.results import Ledger
-from study.stage import Job, Queue, prepared, recover, run_trials, typed
+from study.search import typed
+from study.stage import Job, Queue, prepared, recover, run_trials
 from study.trainables import KINDS
 
 

@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
+from ray.tune.search.sample import Integer
 
 from study.results import FINAL_STATES, Ledger
 
@@ -25,6 +26,11 @@ STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed"
 def distributions(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     """Tune domains as Optuna distributions."""
     return dict(OptunaSearch.convert_search_space(dict(space)))
+
+
+def typed(name: str, value: Any, spaces: Any) -> Any:
+    """A hyperparameter from a table, as the type that its domain has."""
+    return int(value) if isinstance(spaces.SPACE[name], Integer) else float(value)
 
 
 def sampler(name: str, seed: int, trials_before: int) -> optuna.samplers.BaseSampler:

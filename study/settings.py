@@ -28,6 +28,9 @@ MOST_SEED = 2**32 - 1
 LONGEST = 10**9
 """Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
 
+WITH_WIDTH = frozenset("minivgg vgg11 vgg13 vgg16 vgg19".split())
+"""Networks of study.models whose channels a width multiplies; a default other than 1 is meant for them alone."""
+
 SettingsT = TypeVar("SettingsT", bound="Common")
 
 
@@ -118,7 +121,7 @@ class KD(Common):
     """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, a torchvision.models name, or
     module:function."""
     teacher_width: float | None = None
-    """Multiplies the teacher's channels (VGG kinds). Default: 0.25 on digits, otherwise 1."""
+    """Multiplies the teacher's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
     teacher_epochs: int | None = None
     """Epochs of the teacher. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
     teacher_checkpoint: Path | None = None
@@ -126,7 +129,7 @@ class KD(Common):
     student: str = "minivgg"
     """Student network; names as for --teacher."""
     student_width: float | None = None
-    """Multiplies the student's channels (VGG kinds). Default: 0.25 on digits, otherwise 1."""
+    """Multiplies the student's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
     student_examples: int | None = None
     """Training images of each class that students see; 0 for all. Default: 10 on digits, otherwise all."""
     augment: Augment | None = None
@@ -295,9 +298,14 @@ def resolve(settings: SettingsT) -> SettingsT:
     """
     defaults = settings.DEFAULTS[""] | settings.DEFAULTS.get(settings.dataset, {})
     filled = {k: v for k, v in defaults.items() if getattr(settings, k) is None}
+    for role in ("teacher", "student"):
+        if f"{role}_width" in filled and getattr(settings, role) not in WITH_WIDTH:
+            filled[f"{role}_width"] = 1.0
     settings = dataclasses.replace(
         settings, **filled, name=settings.folder.name if not settings.name else settings.name
     )
+    if checkpoint := getattr(settings, "teacher_checkpoint", None):  # study.json is read from other folders, too
+        settings = dataclasses.replace(settings, teacher_checkpoint=_resolved(checkpoint))  # type: ignore[call-arg]
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", settings.name or ""):
         raise UserError(
             f"--name {settings.name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
@@ -359,7 +367,13 @@ def as_json(settings: Common) -> dict[str, Any]:
 
 def contradiction(settings: Common, recorded: dict[str, Any]) -> str:
     """How these settings differ from those a study was begun with: `--epochs 40 (the study has 30)`, or ""."""
-    now = settings.defining()
+    now, had = settings.defining(), dict(recorded)
+    if path := had.get("teacher_checkpoint"):
+        had["teacher_checkpoint"] = str(_resolved(Path(path)))  # older studies have it as it was given
     return ", ".join(
-        f"--{k.replace('_', '-')} {v} (the study has {recorded.get(k)})" for k, v in now.items() if recorded.get(k) != v
+        f"--{k.replace('_', '-')} {v} (the study has {recorded.get(k)})" for k, v in now.items() if had.get(k) != v
     )
+
+
+def _resolved(path: Path) -> Path:
+    return path.expanduser().resolve()

@@ -85,6 +85,8 @@ def prepared(
 
     Args:
         names: seed → trial id.
+    Raises:
+        UserError: it failed now. What failed in an earlier command is tried again, since its cause may be gone.
     """
     kind, ledger = KINDS[job.settings.kind], job.ledger
 
@@ -92,8 +94,6 @@ def prepared(
         """From the trial that did it."""
         row = ledger.trials.get(names[seed], {"state": "running"})
         path = checkpoints.weights_of(checkpoints.path_of(job.folder, names[seed]))
-        if row["state"] == "failed":
-            raise UserError(f"the {kind.first} could not be trained: {row['reason']}")
         if row["state"] != "complete" or not path.exists():
             raise _Missing
         return Shared(read_arrays(path), {"metrics": row, "history": ledger.history.get(names[seed], [])})
@@ -113,10 +113,15 @@ def prepared(
         queue: Queue = [
             (names[seed], {} if seed == job.settings.seed else {"seed": seed}, kind.first) for seed in missing
         ]
+        for trial_id, values, baseline in queue:
+            ledger.start(trial_id, values, baseline)  # one that failed in an earlier command is owed again
         parameters = {"data": data, "shared": dict.fromkeys(names, given)}
         settings = machine.for_shared_work(job.settings, len(names))
         run_trials(replace(job, settings=settings), kind.prepare, parameters, queue)
         found, missing = collect()
+        for row in (ledger.trials.get(names[seed], {}) for seed in missing):
+            if row.get("state") == "failed":
+                raise UserError(f"the {kind.first} could not be trained: {row['reason']}")
     for seed in names:
         checkpoints.discard(job.folder, names[seed])
     return None if missing else found
@@ -191,10 +196,6 @@ def run_trials(
         if ledger.full or job.recorder.stopped == FULL_DISK:
             raise OSError(errno.ENOSPC, NO_SPACE) from error
         raise
-
-
-def typed(name: str, value: Any, spaces: Any) -> Any:
-    return int(value) if isinstance(spaces.SPACE[name], tune.search.sample.Integer) else float(value)
 
 
 def recover(ledger: Ledger, folder: Path) -> None:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -198,7 +199,17 @@ def _teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
         "data": identity(data),
         "transfer": fingerprint(students_data(s, data).train),
         "torch": torch.__version__,
+        **_own_code(data, teacher_training(s)),
     }
+
+
+def _own_code(data: Splits, *trainings: kd.Training | None) -> dict[str, Any]:
+    """What belongs to the key of shared work where networks are a user's own: their names do not say what they are.
+
+    Where nobody can say, it is a key that comes once: such work is not found again.
+    """
+    own = [t for t in trainings if t and codebook.is_custom(t.network)]
+    return {"code": [models.identity(t.network, kd.build(t, data)) or uuid4().hex for t in own]} if own else {}
 
 
 # --- compressing one trained network
@@ -240,7 +251,8 @@ def _pretrain(
 def _network_key(s: Compressing, data: Splits, given: Shared | None) -> dict[str, Any]:
     training = compression_teacher(s)
     teacher = vars(training) if training else s.teacher
-    return {"training": vars(pretraining(s)), "teacher": teacher, "data": identity(data), "torch": torch.__version__}
+    key = {"training": vars(pretraining(s)), "teacher": teacher, "data": identity(data), "torch": torch.__version__}
+    return {**key, **_own_code(data, pretraining(s), training)}
 
 
 def _start(s: Compressing, data: Splits, shared: Shared) -> tuple[nn.Module, kd.Targets]:

@@ -18,7 +18,7 @@ from study import machine  # isort: skip  (first of all: it sets what Ray reads 
 
 import ray
 
-from study import describe, kd, results, search
+from study import describe, inputs, kd, results, search
 from study.cache import Shared, write_arrays
 from study.confirm import confirm
 from study.data import Splits
@@ -29,9 +29,9 @@ from study.recorder import FULL_DISK, Recorder
 from study.results import Ledger
 from study.retraining import retrain, unconfirmed
 from study.settings import Common, contradiction
-from study.stage import Job, Queue, prepared, recover, run_trials, typed
+from study.stage import Job, Queue, prepared, recover, run_trials
 from study.trace import pack
-from study.trainables import KINDS, given_weights, trained_network
+from study.trainables import KINDS, trained_network
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,8 @@ def run(settings: Any) -> Outcome:
         raise UserError(f"--name {folder.name}: that study is of kind {recorded['kind']}; choose another --name")
     if recorded and (difference := contradiction(settings, recorded["settings"])):
         raise UserError(f"{folder} was begun with other settings: {difference}; choose another --name")
+    if recorded:
+        inputs.check_spaces(recorded, spaces, folder)
     with _locked(folder):
         try:
             ledger = Ledger.open(folder)
@@ -75,7 +77,7 @@ def run(settings: Any) -> Outcome:
                     "A larger --num-samples adds to them."
                 )
             else:
-                stopped = _search(settings, spaces, folder, ledger, bool(recorded))
+                stopped = _search(settings, spaces, folder, ledger, recorded)
         except Exception as error:  # Tune wraps those of its callbacks
             if not no_space(error):
                 raise
@@ -99,19 +101,25 @@ def _missing(ledger: Ledger, settings: Common, spaces: Any) -> int:
     return max(0, settings.num_samples - len(ledger.of_state(*final))) + len(baselines - have)
 
 
-def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, begun: bool) -> str:
-    """All stages of a study; returns why it stopped early, or ""."""
+def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: dict[str, Any] | None) -> str:
+    """All stages of a study; returns why it stopped early, or "".
+
+    Args:
+        recorded: its `study.json`, if it was begun before.
+    """
     data, test = describe.load_data(settings)
     # Wrong names, widths and numbers of examples fail here, before anything starts.
-    networks, seen = describe.networks(settings, data), KINDS[settings.kind].trial_data(settings, data)
-    given = _given(settings, data)
-    warm = _warm(settings, spaces)
+    networks, seen = describe.networks(settings, spaces, data), KINDS[settings.kind].trial_data(settings, data)
+    if recorded:
+        inputs.check_data(recorded, settings, data, test)
+        inputs.check_code(recorded, settings, networks)
+    given, warm = inputs.given_teacher(settings, data), inputs.warm_start(settings, spaces)
     dashboard = machine.start_ray(settings)
     try:
         machine.check_shared(folder)
         gpus, concurrent = machine.resources(settings)
         settings = replace(settings, gpus_per_trial=gpus)
-        if not begun:
+        if recorded is None:
             results.write_meta(folder, describe.meta(settings, spaces, data, test, networks, sys.argv))
         left = max(0, settings.num_samples - len(ledger.of_state(*results.FINAL_STATES)))
         images = f"{len(seen.train):,} training and {len(seen.validation):,} validation images"
@@ -167,30 +175,12 @@ def _search_trials(job: Job, data: Splits, shared: Shared, warm: Sequence[dict[s
     ]
     left = settings.num_samples - len(ledger.of_state(*final))
     owed = ledger.of_state("running")[: max(0, left)]
-    queue += [(r["trial_id"], {k: typed(k, r[k], spaces) for k in spaces.SPACE}, "") for r in owed]
+    queue += [(r["trial_id"], {k: search.typed(k, r[k], spaces) for k in spaces.SPACE}, "") for r in owed]
     known = [{k: r[k] for k in spaces.SPACE} for r in ledger.of_state("running", *final)]
     fresh = [values for values in warm if values not in known][: max(0, left - len(owed))]
     queue += [("", values, "") for values in fresh]
     wanted = max(0, left - len(owed) - len(fresh))
     run_trials(job, KINDS[settings.kind].search, {"data": data, "shared": {settings.seed: shared}}, queue, wanted, True)
-
-
-def _warm(settings: Any, spaces: Any) -> list[dict[str, Any]]:
-    """Configurations of another study's front, best first, within this one's space."""
-    if settings.warm_start is None:
-        return []
-    other = results.load(settings.warm_start)
-    lacking = [k for k in (*spaces.SPACE, *spaces.OBJECTIVES) if k not in other.trials]
-    if lacking:
-        raise UserError(
-            f"--warm-start {settings.warm_start}: a study of kind {other.meta['kind']} without {lacking[0]}; "
-            f"give one that searched {', '.join(spaces.SPACE)}"
-        )
-    ledger = Ledger.open(settings.warm_start)
-    members = [ledger.trials[i] for i in search.front(ledger, spaces.OBJECTIVES)]
-    found = [{k: typed(k, row[k], spaces) for k in spaces.SPACE} for row in members]
-    domains = search.distributions(spaces.SPACE)
-    return [v for v in found if all(domains[k]._contains(domains[k].to_internal_repr(x)) for k, x in v.items())]
 
 
 @contextlib.contextmanager
@@ -212,16 +202,3 @@ def _locked(folder: Path) -> Iterator[None]:
             if [path.name for path in folder.iterdir()] == [".lock"]:  # bad input: leave nothing behind
                 (folder / ".lock").unlink()
                 folder.rmdir()
-
-
-def _given(settings: Any, data: Splits) -> Shared | None:
-    path = getattr(settings, "teacher_checkpoint", None)
-    if path is None:
-        return None
-    try:
-        given = given_weights(path)
-        kd.load(given.tensors(), trained_network(settings, "teacher"), data)
-    except Exception as error:  # torch and safetensors raise many kinds for one cause: not these weights
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--teacher-checkpoint {path}: not weights of {settings.teacher} here ({reason})") from error
-    return given

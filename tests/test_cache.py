@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from study import cache
+from study import cache, data
 from study.cache import Shared, digest, remember
+from study.settings import KD, KDSWS, SWS, Magnitude, resolve
+from study.trainables import KINDS
 
 
 def test_work_is_done_once_for_each_key(tmp_path: Path) -> None:
@@ -93,3 +97,40 @@ def test_a_scalar_stays_a_scalar(tmp_path: Path) -> None:
     for _ in range(2):
         shared, _ = remember(tmp_path, "teacher", {}, lambda: Shared({"count": np.array(7)}))
         assert shared.arrays["count"].shape == ()
+
+
+OWN = """
+from torch import nn
+
+class Own(nn.Sequential):
+    def forward(self, images):
+        return super().forward(images)SCALED
+
+def build(input_shape, classes):
+    pixels = input_shape[0] * input_shape[1] * input_shape[2]
+    return Own(nn.Flatten(), nn.Linear(pixels, WIDE), nn.RELU(), nn.Linear(WIDE, classes))
+"""
+PLAIN = {"SCALED": "", "WIDE": "20", "RELU": "ReLU"}
+
+
+@pytest.mark.parametrize("settings", [
+    KD(teacher="own:build"), KDSWS(teacher="own:build"),
+    SWS(network="own:build"), SWS(teacher="own:build"), Magnitude(network="own:build"),
+])  # fmt: skip
+def test_a_users_network_is_known_by_its_code(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shared work of a `module:function` is found again while its file is as it was, and not once a layer, a size or
+    what the forward pass does has changed under the same name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two of these files are of one length and one second
+    splits, _ = data.load("digits", None, size=32)
+
+    def key(**changed: str) -> str:
+        code = OWN
+        for what, value in {**PLAIN, **changed}.items():
+            code = code.replace(what, value)
+        (tmp_path / "own.py").write_text(code)
+        sys.modules.pop("own", None)
+        return digest(KINDS[settings.kind].key(resolve(settings), splits, None))
+
+    keys = [key(), key(RELU="Sigmoid"), key(WIDE="30"), key(SCALED=" * 2")]
+    assert len(set(keys)) == 4 and key() == keys[0]

@@ -199,3 +199,14 @@ def test_wrong_name_or_option(name: str, options: dict, said: str) -> None:
     with pytest.raises(UserError) as error:
         models.build(name, (3, 32, 32), 10, **options)
     assert said in one_line(error) and name in one_line(error)
+
+
+def test_code_that_lies_in_no_file_is_not_known() -> None:
+    """A network of a module without a file has no identity, so that nothing of it is kept and found again."""
+
+    class Nowhere(nn.Linear):
+        pass
+
+    Nowhere.__module__ = "nowhere"
+    assert models.identity("study.models:build", nn.Linear(2, 2))
+    assert models.identity("study.models:build", Nowhere(2, 2)) == models.identity("nowhere:f", nn.Linear(2, 2)) == ""

@@ -25,7 +25,12 @@ from study.settings import KD, SWS
         ("kd --dataset folder", "--data-dir"),
         ("kd --teacher-checkpoint /nope.safetensors", "--teacher-checkpoint /nope.safetensors"),
         ("kd --student-examples 1000", "--student-examples 1000"),
-        ("kd --student lenet5 --student-width 0.5", "width"),
+        ("kd --student lenet5 --student-width 0.5", "--student-width 0.5: network lenet5: "),
+        ("kd --student lenet5 --teacher lenet_300_100 --teacher-width 0.25", "--teacher-width 0.25: network lenet_300"),
+        ("kd --teacher resnet18 --teacher-width 0.5", "--teacher-width 0.5: network resnet18: "),
+        ("sws --network-width 0.5", "--network-width 0.5: network lenet_300_100: "),
+        ("sws --teacher lenet5 --teacher-width 0.5", "--teacher-width 0.5: network lenet5: "),
+        ("kd_sws --student lenet5 --student-width 1", "--student lenet5: kd_sws searches its width from 0.125 to 1"),
         ("sws --network minivgg --network-width -1", "--network-width"),
         ("", "kd, sws"),
     ],
@@ -40,6 +45,29 @@ def test_bad_input_is_one_line(
     assert printed.startswith("error: ") and named in printed
     assert "\n" not in printed
     assert not list(tmp_path.glob("results/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ("kd --teacher-checkpoint /nope.pt", "--teacher-checkpoint /nope.pt: no such file"),
+        ("kd --teacher-checkpoint text.pt", "text.pt: not weights of vgg13"),
+        ("sws --warm-start /nope", "/nope: no study here"),
+        ("kd_sws --student lenet5", "--student lenet5"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_refuses(
+    arguments: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A teacher's file or another study that is not there is the same line with `--dry-run` and without it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.pt").write_text("text")
+    assert run.main([*arguments.split(), "--dry-run"]) == 2
+    dry = capsys.readouterr()
+    assert named in dry.err and dry.err.startswith("error: ") and dry.err.count("\n") == 1 and not dry.out
+    assert run.main(arguments.split()) == 2
+    assert capsys.readouterr().err == dry.err
+    assert [path.name for path in tmp_path.glob("**/*") if path.is_file()] == ["text.pt"]
 
 
 def test_defaults_are_those_of_the_dataclasses() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from study import models
 from study.errors import UserError
-from study.settings import KD, KDSWS, OPERATIONAL, SWS, Magnitude, as_json, contradiction, resolve
+from study.settings import KD, KDSWS, OPERATIONAL, SWS, WITH_WIDTH, Magnitude, as_json, contradiction, resolve
 
 
 @pytest.mark.parametrize("kind", [KD, SWS, Magnitude, KDSWS])
@@ -54,6 +56,19 @@ def test_defaults_are_those_of_the_data_set() -> None:
     assert [resolve(SWS(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
     assert [resolve(kind(dataset="cifar10")).augment for kind in (SWS, Magnitude)] == ["flip", "flip"]
     assert resolve(SWS(dataset="mnist")).augment == "none"
+
+
+def test_a_default_width_is_for_networks_that_have_one() -> None:
+    """On digits every network with a width has a quarter of it unless told, and every other one the width 1; those of
+    `study.models` that take one are exactly those that the settings know."""
+    takes = {n for n, f in models._OURS.items() if "width" in inspect.signature(f).parameters}
+    assert takes == WITH_WIDTH
+    for kind in (KD, KDSWS):
+        for name in (*models.NAMES, "resnet18", "own:build"):
+            settings = resolve(kind(teacher=name, student=name))
+            wanted = 0.25 if name in takes else 1.0
+            assert (settings.teacher_width, settings.student_width) == (wanted, wanted), name
+    assert resolve(KD(student="lenet5", student_width=0.5)).student_width == 0.5
 
 
 def test_resolving_twice_changes_nothing() -> None:
@@ -130,4 +145,14 @@ def test_settings_agree_with_themselves_through_json() -> None:
     """What `study.json` holds is read back as the same settings, paths included."""
     settings = resolve(KD(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3))
     assert contradiction(settings, json.loads(json.dumps(settings.defining()))) == ""
-    assert json.loads(json.dumps(as_json(settings)))["teacher_checkpoint"] == "a/b.safetensors"
+    assert json.loads(json.dumps(as_json(settings)))["teacher_checkpoint"] == str(Path("a/b.safetensors").resolve())
+
+
+def test_a_teachers_file_is_one_wherever_it_is_named_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path and the whole one are the same teacher, also where an older study recorded the relative one;
+    another file contradicts."""
+    monkeypatch.chdir(tmp_path)
+    relative, whole = (resolve(KD(teacher_checkpoint=p)) for p in (Path("t.pt"), tmp_path / "t.pt"))
+    assert relative == whole and whole.defining()["teacher_checkpoint"] == str((tmp_path / "t.pt").resolve())
+    assert contradiction(whole, {**relative.defining(), "teacher_checkpoint": "t.pt"}) == ""
+    assert contradiction(whole, {**whole.defining(), "teacher_checkpoint": "u.pt"}).endswith("(the study has u.pt)")

@@ -1,0 +1,107 @@
+"""What a command builds on, checked before anything starts or is written: the study that it continues, a teacher's
+weights, another study's front."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from study import describe, kd, results, search
+from study.cache import Shared
+from study.data import Part, Splits
+from study.errors import UserError
+from study.results import Ledger
+from study.trainables import given_weights, trained_network
+
+
+def check_spaces(recorded: dict[str, Any], spaces: Any, folder: Path) -> None:
+    """Refuse a search space, objectives or baselines other than those a study was begun with.
+
+    Raises:
+        UserError: with each that differs.
+    """
+    differ = [
+        f"{what} {name!r} is {now.get(name)} (the study has {recorded[what].get(name)})"
+        for what, now in describe.searched(spaces).items()
+        for name in dict.fromkeys((*now, *recorded.get(what, now)))
+        if now.get(name) != recorded.get(what, now).get(name)
+    ]
+    if differ:
+        file = spaces.__name__.replace(".", "/") + ".py"
+        raise UserError(f"{folder} was begun with another {file}: {', '.join(differ)}; choose another --name")
+
+
+def check_data(recorded: dict[str, Any], settings: Any, data: Splits, test: Part) -> None:
+    """Refuse data other than those a study was begun with; one that did not record which they are is let through.
+
+    Raises:
+        UserError: some part differs.
+    """
+    known, now = recorded.get("data", {}).get("fingerprints", {}), describe.fingerprints(data, test)
+    differ = [part for part in now if part in known and known[part] != now[part]]
+    if differ:
+        had = recorded["settings"].get("data_dir")
+        named = f"--data-dir {settings.data_dir}" if settings.data_dir else f"--dataset {settings.dataset}"
+        raise UserError(
+            f"{named}: its {', '.join(differ)} images or labels are not those that {settings.folder} was begun with"
+            f"{f', which lay in {had}' if had else ''}; give those, or choose another --name"
+        )
+
+
+def check_code(recorded: dict[str, Any], settings: Any, networks: dict[str, dict[str, Any]]) -> None:
+    """Refuse a user's network whose code is not what it was when a study began: its trials would not compare.
+
+    Args:
+        networks: see `describe.networks`.
+    Raises:
+        UserError: the first that differs; one of which either hash is not known is let through.
+    """
+    for role, network in networks.items():
+        known, now = recorded.get("models", {}).get(role, {}).get("code"), network.get("code")
+        if known and now and known != now:
+            raise UserError(
+                f"--{role} {network['name']}: its code is not what it was when {settings.folder} was begun; "
+                "give it as it was, or choose another --name"
+            )
+
+
+def given_teacher(settings: Any, data: Splits) -> Shared | None:
+    """The teacher that `--teacher-checkpoint` gives; None where the study trains its own, or has none.
+
+    Raises:
+        UserError: a file that is missing, or holds other weights.
+    """
+    path = getattr(settings, "teacher_checkpoint", None)
+    if path is None:
+        return None
+    if not path.is_file():
+        raise UserError(f"--teacher-checkpoint {path}: no such file; give a .safetensors file or a .pt state dict")
+    try:
+        given = given_weights(path)
+        kd.load(given.tensors(), trained_network(settings, "teacher"), data)
+    except Exception as error:  # torch and safetensors raise many kinds for one cause: not these weights
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"--teacher-checkpoint {path}: not weights of {settings.teacher} here ({reason})") from error
+    return given
+
+
+def warm_start(settings: Any, spaces: Any) -> list[dict[str, Any]]:
+    """Configurations of another study's front, best first, within this one's space.
+
+    Raises:
+        UserError: no study there, or one that searched something else.
+    """
+    if settings.warm_start is None:
+        return []
+    other = results.load(settings.warm_start)
+    lacking = [k for k in (*spaces.SPACE, *spaces.OBJECTIVES) if k not in other.trials]
+    if lacking:
+        raise UserError(
+            f"--warm-start {settings.warm_start}: a study of kind {other.meta['kind']} without {lacking[0]}; "
+            f"give one that searched {', '.join(spaces.SPACE)}"
+        )
+    ledger = Ledger.open(settings.warm_start)
+    members = [ledger.trials[i] for i in search.front(ledger, spaces.OBJECTIVES)]
+    found = [{k: search.typed(k, row[k], spaces) for k in spaces.SPACE} for row in members]
+    domains = search.distributions(spaces.SPACE)
+    return [v for v in found if all(domains[k]._contains(domains[k].to_internal_repr(x)) for k, x in v.items())]
