@@ -176,12 +176,17 @@ def _infeasible(summary: Summary) -> list[str]:
 
 def _over_seeds(summary: Summary, fresh: pd.Series) -> list[str]:
     """What the numbers over fresh seeds are, what their difference means, and how much the search flattered."""
-    said = ["Means over fresh seeds on test data; ± is half of a 95 % Student-t interval over the seeds."]
+    said = ["Means over fresh seeds on test data; "
+            + ("± is half of a 95 % Student-t interval over the seeds." if np.isfinite(fresh["test_half"]) else
+               "all of them score the same, which gives no interval.")]
     if paired_reference(summary) is not None and fresh["pairs"]:
         found = meaning(fresh["difference"], fresh["difference_half"])
         explained = {"more accurate": "more accurate, by more than the luck of the seed explains",
                      "less accurate": "less accurate, by more than the luck of the seed explains",
-                     "not told apart": "not told apart, since the interval contains 0"}.get(found, found)
+                     "not told apart": "not told apart, since the interval contains 0",
+                     "no interval": "no interval, since " + ("the difference is the same with each seed"
+                                                             if fresh["pairs"] > 1 else "only one seed is shared"),
+                     }.get(found, found)
         said[0] += f" Paired by seed with “{summary.fresh_reference}”: {explained}."
     if np.isfinite(fresh["optimism"]):
         said.append(f"On validation data the search saw {fresh['search_val_accuracy']:.1f} %; the fresh seeds average "

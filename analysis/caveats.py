@@ -80,6 +80,9 @@ def _one_seed(s: Summary) -> list[str]:
         return [f"Trial {s.best['trial_id'] if s.best is not None else '?'} itself was trained with one seed, not with "
                 f"fresh ones as others were: {luck}"]
     seeds = int(s.best_fresh["seeds"])
+    if seeds > 1 and not np.isfinite(s.best_fresh["test_half"]):
+        return [f"All {seeds} fresh seeds of the answering trial score the same on the test images, which gives no "
+                "interval; that is no sign of certainty."]
     if seeds >= ENOUGH_SEEDS:
         return []
     return [f"Only {seeds} fresh seed{'s confirm' if seeds > 1 else ' confirms'} the answering trial; with fewer than "
@@ -100,8 +103,9 @@ def _best_of_many(s: Summary) -> list[str]:
     if fresh is not None and fresh["pairs"] > 1:  # the gain is known over seeds, and none of them was chosen
         if abs(fresh["difference"]) > fresh["difference_half"]:
             return []
+        none = "" if np.isfinite(fresh["difference_half"]) else " has no interval, since it is the same with each, and"
         return [f"Over the fresh seeds the difference to “{s.fresh_reference}”, "
-                f"{points(fresh['difference'], fresh['difference_half'])}, may be the luck of the seed."]
+                f"{points(fresh['difference'], fresh['difference_half'])},{none} may be the luck of the seed."]
     gain = float(s.best["val_accuracy"] - s.reference["val_accuracy"]) if s.best is not None else np.nan
     text = (f"The best of {len(s.searched)} trials is laid beside one run of each baseline; the best of many noisy "
             "scores lies above its true value.")

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from analysis.confirmation import fresh, paired
 from analysis.summary import Summary, summarise
+from analysis.tables import mean_and_half
 from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, named, size_axis
 from analysis.uncertainty import attainment
 from study.results import Study
@@ -35,8 +36,8 @@ def paired_differences(study: Study) -> go.Figure:
         x=means["difference"].tolist(), y=_names(means), mode="markers", name="mean with 95 % interval",
         marker={"size": 10, "symbol": "diamond", "color": VERMILLION}, customdata=means["trial_id"].tolist(),
         error_x={"type": "data", "array": halves.tolist(), "thickness": 2, "width": 5, "color": VERMILLION},
-        text=[f"{row.difference:+.2f} ± {row.difference_half:.2f} points, {row.pairs} seeds" if row.pairs > 1 else
-              f"{row.difference:+.2f} points, one seed" for row in means.itertuples()],
+        text=[f"{mean_and_half('difference', row.difference, row.difference_half)} points, "
+              + (f"{row.pairs} seeds" if row.pairs > 1 else "one seed") for row in means.itertuples()],
         hovertemplate="%{text}<extra>%{y}</extra>")
     # One ruined configuration must not flatten the others; the caption counts those that lie outside.
     drawn.update_xaxes(title={"text": "difference in test accuracy (points)"},

@@ -59,9 +59,7 @@ def percent(mean: float, half: float = np.nan) -> str:
 def points(difference: float, half: float = np.nan) -> str:
     """A difference of accuracies with its sign, which what rounds to nothing lacks, and half of its interval."""
     digits = _digits(half)
-    sign = "−" if round(difference, digits) < 0 else "+" if round(difference, digits) > 0 else "±"
-    if sign == "±" and np.isfinite(half):
-        sign = ""
+    sign = "−" if round(difference, digits) < 0 else "+" if round(difference, digits) > 0 else ""
     return f"{sign}{abs(difference):.{digits}f}{_plus_minus(half)} points"
 
 

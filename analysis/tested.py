@@ -45,7 +45,8 @@ def fresh_lead(s: Summary) -> list[str]:
         error = f", ±{standard_error(float(s.fresh['test_accuracy'].max()), _images(s)):.2f} points or more"
     lead = ["Trained again from the first stage on, on the same split, with seeds that the search had not seen, and "
             "tested once a seed. ± is half of a 95 % Student-t interval over the seeds: it covers the luck of initial "
-            f"weights and batches, not that of these test images, whose standard error comes on top{error}.",
+            f"weights and batches, not that of these test images, whose standard error comes on top{error}. Seeds that "
+            "all score the same give no interval.",
             "The optimism gap is what the search saw minus the mean of the fresh seeds, on the same validation "
             "images. A baseline was not chosen for its score, so its gap is chance alone."]
     if has_pairs(s):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from analysis import report
+from analysis import intervals, report
 from analysis.answer import answer
 from analysis.caveats import caveats
 from analysis.statistics import half_width
@@ -149,6 +150,22 @@ def test_one_seed_is_warned_of_until_there_are_three(tmp_path: Path) -> None:
         assert said in text and ("one seed" in text) == (seeds == 0) and ("fresh seed" in text) == (seeds in (1, 2))
 
 
+@pytest.mark.parametrize("kind", ["kd", "sws"])
+def test_seeds_that_score_the_same_have_no_interval(tmp_path: Path, kind: str) -> None:
+    """Where every fresh seed gives the same score the page says that there is no interval, calls no difference more than
+    luck, and prints no ±0.00."""
+    study = load((synthetic.write_kd if kind == "kd" else synthetic.write_sws)(tmp_path, fresh=3))
+    trial = study.confirmed.groupby("trial_id")["test_accuracy"]
+    s = summarise(dataclasses.replace(study, confirmed=study.confirmed.assign(test_accuracy=trial.transform("first"))))
+    said = answer(s)
+    text = " ".join([said.sentence, *said.details, *caveats(s)])
+    assert "no interval, since the difference is the same" in text and "score the same on the test images" in text
+    assert "± 0.0" not in text and "luck of the seed explains" not in text and " nan" not in text
+    assert not [cell for row in fresh_table(s).rows for cell in row.cells if "±" in cell or "accurate" in cell]
+    drawn = intervals.paired_differences(s.study).data[-1]
+    assert all(" points, 3 seeds" in line and "nan" not in line and "±" not in line for line in drawn.text)
+
+
 def test_fresh_seeds_have_their_section(tmp_path: Path) -> None:
     """Each confirmed configuration has a row with its mean, interval and paired difference, the methods name the seeds,
     and the table of the search's own networks has each of them once; without fresh seeds the section is not there."""
@@ -182,8 +199,8 @@ def test_a_constraint_is_kept_and_said(sws: Path, kd: Path) -> None:
 
 
 def test_a_change_that_rounds_to_nothing_has_no_direction() -> None:
-    """+0.04 and −0.04 points print as ±0.0, larger ones with their sign; a narrow interval gets a second digit."""
-    assert [points(v) for v in (0.04, -0.04, 0.06, -1.26)] == ["±0.0 points", "±0.0 points", "+0.1 points",
+    """+0.04 and −0.04 points print as 0.0, larger ones with their sign; a narrow interval gets a second digit."""
+    assert [points(v) for v in (0.04, -0.04, 0.06, -1.26)] == ["0.0 points", "0.0 points", "+0.1 points",
                                                                "−1.3 points"]
     assert [points(-1.26, 0.4), points(0.01, 0.4), points(-0.42, 0.03), percent(97.561, 0.0312)] == [
         "−1.3 ± 0.4 points", "0.0 ± 0.4 points", "−0.42 ± 0.03 points", "97.56 ± 0.03 %"]
