@@ -152,8 +152,8 @@ def test_one_seed_is_warned_of_until_there_are_three(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["kd", "sws"])
 def test_seeds_that_score_the_same_have_no_interval(tmp_path: Path, kind: str) -> None:
-    """Where every fresh seed gives the same score the page says that there is no interval, calls no difference more than
-    luck, and prints no ±0.00."""
+    """Where every fresh seed gives the same score the page says that there is no interval, calls no difference more
+    than luck, and prints no ± 0.00."""
     study = load((synthetic.write_kd if kind == "kd" else synthetic.write_sws)(tmp_path, fresh=3))
     trial = study.confirmed.groupby("trial_id")["test_accuracy"]
     s = summarise(dataclasses.replace(study, confirmed=study.confirmed.assign(test_accuracy=trial.transform("first"))))
