@@ -39,10 +39,11 @@ def paired_differences(study: Study) -> go.Figure:
         text=[f"{mean_and_half('difference', row.difference, row.difference_half)} points, "
               + (f"{row.pairs} seeds" if row.pairs > 1 else "one seed") for row in means.itertuples()],
         hovertemplate="%{text}<extra>%{y}</extra>")
-    # One ruined configuration must not flatten the others; the caption counts those that lie outside.
+    # One ruined configuration must not flatten the others; the caption counts those that lie outside. What is ordinary
+    # is judged by means alone: among few seeds the ends of intervals lie so far up that zero would be out of sight.
+    middle = means["difference"]
     drawn.update_xaxes(title={"text": "difference in test accuracy (points)"},
-                       range=focus([0.0, *rows["difference"], *(means["difference"] - halves)],
-                                   [0.0, *(means["difference"] + halves)]))
+                       range=focus([0.0, *rows["difference"], *(middle - halves), *(middle + halves)], [0.0, *middle]))
     drawn.update_yaxes(type="category", categoryorder="array", categoryarray=_names(means)[::-1],
                        range=[-0.6, len(means) - 0.4])
     return drawn

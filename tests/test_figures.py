@@ -209,6 +209,18 @@ def test_paired_differences_are_drawn_seed_by_seed(confirmed: Study, sws: Study)
     assert not intervals.paired_differences(sws).data
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_differences_are_seen_with_zero_and_whole_intervals(tmp_path: Path, seeds: int) -> None:
+    """However wide few seeds make them, the line at zero, every mark and both ends of every interval are in sight."""
+    for seed in range(4):
+        study = load(synthetic.write_kd(tmp_path / str(seed), 24, seed=seed, epochs=3, fresh=seeds))
+        drawn = intervals.paired_differences(study)
+        low, high = drawn.layout.xaxis.range
+        one, mean = trace(drawn, "one seed"), trace(drawn, "mean with 95 % interval")
+        ends = [m + side * half for m, half in zip(mean.x, mean.error_x.array, strict=True) for side in (-1, 1)]
+        assert low < min(0.0, *one.x, *ends) and max(0.0, *one.x, *ends) < high
+
+
 def test_a_constraint_cuts_the_drawn_front(sws: Study) -> None:
     """With `min_accuracy` the front has no trial below it, all trials stay as marks, and a line shows the bound."""
     bound = dataclasses.replace(sws, meta={**sws.meta, "settings": {**sws.meta["settings"], "min_accuracy": 97.5}})
