@@ -64,9 +64,11 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
         said = [[f"{100 * p:.0f}" if p >= 0.005 else "" for p in row] for row in share]
         inks = [ink_on(colour) for colour in sample_colorscale(DEPTHS, depth.ravel().tolist())]
         return [
-            go.Heatmap(z=depth.tolist(), x=columns, y=list(range(len(shown))), text=said, zmin=0, zmax=1,
-                       colorscale=DEPTHS, showscale=False, xgap=2, ygap=2,
-                       hovertemplate="image of %{y}: %{text} % %{x}<extra></extra>"),
+            # Classes in the text: rows are numbered, and the page takes customdata for the name of a trial.
+            go.Heatmap(z=depth.tolist(), x=columns, y=list(range(len(shown))), zmin=0, zmax=1,
+                       text=[[f"image of {columns[i]}: {p or 'below 0.5'} % {columns[j]}" for j, p in enumerate(row)]
+                             for i, row in enumerate(said)],
+                       colorscale=DEPTHS, showscale=False, xgap=2, ygap=2, hovertemplate="%{text}<extra></extra>"),
             # Not the heatmap's own text, whose grey is hard to read in the middle of the scale.
             go.Scatter(x=[columns[j] for _, j in places], y=[i for i, _ in places], mode="text",
                        text=list(itertools.chain(*said)), textfont={"color": inks, "size": 12}, hoverinfo="skip",
