@@ -21,7 +21,7 @@ from analysis.items import Item
 from analysis.merged import Merged, Side, merge
 from analysis.methods import methods, title
 from analysis.summary import configuration
-from analysis.tables import Row, Table, table, text, trial_records
+from analysis.tables import Row, Table, below, listed, table, text, trial_records
 from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, focus
 from study import results
 from study.results import Study, label
@@ -94,7 +94,7 @@ def front_table(m: Merged) -> Table:
 
 def _front_lead(m: Merged) -> list[str]:
     runs = [f"{row['study']} from {row['low']:,.0f} bytes on" for row in m.held.to_dict("records")]
-    which = f"Most accurate, by size: {verdict.listed(runs)}." if 1 < len(runs) <= 12 else ""
+    which = f"Most accurate, by size: {listed(runs)}." if 1 < len(runs) <= 12 else ""
     return [f"Every trial that none of any study beats in validation accuracy and size, the smallest last. {DENSE} "
             f"{which}".strip(),
             "Probabilities are by bootstrap of the validation accuracies, as other images might give them; they leave "
@@ -183,10 +183,9 @@ def _items(m: Merged) -> list[Item]:
                "their study’s front, open ones are baselines, which are on none. The grey line is the front of all "
                f"together. {DENSE}")
     window = drawn.layout.yaxis.range
-    hidden = 0 if window is None else sum(int((side.trials["val_accuracy"] < window[0]).sum()) for side in m.sides)
-    if hidden:
-        caption += f" {hidden} trial{'s lie' if hidden > 1 else ' lies'} below the visible range; double-click shows " \
-                   "all."
+    if window is not None:
+        caption += below(window[0], {noun: [y for side in m.sides for y in getattr(side, f"{noun}s")["val_accuracy"]]
+                                     for noun in ("trial", "baseline")})
     if any(len(side.trials) > MOST_MARKS for side in m.sides):
         caption += f" Of each study at most {MOST_MARKS:,} trials are drawn, its front whole."
     alt = (f"Scatter plot of validation accuracy against size in bytes for {len(m.sides)} studies, one colour and "

@@ -34,6 +34,9 @@ from study.results import COLUMNS, Study
 UNCOMPRESSED = {"sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
 """The baseline that was not compressed: a level, since its size would leave the trials no room on their axis."""
 
+ON_TEST_DATA = ("on test data", "fresh seeds, on test data", "published (test data)")
+"""Traces of the figure of the front whose marks are test accuracies."""
+
 MOST_MARKS = 1000
 """Beyond this many trials a figure shows an even sample (the front always whole), half as many of those that are not
 complete: the figures in sight follow a moved filter in about a third of a second."""
@@ -66,8 +69,9 @@ def accuracy_vs_size(study: Study) -> go.Figure:
         drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, 100 - shown.astype(float)))
     else:
         drawn.update_xaxes(theme.size_axis(named(s.size), [*s.searched[s.size], *others[s.size]]))
-    kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"],
-                      *(rows["test_accuracy"] for rows in (papers, tested, fresh))]).astype(float)
+    half = fresh.reindex(columns=["test_half"])["test_half"].fillna(0.0)
+    kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"], fresh["test_accuracy"] - half,
+                      fresh["test_accuracy"] + half, papers["test_accuracy"], tested["test_accuracy"]]).astype(float)
     drawn.update_yaxes(title={"text": "accuracy (%)"}, range=focus(kept, s.searched["val_accuracy"]))
     return drawn
 
@@ -156,11 +160,15 @@ def _trials(
                       showlegend=bool(len(rows) and name), **_hover(s, rows))
 
 
+def levels(s: Summary) -> pd.DataFrame:
+    """Baselines that figures show as lines."""
+    lines = s.baselines[s.baselines["val_accuracy"].notna()]
+    return lines[lines["baseline"] == UNCOMPRESSED[s.study.meta["kind"]]] if s.compresses else lines
+
+
 def _level(drawn: go.Figure, s: Summary, band: bool, labelled: bool = True) -> None:
     """Baselines as horizontal lines; around the reference a band of one standard error."""
-    lines = s.baselines[s.baselines["val_accuracy"].notna()]
-    if s.compresses:
-        lines = lines[lines["baseline"] == UNCOMPRESSED[s.study.meta["kind"]]]
+    lines = levels(s)
     if band and s.reference is not None and np.isfinite(s.error):
         level = float(s.reference["val_accuracy"])
         drawn.add_hrect(y0=level - s.error, y1=level + s.error, fillcolor=GREY, opacity=0.13, line_width=0,
@@ -178,7 +186,7 @@ def _tested(drawn: go.Figure, s: Summary) -> pd.DataFrame:
     tested = _compressed(s, s.tested)
     if len(tested):
         drawn.add_scatter(
-            x=_sizes(s, tested), y=tested["test_accuracy"].tolist(), mode="markers", name="on test data",
+            x=_sizes(s, tested), y=tested["test_accuracy"].tolist(), mode="markers", name=ON_TEST_DATA[0],
             marker={"size": 9, "symbol": "diamond-open", "color": VERMILLION, "line": {"width": 1.6}},
             text=[_at(s, row, row["test_accuracy"], "one seed") for row in tested.to_dict("records")],
             hovertemplate="%{text}<extra></extra>", customdata=tested["trial_id"].tolist())
@@ -191,7 +199,7 @@ def _over_seeds(drawn: go.Figure, s: Summary) -> pd.DataFrame:
         said = [_at(s, row, row["test_accuracy"], f"mean of {row['seeds']} fresh seed{'s' if row['seeds'] > 1 else ''}",
                     row["test_half"]) for row in fresh.to_dict("records")]
         drawn.add_scatter(
-            x=_sizes(s, fresh), y=fresh["test_accuracy"].tolist(), mode="markers", name="fresh seeds, on test data",
+            x=_sizes(s, fresh), y=fresh["test_accuracy"].tolist(), mode="markers", name=ON_TEST_DATA[1],
             marker={"size": 9, "symbol": "diamond", "color": theme.ORANGE, "line": {"width": 1, "color": VERMILLION}},
             error_y={"type": "data", "array": fresh["test_half"].fillna(0.0).tolist(), "thickness": 1.6, "width": 4,
                      "color": theme.ORANGE},
@@ -218,7 +226,7 @@ def _published(drawn: go.Figure, s: Summary) -> pd.DataFrame:
              f"published rate {r.rate:.0f}×: {r.definition}<br>{r.source}" for r in papers.itertuples()]
     if len(papers):
         drawn.add_scatter(
-            x=_sizes(s, papers), y=papers["test_accuracy"].tolist(), mode="markers", name="published (test data)",
+            x=_sizes(s, papers), y=papers["test_accuracy"].tolist(), mode="markers", name=ON_TEST_DATA[2],
             marker={"size": 11, "symbol": "star", "color": PURPLE, "line": {"width": 0}},
             text=hover, hovertemplate="%{text}<extra></extra>")
     return papers

@@ -9,7 +9,7 @@ from analysis import closeups, curves, figures, influences, intervals
 from analysis.importance import TradeOffs, trade_offs
 from analysis.items import Group, Item
 from analysis.summary import Summary
-from analysis.tables import name_of, points, sentence, text
+from analysis.tables import below, name_of, points, sentence, text
 from study.results import label
 
 
@@ -74,9 +74,9 @@ def _front(s: Summary) -> Item:
     if s.least_accuracy is not None:
         caption += f" Trials below {s.least_accuracy:g} % (dotted line) cannot be on the front."
     drawn = figures.accuracy_vs_size(s.study)
-    if any(trace.name == "published (test data)" for trace in drawn.data):
+    if any(trace.name == figures.ON_TEST_DATA[2] for trace in drawn.data):
         caption += " Published results are test accuracies under their authors’ protocols."
-    caption += _below(s, drawn, pruned=False)
+    caption += _below(s, drawn, front=True)
     alt = (f"Scatter plot of validation accuracy against {label(s.size)} for {len(s.searched)} trials, from "
            f"{text(s.size, shown.min())} to {text(s.size, shown.max())}; {len(s.front)} trials form the Pareto front.")
     return Item("main", drawn, f"Accuracy against {name_of(s.size)}.", caption + _sampled(s), alt)
@@ -147,20 +147,20 @@ def _best(s: Summary) -> str:
     return f"the best trial has {s.best['val_accuracy']:.1f} percent{gain}."
 
 
-def _below(s: Summary, drawn: go.Figure, objective: str = "val_accuracy", pruned: bool = True) -> str:
+def _below(s: Summary, drawn: go.Figure, objective: str = "val_accuracy", front: bool = False) -> str:
     """A cropped axis must say what it crops.
 
     Args:
-        pruned: the figure shows pruned trials too.
+        front: the figure shows every baseline and test results, but no pruned trials.
     """
     window = drawn.layout.yaxis.range
     if window is None or objective != "val_accuracy":
         return ""
-    rows = s.trials[(s.trials["baseline"] == "") & s.trials["state"].isin(["complete", *["pruned"] * pruned])]
-    hidden = int((rows[objective] < window[0]).sum())
-    if not hidden:
-        return ""
-    return f" {hidden} trial{'s lie' if hidden > 1 else ' lies'} below the visible range; double-click shows all."
+    stopped = s.trials[(s.trials["baseline"] == "") & (s.trials["state"] == "pruned") & (not front)]
+    shown = {"trial": [*s.searched[objective], *stopped[objective]],
+             "baseline": (s.baselines if front else figures.levels(s))[objective],
+             "test result": [y for trace in drawn.data if trace.name in figures.ON_TEST_DATA for y in trace.y]}
+    return below(window[0], shown)
 
 
 def _sampled(s: Summary) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +62,30 @@ def points(difference: float, half: float = np.nan) -> str:
     digits = _digits(half)
     sign = "−" if round(difference, digits) < 0 else "+" if round(difference, digits) > 0 else ""
     return f"{sign}{abs(difference):.{digits}f}{_plus_minus(half)} points"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, in the singular or plural."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def below(low: float, shown: Mapping[str, Iterable[float]]) -> str:
+    """What of a figure lies below its axis, as a sentence for its caption, with a space before it; "" without any.
+
+    Args:
+        low: where the axis begins.
+        shown: what marks stand for, in the singular → their values.
+    """
+    hidden = {noun: sum(value < low for value in values) for noun, values in shown.items()}
+    parts = [counted(number, noun) for noun, number in hidden.items() if number]
+    if not parts:
+        return ""
+    return f" {listed(parts)} {'lies' if sum(hidden.values()) == 1 else 'lie'} below the visible range; double-click " \
+           "shows all."
 
 
 def mean_and_half(column: str, mean: float, half: float) -> str:

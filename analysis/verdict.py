@@ -13,7 +13,7 @@ from analysis.epsilon import Epsilon
 from analysis.merged import Merged, Side
 from analysis.statistics import standard_error
 from analysis.summary import counts_of
-from analysis.tables import mean_and_half
+from analysis.tables import listed, mean_and_half
 
 MOST_RUNS = 4
 """Ranges of size that one sentence can name."""
@@ -136,6 +136,3 @@ def fresh_of(m: Merged) -> dict[str, str]:
     return {f"{side.name}/{row['trial_id']}": mean_and_half("test_accuracy", row["test_accuracy"], row["test_half"])
             for side in m.sides for row in side.summary.fresh.to_dict("records")}
 
-
-def listed(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -221,6 +221,31 @@ def test_differences_are_seen_with_zero_and_whole_intervals(tmp_path: Path, seed
         assert low < min(0.0, *one.x, *ends) and max(0.0, *one.x, *ends) < high
 
 
+def test_a_caption_counts_all_that_the_axis_hides(tmp_path: Path) -> None:
+    """Trials, baselines and test results below the window are counted, each by its kind; in slices, which draw
+    neither test results nor compressed baselines, trials alone. Bars of fresh seeds end within it."""
+    study = load(synthetic.write_sws(tmp_path, fresh=2))
+    trials, confirmed = study.trials.copy(), study.confirmed.copy()
+    front = set(summarise(study).front["trial_id"])
+    ruined = next(i for i in finished(trials)["trial_id"] if i not in front)
+    trials.loc[trials["trial_id"].isin([ruined, "b001"]), "val_accuracy"] = 10.0
+    confirmed.loc[confirmed["trial_id"].isin(["b001", confirmed["trial_id"].iloc[2]]), "test_accuracy"] = 10.0
+    s = summarise(dataclasses.replace(study, trials=trials, confirmed=confirmed))
+    main = gallery.main_figure(s)
+    assert main is not None
+    low, high = main.figure.layout.yaxis.range
+    results = [y for name in figures.ON_TEST_DATA[:2] for y in trace(main.figure, name).y]
+    trials_below = int((s.searched["val_accuracy"] < low).sum())
+    said = "1 trial" if trials_below == 1 else f"{trials_below} trials"
+    assert f" {said}, 1 baseline and {sum(y < low for y in results)} test results lie below the visible" in main.caption
+    bars = trace(figures.accuracy_vs_size(study), figures.ON_TEST_DATA[1])
+    ends = [y + e for y, e in zip(bars.y, bars.error_y.array, strict=True)]
+    assert max(ends) < figures.accuracy_vs_size(study).layout.yaxis.range[1]
+    slices = [item for group in gallery.groups(s) for item in group.items if item.id.startswith("slice-0")]
+    assert len(slices) == 3 and not [item for item in slices if "baseline lies" in item.caption]
+    assert all(re.search(r" \d+ trials? lies? below", item.caption) for item in slices)
+
+
 def test_a_constraint_cuts_the_drawn_front(sws: Study) -> None:
     """With `min_accuracy` the front has no trial below it, all trials stay as marks, and a line shows the bound."""
     bound = dataclasses.replace(sws, meta={**sws.meta, "settings": {**sws.meta["settings"], "min_accuracy": 97.5}})
