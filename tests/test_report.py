@@ -182,6 +182,21 @@ def test_fresh_seeds_have_their_section(tmp_path: Path) -> None:
     assert "Confirmed with fresh seeds" not in page_of(load(synthetic.write_sws(tmp_path / "b"))).text
 
 
+def test_what_a_hand_mistyped_costs_its_row_alone(tmp_path: Path) -> None:
+    """Text for a sparsity, values that a logarithmic scale does not have and an infinite seed leave a whole page."""
+    folder = synthetic.write_sws(tmp_path, 40, epochs=6, fresh=2)
+    trials = load(folder).trials.astype({"sparsity": object})
+    done = trials.index[(trials["state"] == "complete") & (trials["baseline"] == "")]
+    trials.loc[done[0], "sparsity"] = "n/a%"
+    trials.loc[done[1:5], "tau"] = [-1.0, 0.0, float("inf"), float("-inf")]
+    results.write_frame(folder / results.TRIALS, trials)
+    confirmed = load(folder).confirmed.astype({"seed": float})
+    confirmed.loc[len(confirmed) - 1, "seed"] = float("inf")
+    results.write_frame(folder / results.CONFIRMED, confirmed)
+    text = page_of(load(folder)).text
+    assert "Which hyperparameter moves what" in text and "nan%" not in text and "nan %" not in text
+
+
 def test_a_constraint_is_kept_and_said(sws: Path, kd: Path) -> None:
     """With `min_accuracy` front, best trials and answer have none below it, and answer and methods say so."""
     for folder in (sws, kd):
