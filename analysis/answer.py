@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.confirmation import meaning
 from analysis.summary import REFERENCE, Summary, choose, configuration, counts_of, row_of
-from analysis.tables import percent, points
+from analysis.tables import name_of, percent, points
 
 FEWEST_QUOTED = 2
 """Fresh seeds from which on the sentence quotes them; fewer have no interval."""
@@ -59,7 +59,10 @@ def _no_answer(summary: Summary) -> Answer:
         sentence = "No trial has ended yet, so there is nothing to report."
     elif counts.get("failed", 0) == total:
         sentence = f"All {total} trials failed, so this study has no answer." if total > 1 else "The only trial failed."
-    elif counts.get("complete", 0) and summary.least_accuracy is not None:
+    elif len(summary.searched) and (summary.least_accuracy is None or summary.searched["val_accuracy"].isna().all()):
+        wanted = " and ".join(name_of(column) for column in summary.study.objectives)
+        sentence = f"No complete trial has {wanted} on record, so this study has no answer."
+    elif len(summary.searched):
         sentence = (f"No complete trial reaches the {summary.least_accuracy:g} % validation accuracy that this study "
                     "asks for.")
     elif counts.get("running", 0):
@@ -68,7 +71,7 @@ def _no_answer(summary: Summary) -> Answer:
         sentence = f"None of the {total} trials is complete, so this study has no answer."
     reasons = summary.trials.loc[summary.trials["state"] == "failed", "reason"].value_counts()
     details = [f"{count} × {reason or 'no reason given'}" for reason, count in reasons.head(3).items()]
-    if len(summary.searched):
+    if summary.searched["val_accuracy"].notna().any():
         details.insert(0, f"The most accurate one has {summary.searched['val_accuracy'].max():.2f} %.")
     return Answer(sentence, details, [(str(n), state) for state, n in counts.items() if n])
 

@@ -182,6 +182,17 @@ def test_fresh_seeds_have_their_section(tmp_path: Path) -> None:
     assert "Confirmed with fresh seeds" not in page_of(load(synthetic.write_sws(tmp_path / "b"))).text
 
 
+def test_complete_trials_without_a_score_are_said_to_have_none(kd: Path) -> None:
+    """They are complete, so it is not said that none is, and a score that is not there is not quoted."""
+    study = load(kd)
+    bare = study.trials.assign(val_accuracy=study.trials["val_accuracy"].where(study.trials["baseline"] != ""))
+    for settings in (study.meta["settings"], {**study.meta["settings"], "min_accuracy": 90}):
+        s = summarise(dataclasses.replace(study, trials=bare, meta={**study.meta, "settings": settings}))
+        said = answer(s)
+        assert said.sentence == "No complete trial has validation accuracy on record, so this study has no answer."
+        assert "nan" not in " ".join(said.details)
+
+
 def test_what_a_hand_mistyped_costs_its_row_alone(tmp_path: Path) -> None:
     """Text for a sparsity, values that a logarithmic scale does not have and an infinite seed leave a whole page."""
     folder = synthetic.write_sws(tmp_path, 40, epochs=6, fresh=2)
