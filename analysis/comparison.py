@@ -156,12 +156,13 @@ def _size_axis(sizes: pd.Series) -> dict[str, Any]:
     ticks = axis["tickvals"]
     if len(ticks) > 6:
         ticks = [tick for tick in ticks if f"{tick:g}".startswith("1")]
-    return {**axis, "tickvals": ticks, "ticktext": [_short(tick) for tick in ticks]}
+    said = [_short(tick) for tick in ticks]
+    return {**axis, "tickvals": ticks, "ticktext": said if len(set(said)) == len(said) else axis["ticktext"]}
 
 
 def _short(size: float) -> str:
     scale, unit = next((pair for pair in ((1e6, "MB"), (1e3, "kB")) if size >= pair[0]), (1.0, "bytes"))
-    return f"{size / scale:,.0f} {unit}"
+    return f"{float(f'{size / scale:.3g}'):,g} {unit}"
 
 
 def _hover(side: Side, rows: pd.DataFrame) -> list[str]:

@@ -84,8 +84,11 @@ def complement_axis(title: str, total: float, values: Iterable[float], most: int
         shown = [tick for tick in ticks if low <= np.log10(tick) <= high]
         if 3 <= len(shown) <= most:
             break
+    if len(shown) < 2:
+        shown, low, high = _ends(rest)
+    digits = next((d for d in range(6, 16) if len({f"{total - t:.{d}g}" for t in shown}) == len(shown)), 16)
     return {"title": {"text": title}, "type": "log", "range": [high, low], "tickmode": "array", "tickvals": shown,
-            "ticktext": [f"{total - t:.6g}" for t in shown], "tickangle": 0}
+            "ticktext": [f"{total - t:.{digits}g}" for t in shown], "tickangle": 0}
 
 
 def size_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
@@ -97,8 +100,18 @@ def size_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
         ticks = [m * 10.0**e for e in range(0, 12) for m in steps if low <= np.log10(m * 10.0**e) <= high]
         if len(ticks) >= 3:
             break
+    if len(ticks) < 2:
+        ticks, low, high = _ends(sizes)
     return {"title": {"text": title}, "type": "log", "range": [high, low], "tickmode": "array", "tickvals": ticks,
             "ticktext": [f"{tick:,.0f}" for tick in ticks], "tickangle": 0}
+
+
+def _ends(values: np.ndarray) -> tuple[list[float], float, float]:
+    """Ticks at the smallest and the largest value, where no round one lies near, and in powers of ten the ends of an
+    axis on which their labels do not touch."""
+    ticks = np.unique([values.min(), values.max()])
+    pad = min(0.08, np.ptp(np.log10(ticks)) or 0.08)
+    return ticks.tolist(), float(np.log10(ticks[0]) - pad), float(np.log10(ticks[-1]) + pad)
 
 
 def hyperparameter_axis(

@@ -15,7 +15,7 @@ import plotly.io as pio
 import pytest
 import synthetic
 
-from analysis import curves, figures, gallery, intervals, theme
+from analysis import comparison, curves, figures, gallery, intervals, theme
 from analysis.confirmation import fresh, of_search, over_seeds, paired
 from analysis.front import finished, pareto_front
 from analysis.published import published
@@ -268,6 +268,22 @@ def test_a_focused_axis_keeps_what_must_be_seen() -> None:
     low, high = theme.focus([97.0, 98.0], [98.0, 97.5, 97.0, 10.0]) or (0, 0)
     assert 90 < low < 97.0 and high > 98.0
     assert theme.focus([], []) is None
+
+
+@pytest.mark.parametrize("values", [[12300, 13100], [1.1e6, 1.3e6], [221000, 240000], [101672, 101690], [1.4, 1.6],
+                                    [11, 13], [0.22, 0.25], [0.00009, 0.000091], [600, 60_000], [0.2, 40]])
+def test_an_axis_has_two_labels_however_close_its_values(values: list[float]) -> None:
+    """Where no round number lies between close sizes or shares, the smallest and the largest label the axis; labels are
+    different, say what they stand at, and lie inside it, as do the values."""
+    axes = [(theme.complement_axis("", 100.0, values), 100.0)] if max(values) < 100 else []
+    for axis, total in [*axes, *([(theme.size_axis("", values), 0.0)] if min(values) > 100 else [])]:
+        said = [abs(total - float(text.replace(",", ""))) for text in axis["ticktext"]]
+        assert len(set(said)) == len(axis["ticktext"]) >= 2 and said == pytest.approx(axis["tickvals"], rel=1e-3)
+        high, low = axis["range"]
+        assert all(low < np.log10(v) < high for v in [*values, *axis["tickvals"]])
+    assert theme.size_axis("", [13_000])["ticktext"] == ["13,000"]
+    assert comparison._size_axis(pd.Series([1.1e6, 1.3e6]))["ticktext"] == ["1.1 MB", "1.3 MB"]
+    assert comparison._size_axis(pd.Series([101_672, 101_690]))["ticktext"] == ["101,672", "101,690"]
 
 
 def test_summary_is_the_same_whatever_the_order_of_rows(sws: Study) -> None:
