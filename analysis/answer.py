@@ -124,8 +124,9 @@ def _compression_answer(summary: Summary, best: pd.Series, fresh: pd.Series | No
     if change:
         against = "teacher" if summary.study.meta["kind"] == "kd_sws" else "uncompressed network"
         tiles.insert(1, (change, f"against the {against}"))
-    for column, what in (("compression_ratio", "smaller on disk"), ("entropy_ratio", "compression, entropy bound"),
-                         ("nonzero_ratio", "1 / nonzero share")):
+    own = " than its own uncompressed student" if summary.study.meta["kind"] == "kd_sws" else ""
+    for column, what in (("compression_ratio", f"smaller on disk{own}"),
+                         ("entropy_ratio", "compression, entropy bound"), ("nonzero_ratio", "1 / nonzero share")):
         if np.isfinite(sizes.get(column, np.nan)):
             tiles.append((f"{sizes[column]:.0f}×", what))
             break

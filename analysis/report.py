@@ -67,7 +67,7 @@ def build(study: Study) -> str:
 
 def _rendered(page: Page) -> str:
     study, summary = page.study, page.summary
-    trials = trial_records(summary.trials, study.hyperparameters)
+    trials = trial_records(summary.trials, study.hyperparameters, summary.headings)
     name = str(study.meta.get("name", study.folder.name))
     return html.render("report.html", page.items, trials, name, **_context(page))
 
@@ -124,7 +124,8 @@ def _best_table(s: Summary) -> tuple[Table, str, str]:
     reference = "the reference" if s.reference is None else str(s.reference["baseline"])
     of = "of being on the front" if s.compresses else "of being the best"
     return table(groups, [*s.study.hyperparameters, *known, *measured],
-                 {"change": f"against {reference} (points)", "probability": f"probability {of} (%)"}), heading, \
+                 {**s.headings, "change": f"against {reference} (points)",
+                  "probability": f"probability {of} (%)"}), heading, \
         f"{lead} {_probability_lead(chances)}".strip()
 
 

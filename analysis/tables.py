@@ -145,15 +145,22 @@ def _heading(column: str) -> str:
     return f"{info.label} ({info.unit})" if info and info.unit else info.label if info else label(column)
 
 
-def trial_records(trials: pd.DataFrame, hyperparameters: list[str]) -> dict[str, Any]:
-    """The whole trial table as the page's script takes it: columns with their digits, and rows of raw values."""
+def trial_records(
+    trials: pd.DataFrame, hyperparameters: list[str], headings: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The whole trial table as the page's script takes it: columns with their digits, and rows of raw values.
+
+    Args:
+        headings: see `table`.
+    """
     first = ["trial_id", "state", "baseline", *hyperparameters]
     metrics = [c for c in trials.columns if c not in (*first, "reason", *SPENT)]
     wanted = [*first, *metrics, "epochs", "seconds", "reason"]
     shown = [c for c in wanted if c in ("trial_id", "state") or _has_values(trials, c)]
     facts = {c: COLUMNS.get(c, Column(c.replace("_", " "))) for c in shown}
-    described = [{"key": c, "label": label(c), "short": facts[c].label, "digits": facts[c].digits,
-                  "unit": facts[c].unit, "number": bool(pd.api.types.is_numeric_dtype(trials[c]))} for c in shown]
+    described = [{"key": c, "label": (headings or {}).get(c) or label(c), "short": facts[c].label,
+                  "digits": facts[c].digits, "unit": facts[c].unit,
+                  "number": bool(pd.api.types.is_numeric_dtype(trials[c]))} for c in shown]
     cells = trials[shown].astype(object).where(trials[shown].notna(), None)
     finite = [[None if isinstance(v, float) and not np.isfinite(v) else v for v in row] for row in cells.to_numpy()]
     return {"columns": described, "rows": finite}

@@ -15,7 +15,7 @@ def search_table(s: Summary) -> Table:
     """The networks of the search itself."""
     errors = [standard_error(v, _images(s)) if _images(s) else float("nan") for v in s.tested["test_accuracy"]]
     return table(_by_kind(s.tested.assign(standard_error=errors)),
-                 ["search_val_accuracy", "test_accuracy", "gap", "standard_error", *SIZES])
+                 ["search_val_accuracy", "test_accuracy", "gap", "standard_error", *SIZES], s.headings)
 
 
 def fresh_table(s: Summary) -> Table:
@@ -31,7 +31,7 @@ def fresh_table(s: Summary) -> Table:
     columns = ["seeds", "search_val_accuracy", "val_accuracy", "optimism", "test_accuracy", "test_spread", *paired,
                *SIZES]
     return table(_by_kind(s.fresh.assign(**cells, meaning=said)), columns, {
-        "val_accuracy": "validation accuracy, mean of fresh seeds (%)", "meaning": "which means",
+        **s.headings, "val_accuracy": "validation accuracy, mean of fresh seeds (%)", "meaning": "which means",
         "test_accuracy": "test accuracy, mean ± 95 % interval (%)",
         "difference": f"difference to “{s.fresh_reference}”, mean ± 95 % interval (points)"})
 

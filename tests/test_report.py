@@ -20,7 +20,7 @@ from analysis.answer import answer
 from analysis.caveats import caveats
 from analysis.statistics import half_width
 from analysis.summary import summarise
-from analysis.tables import percent, points
+from analysis.tables import percent, points, trial_records
 from analysis.tested import fresh_table, search_table
 from study import results
 from study.results import Study, load
@@ -191,6 +191,20 @@ def test_complete_trials_without_a_score_are_said_to_have_none(kd: Path) -> None
         said = answer(s)
         assert said.sentence == "No complete trial has validation accuracy on record, so this study has no answer."
         assert "nan" not in " ".join(said.details)
+
+
+@pytest.mark.parametrize("kind", ["kd_sws", "magnitude"])
+def test_a_ratio_says_what_it_is_against(tmp_path: Path, kind: str) -> None:
+    """After distillation accuracy is against the teacher but the ratio against the student's own size: its tile and the
+    heading of every table say so. Where there is one network only they need not."""
+    study = load(synthetic.write_sized(tmp_path, kind, fresh=2))
+    s, own = summarise(study), "its own uncompressed student"
+    tiles = dict((what, number) for number, what in answer(s).tiles)
+    headings = [t.headings for t in (report._best_table(s)[0], search_table(s), fresh_table(s))]
+    headings.append([c["label"] for c in trial_records(s.trials, study.hyperparameters, s.headings)["columns"]])
+    said = [heading for row in headings for heading in row if "compression ratio" in heading]
+    assert len(said) == 4 and all((own in heading) == (kind == "kd_sws") for heading in said)
+    assert (f"smaller on disk than {own}" if kind == "kd_sws" else "smaller on disk") in tiles
 
 
 def test_what_a_hand_mistyped_costs_its_row_alone(tmp_path: Path) -> None:
