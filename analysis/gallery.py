@@ -131,8 +131,9 @@ def _curves(s: Summary) -> list[Item]:
     items = [Item("curves", curves.learning_curves(s.study), "Validation accuracy, epoch by epoch.", about,
                   f"Line chart of validation accuracy over epochs; {about}")]
     if "sparsity" in s.study.history:
-        about = ("What quantising at that epoch would give. Early values mean little, since the components are still "
-                 "wide then.")
+        why = "weights are pruned gradually" if (s.study.history["phase"] == "prune").any() else \
+              "the components are still wide then"
+        about = f"What quantising at that epoch would give. Early values mean little, since {why}."
         items.append(Item("sparsity-curves", curves.learning_curves(s.study, "sparsity"),
                           "Provisional sparsity, epoch by epoch.", about,
                           "Line chart of the sparsity over epochs that quantising at each epoch would give."))

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from analysis import intervals, report
+from analysis import gallery, intervals, report
 from analysis.answer import answer
 from analysis.caveats import caveats
 from analysis.statistics import half_width
@@ -205,6 +205,16 @@ def test_a_ratio_says_what_it_is_against(tmp_path: Path, kind: str) -> None:
     said = [heading for row in headings for heading in row if "compression ratio" in heading]
     assert len(said) == 4 and all((own in heading) == (kind == "kd_sws") for heading in said)
     assert (f"smaller on disk than {own}" if kind == "kd_sws" else "smaller on disk") in tiles
+
+
+def test_provisional_sparsity_is_explained_by_what_the_method_does(sws: Path) -> None:
+    """A caption speaks of components only where there are some: magnitude pruning has none."""
+    study = load(sws)
+    for phase, components in (("cluster", True), ("prune", False)):
+        history = study.history.assign(phase=phase)
+        items = gallery._curves(summarise(dataclasses.replace(study, history=history)))
+        (caption,) = [item.caption for item in items if item.id == "sparsity-curves"]
+        assert ("components" in caption) == components and ("gradually" in caption) != components
 
 
 def test_what_a_hand_mistyped_costs_its_row_alone(tmp_path: Path) -> None:
