@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import html as escaping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from analysis.merged import Merged, Side, merge
 from analysis.methods import methods, title
 from analysis.summary import configuration
 from analysis.tables import Row, Table, below, listed, table, text, trial_records
-from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, focus
+from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, focus, plain
 from study import results
 from study.results import Study, label
 
@@ -139,7 +138,7 @@ def accuracy_vs_bytes(m: Merged) -> go.Figure:
                                            (side.baselines, 11, 1.0, f"{symbol}-open")):
             drawn.add_scatter(
                 x=rows["file_bytes"].tolist(), y=rows["val_accuracy"].tolist(), mode="markers", opacity=opacity,
-                name=escaping.escape(side.name), legendgroup=str(i), showlegend=rows is side.front,
+                name=plain(side.name), legendgroup=str(i), showlegend=rows is side.front,
                 marker={"size": size, "symbol": shape, "color": colour, "line": {"width": 1.8 * ("open" in shape)}},
                 text=_hover(side, rows), hovertemplate="%{text}<extra></extra>", customdata=rows["trial_id"].tolist())
     everything = pd.concat([rows for side in m.sides for rows in (side.trials, side.baselines)])
@@ -168,11 +167,11 @@ def _short(size: float) -> str:
 def _hover(side: Side, rows: pd.DataFrame) -> list[str]:
     said = []
     for _, row in rows.iterrows():
-        lines = [f"<b>{escaping.escape(row['trial_id'])}</b> {escaping.escape(row['baseline'])}",
+        lines = [f"<b>{plain(row['trial_id'])}</b> {plain(row['baseline'])}",
                  f"{row['val_accuracy']:.2f} % validation accuracy", f"{row['file_bytes']:,.0f} bytes"]
         if np.isfinite(row.get("sparsity", np.nan)):
             lines.append(f"{text('sparsity', row['sparsity'])} % of the weights at zero")
-        said.append("<br>".join([*lines, escaping.escape(configuration(side.summary, row))]))
+        said.append("<br>".join([*lines, plain(configuration(side.summary, row))]))
     return said
 
 

@@ -6,7 +6,6 @@ Names and reasons come from the study and are escaped, since Plotly renders a li
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from analysis.theme import (
     focus,
     hyperparameter_axis,
     named,
+    plain,
 )
 from study.results import COLUMNS, Study
 
@@ -179,7 +179,7 @@ def _level(drawn: go.Figure, s: Summary, band: bool, labelled: bool = True) -> N
         drawn.add_hline(y=row["val_accuracy"], line={"color": colour, "width": 1.6, "dash": dash})
         if labelled:  # a line of the layout has no entry in the legend; this empty trace is it
             drawn.add_scatter(x=[None], y=[None], mode="lines", line={"color": colour, "width": 2, "dash": dash},
-                              name=f"{html.escape(row['baseline'])} {row['val_accuracy']:.1f} %", hoverinfo="skip")
+                              name=f"{plain(row['baseline'])} {row['val_accuracy']:.1f} %", hoverinfo="skip")
 
 
 def _tested(drawn: go.Figure, s: Summary) -> pd.DataFrame:
@@ -215,7 +215,7 @@ def _compressed(s: Summary, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at(s: Summary, row: dict[Any, Any], accuracy: float, how: str, half: float = np.nan) -> str:
-    return (f"<b>{html.escape(row['baseline'] or row['trial_id'])}</b>, test data<br>{percent(accuracy, half)} at "
+    return (f"<b>{plain(row['baseline'] or row['trial_id'])}</b>, test data<br>{percent(accuracy, half)} at "
             f"{text(s.size, row[s.size])} {COLUMNS[s.size].unit} {COLUMNS[s.size].label}<br>{how}; search saw "
             f"{row['search_val_accuracy']:.2f} % on validation")
 
@@ -283,7 +283,7 @@ def _sizes(s: Summary, rows: pd.DataFrame) -> list[float]:
 def _names(rows: pd.DataFrame) -> str:
     """In the legend; longer than this a name would take a line of a phone's screen for itself."""
     names = ", ".join(rows["baseline"].unique())
-    return html.escape(names) if names and len(names) <= 30 else "other baselines"
+    return plain(names) if names and len(names) <= 30 else "other baselines"
 
 
 def _thin(rows: pd.DataFrame, most: int = MOST_MARKS) -> pd.DataFrame:
@@ -298,7 +298,7 @@ def _hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
         columns = list(s.study.objectives)
     said = []
     for row in rows[["trial_id", "state", "baseline", "reason", *dict.fromkeys(columns)]].to_dict("records"):
-        lines = [f"<b>{html.escape(row['baseline'] or row['trial_id'])}</b> {html.escape(row['state'])}"]
-        lines += [f"{named(c)}: {html.escape(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
-        said.append("<br>".join([*lines, *([html.escape(row["reason"][:120])] if row["reason"] else [])]))
+        lines = [f"<b>{plain(row['baseline'] or row['trial_id'])}</b> {plain(row['state'])}"]
+        lines += [f"{named(c)}: {plain(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
+        said.append("<br>".join([*lines, *([plain(row["reason"][:120])] if row["reason"] else [])]))
     return {"text": said, "hovertemplate": "%{text}<extra></extra>", "customdata": rows["trial_id"].tolist()}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import html
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.confirmation import fresh, paired
 from analysis.summary import Summary, summarise
 from analysis.tables import mean_and_half
-from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, named, size_axis
+from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, named, plain, size_axis
 from analysis.uncertainty import attainment
 from study.results import Study
 
@@ -59,7 +57,7 @@ def attainment_surfaces(study: Study) -> go.Figure:
     drawn.add_scatter(
         x=place(rows[s.size]).tolist(), y=rows["test_accuracy"].tolist(), mode="markers", name="one seed",
         marker={"size": 7, "symbol": "circle-open", "color": GREY}, customdata=rows["trial_id"].tolist(),
-        text=[f"{html.escape(i)}, seed {n}" for i, n in zip(rows["trial_id"], rows["seed"], strict=True)],
+        text=[f"{plain(i)}, seed {n}" for i, n in zip(rows["trial_id"], rows["seed"], strict=True)],
         hovertemplate="%{text}: %{y:.2f} %<extra></extra>")
     surfaces = attainment(rows, {"test_accuracy": "max", s.size: s.study.objectives[s.size]})
     for percentage, colour, dash in ((25, BLUE, "dot"), (50, VERMILLION, "solid"), (75, GREEN, "dash")):
@@ -89,4 +87,4 @@ def has_pairs(s: Summary) -> bool:
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    return [html.escape(name) for name in rows["baseline"].where(rows["baseline"] != "", rows["trial_id"])]
+    return [plain(name) for name in rows["baseline"].where(rows["baseline"] != "", rows["trial_id"])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import itertools
 from typing import Any
@@ -15,7 +14,7 @@ from PIL import Image
 from plotly.colors import sample_colorscale
 from scipy.special import softmax
 
-from analysis.theme import SEQUENTIAL, figure, ink_on
+from analysis.theme import SEQUENTIAL, figure, ink_on, plain
 from analysis.weight_figures import animate
 from analysis.weights import Trace
 from study import results
@@ -54,7 +53,7 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     own = float(best["temperature"]) if best is not None and np.isfinite(best["temperature"]) else None
     at = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if own else [])})
     drawn = figure(height=150 + 34 * len(shown))
-    columns = [html.escape(names[i]) for i in labels]
+    columns = [plain(names[i]) for i in labels]
 
     places = [*itertools.product(range(len(shown)), range(len(shown)))]  # rows, columns
 

@@ -67,7 +67,13 @@ def figure(height: int = 400) -> go.Figure:
 
 def named(column: str) -> str:
     """`label` as Plotly shows it as text, whatever a study calls its columns."""
-    return html.escape(label(column))
+    return plain(label(column))
+
+
+def plain(text: str) -> str:
+    """`text` as Plotly shows it letter by letter. It renders a few elements and decodes a few entities; that of a
+    double quote is not among them, and quotes have no meaning outside a tag."""
+    return html.escape(text, quote=False)
 
 
 def complement_axis(title: str, total: float, values: Iterable[float], most: int = 9) -> dict[str, Any]:

@@ -151,6 +151,19 @@ def test_text_of_a_study_is_no_markup_in_a_figure(kd: Study) -> None:
     assert "&lt;b&gt;bold" in json.dumps(figures.accuracy_plane(hostile).to_plotly_json(), default=list)
 
 
+def test_quotes_reach_a_figure_as_they_are(kd: Study, tmp_path: Path) -> None:
+    """Plotly does not decode &quot;, so no text of any figure has it: quotes are safe there, and brackets escaped."""
+    trials = kd.trials.replace({"baseline": {"teacher": 'the "big" <one>'}})
+    trials.loc[trials["state"] == "failed", "reason"] = 'no "cuda" & <b>'
+    folder = synthetic.rename(synthetic.write_sws(tmp_path, epochs=6, fresh=2), "tau", 'a "b"')
+    quoted = dataclasses.replace(kd, trials=trials)
+    for study, wanted in ((quoted, 'no "cuda" &amp; &lt;b&gt;'), (load(folder), 'a "b"')):
+        s = summarise(study)
+        items = [gallery.main_figure(s), *gallery.seeds_figures(s), *(i for g in gallery.groups(s) for i in g.items)]
+        text = " ".join(json.dumps(item.figure.to_plotly_json(), default=list) for item in items if item)
+        assert "&quot;" not in text and "&#x27;" not in text and wanted.replace('"', '\\"') in text
+
+
 def test_names_of_columns_are_no_markup_in_a_figure(tmp_path: Path) -> None:
     """A hyperparameter called like an element is text on axes, colour bars and hovers of every figure of the page."""
     study = load(synthetic.rename(synthetic.write_sws(tmp_path, epochs=6, fresh=2), "tau", TAG))
