@@ -66,7 +66,7 @@ def accuracy_vs_size(study: Study) -> go.Figure:
         drawn.add_hline(y=s.least_accuracy, line={"color": GREY, "width": 1, "dash": "dot"})
     if s.size == "sparsity":
         shown = pd.concat([rows["sparsity"] for rows in (s.searched, others, papers, tested, fresh)])
-        drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, 100 - shown.astype(float)))
+        drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, theme.left(shown)))
     else:
         drawn.update_xaxes(theme.size_axis(named(s.size), [*s.searched[s.size], *others[s.size]]))
     half = fresh.reindex(columns=["test_half"])["test_half"].fillna(0.0)
@@ -141,8 +141,8 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
 
 def _sparsity_upwards(drawn: go.Figure, s: Summary) -> None:
     for trace in drawn.data:
-        trace.y = [100 - y for y in trace.y]
-    axis = theme.complement_axis(named("sparsity"), 100.0, 100 - s.searched["sparsity"])
+        trace.y = theme.left(trace.y)
+    axis = theme.complement_axis(named("sparsity"), 100.0, theme.left(s.searched["sparsity"]))
     drawn.update_yaxes({**axis})
 
 
@@ -272,12 +272,8 @@ def _bar(title: str) -> dict[str, Any]:
 
 
 def _sizes(s: Summary, rows: pd.DataFrame) -> list[float]:
-    """Where rows stand on the axis of size: bytes of the file, or the share of the weights left, in percent; nothing
-    left at all has no place on a logarithmic axis."""
-    if s.size == "file_bytes":
-        return [float(v) for v in rows["file_bytes"]]
-    rest = 100 - rows["sparsity"].astype(float)
-    return [float(v) if v > 0 else 1e-3 for v in rest]
+    """Where rows stand on the axis of size: bytes of the file, or the share of the weights left, in percent."""
+    return [float(v) for v in rows["file_bytes"]] if s.size == "file_bytes" else theme.left(rows["sparsity"])
 
 
 def _names(rows: pd.DataFrame) -> str:

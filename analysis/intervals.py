@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from analysis.confirmation import fresh, paired
 from analysis.summary import Summary, summarise
 from analysis.tables import mean_and_half
-from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, named, plain, size_axis
+from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, left, named, plain, size_axis
 from analysis.uncertainty import attainment
 from study.results import Study
 
@@ -53,9 +53,9 @@ def attainment_surfaces(study: Study) -> go.Figure:
     rows = fresh(study)
     rows = rows[rows["baseline"] == ""].dropna(subset=[s.size, "test_accuracy"])
     drawn = figure(height=340)
-    place = (lambda v: 100 - v) if s.size == "sparsity" else (lambda v: v)
+    place = left if s.size == "sparsity" else list
     drawn.add_scatter(
-        x=place(rows[s.size]).tolist(), y=rows["test_accuracy"].tolist(), mode="markers", name="one seed",
+        x=place(rows[s.size]), y=rows["test_accuracy"].tolist(), mode="markers", name="one seed",
         marker={"size": 7, "symbol": "circle-open", "color": GREY}, customdata=rows["trial_id"].tolist(),
         text=[f"{plain(i)}, seed {n}" for i, n in zip(rows["trial_id"], rows["seed"], strict=True)],
         hovertemplate="%{text}: %{y:.2f} %<extra></extra>")
@@ -63,11 +63,11 @@ def attainment_surfaces(study: Study) -> go.Figure:
     for percentage, colour, dash in ((25, BLUE, "dot"), (50, VERMILLION, "solid"), (75, GREEN, "dash")):
         line = surfaces[surfaces["percentage"] == percentage].sort_values("test_accuracy", ascending=False)
         drawn.add_scatter(
-            x=place(line[s.size]).tolist(), y=line["test_accuracy"].tolist(), mode="lines",
+            x=place(line[s.size]), y=line["test_accuracy"].tolist(), mode="lines",
             name=f"{percentage} % of seeds", line={"color": colour, "width": 2, "dash": dash, "shape": "vh"},
             hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>")
     if s.size == "sparsity":
-        drawn.update_xaxes(complement_axis(named(s.size), 100.0, 100 - rows[s.size], most=6))
+        drawn.update_xaxes(complement_axis(named(s.size), 100.0, left(rows[s.size]), most=6))
     else:
         drawn.update_xaxes(size_axis(named(s.size), rows[s.size]))
     shown = focus(surfaces["test_accuracy"], rows["test_accuracy"])

@@ -76,11 +76,18 @@ def plain(text: str) -> str:
     return html.escape(text, quote=False)
 
 
+def left(sparsity: Iterable[float]) -> list[float]:
+    """The share of the weights that is left, in percent. Nothing left at all has no place on a logarithmic axis, and
+    stands where one in a hundred thousand would."""
+    found: list[float] = np.maximum(100 - np.asarray(list(sparsity), dtype=float), 1e-3).tolist()
+    return found
+
+
 def complement_axis(title: str, total: float, values: Iterable[float], most: int = 9) -> dict[str, Any]:
     """An axis for shares that crowd against `total` (sparsity near 100 %, π₀ near 1).
 
-    The caller plots `total − share`; the axis is logarithmic in it, runs backwards, and is labelled with the share,
-    so 90, 99 and 99.9 % are equally far apart. At most about `most` labels.
+    The caller plots `total − share`, of sparsity `left`; the axis is logarithmic in it, runs backwards, and is labelled
+    with the share, so 90, 99 and 99.9 % are equally far apart. At most about `most` labels.
     """
     rest = np.array([v for v in values if np.isfinite(v) and v > 0] or [total])
     low, high = np.log10(rest.min()) - 0.12, np.log10(rest.max()) + 0.08

@@ -149,11 +149,11 @@ def provisional_sparsity(study: Study) -> go.Figure:
     for share, colour, symbol in zip(weights.EARLY, colours, symbols, strict=True):
         rows = frame[frame["share"] == share]
         drawn.add_scatter(
-            x=(100 - rows["provisional"]).tolist(), y=(100 - rows["final"]).tolist(), mode="markers",
+            x=theme.left(rows["provisional"]), y=theme.left(rows["final"]), mode="markers",
             name=f"after {share:.0%}", marker={"color": colour, "size": 8, "symbol": symbol},
             customdata=rows["trial_id"].tolist(), hovertemplate="%{text}<extra>%{fullData.name}</extra>",
             text=[_said(*row) for row in rows[["trial_id", "provisional", "final"]].to_numpy()])
-    rest = (100 - frame[["provisional", "final"]]).to_numpy(dtype=float).ravel()
+    rest = theme.left(frame[["provisional", "final"]].to_numpy(dtype=float).ravel())
     low, high = (min(rest, default=1.0), max(rest, default=100.0))
     drawn.add_scatter(x=[low, high], y=[low, high], mode="lines", name="the same",
                       line={"color": GREY, "width": 1, "dash": "dot"}, hoverinfo="skip")

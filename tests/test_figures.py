@@ -15,7 +15,7 @@ import plotly.io as pio
 import pytest
 import synthetic
 
-from analysis import comparison, curves, figures, gallery, intervals, theme
+from analysis import comparison, curves, figures, gallery, intervals, theme, weight_figures
 from analysis.confirmation import fresh, of_search, over_seeds, paired
 from analysis.front import finished, pareto_front
 from analysis.published import published
@@ -65,6 +65,25 @@ def test_sparsity_axis_is_labelled_with_sparsity(sws: Study) -> None:
     axis = figures.accuracy_vs_size(sws).layout.xaxis
     assert axis.type == "log" and axis.range[0] > axis.range[1]
     assert all(float(text) + at == pytest.approx(100) for text, at in zip(axis.ticktext, axis.tickvals, strict=True))
+
+
+def test_a_network_of_zeros_has_a_place_in_every_figure(tmp_path: Path) -> None:
+    """Sparsity of exactly 100 %, of which nothing is left to take the logarithm of, stands inside every axis."""
+    study = load(synthetic.write_sws(tmp_path, epochs=6, fresh=2))
+    done, confirmed = finished(study.trials).index, study.confirmed
+    trials = study.trials.assign(sparsity=study.trials["sparsity"].where(study.trials.index != done[3], 100.0))
+    history = study.history.assign(phase="cluster")
+    last = (history["trial_id"] == trials["trial_id"][done[3]]) & (history["epoch"] > 2)
+    tested = confirmed.assign(sparsity=confirmed["sparsity"].where(confirmed.index != len(confirmed) - 1, 100.0))
+    full = dataclasses.replace(study, trials=trials, history=history.assign(
+        sparsity=history["sparsity"].mask(last, 100.0)), confirmed=tested)
+    main, provisional = figures.accuracy_vs_size(full), weight_figures.provisional_sparsity(full)
+    slices = [figures.slice_of(full, name, "sparsity") for name in ("tau", "pi_zero")]
+    seeds = intervals.attainment_surfaces(full)
+    for drawn, side in ((main, "x"), (seeds, "x"), (provisional, "x"), (provisional, "y"), *((d, "y") for d in slices)):
+        axis = drawn.layout[f"{side}axis"]
+        places = [v for t in drawn.data for v in (t[side] or ()) if v is not None]
+        assert min(places) == pytest.approx(1e-3) and axis.range[1] < -3 and "99.999" in axis.ticktext
 
 
 def test_only_the_papers_network_and_data_get_published_points(sws: Study, kd: Study) -> None:
