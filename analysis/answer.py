@@ -126,7 +126,8 @@ def _compression_answer(summary: Summary, best: pd.Series, fresh: pd.Series | No
         tiles.insert(1, (change, f"against the {against}"))
     own = " than its own uncompressed student" if summary.study.meta["kind"] == "kd_sws" else ""
     for column, what in (("compression_ratio", f"smaller on disk{own}"),
-                         ("entropy_ratio", "compression, entropy bound"), ("nonzero_ratio", "1 / nonzero share")):
+                         ("entropy_ratio", "ratio by the entropy of the symbols"),
+                         ("nonzero_ratio", "1 / nonzero share")):
         if np.isfinite(sizes.get(column, np.nan)):
             tiles.append((f"{sizes[column]:.0f}×", what))
             break

@@ -95,7 +95,7 @@ COLUMNS: dict[str, Column] = {
     "test_accuracy": Column("test accuracy", "%", 2),
     "sparsity": Column("sparsity", "%", 2),
     "nonzero_ratio": Column("1 / nonzero share", "×", 1),
-    "entropy_ratio": Column("entropy bound of the compression ratio", "×", 1),
+    "entropy_ratio": Column("ratio by the entropy of the symbols", "×", 1),
     "compression_ratio": Column("compression ratio (file bytes)", "×", 1),
     "file_bytes": Column("compressed file", "bytes", 0),
     "parameters": Column("parameters", "", 0),

@@ -207,6 +207,12 @@ def test_a_ratio_says_what_it_is_against(tmp_path: Path, kind: str) -> None:
     assert (f"smaller on disk than {own}" if kind == "kd_sws" else "smaller on disk") in tiles
 
 
+def test_no_bound_is_claimed_that_files_beat(sws: Path) -> None:
+    """A file that learns where zeros lie is smaller than the entropy of its symbols, so that is called no bound."""
+    assert "ratio by the entropy of the symbols" in page_of(load(sws)).text
+    assert not [column for column in results.COLUMNS if "bound" in results.label(column)]
+
+
 def test_provisional_sparsity_is_explained_by_what_the_method_does(sws: Path) -> None:
     """A caption speaks of components only where there are some: magnitude pruning has none."""
     study = load(sws)
