@@ -118,6 +118,8 @@ def _training_images(side: Side) -> str:
 
 def _lengths(side: Side) -> str:
     settings = {k: v for k, v in side.meta.get("settings", {}).items() if "epochs" in k and v}
+    if side.meta.get("settings", {}).get("teacher") == "none":
+        settings.pop("teacher_epochs", None)  # of a network that was not trained
     return ", ".join(f"{name} {value}" for name, value in settings.items()) or "not recorded"
 
 

@@ -168,6 +168,18 @@ def test_differences_are_stated_as_limits(studies: list[Study], tmp_path: Path) 
     assert "other seeds: a: seed 0; b: seed 5" in said and "a: 0 %; b: 95 %" in said
 
 
+def test_the_length_of_a_training_that_was_not_is_no_difference(tmp_path: Path) -> None:
+    """A teacher's epochs are told of a study that has a teacher, and of no other."""
+    made = []
+    for name, teacher, epochs in (("a", "none", 20), ("b", "none", 30), ("c", "vgg13", 20)):
+        settings = results.read_meta(synthetic.write_sized(tmp_path / name, "sws"))["settings"]
+        made.append(load(change_meta(tmp_path / name, name=name, settings={
+            **settings, "teacher": teacher, "teacher_epochs": epochs})))
+    assert "other lengths" not in " ".join(verdict.caveats(merge(made[:2])))
+    (said,) = [line for line in verdict.caveats(merge(made)) if "other lengths" in line]
+    assert said.count("teacher_epochs") == 1 and said.endswith("teacher_epochs 20.")
+
+
 def test_two_studies_of_one_name_keep_apart(tmp_path: Path) -> None:
     """Studies with the same name in other folders are told apart by their folders, in every id."""
     pair = [load(synthetic.write_sized(tmp_path / n / "sws-digits", "sws", seed=i)) for i, n in enumerate("ab")]
