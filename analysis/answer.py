@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.confirmation import meaning
 from analysis.summary import REFERENCE, Summary, choose, configuration, counts_of, row_of
-from analysis.tables import name_of, percent, points
+from analysis.tables import counted, name_of, percent, points
 
 FEWEST_QUOTED = 2
 """Fresh seeds from which on the sentence quotes them; fewer have no interval."""
@@ -68,7 +68,8 @@ def _no_answer(summary: Summary) -> Answer:
     elif counts.get("running", 0):
         sentence = "No trial is complete yet; this study is still running or was cut off."
     else:
-        sentence = f"None of the {total} trials is complete, so this study has no answer."
+        sentence = f"{f'None of the {total} trials is' if total > 1 else 'The only trial is not'} complete, so this " \
+                   "study has no answer."
     reasons = summary.trials.loc[summary.trials["state"] == "failed", "reason"].value_counts()
     details = [f"{count} × {reason or 'no reason given'}" for reason, count in reasons.head(3).items()]
     if summary.searched["val_accuracy"].notna().any():
@@ -102,7 +103,7 @@ def _distillation_answer(summary: Summary, best: pd.Series, fresh: pd.Series | N
         sentence += f"; the student alone {alone}: {gain}"
         tiles += [(alone, f"student alone{on}"), (gain, "gain over the student alone")]
     sentence += f" (teacher {teacher})" if teacher else ""
-    details = [f"Best of {len(summary.feasible)} complete trials: {configuration(summary, best)}.",
+    details = [f"Best of {counted(len(summary.feasible), 'complete trial')}: {configuration(summary, best)}.",
                *_infeasible(summary)]
     if np.isfinite(summary.error):
         details.append(f"One of {summary.validation:,} validation images is {100 / summary.validation:.2f} points; "
@@ -132,7 +133,7 @@ def _compression_answer(summary: Summary, best: pd.Series, fresh: pd.Series | No
             tiles.append((f"{sizes[column]:.0f}×", what))
             break
     details = [f"Trial {best['trial_id']}, {summary.rule}: {configuration(summary, best)}.",
-               f"{len(summary.front)} of {len(summary.searched)} complete trials are on the front.",
+               f"{_share_of(len(summary.front), summary)} on the front.",
                *_infeasible(summary)]
     return Answer(sentence, [*details, *([] if fresh is not None else _another(summary))], tiles)
 
@@ -175,8 +176,12 @@ def _infeasible(summary: Summary) -> list[str]:
     left_out = len(summary.searched) - len(summary.feasible)
     if not left_out:
         return []
-    return [f"{left_out} of {len(summary.searched)} complete trials are below the {summary.least_accuracy:g} % "
-            "validation accuracy that the study asks for, and were left out."]
+    return [f"{_share_of(left_out, summary)} below the {summary.least_accuracy:g} % validation accuracy that the study "
+            f"asks for, and {'was' if left_out == 1 else 'were'} left out."]
+
+
+def _share_of(number: int, summary: Summary) -> str:
+    return f"{number} of {counted(len(summary.searched), 'complete trial')} {'is' if number == 1 else 'are'}"
 
 
 def _over_seeds(summary: Summary, fresh: pd.Series) -> list[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.answer import quoted
 from analysis.confirmation import ENOUGH_SEEDS
 from analysis.summary import REFERENCE, Summary, counts_of
-from analysis.tables import points
+from analysis.tables import counted, points
 
 FEWEST_TRIALS = 20
 COARSE = 0.1
@@ -33,8 +33,9 @@ def _unfinished(s: Summary) -> list[str]:
     wanted = int(s.study.meta.get("settings", {}).get("num_samples") or ended)
     if ended >= wanted and not counts["running"]:
         return []
-    return [f"The study is not finished: {ended} of {wanted} trials have ended"
-            + (f", {counts['running']} were running when this page was made." if counts["running"] else ".")]
+    running = counts["running"]
+    return [f"The study is not finished: {ended} of {counted(wanted, 'trial')} {'has' if ended == 1 else 'have'} ended"
+            + (f", {running} {'was' if running == 1 else 'were'} running when this page was made." if running else ".")]
 
 
 def _failures(s: Summary) -> list[str]:
@@ -43,7 +44,8 @@ def _failures(s: Summary) -> list[str]:
     broken = s.trials[(s.trials["baseline"] != "") & (s.trials["state"] == "failed")]
     said = [f"The baseline “{row.baseline}” failed: {row.reason or 'no reason given'}." for row in broken.itertuples()]
     if s.best is not None and counts["failed"] * 5 >= ended > 0:
-        said.append(f"{counts['failed']} of {ended} trials failed, so part of the search space was hardly seen.")
+        said.append(f"{counts['failed']} of {counted(ended, 'trial')} failed, so part of the search space was hardly "
+                    "seen.")
     return said
 
 

@@ -20,7 +20,7 @@ from analysis.items import Item
 from analysis.merged import Merged, Side, merge
 from analysis.methods import methods, title
 from analysis.summary import configuration
-from analysis.tables import Row, Table, below, listed, table, text, trial_records
+from analysis.tables import Row, Table, below, counted, listed, table, text, trial_records
 from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, focus, plain
 from study import results
 from study.results import Study, label
@@ -69,7 +69,7 @@ def _rendered(merged: Merged, items: list[Item]) -> str:
     return html.render(
         PAGE, items, trial_records(everything.reindex(columns=shown), ["study"]), "comparison",
         title=f"Comparison of {len(studies)} studies",
-        counts=f"{sum(len(side.trials) for side in merged.sides):,} complete trials",
+        counts=counted(sum(len(side.trials) for side in merged.sides), "complete trial"),
         eyebrow=f"{len(studies)} studies · {data.get('title') or data.get('name') or 'data not recorded'}",
         sections=[(anchor, said) for anchor, said, there in sections if there], answer=verdict.answer(merged),
         main_figure=items[0] if items else None, caveats=verdict.caveats(merged), front_table=front,
@@ -189,5 +189,5 @@ def _items(m: Merged) -> list[Item]:
     if any(len(side.trials) > MOST_MARKS for side in m.sides):
         caption += f" Of each study at most {MOST_MARKS:,} trials are drawn, its front whole."
     alt = (f"Scatter plot of validation accuracy against size in bytes for {len(m.sides)} studies, one colour and "
-           f"symbol each; {len(m.front)} trials form the merged front.")
+           f"symbol each; {counted(len(m.front), 'trial')} form{'s' * (len(m.front) == 1)} the merged front.")
     return [Item("main", drawn, "Accuracy against size.", caption, alt)]

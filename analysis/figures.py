@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 from analysis import theme
 from analysis.published import published
 from analysis.summary import Summary, summarise
-from analysis.tables import percent, text
+from analysis.tables import counted, percent, text
 from analysis.theme import (
     BASELINE_COLOURS,
     BLUE,
@@ -196,8 +196,8 @@ def _tested(drawn: go.Figure, s: Summary) -> pd.DataFrame:
 def _over_seeds(drawn: go.Figure, s: Summary) -> pd.DataFrame:
     fresh = _compressed(s, s.fresh)
     if len(fresh):
-        said = [_at(s, row, row["test_accuracy"], f"mean of {row['seeds']} fresh seed{'s' if row['seeds'] > 1 else ''}",
-                    row["test_half"]) for row in fresh.to_dict("records")]
+        said = [_at(s, row, row["test_accuracy"], f"mean of {counted(row['seeds'], 'fresh seed')}", row["test_half"])
+                for row in fresh.to_dict("records")]
         drawn.add_scatter(
             x=_sizes(s, fresh), y=fresh["test_accuracy"].tolist(), mode="markers", name=ON_TEST_DATA[1],
             marker={"size": 9, "symbol": "diamond", "color": theme.ORANGE, "line": {"width": 1, "color": VERMILLION}},

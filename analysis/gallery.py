@@ -9,7 +9,7 @@ from analysis import closeups, curves, figures, influences, intervals
 from analysis.importance import TradeOffs, trade_offs
 from analysis.items import Group, Item
 from analysis.summary import Summary
-from analysis.tables import below, name_of, points, sentence, text
+from analysis.tables import below, counted, name_of, points, sentence, text
 from study.results import label
 
 
@@ -77,8 +77,9 @@ def _front(s: Summary) -> Item:
     if any(trace.name == figures.ON_TEST_DATA[2] for trace in drawn.data):
         caption += " Published results are test accuracies under their authors’ protocols."
     caption += _below(s, drawn, front=True)
-    alt = (f"Scatter plot of validation accuracy against {label(s.size)} for {len(s.searched)} trials, from "
-           f"{text(s.size, shown.min())} to {text(s.size, shown.max())}; {len(s.front)} trials form the Pareto front.")
+    alt = (f"Scatter plot of validation accuracy against {label(s.size)} for "
+           f"{counted(len(s.searched), 'trial')}, from {text(s.size, shown.min())} to {text(s.size, shown.max())}; "
+           f"{counted(len(s.front), 'trial')} form{'s' * (len(s.front) == 1)} the Pareto front.")
     return Item("main", drawn, f"Accuracy against {name_of(s.size)}.", caption + _sampled(s), alt)
 
 
@@ -88,8 +89,8 @@ def _plain_slice(s: Summary, name: str, colour: str) -> Item:
     caption = f"Each mark is a trial, coloured by its {hued}; lines are the baselines."
     if s.reference is not None:
         caption += f" The grey band is one standard error around the {s.reference['baseline']}."
-    alt = (f"Scatter plot of validation accuracy against {name_of(name)} for {len(s.searched)} trials with the "
-           f"baselines as level lines; {_best(s)}")
+    alt = (f"Scatter plot of validation accuracy against {name_of(name)} for "
+           f"{counted(len(s.searched), 'trial')} with the baselines as level lines; {_best(s)}")
     return Item("main", drawn, f"Validation accuracy against {name_of(name)}.",
                 caption + _below(s, drawn) + _sampled(s), alt)
 
@@ -120,14 +121,14 @@ def _compression_slices(s: Summary, t: TradeOffs) -> list[Group]:
             items.append(Item(
                 f"slice-{len(found)}-{len(items)}", drawn, sentence(f"{name_of(objective)} by {name_of(name)}."),
                 "Vermillion marks are on the front." + mean + _below(s, drawn, objective),
-                f"Scatter plot of {label(objective)} against {name_of(name)} for {len(s.searched)} trials."))
+                f"Scatter plot of {label(objective)} against {name_of(name)} for {counted(len(s.searched), 'trial')}."))
         found.append(Group(f"What moves {name_of(objective)}", items, narrow=True))
     return found
 
 
 def _curves(s: Summary) -> list[Item]:
     shown = min(curves.MOST_CURVES, int((s.trials["baseline"] == "").sum()))
-    about = f"{shown} trials thin and grey, baselines and the answering trial in colour."
+    about = f"{counted(shown, 'trial')} thin and grey, baselines and the answering trial in colour."
     items = [Item("curves", curves.learning_curves(s.study), "Validation accuracy, epoch by epoch.", about,
                   f"Line chart of validation accuracy over epochs; {about}")]
     if "sparsity" in s.study.history:

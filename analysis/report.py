@@ -116,7 +116,8 @@ def _best_table(s: Summary) -> tuple[Table, str, str]:
         heading, lead = "Baselines and the front", _front_lead(s)
         measured.remove("change" if "accuracy_drop" in s.trials else "accuracy_drop")
     else:
-        heading, lead = "Baselines and the best trials", f"The {len(rows)} best complete trials on validation data."
+        best = f"The {len(rows)} best complete trials" if len(rows) > 1 else "The best complete trial"
+        heading, lead = "Baselines and the best trials", f"{best} on validation data." if len(rows) else ""
     chances = probability_on_front(s.study)
     kinds = (("baseline", s.baselines), ("best", rows))
     groups = [(kind, _with_comparison(s, frame, chances)) for kind, frame in kinds]

@@ -36,16 +36,21 @@ def answer(m: Merged) -> Answer:
 
 def _sentence(held: pd.DataFrame) -> str:
     if len(held) == 1:
-        return (f"{held['study'].iloc[0]} gives the most accurate network at every size, from "
+        return (f"{_gives(held['study'].iloc[0])} the most accurate network at every size, from "
                 f"{held['low'].iloc[0]:,.0f} bytes on.")
     ranges = held.assign(said=[_range(row["low"], row["high"]) for row in held.to_dict("records")]).groupby("study")
     shares = ranges["share"].sum().sort_values(ascending=False, kind="stable")
     if len(held) > MOST_RUNS:
         parts = [f"{name} over {share:.0f} %" for name, share in shares.iloc[1:].items()]
-        return (f"{shares.index[0]} gives the most accurate network over {shares.iloc[0]:.0f} % of the range of file "
+        return (f"{_gives(shares.index[0])} the most accurate network over {shares.iloc[0]:.0f} % of the range of file "
                 f"sizes (on a logarithmic scale), {listed(parts)}.")
     said = [f"{name} {listed(list(ranges.get_group(name)['said']))}" for name in shares.index]
     return f"The most accurate network: {'; '.join(said)}."
+
+
+def _gives(names: str) -> str:
+    """One study, or two that tie, see `merged.held`, and the verb."""
+    return f"{names} {'give' if ' and ' in names else 'gives'}"
 
 
 def _range(low: float, high: float) -> str:

@@ -112,6 +112,8 @@ def test_many_alternations_are_told_as_shares(studies: list[Study]) -> None:
     front = pd.DataFrame({"study": list("ababab"), "file_bytes": 10.0 ** np.arange(1, 7)})
     said = verdict._sentence(held(front, 1e7))
     assert [int(n) for n in re.findall(r"(\d+) %", said)] == [50, 50]
+    tied = held(pd.DataFrame({"study": ["a", "b"], "file_bytes": [10.0, 10.0]}), 100.0)
+    assert verdict._sentence(tied).startswith("a and b give the most") and said.startswith("a gives the most")
 
 
 @pytest.mark.parametrize(("data", "named"), [

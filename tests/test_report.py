@@ -223,6 +223,24 @@ def test_provisional_sparsity_is_explained_by_what_the_method_does(sws: Path) ->
         assert ("components" in caption) == components and ("gradually" in caption) != components
 
 
+@pytest.mark.parametrize("kind", ["kd", "sws"])
+def test_one_is_singular(tmp_path: Path, kind: str) -> None:
+    """Of a study with one complete trial and one that runs, no sentence speaks of one in the plural."""
+    study = load((synthetic.write_kd if kind == "kd" else synthetic.write_sws)(tmp_path, 12, epochs=6, fresh=3))
+    s = summarise(study)
+    assert s.best is not None
+    other = study.trials[(study.trials["baseline"] == "") & (study.trials["trial_id"] != s.best["trial_id"])].index[:1]
+    kept = (study.trials["baseline"] != "") | (study.trials["trial_id"] == s.best["trial_id"])
+    trials = study.trials[kept | study.trials.index.isin(other)].copy()
+    trials.loc[other, "state"] = "running"
+    one = dataclasses.replace(study, trials=trials)
+    page = report.page_of(one)
+    text = " ".join([page_of(one).text, *(f"{item.caption} {item.alt}" for item in page.items)])
+    assert "1 was running" in text
+    assert ("Best of 1 complete trial:" if kind == "kd" else "1 of 1 complete trial is on the front") in text
+    assert not re.findall(r"\b1 (?:(?!of )\w+ ){0,2}(?:trials|seeds|are|were|have)\b", text)
+
+
 def test_what_a_hand_mistyped_costs_its_row_alone(tmp_path: Path) -> None:
     """Text for a sparsity, values that a logarithmic scale does not have and an infinite seed leave a whole page."""
     folder = synthetic.write_sws(tmp_path, 40, epochs=6, fresh=2)
