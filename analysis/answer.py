@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.confirmation import meaning
 from analysis.summary import REFERENCE, Summary, choose, configuration, counts_of, row_of
-from analysis.tables import percent, points
+from analysis.tables import counted, name_of, percent, points
 
 FEWEST_QUOTED = 2
 """Fresh seeds from which on the sentence quotes them; fewer have no interval."""
@@ -59,16 +59,20 @@ def _no_answer(summary: Summary) -> Answer:
         sentence = "No trial has ended yet, so there is nothing to report."
     elif counts.get("failed", 0) == total:
         sentence = f"All {total} trials failed, so this study has no answer." if total > 1 else "The only trial failed."
-    elif counts.get("complete", 0) and summary.least_accuracy is not None:
+    elif len(summary.searched) and (summary.least_accuracy is None or summary.searched["val_accuracy"].isna().all()):
+        wanted = " and ".join(name_of(column) for column in summary.study.objectives)
+        sentence = f"No complete trial has {wanted} on record, so this study has no answer."
+    elif len(summary.searched):
         sentence = (f"No complete trial reaches the {summary.least_accuracy:g} % validation accuracy that this study "
                     "asks for.")
     elif counts.get("running", 0):
         sentence = "No trial is complete yet; this study is still running or was cut off."
     else:
-        sentence = f"None of the {total} trials is complete, so this study has no answer."
+        sentence = f"{f'None of the {total} trials is' if total > 1 else 'The only trial is not'} complete, so this " \
+                   "study has no answer."
     reasons = summary.trials.loc[summary.trials["state"] == "failed", "reason"].value_counts()
     details = [f"{count} × {reason or 'no reason given'}" for reason, count in reasons.head(3).items()]
-    if len(summary.searched):
+    if summary.searched["val_accuracy"].notna().any():
         details.insert(0, f"The most accurate one has {summary.searched['val_accuracy'].max():.2f} %.")
     return Answer(sentence, details, [(str(n), state) for state, n in counts.items() if n])
 
@@ -99,7 +103,7 @@ def _distillation_answer(summary: Summary, best: pd.Series, fresh: pd.Series | N
         sentence += f"; the student alone {alone}: {gain}"
         tiles += [(alone, f"student alone{on}"), (gain, "gain over the student alone")]
     sentence += f" (teacher {teacher})" if teacher else ""
-    details = [f"Best of {len(summary.feasible)} complete trials: {configuration(summary, best)}.",
+    details = [f"Best of {counted(len(summary.feasible), 'complete trial')}: {configuration(summary, best)}.",
                *_infeasible(summary)]
     if np.isfinite(summary.error):
         details.append(f"One of {summary.validation:,} validation images is {100 / summary.validation:.2f} points; "
@@ -121,13 +125,15 @@ def _compression_answer(summary: Summary, best: pd.Series, fresh: pd.Series | No
     if change:
         against = "teacher" if summary.study.meta["kind"] == "kd_sws" else "uncompressed network"
         tiles.insert(1, (change, f"against the {against}"))
-    for column, what in (("compression_ratio", "smaller on disk"), ("entropy_ratio", "compression, entropy bound"),
+    own = " than its own uncompressed student" if summary.study.meta["kind"] == "kd_sws" else ""
+    for column, what in (("compression_ratio", f"smaller on disk{own}"),
+                         ("entropy_ratio", "ratio by the entropy of the symbols"),
                          ("nonzero_ratio", "1 / nonzero share")):
         if np.isfinite(sizes.get(column, np.nan)):
             tiles.append((f"{sizes[column]:.0f}×", what))
             break
     details = [f"Trial {best['trial_id']}, {summary.rule}: {configuration(summary, best)}.",
-               f"{len(summary.front)} of {len(summary.searched)} complete trials are on the front.",
+               f"{_share_of(len(summary.front), summary)} on the front.",
                *_infeasible(summary)]
     return Answer(sentence, [*details, *([] if fresh is not None else _another(summary))], tiles)
 
@@ -170,18 +176,27 @@ def _infeasible(summary: Summary) -> list[str]:
     left_out = len(summary.searched) - len(summary.feasible)
     if not left_out:
         return []
-    return [f"{left_out} of {len(summary.searched)} complete trials are below the {summary.least_accuracy:g} % "
-            "validation accuracy that the study asks for, and were left out."]
+    return [f"{_share_of(left_out, summary)} below the {summary.least_accuracy:g} % validation accuracy that the study "
+            f"asks for, and {'was' if left_out == 1 else 'were'} left out."]
+
+
+def _share_of(number: int, summary: Summary) -> str:
+    return f"{number} of {counted(len(summary.searched), 'complete trial')} {'is' if number == 1 else 'are'}"
 
 
 def _over_seeds(summary: Summary, fresh: pd.Series) -> list[str]:
     """What the numbers over fresh seeds are, what their difference means, and how much the search flattered."""
-    said = ["Means over fresh seeds on test data; ± is half of a 95 % Student-t interval over the seeds."]
+    said = ["Means over fresh seeds on test data; "
+            + ("± is half of a 95 % Student-t interval over the seeds." if np.isfinite(fresh["test_half"]) else
+               "all of them score the same, which gives no interval.")]
     if paired_reference(summary) is not None and fresh["pairs"]:
         found = meaning(fresh["difference"], fresh["difference_half"])
         explained = {"more accurate": "more accurate, by more than the luck of the seed explains",
                      "less accurate": "less accurate, by more than the luck of the seed explains",
-                     "not told apart": "not told apart, since the interval contains 0"}.get(found, found)
+                     "not told apart": "not told apart, since the interval contains 0",
+                     "no interval": "no interval, since " + ("the difference is the same with each seed"
+                                                             if fresh["pairs"] > 1 else "only one seed is shared"),
+                     }.get(found, found)
         said[0] += f" Paired by seed with “{summary.fresh_reference}”: {explained}."
     if np.isfinite(fresh["optimism"]):
         said.append(f"On validation data the search saw {fresh['search_val_accuracy']:.1f} %; the fresh seeds average "

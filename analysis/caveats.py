@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.answer import quoted
 from analysis.confirmation import ENOUGH_SEEDS
 from analysis.summary import REFERENCE, Summary, counts_of
-from analysis.tables import points
+from analysis.tables import counted, points
 
 FEWEST_TRIALS = 20
 COARSE = 0.1
@@ -33,8 +33,9 @@ def _unfinished(s: Summary) -> list[str]:
     wanted = int(s.study.meta.get("settings", {}).get("num_samples") or ended)
     if ended >= wanted and not counts["running"]:
         return []
-    return [f"The study is not finished: {ended} of {wanted} trials have ended"
-            + (f", {counts['running']} were running when this page was made." if counts["running"] else ".")]
+    running = counts["running"]
+    return [f"The study is not finished: {ended} of {counted(wanted, 'trial')} {'has' if ended == 1 else 'have'} ended"
+            + (f", {running} {'was' if running == 1 else 'were'} running when this page was made." if running else ".")]
 
 
 def _failures(s: Summary) -> list[str]:
@@ -43,7 +44,8 @@ def _failures(s: Summary) -> list[str]:
     broken = s.trials[(s.trials["baseline"] != "") & (s.trials["state"] == "failed")]
     said = [f"The baseline “{row.baseline}” failed: {row.reason or 'no reason given'}." for row in broken.itertuples()]
     if s.best is not None and counts["failed"] * 5 >= ended > 0:
-        said.append(f"{counts['failed']} of {ended} trials failed, so part of the search space was hardly seen.")
+        said.append(f"{counts['failed']} of {counted(ended, 'trial')} failed, so part of the search space was hardly "
+                    "seen.")
     return said
 
 
@@ -80,6 +82,9 @@ def _one_seed(s: Summary) -> list[str]:
         return [f"Trial {s.best['trial_id'] if s.best is not None else '?'} itself was trained with one seed, not with "
                 f"fresh ones as others were: {luck}"]
     seeds = int(s.best_fresh["seeds"])
+    if seeds > 1 and not np.isfinite(s.best_fresh["test_half"]):
+        return [f"All {seeds} fresh seeds of the answering trial score the same on the test images, which gives no "
+                "interval; that is no sign of certainty."]
     if seeds >= ENOUGH_SEEDS:
         return []
     return [f"Only {seeds} fresh seed{'s confirm' if seeds > 1 else ' confirms'} the answering trial; with fewer than "
@@ -100,8 +105,9 @@ def _best_of_many(s: Summary) -> list[str]:
     if fresh is not None and fresh["pairs"] > 1:  # the gain is known over seeds, and none of them was chosen
         if abs(fresh["difference"]) > fresh["difference_half"]:
             return []
+        none = "" if np.isfinite(fresh["difference_half"]) else " has no interval, since it is the same with each, and"
         return [f"Over the fresh seeds the difference to “{s.fresh_reference}”, "
-                f"{points(fresh['difference'], fresh['difference_half'])}, may be the luck of the seed."]
+                f"{points(fresh['difference'], fresh['difference_half'])},{none} may be the luck of the seed."]
     gain = float(s.best["val_accuracy"] - s.reference["val_accuracy"]) if s.best is not None else np.nan
     text = (f"The best of {len(s.searched)} trials is laid beside one run of each baseline; the best of many noisy "
             "scores lies above its true value.")

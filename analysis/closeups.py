@@ -5,6 +5,7 @@ from __future__ import annotations
 from analysis import knowledge, weight_figures, weights
 from analysis.items import Group, Item
 from analysis.summary import Summary
+from analysis.tables import counted
 from analysis.weights import Trace
 
 
@@ -77,4 +78,4 @@ def _provisional(s: Summary) -> Item:
     if len(drawn.data[0].x) == weight_figures.MOST_TRIALS:
         caption += f" {weight_figures.MOST_TRIALS} trials are drawn, chosen at random."
     return Item("provisional", drawn, "Provisional against final sparsity.", caption,
-                f"Scatter plot of provisional against final sparsity of {len(drawn.data[0].x)} trials.")
+                f"Scatter plot of provisional against final sparsity of {counted(len(drawn.data[0].x), 'trial')}.")

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import html as escaping
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from analysis.items import Item
 from analysis.merged import Merged, Side, merge
 from analysis.methods import methods, title
 from analysis.summary import configuration
-from analysis.tables import Row, Table, table, text, trial_records
-from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, focus
+from analysis.tables import Row, Table, below, counted, listed, table, text, trial_records
+from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, focus, plain
 from study import results
 from study.results import Study, label
 
@@ -70,7 +69,7 @@ def _rendered(merged: Merged, items: list[Item]) -> str:
     return html.render(
         PAGE, items, trial_records(everything.reindex(columns=shown), ["study"]), "comparison",
         title=f"Comparison of {len(studies)} studies",
-        counts=f"{sum(len(side.trials) for side in merged.sides):,} complete trials",
+        counts=counted(sum(len(side.trials) for side in merged.sides), "complete trial"),
         eyebrow=f"{len(studies)} studies · {data.get('title') or data.get('name') or 'data not recorded'}",
         sections=[(anchor, said) for anchor, said, there in sections if there], answer=verdict.answer(merged),
         main_figure=items[0] if items else None, caveats=verdict.caveats(merged), front_table=front,
@@ -94,7 +93,7 @@ def front_table(m: Merged) -> Table:
 
 def _front_lead(m: Merged) -> list[str]:
     runs = [f"{row['study']} from {row['low']:,.0f} bytes on" for row in m.held.to_dict("records")]
-    which = f"Most accurate, by size: {verdict.listed(runs)}." if 1 < len(runs) <= 12 else ""
+    which = f"Most accurate, by size: {listed(runs)}." if 1 < len(runs) <= 12 else ""
     return [f"Every trial that none of any study beats in validation accuracy and size, the smallest last. {DENSE} "
             f"{which}".strip(),
             "Probabilities are by bootstrap of the validation accuracies, as other images might give them; they leave "
@@ -139,7 +138,7 @@ def accuracy_vs_bytes(m: Merged) -> go.Figure:
                                            (side.baselines, 11, 1.0, f"{symbol}-open")):
             drawn.add_scatter(
                 x=rows["file_bytes"].tolist(), y=rows["val_accuracy"].tolist(), mode="markers", opacity=opacity,
-                name=escaping.escape(side.name), legendgroup=str(i), showlegend=rows is side.front,
+                name=plain(side.name), legendgroup=str(i), showlegend=rows is side.front,
                 marker={"size": size, "symbol": shape, "color": colour, "line": {"width": 1.8 * ("open" in shape)}},
                 text=_hover(side, rows), hovertemplate="%{text}<extra></extra>", customdata=rows["trial_id"].tolist())
     everything = pd.concat([rows for side in m.sides for rows in (side.trials, side.baselines)])
@@ -156,22 +155,23 @@ def _size_axis(sizes: pd.Series) -> dict[str, Any]:
     ticks = axis["tickvals"]
     if len(ticks) > 6:
         ticks = [tick for tick in ticks if f"{tick:g}".startswith("1")]
-    return {**axis, "tickvals": ticks, "ticktext": [_short(tick) for tick in ticks]}
+    said = [_short(tick) for tick in ticks]
+    return {**axis, "tickvals": ticks, "ticktext": said if len(set(said)) == len(said) else axis["ticktext"]}
 
 
 def _short(size: float) -> str:
     scale, unit = next((pair for pair in ((1e6, "MB"), (1e3, "kB")) if size >= pair[0]), (1.0, "bytes"))
-    return f"{size / scale:,.0f} {unit}"
+    return f"{float(f'{size / scale:.3g}'):,g} {unit}"
 
 
 def _hover(side: Side, rows: pd.DataFrame) -> list[str]:
     said = []
     for _, row in rows.iterrows():
-        lines = [f"<b>{escaping.escape(row['trial_id'])}</b> {escaping.escape(row['baseline'])}",
+        lines = [f"<b>{plain(row['trial_id'])}</b> {plain(row['baseline'])}",
                  f"{row['val_accuracy']:.2f} % validation accuracy", f"{row['file_bytes']:,.0f} bytes"]
         if np.isfinite(row.get("sparsity", np.nan)):
             lines.append(f"{text('sparsity', row['sparsity'])} % of the weights at zero")
-        said.append("<br>".join([*lines, escaping.escape(configuration(side.summary, row))]))
+        said.append("<br>".join([*lines, plain(configuration(side.summary, row))]))
     return said
 
 
@@ -183,12 +183,11 @@ def _items(m: Merged) -> list[Item]:
                "their study’s front, open ones are baselines, which are on none. The grey line is the front of all "
                f"together. {DENSE}")
     window = drawn.layout.yaxis.range
-    hidden = 0 if window is None else sum(int((side.trials["val_accuracy"] < window[0]).sum()) for side in m.sides)
-    if hidden:
-        caption += f" {hidden} trial{'s lie' if hidden > 1 else ' lies'} below the visible range; double-click shows " \
-                   "all."
+    if window is not None:
+        caption += below(window[0], {noun: [y for side in m.sides for y in getattr(side, f"{noun}s")["val_accuracy"]]
+                                     for noun in ("trial", "baseline")})
     if any(len(side.trials) > MOST_MARKS for side in m.sides):
         caption += f" Of each study at most {MOST_MARKS:,} trials are drawn, its front whole."
     alt = (f"Scatter plot of validation accuracy against size in bytes for {len(m.sides)} studies, one colour and "
-           f"symbol each; {len(m.front)} trials form the merged front.")
+           f"symbol each; {counted(len(m.front), 'trial')} form{'s' * (len(m.front) == 1)} the merged front.")
     return [Item("main", drawn, "Accuracy against size.", caption, alt)]

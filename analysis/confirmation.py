@@ -104,7 +104,7 @@ def _rows(study: Study) -> pd.DataFrame:
     rows = study.confirmed.reindex(columns=list(dict.fromkeys([*wanted, *study.confirmed.columns])))
     numbers = [c for c in rows.columns if c in (*wanted[2:], *SIZES)]
     rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
-    rows = rows[np.isfinite(rows["test_accuracy"]) & rows["seed"].notna()].drop_duplicates(["trial_id", "seed"])
+    rows = rows[np.isfinite(rows["test_accuracy"]) & np.isfinite(rows["seed"])].drop_duplicates(["trial_id", "seed"])
     trials = study.trials.reindex(columns=["trial_id", "baseline", "val_accuracy"]).drop_duplicates("trial_id")
     trials = trials.set_index("trial_id")
     names = rows["trial_id"].map(trials["baseline"]).fillna("")

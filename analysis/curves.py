@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import html
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.summary import Summary, history_of, summarise
-from analysis.theme import BASELINE_COLOURS, GREY, VERMILLION, figure, focus, named
+from analysis.theme import BASELINE_COLOURS, GREY, VERMILLION, figure, focus, named, plain
 from study.results import Study, label
 
 MOST_CURVES = 60
@@ -69,7 +67,7 @@ def _bundle(
         drawn.add_scatter(
             x=x, y=y, mode="lines", name=f"{len(ids)} {state}", opacity=0.45, customdata=whose,
             line={"color": GREY, "width": 1, "dash": dash},
-            text=[html.escape(w) for w in whose], hovertemplate="%{text}, epoch %{x}: %{y:.2f}<extra></extra>")
+            text=[plain(w) for w in whose], hovertemplate="%{text}, epoch %{x}: %{y:.2f}<extra></extra>")
 
 
 def _curve(
@@ -78,7 +76,7 @@ def _curve(
     rows = history[history["trial_id"] == trial_id]
     if len(rows):
         drawn.add_scatter(
-            x=rows["epoch"].tolist(), y=rows[metric].tolist(), mode="lines", name=html.escape(name),
+            x=rows["epoch"].tolist(), y=rows[metric].tolist(), mode="lines", name=plain(name),
             line={"color": colour, "width": width}, customdata=rows["trial_id"].tolist(),
             hovertemplate="epoch %{x}: %{y:.2f}<extra>%{fullData.name}</extra>")
 
@@ -94,5 +92,5 @@ def _phases(drawn: go.Figure, history: pd.DataFrame) -> None:
             late = at > 0.7 * history["epoch"].max()
             drawn.add_vline(x=at, line={"color": GREY, "width": 1, "dash": "dot"})
             drawn.add_annotation(
-                x=at, y=0, yref="paper", text=f"{html.escape(str(phase))} →", showarrow=False,
+                x=at, y=0, yref="paper", text=f"{plain(str(phase))} →", showarrow=False,
                 xanchor="right" if late else "left", yanchor="bottom", font={"size": 11})

@@ -6,7 +6,6 @@ Names and reasons come from the study and are escaped, since Plotly renders a li
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import plotly.graph_objects as go
 from analysis import theme
 from analysis.published import published
 from analysis.summary import Summary, summarise
-from analysis.tables import percent, text
+from analysis.tables import counted, percent, text
 from analysis.theme import (
     BASELINE_COLOURS,
     BLUE,
@@ -28,11 +27,15 @@ from analysis.theme import (
     focus,
     hyperparameter_axis,
     named,
+    plain,
 )
 from study.results import COLUMNS, Study
 
 UNCOMPRESSED = {"sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
 """The baseline that was not compressed: a level, since its size would leave the trials no room on their axis."""
+
+ON_TEST_DATA = ("on test data", "fresh seeds, on test data", "published (test data)")
+"""Traces of the figure of the front whose marks are test accuracies."""
 
 MOST_MARKS = 1000
 """Beyond this many trials a figure shows an even sample (the front always whole), half as many of those that are not
@@ -63,11 +66,12 @@ def accuracy_vs_size(study: Study) -> go.Figure:
         drawn.add_hline(y=s.least_accuracy, line={"color": GREY, "width": 1, "dash": "dot"})
     if s.size == "sparsity":
         shown = pd.concat([rows["sparsity"] for rows in (s.searched, others, papers, tested, fresh)])
-        drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, 100 - shown.astype(float)))
+        drawn.update_xaxes(theme.complement_axis("weights at zero, sparsity (%)", 100.0, theme.left(shown)))
     else:
         drawn.update_xaxes(theme.size_axis(named(s.size), [*s.searched[s.size], *others[s.size]]))
-    kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"],
-                      *(rows["test_accuracy"] for rows in (papers, tested, fresh))]).astype(float)
+    half = fresh.reindex(columns=["test_half"])["test_half"].fillna(0.0)
+    kept = pd.concat([front["val_accuracy"], s.baselines["val_accuracy"], fresh["test_accuracy"] - half,
+                      fresh["test_accuracy"] + half, papers["test_accuracy"], tested["test_accuracy"]]).astype(float)
     drawn.update_yaxes(title={"text": "accuracy (%)"}, range=focus(kept, s.searched["val_accuracy"]))
     return drawn
 
@@ -137,8 +141,8 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
 
 def _sparsity_upwards(drawn: go.Figure, s: Summary) -> None:
     for trace in drawn.data:
-        trace.y = [100 - y for y in trace.y]
-    axis = theme.complement_axis(named("sparsity"), 100.0, 100 - s.searched["sparsity"])
+        trace.y = theme.left(trace.y)
+    axis = theme.complement_axis(named("sparsity"), 100.0, theme.left(s.searched["sparsity"]))
     drawn.update_yaxes({**axis})
 
 
@@ -156,11 +160,15 @@ def _trials(
                       showlegend=bool(len(rows) and name), **_hover(s, rows))
 
 
+def levels(s: Summary) -> pd.DataFrame:
+    """Baselines that figures show as lines."""
+    lines = s.baselines[s.baselines["val_accuracy"].notna()]
+    return lines[lines["baseline"] == UNCOMPRESSED[s.study.meta["kind"]]] if s.compresses else lines
+
+
 def _level(drawn: go.Figure, s: Summary, band: bool, labelled: bool = True) -> None:
     """Baselines as horizontal lines; around the reference a band of one standard error."""
-    lines = s.baselines[s.baselines["val_accuracy"].notna()]
-    if s.compresses:
-        lines = lines[lines["baseline"] == UNCOMPRESSED[s.study.meta["kind"]]]
+    lines = levels(s)
     if band and s.reference is not None and np.isfinite(s.error):
         level = float(s.reference["val_accuracy"])
         drawn.add_hrect(y0=level - s.error, y1=level + s.error, fillcolor=GREY, opacity=0.13, line_width=0,
@@ -171,14 +179,14 @@ def _level(drawn: go.Figure, s: Summary, band: bool, labelled: bool = True) -> N
         drawn.add_hline(y=row["val_accuracy"], line={"color": colour, "width": 1.6, "dash": dash})
         if labelled:  # a line of the layout has no entry in the legend; this empty trace is it
             drawn.add_scatter(x=[None], y=[None], mode="lines", line={"color": colour, "width": 2, "dash": dash},
-                              name=f"{html.escape(row['baseline'])} {row['val_accuracy']:.1f} %", hoverinfo="skip")
+                              name=f"{plain(row['baseline'])} {row['val_accuracy']:.1f} %", hoverinfo="skip")
 
 
 def _tested(drawn: go.Figure, s: Summary) -> pd.DataFrame:
     tested = _compressed(s, s.tested)
     if len(tested):
         drawn.add_scatter(
-            x=_sizes(s, tested), y=tested["test_accuracy"].tolist(), mode="markers", name="on test data",
+            x=_sizes(s, tested), y=tested["test_accuracy"].tolist(), mode="markers", name=ON_TEST_DATA[0],
             marker={"size": 9, "symbol": "diamond-open", "color": VERMILLION, "line": {"width": 1.6}},
             text=[_at(s, row, row["test_accuracy"], "one seed") for row in tested.to_dict("records")],
             hovertemplate="%{text}<extra></extra>", customdata=tested["trial_id"].tolist())
@@ -188,10 +196,10 @@ def _tested(drawn: go.Figure, s: Summary) -> pd.DataFrame:
 def _over_seeds(drawn: go.Figure, s: Summary) -> pd.DataFrame:
     fresh = _compressed(s, s.fresh)
     if len(fresh):
-        said = [_at(s, row, row["test_accuracy"], f"mean of {row['seeds']} fresh seed{'s' if row['seeds'] > 1 else ''}",
-                    row["test_half"]) for row in fresh.to_dict("records")]
+        said = [_at(s, row, row["test_accuracy"], f"mean of {counted(row['seeds'], 'fresh seed')}", row["test_half"])
+                for row in fresh.to_dict("records")]
         drawn.add_scatter(
-            x=_sizes(s, fresh), y=fresh["test_accuracy"].tolist(), mode="markers", name="fresh seeds, on test data",
+            x=_sizes(s, fresh), y=fresh["test_accuracy"].tolist(), mode="markers", name=ON_TEST_DATA[1],
             marker={"size": 9, "symbol": "diamond", "color": theme.ORANGE, "line": {"width": 1, "color": VERMILLION}},
             error_y={"type": "data", "array": fresh["test_half"].fillna(0.0).tolist(), "thickness": 1.6, "width": 4,
                      "color": theme.ORANGE},
@@ -207,7 +215,7 @@ def _compressed(s: Summary, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _at(s: Summary, row: dict[Any, Any], accuracy: float, how: str, half: float = np.nan) -> str:
-    return (f"<b>{html.escape(row['baseline'] or row['trial_id'])}</b>, test data<br>{percent(accuracy, half)} at "
+    return (f"<b>{plain(row['baseline'] or row['trial_id'])}</b>, test data<br>{percent(accuracy, half)} at "
             f"{text(s.size, row[s.size])} {COLUMNS[s.size].unit} {COLUMNS[s.size].label}<br>{how}; search saw "
             f"{row['search_val_accuracy']:.2f} % on validation")
 
@@ -218,7 +226,7 @@ def _published(drawn: go.Figure, s: Summary) -> pd.DataFrame:
              f"published rate {r.rate:.0f}×: {r.definition}<br>{r.source}" for r in papers.itertuples()]
     if len(papers):
         drawn.add_scatter(
-            x=_sizes(s, papers), y=papers["test_accuracy"].tolist(), mode="markers", name="published (test data)",
+            x=_sizes(s, papers), y=papers["test_accuracy"].tolist(), mode="markers", name=ON_TEST_DATA[2],
             marker={"size": 11, "symbol": "star", "color": PURPLE, "line": {"width": 0}},
             text=hover, hovertemplate="%{text}<extra></extra>")
     return papers
@@ -264,18 +272,14 @@ def _bar(title: str) -> dict[str, Any]:
 
 
 def _sizes(s: Summary, rows: pd.DataFrame) -> list[float]:
-    """Where rows stand on the axis of size: bytes of the file, or the share of the weights left, in percent; nothing
-    left at all has no place on a logarithmic axis."""
-    if s.size == "file_bytes":
-        return [float(v) for v in rows["file_bytes"]]
-    rest = 100 - rows["sparsity"].astype(float)
-    return [float(v) if v > 0 else 1e-3 for v in rest]
+    """Where rows stand on the axis of size: bytes of the file, or the share of the weights left, in percent."""
+    return [float(v) for v in rows["file_bytes"]] if s.size == "file_bytes" else theme.left(rows["sparsity"])
 
 
 def _names(rows: pd.DataFrame) -> str:
     """In the legend; longer than this a name would take a line of a phone's screen for itself."""
     names = ", ".join(rows["baseline"].unique())
-    return html.escape(names) if names and len(names) <= 30 else "other baselines"
+    return plain(names) if names and len(names) <= 30 else "other baselines"
 
 
 def _thin(rows: pd.DataFrame, most: int = MOST_MARKS) -> pd.DataFrame:
@@ -290,7 +294,7 @@ def _hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
         columns = list(s.study.objectives)
     said = []
     for row in rows[["trial_id", "state", "baseline", "reason", *dict.fromkeys(columns)]].to_dict("records"):
-        lines = [f"<b>{html.escape(row['baseline'] or row['trial_id'])}</b> {html.escape(row['state'])}"]
-        lines += [f"{named(c)}: {html.escape(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
-        said.append("<br>".join([*lines, *([html.escape(row["reason"][:120])] if row["reason"] else [])]))
+        lines = [f"<b>{plain(row['baseline'] or row['trial_id'])}</b> {plain(row['state'])}"]
+        lines += [f"{named(c)}: {plain(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
+        said.append("<br>".join([*lines, *([plain(row["reason"][:120])] if row["reason"] else [])]))
     return {"text": said, "hovertemplate": "%{text}<extra></extra>", "customdata": rows["trial_id"].tolist()}

@@ -9,7 +9,7 @@ from analysis import closeups, curves, figures, influences, intervals
 from analysis.importance import TradeOffs, trade_offs
 from analysis.items import Group, Item
 from analysis.summary import Summary
-from analysis.tables import name_of, points, sentence, text
+from analysis.tables import below, counted, name_of, points, sentence, text
 from study.results import label
 
 
@@ -74,11 +74,12 @@ def _front(s: Summary) -> Item:
     if s.least_accuracy is not None:
         caption += f" Trials below {s.least_accuracy:g} % (dotted line) cannot be on the front."
     drawn = figures.accuracy_vs_size(s.study)
-    if any(trace.name == "published (test data)" for trace in drawn.data):
+    if any(trace.name == figures.ON_TEST_DATA[2] for trace in drawn.data):
         caption += " Published results are test accuracies under their authors’ protocols."
-    caption += _below(s, drawn, pruned=False)
-    alt = (f"Scatter plot of validation accuracy against {label(s.size)} for {len(s.searched)} trials, from "
-           f"{text(s.size, shown.min())} to {text(s.size, shown.max())}; {len(s.front)} trials form the Pareto front.")
+    caption += _below(s, drawn, front=True)
+    alt = (f"Scatter plot of validation accuracy against {label(s.size)} for "
+           f"{counted(len(s.searched), 'trial')}, from {text(s.size, shown.min())} to {text(s.size, shown.max())}; "
+           f"{counted(len(s.front), 'trial')} form{'s' * (len(s.front) == 1)} the Pareto front.")
     return Item("main", drawn, f"Accuracy against {name_of(s.size)}.", caption + _sampled(s), alt)
 
 
@@ -88,8 +89,8 @@ def _plain_slice(s: Summary, name: str, colour: str) -> Item:
     caption = f"Each mark is a trial, coloured by its {hued}; lines are the baselines."
     if s.reference is not None:
         caption += f" The grey band is one standard error around the {s.reference['baseline']}."
-    alt = (f"Scatter plot of validation accuracy against {name_of(name)} for {len(s.searched)} trials with the "
-           f"baselines as level lines; {_best(s)}")
+    alt = (f"Scatter plot of validation accuracy against {name_of(name)} for "
+           f"{counted(len(s.searched), 'trial')} with the baselines as level lines; {_best(s)}")
     return Item("main", drawn, f"Validation accuracy against {name_of(name)}.",
                 caption + _below(s, drawn) + _sampled(s), alt)
 
@@ -120,19 +121,20 @@ def _compression_slices(s: Summary, t: TradeOffs) -> list[Group]:
             items.append(Item(
                 f"slice-{len(found)}-{len(items)}", drawn, sentence(f"{name_of(objective)} by {name_of(name)}."),
                 "Vermillion marks are on the front." + mean + _below(s, drawn, objective),
-                f"Scatter plot of {label(objective)} against {name_of(name)} for {len(s.searched)} trials."))
+                f"Scatter plot of {label(objective)} against {name_of(name)} for {counted(len(s.searched), 'trial')}."))
         found.append(Group(f"What moves {name_of(objective)}", items, narrow=True))
     return found
 
 
 def _curves(s: Summary) -> list[Item]:
     shown = min(curves.MOST_CURVES, int((s.trials["baseline"] == "").sum()))
-    about = f"{shown} trials thin and grey, baselines and the answering trial in colour."
+    about = f"{counted(shown, 'trial')} thin and grey, baselines and the answering trial in colour."
     items = [Item("curves", curves.learning_curves(s.study), "Validation accuracy, epoch by epoch.", about,
                   f"Line chart of validation accuracy over epochs; {about}")]
     if "sparsity" in s.study.history:
-        about = ("What quantising at that epoch would give. Early values mean little, since the components are still "
-                 "wide then.")
+        why = "weights are pruned gradually" if (s.study.history["phase"] == "prune").any() else \
+              "the components are still wide then"
+        about = f"What quantising at that epoch would give. Early values mean little, since {why}."
         items.append(Item("sparsity-curves", curves.learning_curves(s.study, "sparsity"),
                           "Provisional sparsity, epoch by epoch.", about,
                           "Line chart of the sparsity over epochs that quantising at each epoch would give."))
@@ -147,20 +149,20 @@ def _best(s: Summary) -> str:
     return f"the best trial has {s.best['val_accuracy']:.1f} percent{gain}."
 
 
-def _below(s: Summary, drawn: go.Figure, objective: str = "val_accuracy", pruned: bool = True) -> str:
+def _below(s: Summary, drawn: go.Figure, objective: str = "val_accuracy", front: bool = False) -> str:
     """A cropped axis must say what it crops.
 
     Args:
-        pruned: the figure shows pruned trials too.
+        front: the figure shows every baseline and test results, but no pruned trials.
     """
     window = drawn.layout.yaxis.range
     if window is None or objective != "val_accuracy":
         return ""
-    rows = s.trials[(s.trials["baseline"] == "") & s.trials["state"].isin(["complete", *["pruned"] * pruned])]
-    hidden = int((rows[objective] < window[0]).sum())
-    if not hidden:
-        return ""
-    return f" {hidden} trial{'s lie' if hidden > 1 else ' lies'} below the visible range; double-click shows all."
+    stopped = s.trials[(s.trials["baseline"] == "") & (s.trials["state"] == "pruned") & (not front)]
+    shown = {"trial": [*s.searched[objective], *stopped[objective]],
+             "baseline": (s.baselines if front else figures.levels(s))[objective],
+             "test result": [y for trace in drawn.data if trace.name in figures.ON_TEST_DATA for y in trace.y]}
+    return below(window[0], shown)
 
 
 def _sampled(s: Summary) -> str:

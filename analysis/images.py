@@ -70,7 +70,9 @@ def _keep(path: Path, picture: bytes) -> None:
 def _for_paper(figure: go.Figure) -> go.Figure:
     """A copy in the light template on white, without the buttons of an animation."""
     white = {"template": theme.LIGHT, "paper_bgcolor": "#FFFFFF", "plot_bgcolor": "#FFFFFF"}
-    return go.Figure(figure.data, figure.layout).update_layout(**white, sliders=[], updatemenus=[])
+    copy = go.Figure(figure.data, figure.layout).update_layout(white)
+    copy.layout.sliders = copy.layout.updatemenus = ()  # an update with an empty list would leave them
+    return copy
 
 
 def _safe(name: str) -> str:

@@ -134,7 +134,9 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     s = summarise(study)
     names = [name for name, domain in study.meta["space"].items()
              if searched_range(domain) and pd.api.types.is_numeric_dtype(s.trials[name])]
-    rows = s.searched[s.searched[names].notna().all(axis=1)]
+    with np.errstate(invalid="ignore", divide="ignore"):  # a value that its scale does not have, mistyped or infinite
+        scaled = [np.isfinite(to_unit(s.searched[name].to_numpy(), study.meta["space"][name])) for name in names]
+    rows = s.searched[np.all(scaled, axis=0)] if names else s.searched
     found = TradeOffs(s, names, _sample(rows), {}, {}, {}, [])
     if len(rows) < FEWEST:
         found.notes.append(f"Which hyperparameter moves what is not said: {len(rows)} complete "

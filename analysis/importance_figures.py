@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import textwrap
 
 import numpy as np
@@ -14,7 +13,7 @@ from analysis import theme
 from analysis.effects import Array
 from analysis.importance import ANOVA, PED, TradeOffs
 from analysis.tables import name_of
-from analysis.theme import BLUE, ORANGE, figure, hyperparameter_axis, named
+from analysis.theme import BLUE, ORANGE, figure, hyperparameter_axis, named, plain
 from study.results import COLUMNS
 
 MARKS = {ANOVA: (BLUE, "circle"), PED: (ORANGE, "diamond-open")}
@@ -142,7 +141,7 @@ def _trials(drawn: go.Figure, t: TradeOffs, names: tuple[str, str], kept: pd.Ind
     drawn.add_scatter(
         x=x, y=y, mode="markers", name="trial", customdata=rows["trial_id"].tolist(),
         marker={"size": 7, "color": "rgba(255,255,255,0.75)", "line": {"color": INK, "width": 1.2}},
-        text=[f"<b>{html.escape(r['trial_id'])}</b> {r['val_accuracy']:.2f} %" for r in rows.to_dict("records")],
+        text=[f"<b>{plain(r['trial_id'])}</b> {r['val_accuracy']:.2f} %" for r in rows.to_dict("records")],
         hovertemplate="%{text}<extra></extra>")
 
 
@@ -160,7 +159,7 @@ def _shares(drawn: go.Figure, rows: pd.DataFrame, measure: str, colour: str, sym
 
 def _heading(drawn: go.Figure, title: str, row: int) -> None:
     axis = "y" if row == 1 else f"y{row}"
-    said = "<br>".join(html.escape(line) for line in textwrap.wrap(title, 36))
+    said = "<br>".join(plain(line) for line in textwrap.wrap(title, 36))
     drawn.add_annotation(text=f"<b>{said}</b>", xref="paper", yref=f"{axis} domain", x=0, y=1, xanchor="left",
                          yanchor="bottom", showarrow=False, align="left", font={"size": 12})
 
@@ -179,7 +178,7 @@ def _bar(title: str) -> dict[str, object]:
 
 
 def _short(name: str) -> str:
-    return html.escape(name_of(name))
+    return plain(name_of(name))
 
 
 def _unit(key: str) -> str:

@@ -8,6 +8,7 @@ from analysis import importance_figures as drawing
 from analysis.importance import ANOVA, TradeOffs
 from analysis.items import Group, Item
 from analysis.tables import name_of, points
+from analysis.theme import left
 
 MOVES = "Which hyperparameter moves what"
 
@@ -38,7 +39,7 @@ def overlay(drawn: go.Figure, t: TradeOffs, key: str, name: str) -> str:
         return ""
     for trace in drawing.effect(t, key, name).data:
         if key == "sparsity":  # that axis shows what remains, on a logarithmic scale
-            trace.y = [max(100 - y, 1e-3) for y in trace.y]
+            trace.y = left(trace.y)
         trace.showlegend = False
         drawn.add_trace(trace)
     return f" The line is the mean with all other hyperparameters averaged, with its 95 % interval.{_pulled(t, key)}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import html
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.confirmation import fresh, paired
 from analysis.summary import Summary, summarise
-from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, named, size_axis
+from analysis.tables import mean_and_half
+from analysis.theme import BLUE, GREEN, GREY, VERMILLION, complement_axis, figure, focus, left, named, plain, size_axis
 from analysis.uncertainty import attainment
 from study.results import Study
 
@@ -35,13 +34,14 @@ def paired_differences(study: Study) -> go.Figure:
         x=means["difference"].tolist(), y=_names(means), mode="markers", name="mean with 95 % interval",
         marker={"size": 10, "symbol": "diamond", "color": VERMILLION}, customdata=means["trial_id"].tolist(),
         error_x={"type": "data", "array": halves.tolist(), "thickness": 2, "width": 5, "color": VERMILLION},
-        text=[f"{row.difference:+.2f} ± {row.difference_half:.2f} points, {row.pairs} seeds" if row.pairs > 1 else
-              f"{row.difference:+.2f} points, one seed" for row in means.itertuples()],
+        text=[f"{mean_and_half('difference', row.difference, row.difference_half)} points, "
+              + (f"{row.pairs} seeds" if row.pairs > 1 else "one seed") for row in means.itertuples()],
         hovertemplate="%{text}<extra>%{y}</extra>")
-    # One ruined configuration must not flatten the others; the caption counts those that lie outside.
+    # One ruined configuration must not flatten the others; the caption counts those that lie outside. What is ordinary
+    # is judged by means alone: among few seeds the ends of intervals lie so far up that zero would be out of sight.
+    middle = means["difference"]
     drawn.update_xaxes(title={"text": "difference in test accuracy (points)"},
-                       range=focus([0.0, *rows["difference"], *(means["difference"] - halves)],
-                                   [0.0, *(means["difference"] + halves)]))
+                       range=focus([0.0, *rows["difference"], *(middle - halves), *(middle + halves)], [0.0, *middle]))
     drawn.update_yaxes(type="category", categoryorder="array", categoryarray=_names(means)[::-1],
                        range=[-0.6, len(means) - 0.4])
     return drawn
@@ -53,21 +53,21 @@ def attainment_surfaces(study: Study) -> go.Figure:
     rows = fresh(study)
     rows = rows[rows["baseline"] == ""].dropna(subset=[s.size, "test_accuracy"])
     drawn = figure(height=340)
-    place = (lambda v: 100 - v) if s.size == "sparsity" else (lambda v: v)
+    place = left if s.size == "sparsity" else list
     drawn.add_scatter(
-        x=place(rows[s.size]).tolist(), y=rows["test_accuracy"].tolist(), mode="markers", name="one seed",
+        x=place(rows[s.size]), y=rows["test_accuracy"].tolist(), mode="markers", name="one seed",
         marker={"size": 7, "symbol": "circle-open", "color": GREY}, customdata=rows["trial_id"].tolist(),
-        text=[f"{html.escape(i)}, seed {n}" for i, n in zip(rows["trial_id"], rows["seed"], strict=True)],
+        text=[f"{plain(i)}, seed {n}" for i, n in zip(rows["trial_id"], rows["seed"], strict=True)],
         hovertemplate="%{text}: %{y:.2f} %<extra></extra>")
     surfaces = attainment(rows, {"test_accuracy": "max", s.size: s.study.objectives[s.size]})
     for percentage, colour, dash in ((25, BLUE, "dot"), (50, VERMILLION, "solid"), (75, GREEN, "dash")):
         line = surfaces[surfaces["percentage"] == percentage].sort_values("test_accuracy", ascending=False)
         drawn.add_scatter(
-            x=place(line[s.size]).tolist(), y=line["test_accuracy"].tolist(), mode="lines",
+            x=place(line[s.size]), y=line["test_accuracy"].tolist(), mode="lines",
             name=f"{percentage} % of seeds", line={"color": colour, "width": 2, "dash": dash, "shape": "vh"},
             hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>")
     if s.size == "sparsity":
-        drawn.update_xaxes(complement_axis(named(s.size), 100.0, 100 - rows[s.size], most=6))
+        drawn.update_xaxes(complement_axis(named(s.size), 100.0, left(rows[s.size]), most=6))
     else:
         drawn.update_xaxes(size_axis(named(s.size), rows[s.size]))
     shown = focus(surfaces["test_accuracy"], rows["test_accuracy"])
@@ -87,4 +87,4 @@ def has_pairs(s: Summary) -> bool:
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    return [html.escape(name) for name in rows["baseline"].where(rows["baseline"] != "", rows["trial_id"])]
+    return [plain(name) for name in rows["baseline"].where(rows["baseline"] != "", rows["trial_id"])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import itertools
 from typing import Any
@@ -15,7 +14,7 @@ from PIL import Image
 from plotly.colors import sample_colorscale
 from scipy.special import softmax
 
-from analysis.theme import SEQUENTIAL, figure, ink_on
+from analysis.theme import SEQUENTIAL, figure, ink_on, plain
 from analysis.weight_figures import animate
 from analysis.weights import Trace
 from study import results
@@ -54,7 +53,7 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     own = float(best["temperature"]) if best is not None and np.isfinite(best["temperature"]) else None
     at = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if own else [])})
     drawn = figure(height=150 + 34 * len(shown))
-    columns = [html.escape(names[i]) for i in labels]
+    columns = [plain(names[i]) for i in labels]
 
     places = [*itertools.product(range(len(shown)), range(len(shown)))]  # rows, columns
 
@@ -64,9 +63,11 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
         said = [[f"{100 * p:.0f}" if p >= 0.005 else "" for p in row] for row in share]
         inks = [ink_on(colour) for colour in sample_colorscale(DEPTHS, depth.ravel().tolist())]
         return [
-            go.Heatmap(z=depth.tolist(), x=columns, y=list(range(len(shown))), text=said, zmin=0, zmax=1,
-                       colorscale=DEPTHS, showscale=False, xgap=2, ygap=2,
-                       hovertemplate="image of %{y}: %{text} % %{x}<extra></extra>"),
+            # Classes in the text: rows are numbered, and the page takes customdata for the name of a trial.
+            go.Heatmap(z=depth.tolist(), x=columns, y=list(range(len(shown))), zmin=0, zmax=1,
+                       text=[[f"image of {columns[i]}: {p or 'below 0.5'} % {columns[j]}" for j, p in enumerate(row)]
+                             for i, row in enumerate(said)],
+                       colorscale=DEPTHS, showscale=False, xgap=2, ygap=2, hovertemplate="%{text}<extra></extra>"),
             # Not the heatmap's own text, whose grey is hard to read in the middle of the scale.
             go.Scatter(x=[columns[j] for _, j in places], y=[i for i, _ in places], mode="text",
                        text=list(itertools.chain(*said)), textfont={"color": inks, "size": 12}, hoverinfo="skip",

@@ -67,7 +67,7 @@ def build(study: Study) -> str:
 
 def _rendered(page: Page) -> str:
     study, summary = page.study, page.summary
-    trials = trial_records(summary.trials, study.hyperparameters)
+    trials = trial_records(summary.trials, study.hyperparameters, summary.headings)
     name = str(study.meta.get("name", study.folder.name))
     return html.render("report.html", page.items, trials, name, **_context(page))
 
@@ -116,7 +116,8 @@ def _best_table(s: Summary) -> tuple[Table, str, str]:
         heading, lead = "Baselines and the front", _front_lead(s)
         measured.remove("change" if "accuracy_drop" in s.trials else "accuracy_drop")
     else:
-        heading, lead = "Baselines and the best trials", f"The {len(rows)} best complete trials on validation data."
+        best = f"The {len(rows)} best complete trials" if len(rows) > 1 else "The best complete trial"
+        heading, lead = "Baselines and the best trials", f"{best} on validation data." if len(rows) else ""
     chances = probability_on_front(s.study)
     kinds = (("baseline", s.baselines), ("best", rows))
     groups = [(kind, _with_comparison(s, frame, chances)) for kind, frame in kinds]
@@ -124,7 +125,8 @@ def _best_table(s: Summary) -> tuple[Table, str, str]:
     reference = "the reference" if s.reference is None else str(s.reference["baseline"])
     of = "of being on the front" if s.compresses else "of being the best"
     return table(groups, [*s.study.hyperparameters, *known, *measured],
-                 {"change": f"against {reference} (points)", "probability": f"probability {of} (%)"}), heading, \
+                 {**s.headings, "change": f"against {reference} (points)",
+                  "probability": f"probability {of} (%)"}), heading, \
         f"{lead} {_probability_lead(chances)}".strip()
 
 

@@ -46,10 +46,11 @@ def half_width(values: pd.Series, confidence: float = 0.95) -> float:
 
     Args:
         values: independent measurements, (n,), one a seed; missing ones do not count.
-    Returns: in the unit of `values`; NaN for fewer than two of them.
+    Returns: in the unit of `values`; NaN for fewer than two of them, and where all are equal but for rounding: scores
+        that are multiples of one image's share tie easily, and a width of zero would call any difference certain.
     Reference: Student 1908, Biometrika 6(1), 1–25.
     """
     n = int(values.count())
-    if n < 2:
+    if n < 2 or values.max() - values.min() <= 1e-9 * max(1.0, values.abs().max()):
         return np.nan
     return float(stdtrit(n - 1, (1 + confidence) / 2) * values.std() / math.sqrt(n))

@@ -64,6 +64,13 @@ class Summary:
         return bool(self.size)
 
     @property
+    def headings(self) -> dict[str, str]:
+        """Of columns that mean something else than in other kinds of study: a distilled student's ratio stands beside
+        the teacher's accuracy, but is not against the teacher's size."""
+        own = "compression ratio against its own uncompressed student (file bytes, ×)"
+        return {"compression_ratio": own} if self.study.meta["kind"] == "kd_sws" else {}
+
+    @property
     def validation(self) -> int:
         return int(self.study.meta.get("data", {}).get("validation", 0))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,10 +60,32 @@ def percent(mean: float, half: float = np.nan) -> str:
 def points(difference: float, half: float = np.nan) -> str:
     """A difference of accuracies with its sign, which what rounds to nothing lacks, and half of its interval."""
     digits = _digits(half)
-    sign = "−" if round(difference, digits) < 0 else "+" if round(difference, digits) > 0 else "±"
-    if sign == "±" and np.isfinite(half):
-        sign = ""
+    sign = "−" if round(difference, digits) < 0 else "+" if round(difference, digits) > 0 else ""
     return f"{sign}{abs(difference):.{digits}f}{_plus_minus(half)} points"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, in the singular or plural."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def below(low: float, shown: Mapping[str, Iterable[float]]) -> str:
+    """What of a figure lies below its axis, as a sentence for its caption, with a space before it; "" without any.
+
+    Args:
+        low: where the axis begins.
+        shown: what marks stand for, in the singular → their values.
+    """
+    hidden = {noun: sum(value < low for value in values) for noun, values in shown.items()}
+    parts = [counted(number, noun) for noun, number in hidden.items() if number]
+    if not parts:
+        return ""
+    return f" {listed(parts)} {'lies' if sum(hidden.values()) == 1 else 'lie'} below the visible range; double-click " \
+           "shows all."
 
 
 def mean_and_half(column: str, mean: float, half: float) -> str:
@@ -122,15 +145,22 @@ def _heading(column: str) -> str:
     return f"{info.label} ({info.unit})" if info and info.unit else info.label if info else label(column)
 
 
-def trial_records(trials: pd.DataFrame, hyperparameters: list[str]) -> dict[str, Any]:
-    """The whole trial table as the page's script takes it: columns with their digits, and rows of raw values."""
+def trial_records(
+    trials: pd.DataFrame, hyperparameters: list[str], headings: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The whole trial table as the page's script takes it: columns with their digits, and rows of raw values.
+
+    Args:
+        headings: see `table`.
+    """
     first = ["trial_id", "state", "baseline", *hyperparameters]
     metrics = [c for c in trials.columns if c not in (*first, "reason", *SPENT)]
     wanted = [*first, *metrics, "epochs", "seconds", "reason"]
     shown = [c for c in wanted if c in ("trial_id", "state") or _has_values(trials, c)]
     facts = {c: COLUMNS.get(c, Column(c.replace("_", " "))) for c in shown}
-    described = [{"key": c, "label": label(c), "short": facts[c].label, "digits": facts[c].digits,
-                  "unit": facts[c].unit, "number": bool(pd.api.types.is_numeric_dtype(trials[c]))} for c in shown]
+    described = [{"key": c, "label": (headings or {}).get(c) or label(c), "short": facts[c].label,
+                  "digits": facts[c].digits, "unit": facts[c].unit,
+                  "number": bool(pd.api.types.is_numeric_dtype(trials[c]))} for c in shown]
     cells = trials[shown].astype(object).where(trials[shown].notna(), None)
     finite = [[None if isinstance(v, float) and not np.isfinite(v) else v for v in row] for row in cells.to_numpy()]
     return {"columns": described, "rows": finite}

@@ -15,7 +15,7 @@ def search_table(s: Summary) -> Table:
     """The networks of the search itself."""
     errors = [standard_error(v, _images(s)) if _images(s) else float("nan") for v in s.tested["test_accuracy"]]
     return table(_by_kind(s.tested.assign(standard_error=errors)),
-                 ["search_val_accuracy", "test_accuracy", "gap", "standard_error", *SIZES])
+                 ["search_val_accuracy", "test_accuracy", "gap", "standard_error", *SIZES], s.headings)
 
 
 def fresh_table(s: Summary) -> Table:
@@ -31,7 +31,7 @@ def fresh_table(s: Summary) -> Table:
     columns = ["seeds", "search_val_accuracy", "val_accuracy", "optimism", "test_accuracy", "test_spread", *paired,
                *SIZES]
     return table(_by_kind(s.fresh.assign(**cells, meaning=said)), columns, {
-        "val_accuracy": "validation accuracy, mean of fresh seeds (%)", "meaning": "which means",
+        **s.headings, "val_accuracy": "validation accuracy, mean of fresh seeds (%)", "meaning": "which means",
         "test_accuracy": "test accuracy, mean ± 95 % interval (%)",
         "difference": f"difference to “{s.fresh_reference}”, mean ± 95 % interval (points)"})
 
@@ -45,7 +45,8 @@ def fresh_lead(s: Summary) -> list[str]:
         error = f", ±{standard_error(float(s.fresh['test_accuracy'].max()), _images(s)):.2f} points or more"
     lead = ["Trained again from the first stage on, on the same split, with seeds that the search had not seen, and "
             "tested once a seed. ± is half of a 95 % Student-t interval over the seeds: it covers the luck of initial "
-            f"weights and batches, not that of these test images, whose standard error comes on top{error}.",
+            f"weights and batches, not that of these test images, whose standard error comes on top{error}. Seeds that "
+            "all score the same give no interval.",
             "The optimism gap is what the search saw minus the mean of the fresh seeds, on the same validation "
             "images. A baseline was not chosen for its score, so its gap is chance alone."]
     if has_pairs(s):

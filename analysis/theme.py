@@ -67,14 +67,27 @@ def figure(height: int = 400) -> go.Figure:
 
 def named(column: str) -> str:
     """`label` as Plotly shows it as text, whatever a study calls its columns."""
-    return html.escape(label(column))
+    return plain(label(column))
+
+
+def plain(text: str) -> str:
+    """`text` as Plotly shows it letter by letter. It renders a few elements and decodes a few entities; that of a
+    double quote is not among them, and quotes have no meaning outside a tag."""
+    return html.escape(text, quote=False)
+
+
+def left(sparsity: Iterable[float]) -> list[float]:
+    """The share of the weights that is left, in percent. Nothing left at all has no place on a logarithmic axis, and
+    stands where one in a hundred thousand would."""
+    found: list[float] = np.maximum(100 - np.asarray(list(sparsity), dtype=float), 1e-3).tolist()
+    return found
 
 
 def complement_axis(title: str, total: float, values: Iterable[float], most: int = 9) -> dict[str, Any]:
     """An axis for shares that crowd against `total` (sparsity near 100 %, π₀ near 1).
 
-    The caller plots `total − share`; the axis is logarithmic in it, runs backwards, and is labelled with the share,
-    so 90, 99 and 99.9 % are equally far apart. At most about `most` labels.
+    The caller plots `total − share`, of sparsity `left`; the axis is logarithmic in it, runs backwards, and is labelled
+    with the share, so 90, 99 and 99.9 % are equally far apart. At most about `most` labels.
     """
     rest = np.array([v for v in values if np.isfinite(v) and v > 0] or [total])
     low, high = np.log10(rest.min()) - 0.12, np.log10(rest.max()) + 0.08
@@ -84,8 +97,11 @@ def complement_axis(title: str, total: float, values: Iterable[float], most: int
         shown = [tick for tick in ticks if low <= np.log10(tick) <= high]
         if 3 <= len(shown) <= most:
             break
+    if len(shown) < 2:
+        shown, low, high = _ends(rest)
+    digits = next((d for d in range(6, 16) if len({f"{total - t:.{d}g}" for t in shown}) == len(shown)), 16)
     return {"title": {"text": title}, "type": "log", "range": [high, low], "tickmode": "array", "tickvals": shown,
-            "ticktext": [f"{total - t:.6g}" for t in shown], "tickangle": 0}
+            "ticktext": [f"{total - t:.{digits}g}" for t in shown], "tickangle": 0}
 
 
 def size_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
@@ -97,8 +113,18 @@ def size_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
         ticks = [m * 10.0**e for e in range(0, 12) for m in steps if low <= np.log10(m * 10.0**e) <= high]
         if len(ticks) >= 3:
             break
+    if len(ticks) < 2:
+        ticks, low, high = _ends(sizes)
     return {"title": {"text": title}, "type": "log", "range": [high, low], "tickmode": "array", "tickvals": ticks,
             "ticktext": [f"{tick:,.0f}" for tick in ticks], "tickangle": 0}
+
+
+def _ends(values: np.ndarray) -> tuple[list[float], float, float]:
+    """Ticks at the smallest and the largest value, where no round one lies near, and in powers of ten the ends of an
+    axis on which their labels do not touch."""
+    ticks = np.unique([values.min(), values.max()])
+    pad = min(0.08, np.ptp(np.log10(ticks)) or 0.08)
+    return ticks.tolist(), float(np.log10(ticks[0]) - pad), float(np.log10(ticks[-1]) + pad)
 
 
 def hyperparameter_axis(

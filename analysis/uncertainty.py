@@ -57,22 +57,23 @@ def attainment(
 def probability_on_front(study: Study) -> pd.DataFrame:
     """How probable it is that a searched trial is truly on the front.
 
-    Where trials were trained with at least `FEWEST_SEEDS` fresh seeds, among those alone, see `over_seeds`; in a study
-    without such trials among all complete ones that keep to its constraint, see `over_images`.
+    Where two trials or more were trained with at least `FEWEST_SEEDS` fresh seeds, among those alone, see `over_seeds`;
+    in any other study among all complete ones that keep to its constraint, see `over_images`.
 
     Returns: `trial_id`, `probability` and `basis` ("fresh seeds" or "validation images"), one row for each trial that
-        was considered; empty where there is none, or the number of validation images is not recorded.
+        was considered; empty where there are fewer than two, since a single one is on the front for certain, or the
+        number of validation images is not recorded.
     """
     rows = fresh(study)
     objectives = {"test_accuracy" if c == "val_accuracy" else c: d for c, d in study.objectives.items()}
     known = over_seeds(rows[rows["baseline"] == ""].reindex(columns=["trial_id", "seed", *objectives]), objectives)
     basis = "fresh seeds"
-    if known.empty:
+    if len(known) < 2:
         s = summarise(study)
         known, basis = over_images(s.feasible, study.objectives, s.validation), "validation images"
         known.index = pd.Index(s.feasible["trial_id"])
     found = known.dropna().rename("probability").rename_axis("trial_id").reset_index()
-    return found.assign(basis=basis)
+    return (found if len(found) > 1 else found.iloc[:0]).assign(basis=basis)
 
 
 def over_seeds(rows: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series:

@@ -13,7 +13,7 @@ from analysis.epsilon import Epsilon
 from analysis.merged import Merged, Side
 from analysis.statistics import standard_error
 from analysis.summary import counts_of
-from analysis.tables import mean_and_half
+from analysis.tables import listed, mean_and_half
 
 MOST_RUNS = 4
 """Ranges of size that one sentence can name."""
@@ -36,16 +36,21 @@ def answer(m: Merged) -> Answer:
 
 def _sentence(held: pd.DataFrame) -> str:
     if len(held) == 1:
-        return (f"{held['study'].iloc[0]} gives the most accurate network at every size, from "
+        return (f"{_gives(held['study'].iloc[0])} the most accurate network at every size, from "
                 f"{held['low'].iloc[0]:,.0f} bytes on.")
     ranges = held.assign(said=[_range(row["low"], row["high"]) for row in held.to_dict("records")]).groupby("study")
     shares = ranges["share"].sum().sort_values(ascending=False, kind="stable")
     if len(held) > MOST_RUNS:
         parts = [f"{name} over {share:.0f} %" for name, share in shares.iloc[1:].items()]
-        return (f"{shares.index[0]} gives the most accurate network over {shares.iloc[0]:.0f} % of the range of file "
+        return (f"{_gives(shares.index[0])} the most accurate network over {shares.iloc[0]:.0f} % of the range of file "
                 f"sizes (on a logarithmic scale), {listed(parts)}.")
     said = [f"{name} {listed(list(ranges.get_group(name)['said']))}" for name in shares.index]
     return f"The most accurate network: {'; '.join(said)}."
+
+
+def _gives(names: str) -> str:
+    """One study, or two that tie, see `merged.held`, and the verb."""
+    return f"{names} {'give' if ' and ' in names else 'gives'}"
 
 
 def _range(low: float, high: float) -> str:
@@ -118,6 +123,8 @@ def _training_images(side: Side) -> str:
 
 def _lengths(side: Side) -> str:
     settings = {k: v for k, v in side.meta.get("settings", {}).items() if "epochs" in k and v}
+    if side.meta.get("settings", {}).get("teacher") == "none":
+        settings.pop("teacher_epochs", None)  # of a network that was not trained
     return ", ".join(f"{name} {value}" for name, value in settings.items()) or "not recorded"
 
 
@@ -136,6 +143,3 @@ def fresh_of(m: Merged) -> dict[str, str]:
     return {f"{side.name}/{row['trial_id']}": mean_and_half("test_accuracy", row["test_accuracy"], row["test_half"])
             for side in m.sides for row in side.summary.fresh.to_dict("records")}
 
-
-def listed(parts: list[str]) -> str:
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

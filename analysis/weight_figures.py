@@ -3,14 +3,13 @@ chooses the epoch, a slider does it, and a button plays through all of them."""
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from analysis import theme, weights
-from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure
+from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, plain
 from analysis.weights import Trace
 from study.results import Study
 
@@ -114,7 +113,7 @@ def layer_sparsity(trace: Trace) -> go.Figure:
     frame = weights.layers(trace).iloc[::-1]
     drawn = figure(height=max(220, 70 + 24 * len(frame)))
     said = [f"{s:.2f} % of {n:,.0f}" for s, n in zip(frame["sparsity"], frame["weights"], strict=True)]
-    drawn.add_bar(x=frame["sparsity"].tolist(), y=[html.escape(name) for name in frame["layer"]], orientation="h",
+    drawn.add_bar(x=frame["sparsity"].tolist(), y=[plain(name) for name in frame["layer"]], orientation="h",
                   marker={"color": BLUE}, text=said, textposition="auto", insidetextanchor="end",
                   textangle=0, constraintext="none", cliponaxis=False,
                   insidetextfont={"color": theme.ink_on(BLUE)}, hovertemplate="%{y}: %{text}<extra></extra>")
@@ -150,11 +149,11 @@ def provisional_sparsity(study: Study) -> go.Figure:
     for share, colour, symbol in zip(weights.EARLY, colours, symbols, strict=True):
         rows = frame[frame["share"] == share]
         drawn.add_scatter(
-            x=(100 - rows["provisional"]).tolist(), y=(100 - rows["final"]).tolist(), mode="markers",
+            x=theme.left(rows["provisional"]), y=theme.left(rows["final"]), mode="markers",
             name=f"after {share:.0%}", marker={"color": colour, "size": 8, "symbol": symbol},
             customdata=rows["trial_id"].tolist(), hovertemplate="%{text}<extra>%{fullData.name}</extra>",
             text=[_said(*row) for row in rows[["trial_id", "provisional", "final"]].to_numpy()])
-    rest = (100 - frame[["provisional", "final"]]).to_numpy(dtype=float).ravel()
+    rest = theme.left(frame[["provisional", "final"]].to_numpy(dtype=float).ravel())
     low, high = (min(rest, default=1.0), max(rest, default=100.0))
     drawn.add_scatter(x=[low, high], y=[low, high], mode="lines", name="the same",
                       line={"color": GREY, "width": 1, "dash": "dot"}, hoverinfo="skip")
@@ -164,7 +163,7 @@ def provisional_sparsity(study: Study) -> go.Figure:
 
 
 def _said(trial_id: str, early: float, final: float) -> str:
-    return f"{html.escape(trial_id)}: {early:.2f} %, then {final:.2f} %"
+    return f"{plain(trial_id)}: {early:.2f} %, then {final:.2f} %"
 
 
 def animate(drawn: go.Figure, frames: list[tuple[str, list[Any]]], start: int) -> None:

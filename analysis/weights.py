@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.special import logsumexp, ndtr
 
 from analysis.front import finished
+from analysis.summary import numeric
 from study import results
 from study.results import Study
 
@@ -108,13 +109,13 @@ def codebook(trace: Trace) -> pd.DataFrame:
 def provisional(study: Study) -> pd.DataFrame:
     """How well early sparsity tells the final one: a row a complete trial and share of `EARLY`, with `trial_id`,
     `share`, `provisional` and `final` sparsity (%). Empty for a study without clustering or pruning."""
-    history = study.history.reindex(columns=["trial_id", "epoch", "phase", "sparsity"])
-    final = finished(study.trials).set_index("trial_id").reindex(columns=["sparsity"])["sparsity"]
+    history = numeric(study.history, ["trial_id", "epoch", "phase", "sparsity"])
+    final = finished(numeric(study.trials, ["sparsity"])).set_index("trial_id")["sparsity"]
     counted = history["phase"].isin(["cluster", "prune"]) & history["sparsity"].notna()
     history = history[counted & history["trial_id"].isin(final.index)].sort_values("epoch", kind="stable")
     epochs = history.groupby("trial_id", sort=False)["sparsity"]
     place, length = epochs.cumcount(), epochs.transform("size")  # no loop: a long study has 10,000 trials
     early = [history[place == (share * length).round().clip(1) - 1].assign(share=share) for share in EARLY]
     found = pd.concat(early).rename(columns={"sparsity": "provisional"}).sort_values(["trial_id", "share"])
-    found["final"] = found["trial_id"].map(final).astype(float)
+    found["final"] = found["trial_id"].map(final)
     return found.reset_index(drop=True)[["trial_id", "share", "provisional", "final"]]

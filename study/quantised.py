@@ -221,7 +221,7 @@ def size_metrics(quantised: Quantised) -> dict[str, float]:
     """How small the quantised weights are; see `COUNTS_OVER`.
 
     `entropy_ratio` is float32 bits over the bits of an ideal entropy coder of the assignment plus a float32 codebook.
-    It is the bound of a coder that knows how often each value occurs and nothing else, not a file's size.
+    It is what a coder reaches that knows how often each value occurs and nothing else; a file can be smaller.
     `entropy_bytes` is the same as a size, which compares networks of different width while there is no file yet.
     """
     counts = torch.bincount(quantised.assignment, minlength=len(quantised.values)).double()

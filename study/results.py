@@ -97,8 +97,8 @@ COLUMNS: dict[str, Column] = {
     "test_accuracy": Column("test accuracy", "%", 2),
     "sparsity": Column("sparsity", "%", 2),
     "nonzero_ratio": Column("1 / nonzero share", "×", 1),
-    "entropy_ratio": Column("entropy bound of the compression ratio", "×", 1),
-    "entropy_bytes": Column("entropy bound of the compressed file", "bytes", 0),
+    "entropy_ratio": Column("ratio by the entropy of the symbols", "×", 1),
+    "entropy_bytes": Column("size by the entropy of the symbols", "bytes", 0),
     "compression_ratio": Column("compression ratio (file bytes)", "×", 1),
     "file_bytes": Column("compressed file", "bytes", 0),
     "parameters": Column("parameters", "", 0),
@@ -168,16 +168,33 @@ def load(folder: str | Path) -> Study:
     """Read a study folder, finished or not. Missing tables are read as empty ones.
 
     Raises:
-        UserError: no `study.json` there, a schema this version cannot read, or a file that is damaged.
+        UserError: no `study.json` there, a schema this version cannot read, a file that is damaged, a trial with two
+            rows, or an accuracy that is no percentage.
     """
     folder = Path(folder)
-    return Study(
+    study = Study(
         folder=folder,
         meta=read_meta(folder),
         trials=read_frame(folder / TRIALS, TRIAL_COLUMNS),
         history=read_frame(folder / HISTORY, HISTORY_COLUMNS),
         confirmed=read_frame(folder / CONFIRMED, CONFIRMED_COLUMNS),
     )
+    twice = study.trials["trial_id"][study.trials["trial_id"].duplicated()]
+    if len(twice):
+        raise UserError(f"{folder / TRIALS}: trial {twice.iloc[0]!r} has two rows; remove one")
+    _check_accuracies(folder / TRIALS, study.trials, "val_accuracy")
+    _check_accuracies(folder / CONFIRMED, study.confirmed, "val_accuracy", "test_accuracy")
+    return study
+
+
+def _check_accuracies(path: Path, rows: pd.DataFrame, *columns: str) -> None:
+    """Refuse what a slip of a hand leaves; analysis takes an accuracy for a share of images."""
+    for column in columns:
+        values = pd.to_numeric(rows.reindex(columns=[column])[column], errors="coerce")
+        wrong = rows.index[(values < 0) | (values > 100 + 1e-6)]
+        if len(wrong):
+            raise UserError(f"{path}: {column} {values[wrong[0]]:g} of trial {rows['trial_id'][wrong[0]]!r} is not "
+                            "between 0 and 100 %; correct it")
 
 
 def read_meta(folder: Path) -> dict[str, Any]:

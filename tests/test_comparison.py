@@ -112,6 +112,8 @@ def test_many_alternations_are_told_as_shares(studies: list[Study]) -> None:
     front = pd.DataFrame({"study": list("ababab"), "file_bytes": 10.0 ** np.arange(1, 7)})
     said = verdict._sentence(held(front, 1e7))
     assert [int(n) for n in re.findall(r"(\d+) %", said)] == [50, 50]
+    tied = held(pd.DataFrame({"study": ["a", "b"], "file_bytes": [10.0, 10.0]}), 100.0)
+    assert verdict._sentence(tied).startswith("a and b give the most") and said.startswith("a gives the most")
 
 
 @pytest.mark.parametrize(("data", "named"), [
@@ -166,6 +168,18 @@ def test_differences_are_stated_as_limits(studies: list[Study], tmp_path: Path) 
     change_meta(tmp_path / "b", seed=5, settings={**seeds["settings"], "min_accuracy": 95.0})
     said = " ".join(verdict.caveats(merge([pair[0], load(tmp_path / "b")])))
     assert "other seeds: a: seed 0; b: seed 5" in said and "a: 0 %; b: 95 %" in said
+
+
+def test_the_length_of_a_training_that_was_not_is_no_difference(tmp_path: Path) -> None:
+    """A teacher's epochs are told of a study that has a teacher, and of no other."""
+    made = []
+    for name, teacher, epochs in (("a", "none", 20), ("b", "none", 30), ("c", "vgg13", 20)):
+        settings = results.read_meta(synthetic.write_sized(tmp_path / name, "sws"))["settings"]
+        made.append(load(change_meta(tmp_path / name, name=name, settings={
+            **settings, "teacher": teacher, "teacher_epochs": epochs})))
+    assert "other lengths" not in " ".join(verdict.caveats(merge(made[:2])))
+    (said,) = [line for line in verdict.caveats(merge(made)) if "other lengths" in line]
+    assert said.count("teacher_epochs") == 1 and said.endswith("teacher_epochs 20.")
 
 
 def test_two_studies_of_one_name_keep_apart(tmp_path: Path) -> None:

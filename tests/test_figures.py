@@ -15,7 +15,7 @@ import plotly.io as pio
 import pytest
 import synthetic
 
-from analysis import curves, figures, gallery, intervals, theme
+from analysis import comparison, curves, figures, gallery, intervals, theme, weight_figures
 from analysis.confirmation import fresh, of_search, over_seeds, paired
 from analysis.front import finished, pareto_front
 from analysis.published import published
@@ -65,6 +65,25 @@ def test_sparsity_axis_is_labelled_with_sparsity(sws: Study) -> None:
     axis = figures.accuracy_vs_size(sws).layout.xaxis
     assert axis.type == "log" and axis.range[0] > axis.range[1]
     assert all(float(text) + at == pytest.approx(100) for text, at in zip(axis.ticktext, axis.tickvals, strict=True))
+
+
+def test_a_network_of_zeros_has_a_place_in_every_figure(tmp_path: Path) -> None:
+    """Sparsity of exactly 100 %, of which nothing is left to take the logarithm of, stands inside every axis."""
+    study = load(synthetic.write_sws(tmp_path, epochs=6, fresh=2))
+    done, confirmed = finished(study.trials).index, study.confirmed
+    trials = study.trials.assign(sparsity=study.trials["sparsity"].where(study.trials.index != done[3], 100.0))
+    history = study.history.assign(phase="cluster")
+    last = (history["trial_id"] == trials["trial_id"][done[3]]) & (history["epoch"] > 2)
+    tested = confirmed.assign(sparsity=confirmed["sparsity"].where(confirmed.index != len(confirmed) - 1, 100.0))
+    full = dataclasses.replace(study, trials=trials, history=history.assign(
+        sparsity=history["sparsity"].mask(last, 100.0)), confirmed=tested)
+    main, provisional = figures.accuracy_vs_size(full), weight_figures.provisional_sparsity(full)
+    slices = [figures.slice_of(full, name, "sparsity") for name in ("tau", "pi_zero")]
+    seeds = intervals.attainment_surfaces(full)
+    for drawn, side in ((main, "x"), (seeds, "x"), (provisional, "x"), (provisional, "y"), *((d, "y") for d in slices)):
+        axis = drawn.layout[f"{side}axis"]
+        places = [v for t in drawn.data for v in (t[side] or ()) if v is not None]
+        assert min(places) == pytest.approx(1e-3) and axis.range[1] < -3 and "99.999" in axis.ticktext
 
 
 def test_only_the_papers_network_and_data_get_published_points(sws: Study, kd: Study) -> None:
@@ -151,6 +170,19 @@ def test_text_of_a_study_is_no_markup_in_a_figure(kd: Study) -> None:
     assert "&lt;b&gt;bold" in json.dumps(figures.accuracy_plane(hostile).to_plotly_json(), default=list)
 
 
+def test_quotes_reach_a_figure_as_they_are(kd: Study, tmp_path: Path) -> None:
+    """Plotly does not decode &quot;, so no text of any figure has it: quotes are safe there, and brackets escaped."""
+    trials = kd.trials.replace({"baseline": {"teacher": 'the "big" <one>'}})
+    trials.loc[trials["state"] == "failed", "reason"] = 'no "cuda" & <b>'
+    folder = synthetic.rename(synthetic.write_sws(tmp_path, epochs=6, fresh=2), "tau", 'a "b"')
+    quoted = dataclasses.replace(kd, trials=trials)
+    for study, wanted in ((quoted, 'no "cuda" &amp; &lt;b&gt;'), (load(folder), 'a "b"')):
+        s = summarise(study)
+        items = [gallery.main_figure(s), *gallery.seeds_figures(s), *(i for g in gallery.groups(s) for i in g.items)]
+        text = " ".join(json.dumps(item.figure.to_plotly_json(), default=list) for item in items if item)
+        assert "&quot;" not in text and "&#x27;" not in text and wanted.replace('"', '\\"') in text
+
+
 def test_names_of_columns_are_no_markup_in_a_figure(tmp_path: Path) -> None:
     """A hyperparameter called like an element is text on axes, colour bars and hovers of every figure of the page."""
     study = load(synthetic.rename(synthetic.write_sws(tmp_path, epochs=6, fresh=2), "tau", TAG))
@@ -209,6 +241,43 @@ def test_paired_differences_are_drawn_seed_by_seed(confirmed: Study, sws: Study)
     assert not intervals.paired_differences(sws).data
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_differences_are_seen_with_zero_and_whole_intervals(tmp_path: Path, seeds: int) -> None:
+    """However wide few seeds make them, the line at zero, every mark and both ends of every interval are in sight."""
+    for seed in range(4):
+        study = load(synthetic.write_kd(tmp_path / str(seed), 24, seed=seed, epochs=3, fresh=seeds))
+        drawn = intervals.paired_differences(study)
+        low, high = drawn.layout.xaxis.range
+        one, mean = trace(drawn, "one seed"), trace(drawn, "mean with 95 % interval")
+        ends = [m + side * half for m, half in zip(mean.x, mean.error_x.array, strict=True) for side in (-1, 1)]
+        assert low < min(0.0, *one.x, *ends) and max(0.0, *one.x, *ends) < high
+
+
+def test_a_caption_counts_all_that_the_axis_hides(tmp_path: Path) -> None:
+    """Trials, baselines and test results below the window are counted, each by its kind; in slices, which draw
+    neither test results nor compressed baselines, trials alone. Bars of fresh seeds end within it."""
+    study = load(synthetic.write_sws(tmp_path, fresh=2))
+    trials, confirmed = study.trials.copy(), study.confirmed.copy()
+    front = set(summarise(study).front["trial_id"])
+    ruined = next(i for i in finished(trials)["trial_id"] if i not in front)
+    trials.loc[trials["trial_id"].isin([ruined, "b001"]), "val_accuracy"] = 10.0
+    confirmed.loc[confirmed["trial_id"].isin(["b001", confirmed["trial_id"].iloc[2]]), "test_accuracy"] = 10.0
+    s = summarise(dataclasses.replace(study, trials=trials, confirmed=confirmed))
+    main = gallery.main_figure(s)
+    assert main is not None
+    low, high = main.figure.layout.yaxis.range
+    results = [y for name in figures.ON_TEST_DATA[:2] for y in trace(main.figure, name).y]
+    trials_below = int((s.searched["val_accuracy"] < low).sum())
+    said = "1 trial" if trials_below == 1 else f"{trials_below} trials"
+    assert f" {said}, 1 baseline and {sum(y < low for y in results)} test results lie below the visible" in main.caption
+    bars = trace(figures.accuracy_vs_size(study), figures.ON_TEST_DATA[1])
+    ends = [y + e for y, e in zip(bars.y, bars.error_y.array, strict=True)]
+    assert max(ends) < figures.accuracy_vs_size(study).layout.yaxis.range[1]
+    slices = [item for group in gallery.groups(s) for item in group.items if item.id.startswith("slice-0")]
+    assert len(slices) == 3 and not [item for item in slices if "baseline lies" in item.caption]
+    assert all(re.search(r" \d+ trials? lies? below", item.caption) for item in slices)
+
+
 def test_a_constraint_cuts_the_drawn_front(sws: Study) -> None:
     """With `min_accuracy` the front has no trial below it, all trials stay as marks, and a line shows the bound."""
     bound = dataclasses.replace(sws, meta={**sws.meta, "settings": {**sws.meta["settings"], "min_accuracy": 97.5}})
@@ -231,6 +300,22 @@ def test_a_focused_axis_keeps_what_must_be_seen() -> None:
     low, high = theme.focus([97.0, 98.0], [98.0, 97.5, 97.0, 10.0]) or (0, 0)
     assert 90 < low < 97.0 and high > 98.0
     assert theme.focus([], []) is None
+
+
+@pytest.mark.parametrize("values", [[12300, 13100], [1.1e6, 1.3e6], [221000, 240000], [101672, 101690], [1.4, 1.6],
+                                    [11, 13], [0.22, 0.25], [0.00009, 0.000091], [600, 60_000], [0.2, 40]])
+def test_an_axis_has_two_labels_however_close_its_values(values: list[float]) -> None:
+    """Where no round number lies between close sizes or shares, the smallest and the largest label the axis; labels are
+    different, say what they stand at, and lie inside it, as do the values."""
+    axes = [(theme.complement_axis("", 100.0, values), 100.0)] if max(values) < 100 else []
+    for axis, total in [*axes, *([(theme.size_axis("", values), 0.0)] if min(values) > 100 else [])]:
+        said = [abs(total - float(text.replace(",", ""))) for text in axis["ticktext"]]
+        assert len(set(said)) == len(axis["ticktext"]) >= 2 and said == pytest.approx(axis["tickvals"], rel=1e-3)
+        high, low = axis["range"]
+        assert all(low < np.log10(v) < high for v in [*values, *axis["tickvals"]])
+    assert theme.size_axis("", [13_000])["ticktext"] == ["13,000"]
+    assert comparison._size_axis(pd.Series([1.1e6, 1.3e6]))["ticktext"] == ["1.1 MB", "1.3 MB"]
+    assert comparison._size_axis(pd.Series([101_672, 101_690]))["ticktext"] == ["101,672", "101,690"]
 
 
 def test_summary_is_the_same_whatever_the_order_of_rows(sws: Study) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from analysis import gallery, images, theme
 from analysis.gallery import Item
 from analysis.summary import summarise
+from analysis.weight_figures import animate
 from study import results
 from study.errors import UserError
 
@@ -28,8 +29,8 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
     summary = summarise(results.load(synthetic.write_sws(tmp_path_factory.mktemp("images") / "s", trials=12)))
     main = gallery.main_figure(summary)
     assert main is not None
-    drawn = go.Figure(main.figure).update_layout(template=theme.DARK, sliders=[{"steps": [{"label": "epoch 1"}]}],
-                                                 updatemenus=[{"buttons": [{"label": "Play"}]}])
+    drawn = go.Figure(main.figure).update_layout(template=theme.DARK)
+    animate(drawn, [(f"epoch {i}", [go.Scatter(x=[1, 10], y=[97, 97])]) for i in range(3)], 1)
     return [main, Item("../dark/figure", drawn, "", "", "")]
 
 
@@ -54,8 +55,16 @@ def test_figures_become_png_and_svg(items: list[Item], tmp_path: Path) -> None:
         else:
             text = data.decode()
             assert text.startswith("<svg") and f'width="640" height="{item.height}"' in text
-            assert "Pareto front" in text and "Play" not in text and "epoch 1" not in text
+            assert "Pareto front" in text and "▶" not in text and "epoch" not in text and "slider" not in text
             assert "rgb(27, 31, 36)" in text and "rgb(233, 235, 238)" not in text
+
+
+def test_a_picture_has_no_buttons(items: list[Item]) -> None:
+    """Nothing that only moves on a page is in a picture's layout; the figure it is drawn of keeps it."""
+    drawn = items[1].figure
+    layout = images._for_paper(drawn).layout
+    assert len(drawn.layout.sliders) == len(drawn.layout.updatemenus) == 1
+    assert len(layout.sliders) == len(layout.updatemenus) == 0
 
 
 def test_only_the_wanted_format_is_written_and_over_the_old_one(items: list[Item], tmp_path: Path) -> None:

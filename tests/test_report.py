@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -14,12 +15,12 @@ import pandas as pd
 import pytest
 import synthetic
 
-from analysis import report
+from analysis import gallery, intervals, report
 from analysis.answer import answer
 from analysis.caveats import caveats
 from analysis.statistics import half_width
 from analysis.summary import summarise
-from analysis.tables import percent, points
+from analysis.tables import percent, points, trial_records
 from analysis.tested import fresh_table, search_table
 from study import results
 from study.results import Study, load
@@ -149,6 +150,22 @@ def test_one_seed_is_warned_of_until_there_are_three(tmp_path: Path) -> None:
         assert said in text and ("one seed" in text) == (seeds == 0) and ("fresh seed" in text) == (seeds in (1, 2))
 
 
+@pytest.mark.parametrize("kind", ["kd", "sws"])
+def test_seeds_that_score_the_same_have_no_interval(tmp_path: Path, kind: str) -> None:
+    """Where every fresh seed gives the same score the page says that there is no interval, calls no difference more
+    than luck, and prints no ± 0.00."""
+    study = load((synthetic.write_kd if kind == "kd" else synthetic.write_sws)(tmp_path, fresh=3))
+    trial = study.confirmed.groupby("trial_id")["test_accuracy"]
+    s = summarise(dataclasses.replace(study, confirmed=study.confirmed.assign(test_accuracy=trial.transform("first"))))
+    said = answer(s)
+    text = " ".join([said.sentence, *said.details, *caveats(s)])
+    assert "no interval, since the difference is the same" in text and "score the same on the test images" in text
+    assert "± 0.0" not in text and "luck of the seed explains" not in text and " nan" not in text
+    assert not [cell for row in fresh_table(s).rows for cell in row.cells if "±" in cell or "accurate" in cell]
+    drawn = intervals.paired_differences(s.study).data[-1]
+    assert all(" points, 3 seeds" in line and "nan" not in line and "±" not in line for line in drawn.text)
+
+
 def test_fresh_seeds_have_their_section(tmp_path: Path) -> None:
     """Each confirmed configuration has a row with its mean, interval and paired difference, the methods name the seeds,
     and the table of the search's own networks has each of them once; without fresh seeds the section is not there."""
@@ -163,6 +180,80 @@ def test_fresh_seeds_have_their_section(tmp_path: Path) -> None:
     own = [row.trial_id for row in search_table(s).rows]
     assert len(own) == len(set(own)) == (study.confirmed["seed"] == 0).sum()
     assert "Confirmed with fresh seeds" not in page_of(load(synthetic.write_sws(tmp_path / "b"))).text
+
+
+def test_complete_trials_without_a_score_are_said_to_have_none(kd: Path) -> None:
+    """They are complete, so it is not said that none is, and a score that is not there is not quoted."""
+    study = load(kd)
+    bare = study.trials.assign(val_accuracy=study.trials["val_accuracy"].where(study.trials["baseline"] != ""))
+    for settings in (study.meta["settings"], {**study.meta["settings"], "min_accuracy": 90}):
+        s = summarise(dataclasses.replace(study, trials=bare, meta={**study.meta, "settings": settings}))
+        said = answer(s)
+        assert said.sentence == "No complete trial has validation accuracy on record, so this study has no answer."
+        assert "nan" not in " ".join(said.details)
+
+
+@pytest.mark.parametrize("kind", ["kd_sws", "magnitude"])
+def test_a_ratio_says_what_it_is_against(tmp_path: Path, kind: str) -> None:
+    """After distillation accuracy is against the teacher but the ratio against the student's own size: its tile and the
+    heading of every table say so. Where there is one network only they need not."""
+    study = load(synthetic.write_sized(tmp_path, kind, fresh=2))
+    s, own = summarise(study), "its own uncompressed student"
+    tiles = dict((what, number) for number, what in answer(s).tiles)
+    headings = [t.headings for t in (report._best_table(s)[0], search_table(s), fresh_table(s))]
+    headings.append([c["label"] for c in trial_records(s.trials, study.hyperparameters, s.headings)["columns"]])
+    said = [heading for row in headings for heading in row if "compression ratio" in heading]
+    assert len(said) == 4 and all((own in heading) == (kind == "kd_sws") for heading in said)
+    assert (f"smaller on disk than {own}" if kind == "kd_sws" else "smaller on disk") in tiles
+
+
+def test_no_bound_is_claimed_that_files_beat(sws: Path) -> None:
+    """A file that learns where zeros lie is smaller than the entropy of its symbols, so that is called no bound."""
+    assert "ratio by the entropy of the symbols" in page_of(load(sws)).text
+    assert not [column for column in results.COLUMNS if "bound" in results.label(column)]
+
+
+def test_provisional_sparsity_is_explained_by_what_the_method_does(sws: Path) -> None:
+    """A caption speaks of components only where there are some: magnitude pruning has none."""
+    study = load(sws)
+    for phase, components in (("cluster", True), ("prune", False)):
+        history = study.history.assign(phase=phase)
+        items = gallery._curves(summarise(dataclasses.replace(study, history=history)))
+        (caption,) = [item.caption for item in items if item.id == "sparsity-curves"]
+        assert ("components" in caption) == components and ("gradually" in caption) != components
+
+
+@pytest.mark.parametrize("kind", ["kd", "sws"])
+def test_one_is_singular(tmp_path: Path, kind: str) -> None:
+    """Of a study with one complete trial and one that runs, no sentence speaks of one in the plural."""
+    study = load((synthetic.write_kd if kind == "kd" else synthetic.write_sws)(tmp_path, 12, epochs=6, fresh=3))
+    s = summarise(study)
+    assert s.best is not None
+    other = study.trials[(study.trials["baseline"] == "") & (study.trials["trial_id"] != s.best["trial_id"])].index[:1]
+    kept = (study.trials["baseline"] != "") | (study.trials["trial_id"] == s.best["trial_id"])
+    trials = study.trials[kept | study.trials.index.isin(other)].copy()
+    trials.loc[other, "state"] = "running"
+    one = dataclasses.replace(study, trials=trials)
+    page = report.page_of(one)
+    text = " ".join([page_of(one).text, *(f"{item.caption} {item.alt}" for item in page.items)])
+    assert "1 was running" in text
+    assert ("Best of 1 complete trial:" if kind == "kd" else "1 of 1 complete trial is on the front") in text
+    assert not re.findall(r"\b1 (?:(?!of )\w+ ){0,2}(?:trials|seeds|are|were|have)\b", text)
+
+
+def test_what_a_hand_mistyped_costs_its_row_alone(tmp_path: Path) -> None:
+    """Text for a sparsity, values that a logarithmic scale does not have and an infinite seed leave a whole page."""
+    folder = synthetic.write_sws(tmp_path, 40, epochs=6, fresh=2)
+    trials = load(folder).trials.astype({"sparsity": object})
+    done = trials.index[(trials["state"] == "complete") & (trials["baseline"] == "")]
+    trials.loc[done[0], "sparsity"] = "n/a%"
+    trials.loc[done[1:5], "tau"] = [-1.0, 0.0, float("inf"), float("-inf")]
+    results.write_frame(folder / results.TRIALS, trials)
+    confirmed = load(folder).confirmed.astype({"seed": float})
+    confirmed.loc[len(confirmed) - 1, "seed"] = float("inf")
+    results.write_frame(folder / results.CONFIRMED, confirmed)
+    text = page_of(load(folder)).text
+    assert "Which hyperparameter moves what" in text and "nan%" not in text and "nan %" not in text
 
 
 def test_a_constraint_is_kept_and_said(sws: Path, kd: Path) -> None:
@@ -182,8 +273,8 @@ def test_a_constraint_is_kept_and_said(sws: Path, kd: Path) -> None:
 
 
 def test_a_change_that_rounds_to_nothing_has_no_direction() -> None:
-    """+0.04 and −0.04 points print as ±0.0, larger ones with their sign; a narrow interval gets a second digit."""
-    assert [points(v) for v in (0.04, -0.04, 0.06, -1.26)] == ["±0.0 points", "±0.0 points", "+0.1 points",
+    """+0.04 and −0.04 points print as 0.0, larger ones with their sign; a narrow interval gets a second digit."""
+    assert [points(v) for v in (0.04, -0.04, 0.06, -1.26)] == ["0.0 points", "0.0 points", "+0.1 points",
                                                                "−1.3 points"]
     assert [points(-1.26, 0.4), points(0.01, 0.4), points(-0.42, 0.03), percent(97.561, 0.0312)] == [
         "−1.3 ± 0.4 points", "0.0 ± 0.4 points", "−0.42 ± 0.03 points", "97.56 ± 0.03 %"]

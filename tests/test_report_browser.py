@@ -111,7 +111,7 @@ def test_filter_and_download_agree(browser: Any, folders: dict[str, Path], tmp_p
             page.locator("#csv").click()
         waiting.value.save_as(tmp_path / "trials.csv")
         rows = page.locator("#trial-table tbody tr").count()
-    got = pd.read_csv(tmp_path / "trials.csv")
+    got = pd.read_csv(tmp_path / "trials.csv", float_precision="round_trip")
     all_trials = results.load(folders["kd"]).trials
     expected = all_trials[(all_trials["state"] != "pruned") & (all_trials["baseline"] == "")]
     assert waiting.value.suggested_filename == "kd-digits-trials.csv"

@@ -133,6 +133,25 @@ def test_a_study_without_tables_is_an_empty_one(tmp_path: Path) -> None:
     assert study.objectives == {"val_accuracy": "max"} and study.hyperparameters == ["tau"]
 
 
+def test_a_slip_of_a_hand_is_refused_by_its_name(tmp_path: Path) -> None:
+    """A doubled row and an accuracy that is no percentage give one line with the file and the trial; text in place of
+    a score, and an infinite seed, do not."""
+    study_folder(tmp_path)
+    head, tested = "trial_id,state,reason,baseline,seconds,epochs,val_accuracy", "trial_id,baseline,seed,test_accuracy"
+    for table, lines in ((results.TRIALS, [head, *["t2,complete,,,1,1,91"] * 2]),
+                         (results.TRIALS, [head, "t1,complete,,,1,1,90", "t2,complete,,,1,1,103"]),
+                         (results.TRIALS, [head, "t2,complete,,,1,1,-inf"]),
+                         (results.CONFIRMED, [tested, "t1,,0,90", "t2,,0,101.5"])):
+        (tmp_path / table).write_text("\n".join(lines))
+        with pytest.raises(UserError, match=r"\A[^\n]*'t2'[^\n]*\Z") as refused:
+            results.load(tmp_path)
+        assert str(tmp_path / table) in str(refused.value)
+        (tmp_path / table).unlink()
+    (tmp_path / results.TRIALS).write_text(f"{head}\nt1,complete,,,1,1,n/a%\nt2,complete,,,1,1,100")
+    (tmp_path / results.CONFIRMED).write_text(f"{tested}\nt1,,inf,90")
+    assert len(results.load(tmp_path).trials) == 2
+
+
 @pytest.mark.parametrize("table", [results.TRIALS, results.HISTORY, results.CONFIRMED])
 @pytest.mark.parametrize(
     "content",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -162,6 +163,18 @@ def test_of_a_study_fresh_seeds_are_preferred(tmp_path: Path) -> None:
     on = found["trial_id"].isin(s.front["trial_id"])
     assert found.loc[on, "probability"].mean() > 3 * found.loc[~on, "probability"].mean()
     pd.testing.assert_frame_equal(found, probability_on_front(study))
+
+
+def test_a_trial_alone_has_no_probability(tmp_path: Path) -> None:
+    """Where one trial alone was retrained, all trials are judged by images instead, and a single trial not at all."""
+    study = load(synthetic.write_kd(tmp_path, fresh=4))
+    again = fresh(study)
+    first = again.loc[again["baseline"] == "", "trial_id"].iloc[0]
+    rows = study.confirmed[(study.confirmed["baseline"] != "") | (study.confirmed["trial_id"] == first)]
+    found = probability_on_front(dataclasses.replace(study, confirmed=rows))
+    assert set(found["basis"]) == {"validation images"} and len(found) == len(summarise(study).feasible) > 1
+    one = study.trials[(study.trials["baseline"] != "") | (study.trials["trial_id"] == first)]
+    assert probability_on_front(dataclasses.replace(study, trials=one, confirmed=rows)).empty
 
 
 @pytest.mark.parametrize("state", ["none", "running", "failed"])

@@ -135,3 +135,20 @@ def test_the_teacher_softens(tmp_path: Path) -> None:
     assert sum("the best trial" in step.label for step in drawn.layout.sliders[0].steps) == 1
     assert len(drawn.layout.images) == 10 and drawn.layout.images[0].source.startswith("data:image/png;base64,")
     assert knowledge.asked(results.load(synthetic.write_kd(tmp_path / "bare"))) == {}
+
+
+def test_a_cell_of_the_dark_knowledge_names_both_classes(tmp_path: Path) -> None:
+    """Whatever the classes are called, a hover says whose image it is, and a share too small to print has words."""
+    folder = synthetic.write_kd(tmp_path / "kd")
+    synthetic.write_knowledge(folder)
+    meta = results.read_meta(folder)
+    results.write_meta(folder, {**meta, "data": {**meta["data"], "classes": [f"c{i}" for i in range(10)]}})
+    study = results.load(folder)
+    trace, cells = knowledge.asked(study), knowledge.dark_knowledge(study).frames[0].data[0]
+    share, labels = knowledge.softened(trace, 1.0), trace["labels"]
+    for i, row in enumerate(cells.text):
+        for j, said in enumerate(row):
+            p = share[i, labels[j]]
+            about = f"{100 * p:.0f}" if p >= 0.005 else "below 0.5"
+            assert said == f"image of c{labels[i]}: {about} % c{labels[j]}"
+    assert "below 0.5" in str(cells.text) and cells.hovertemplate.startswith("%{text}") and cells.customdata is None
