@@ -64,6 +64,7 @@ def retrain(job: Job, display: Display, data: Splits, test: Part, seen: Splits, 
         values = spaces.BASELINES.get(what) or {k: typed(k, row[k], spaces) for k in spaces.SPACE}
         queue.append((name, {**values, "seed": seed}, what))
     with display.confirming(own, sum(row["state"] in results.FINAL_STATES for row in own.trials.values()) + len(queue)):
-        run_trials(retrained, kind.search, {"data": seen, "shared": shared}, queue)
+        ended = run_trials(retrained, kind.search, {"data": seen, "shared": shared}, queue)
     retrained.recorder.close()
-    confirm_fresh(settings, job.folder, own, wanted, shared, data, test)
+    if ended:
+        confirm_fresh(settings, job.folder, own, wanted, shared, data, test)

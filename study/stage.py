@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,6 +110,7 @@ def prepared(
         return found, missing
 
     found, missing = collect()
+    ended = True
     if missing:
         queue: Queue = [
             (names[seed], {} if seed == job.settings.seed else {"seed": seed}, kind.first) for seed in missing
@@ -117,14 +119,14 @@ def prepared(
             ledger.start(trial_id, values, baseline)  # one that failed in an earlier command is owed again
         parameters = {"data": data, "shared": dict.fromkeys(names, given)}
         settings = machine.for_shared_work(job.settings, len(names))
-        run_trials(replace(job, settings=settings), kind.prepare, parameters, queue)
+        ended = run_trials(replace(job, settings=settings), kind.prepare, parameters, queue)
         found, missing = collect()
         for row in (ledger.trials.get(names[seed], {}) for seed in missing):
             if row.get("state") == "failed":
                 raise UserError(f"the {kind.first} could not be trained: {row['reason']}")
     for seed in names:
         checkpoints.discard(job.folder, names[seed])
-    return None if missing else found
+    return found if ended and not missing else None
 
 
 def run_trials(
@@ -134,15 +136,16 @@ def run_trials(
     queue: Queue,
     wanted: int = 0,
     searching: bool = False,
-) -> None:
+) -> bool:
     """One run of Ray Tune over a queue and `wanted` suggestions.
 
     Args:
         run, parameters: what a trial is, and what it is given beside its configuration, settings and folder.
         searching: among trials that are to be compared, so with the scheduler that the settings name.
+    Returns: False after Ctrl-C, even where it came with the last trial's end.
     """
     if not queue and not wanted:
-        return
+        return True
     settings, spaces, ledger, objectives = job.settings, job.spaces, job.ledger, job.spaces.OBJECTIVES
     known = len(ledger.of_state("running", *results.FINAL_STATES))  # those that were cut off have been suggested, too
     sampler = search.sampler(settings.searcher, settings.seed, known)
@@ -190,12 +193,17 @@ def run_trials(
             verbose=2 if settings.verbose else 0,
         ),
     )
+    handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
+        # Tune listens for the first Ctrl-C itself, and puts the handler back when it comes.
+        return signal.getsignal(signal.SIGINT) is not handler
     except Exception as error:  # Tune trips over its own files when they could not be written
         if ledger.full or job.recorder.stopped == FULL_DISK:
             raise OSError(errno.ENOSPC, NO_SPACE) from error
         raise
+    finally:
+        signal.signal(signal.SIGINT, handler)  # where none came Tune would go on listening, and swallow the next
 
 
 def recover(ledger: Ledger, folder: Path) -> None:

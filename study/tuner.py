@@ -129,12 +129,11 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
         with Display(ledger, spaces.OBJECTIVES, settings.num_samples, dashboard) as display:
             job = Job(settings, spaces, folder, Recorder(ledger, display, spaces.OBJECTIVES, settings, folder))
             shared = _shared(job, data, given)
-            if shared is not None:
-                _search_trials(job, seen, shared, warm)
+            ended = shared is not None and _search_trials(job, seen, shared, warm)
             job.recorder.close()
             best = search.front(ledger, spaces.OBJECTIVES, settings.min_accuracy)
             confirmed: dict[str, dict[str, Any]] = {}
-            if _missing(ledger, settings, spaces) == 0:
+            if ended and _missing(ledger, settings, spaces) == 0:
                 confirmed = confirm(settings, folder, ledger, best, data, test)
                 retrain(job, display, data, test, seen, given)
         display.summary(best[:10], confirmed, spaces.SPACE)
@@ -164,8 +163,11 @@ def _shared(job: Job, data: Splits, given: Shared | None) -> Shared | None:
     return shared
 
 
-def _search_trials(job: Job, data: Splits, shared: Shared, warm: Sequence[dict[str, Any]]) -> None:
-    """Stage two: the baselines, the trials that were cut off, another study's front, and then new ones."""
+def _search_trials(job: Job, data: Splits, shared: Shared, warm: Sequence[dict[str, Any]]) -> bool:
+    """Stage two: the baselines, the trials that were cut off, another study's front, and then new ones.
+
+    Returns: False after Ctrl-C.
+    """
     settings, spaces, ledger = job.settings, job.spaces, job.ledger
     final = results.FINAL_STATES
     queue: Queue = [
@@ -180,7 +182,8 @@ def _search_trials(job: Job, data: Splits, shared: Shared, warm: Sequence[dict[s
     fresh = [values for values in warm if values not in known][: max(0, left - len(owed))]
     queue += [("", values, "") for values in fresh]
     wanted = max(0, left - len(owed) - len(fresh))
-    run_trials(job, KINDS[settings.kind].search, {"data": data, "shared": {settings.seed: shared}}, queue, wanted, True)
+    parameters = {"data": data, "shared": {settings.seed: shared}}
+    return run_trials(job, KINDS[settings.kind].search, parameters, queue, wanted, searching=True)
 
 
 @contextlib.contextmanager

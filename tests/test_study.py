@@ -187,6 +187,28 @@ def test_interrupted_study_continues(tmp_path: Path) -> None:
     assert optuna_states(folder).count("COMPLETE") == 4 and "RUNNING" not in optuna_states(folder)
 
 
+@pytest.mark.parametrize("where", ["recorder.Recorder.on_trial_complete", "tuner.confirm"])
+def test_ctrl_c_is_never_lost(tmp_path: Path, where: str) -> None:
+    """It stops the command where it comes with the last trial of a stage, and between two stages, when Tune has heard
+    of none and would keep listening; the same command then goes on."""
+    module, name = where.split(".", 1)
+    code = (
+        f"import signal, sys; from unittest import mock; from study import recorder, run, tuner; f = {where}\n"
+        "def interrupted(*args, **named):\n    signal.raise_signal(signal.SIGINT)\n    return f(*args, **named)\n"
+        f"with mock.patch('study.{where}', interrupted):\n    sys.exit(run.main(sys.argv[1:]))"
+    )
+    arguments = [*SWS, "--num-samples", "1", "--results-dir", str(tmp_path)]
+    whole = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 130 and "Stopped" in done.stdout + done.stderr, done.stdout + done.stderr
+    states = results.load(tmp_path / "sws-digits").trials.set_index("trial_id")["state"].to_dict()
+    first = {"uncompressed": "complete"}
+    assert states == (first if module == "recorder" else {**first, "paper settings": "complete", "t001": "complete"})
+    assert not (tmp_path / "sws-digits" / results.CONFIRMED).exists()
+    run(tmp_path, *arguments[:-2])
+    assert len(results.load(tmp_path / "sws-digits").confirmed)
+
+
 def _finished(folder: Path) -> set[str]:
     trials = results.read_frame(folder / results.TRIALS, results.TRIAL_COLUMNS)
     return set(trials[(trials.baseline == "") & trials.state.isin(results.FINAL_STATES)].trial_id)
@@ -196,13 +218,15 @@ def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path) -> None:
     """--confirm retrains a member of the front and every baseline with fresh seeds, tests each once, and is then done;
     cut off before, it says so. One trial retrained by study.reproduce comes out bit for bit."""
     arguments = [*SWS, "--num-samples", "2", "--confirm", "1", "--seeds", "2"]
-    process = subprocess.Popen(command(sws.parent, *arguments), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command(sws.parent, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not (sws / results.CONFIRM / results.TRIALS).exists():
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     said = process.communicate(timeout=300)[0]
-    assert process.returncode == 130 and "Stopped before the confirmation was done." in said, said
+    assert process.returncode == 130 and "Stopped" in said, said
     run(sws.parent, *arguments)
     confirmed = results.load(sws).confirmed
     assert not confirmed[["trial_id", "seed"]].duplicated().any()
