@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell's script starts in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # commands that tests start shall hear it
 
 
 @pytest.fixture(scope="module")

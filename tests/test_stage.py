@@ -22,7 +22,7 @@ def fates(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How the shared work ends, each time it is tried: a reason to fail, or "" for a network."""
     told: list[str] = []
 
-    def run_trials(job: Job, run: Any, parameters: dict[str, Any], queue: stage.Queue) -> None:
+    def run_trials(job: Job, run: Any, parameters: dict[str, Any], queue: stage.Queue) -> bool:
         for name, values, baseline in queue:
             reason = told.pop(0)
             job.ledger.start(name, values, baseline)
@@ -32,6 +32,7 @@ def fates(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 path = checkpoints.weights_of(checkpoints.path_of(job.folder, name))
                 write_arrays(path, {"w": np.zeros(2)})
         job.ledger.flush()
+        return True
 
     monkeypatch.setattr(stage, "run_trials", run_trials)
     monkeypatch.setattr(machine, "for_shared_work", lambda settings, trainings: settings)
@@ -68,7 +69,7 @@ def test_shared_work_cut_off_before_it_begins_is_not_said_to_have_failed(
     ledger = Ledger(tmp_path)
     ledger.start("uncompressed", {}, "uncompressed")
     ledger.finish("uncompressed", "failed", "out of memory")
-    monkeypatch.setattr(stage, "run_trials", lambda *arguments: None)
+    monkeypatch.setattr(stage, "run_trials", lambda *arguments: False)
     job = Job(resolve(SWS()), None, tmp_path, SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
     splits = data.load("digits", None)[0]
     assert prepared(job, splits, None, {0: "uncompressed"}, tmp_path / results.CACHE) is None
