@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis.effects import QUANTILE, Array, Response, interval, resampled
 from analysis.summary import Summary, summarise
+from analysis.tables import counted
 from analysis.targets import Target, from_unit, searched_range, targets, to_unit
 from study.results import Study
 
@@ -139,8 +140,8 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     rows = s.searched[np.all(scaled, axis=0)] if names else s.searched
     found = TradeOffs(s, names, _sample(rows), {}, {}, {}, [])
     if len(rows) < FEWEST:
-        found.notes.append(f"Which hyperparameter moves what is not said: {len(rows)} complete "
-                           f"trial{'s' if len(rows) != 1 else ''}, and it takes {FEWEST}.")
+        found.notes.append(f"Which hyperparameter moves what is not said: "
+                           f"{counted(len(rows), 'complete trial')}, and it takes {FEWEST}.")
         return found
     if not names:
         found.notes.append("Which hyperparameter moves what is not said: none that was searched is a number.")

@@ -36,9 +36,16 @@ class Shared:
     arrays: dict[str, np.ndarray]
     record: dict[str, Any] = field(default_factory=dict)
 
-    def weights(self) -> dict[str, np.ndarray]:
+    def weights(self) -> Shared:
         """Of the network itself: without its logits, and without the weights of a teacher that lie beside it."""
-        return {k: v for k, v in self.arrays.items() if k != LOGITS and not k.startswith(TEACHER)}
+        own = {k: v for k, v in self.arrays.items() if k != LOGITS and not k.startswith(TEACHER)}
+        return Shared(own, self.record)
+
+    def teacher(self) -> Shared:
+        """What teaches the network, with its logits: the teacher that lies beside it or, where none does, itself."""
+        beside = {k.removeprefix(TEACHER): v for k, v in self.arrays.items() if k.startswith(TEACHER)}
+        logits = {k: v for k, v in self.arrays.items() if k == LOGITS}
+        return Shared({**beside, **logits}) if beside else self
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays as tensors on the same memory, which is read-only where Ray shares it: copy before writing."""

@@ -105,7 +105,7 @@ def confirm_fresh(
         if (what, seed) in have:
             continue
         if what == first:
-            state = Shared(shared[seed].weights()).tensors()
+            state = shared[seed].weights().tensors()
             model = kd.load(state, trained_network(settings, first), data)
             row = dict(shared[seed].record["metrics"])
         else:

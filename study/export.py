@@ -155,7 +155,7 @@ def _plain(network: Network, path: Path, custom: str | None) -> nn.Module:
     model = build(network, custom, str(path))
     try:
         # A teacher's file holds its logits as well.
-        model.load_state_dict(Shared(Shared(read_arrays(path)).weights()).tensors())
+        model.load_state_dict(Shared(read_arrays(path)).weights().tensors())
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(f"{path}: not weights of the network {network.name} in study.json; "
                         "restore both from a copy") from error  # fmt: skip

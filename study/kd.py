@@ -185,18 +185,21 @@ def _train(
 
 
 def teacher_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> Tensor:
-    """Logits of every view that `augment` can show of a part: (views, examples, classes)."""
+    """Logits of a part as it is and, unless `augment` is "none", mirrored: (views, examples, classes)."""
     views = [part.images] if augment == "none" else [part.images, part.images.flip(-1)]
     return torch.stack([logits_of(teacher, images, data) for images in views])
 
 
+def kept_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> dict[str, np.ndarray]:
+    """Those that `targets_from` reads, to be kept beside the weights: none where the teacher is asked in every step."""
+    return {} if augment in SHIFTING else {LOGITS: teacher_logits(teacher, part, data, augment).cpu().numpy()}
+
+
 def targets_from(shared: Shared, teacher: Training, data: Splits, augment: str) -> Targets:
     """The teacher's weights and its logits, as its own trial left them, on the data's device and ready for `fit`."""
-    state = shared.tensors()
-    logits = state.pop(LOGITS)
     if augment in SHIFTING:
-        return Targets(teacher=load(state, teacher, data).eval().requires_grad_(False))
-    return Targets(logits=logits.to(data.train.images.device))
+        return Targets(teacher=load(shared.weights().tensors(), teacher, data).eval().requires_grad_(False))
+    return Targets(logits=shared.tensors()[LOGITS].to(data.train.images.device))
 
 
 EXAMPLES_ASKED = 500

@@ -22,7 +22,7 @@ from ray import tune
 from torch import nn
 
 from study import codebook, kd, magnitude, models, sws
-from study.cache import LOGITS, TEACHER, Shared, digest, fingerprint, identity, write_arrays
+from study.cache import TEACHER, Shared, digest, fingerprint, identity, write_arrays
 from study.checkpoints import HUNG, Checkpoint, codebook_of, path_of, weights_of
 from study.data import Splits, subset_per_class
 from study.errors import TrialFailed
@@ -178,9 +178,8 @@ def _teach(
     else:
         teacher = kd.load(given.tensors(), training, data)
     score = evaluate(teacher, data.validation, data)
-    logits = kd.teacher_logits(teacher, students_data(s, data).train, data, training.augment)
-    arrays = {**kd.state_arrays(teacher), LOGITS: logits.cpu().numpy()}
-    return Left({"val_accuracy": score.accuracy, "val_loss": score.loss}, arrays)
+    logits = kd.kept_logits(teacher, students_data(s, data).train, data, training.augment)
+    return Left({"val_accuracy": score.accuracy, "val_loss": score.loss}, {**kd.state_arrays(teacher), **logits})
 
 
 def _distil(
@@ -242,7 +241,7 @@ def _pretrain(
     metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0, **uncompressed(network)}
     arrays = kd.state_arrays(network)
     if s.teacher != "none":
-        arrays[LOGITS] = kd.teacher_logits(teacher or network, data.train, data, s.augment or "none").cpu().numpy()
+        arrays |= kd.kept_logits(teacher or network, data.train, data, s.augment or "none")
     if teacher:
         arrays |= {TEACHER + name: array for name, array in kd.state_arrays(teacher).items()}
     return Left(metrics, arrays)
@@ -257,13 +256,11 @@ def _network_key(s: Compressing, data: Splits, given: Shared | None) -> dict[str
 
 def _start(s: Compressing, data: Splits, shared: Shared) -> tuple[nn.Module, kd.Targets]:
     """The trained network, to be compressed in place, and its teacher."""
-    own = shared.weights()
-    network = kd.load(Shared(own).tensors(), pretraining(s), data)
+    network = kd.load(shared.weights().tensors(), pretraining(s), data)
     if s.teacher == "none":
         return network, kd.Targets()
-    teachers = {k.removeprefix(TEACHER): v for k, v in shared.arrays.items() if k.startswith(TEACHER)}
-    taught = Shared({**(teachers or own), LOGITS: shared.arrays[LOGITS]})
-    return network, kd.targets_from(taught, compression_teacher(s) or pretraining(s), data, s.augment or "none")
+    return network, kd.targets_from(shared.teacher(), compression_teacher(s) or pretraining(s), data,
+                                    s.augment or "none")  # fmt: skip
 
 
 def _teaching(s: Compressing) -> dict[str, Any]:

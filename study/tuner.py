@@ -156,9 +156,9 @@ def _shared(job: Job, data: Splits, given: Shared | None) -> Shared | None:
         ledger.finish(kind.first, "complete", "", row, shared.record["metrics"]["seconds"])
         ledger.flush()
     weights = shared.weights()
-    write_arrays(folder / results.MODELS / f"{kind.first}.safetensors", weights)
+    write_arrays(folder / results.MODELS / f"{kind.first}.safetensors", weights.arrays)
     if kind.first == "teacher" and not results.trace_of(folder, kind.first).exists():
-        teacher = kd.load(Shared(weights).tensors(), trained_network(job.settings, kind.first), data)
+        teacher = kd.load(weights.tensors(), trained_network(job.settings, kind.first), data)
         write_bytes(results.trace_of(folder, kind.first), pack(kd.dark_knowledge(teacher, data)))
     return shared
 

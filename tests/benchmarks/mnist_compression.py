@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from study import codebook, data, kd, magnitude, sws
-from study.cache import Shared, identity, remember
+from study.cache import LOGITS, Shared, identity, remember
 from study.quantised import shared_parameters
 from study.sizes import ratio
 from study.training import evaluate
@@ -63,13 +63,10 @@ def trained(training: kd.Training, splits: data.Splits, folder: Path) -> tuple[n
 
     def compute() -> Shared:
         model = kd.fit_teacher(training, splits, lambda row: None)
-        logits = kd.teacher_logits(model, splits.train, splits, "none")
-        return Shared({**kd.state_arrays(model), "logits": logits.numpy()})
+        return Shared({**kd.state_arrays(model), **kd.kept_logits(model, splits.train, splits, "none")})
 
     kept, _ = remember(folder, training.network, {"training": vars(training), "data": identity(splits)}, compute)
-    state = kept.tensors()
-    logits = state.pop("logits")
-    return kd.load(state, training, splits), logits
+    return kd.load(kept.weights().tensors(), training, splits), kept.tensors()[LOGITS]
 
 
 def quiet(row: dict[str, Any]) -> None:
