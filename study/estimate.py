@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import math
 import os
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from study import describe, inputs, kd, sws
 from study.data import Splits
@@ -21,7 +22,7 @@ from study.machine import asked_for, gpu_share, holds, shared_cores
 from study.mixture import Mixture, even_means
 from study.quantised import flatten, shared_parameters
 from study.trainables import KINDS, searched_network
-from study.training import SHIFTING, batches, logits_of, steps_per_epoch
+from study.training import SHIFTING, Batch, Views, logits, logits_of, stepping
 
 BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""
@@ -156,26 +157,25 @@ def seconds_an_epoch(
     optimiser = torch.optim.AdamW(model.parameters(), fused=True)
     weights = shared_parameters(model)
     prior = _prior(flatten(weights).detach(), components) if components else None
-    generator = torch.Generator().manual_seed(training.seed)
-    stream = batches(data, training.batch_size, training.augment, generator)
 
-    def step() -> None:
-        batch = next(stream)
-        optimiser.zero_grad()
-        loss = F.cross_entropy(model(batch.images), batch.labels)
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        value = F.cross_entropy(logits(model, batch.images, training.precision), batch.labels)
         if prior:
-            loss = loss + prior.complexity(flatten(weights)) / len(data.train)
-        loss.backward()
-        optimiser.step()
+            value = value + prior.complexity(flatten(weights)) / len(data.train)
         if teacher:
             with torch.no_grad():
-                teacher(batch.images)
+                logits(teacher, batch.images, training.precision)
+        return value
 
-    steps = steps_per_epoch(len(data.train), training.batch_size)
+    views = Views(data, training.augment)
+    views.shuffle(torch.Generator().manual_seed(training.seed))
+    steps = views.split(training.batch_size)
+    run = stepping(model, views, loss, optimiser, torch.zeros((), device=views.order.device))
+    stream = itertools.cycle(steps)
     images = data.validation.images[:512]
     evaluation = len(data.validation) / max(1, len(images)) * _timed(lambda: logits_of(model, images, data), 5)
     model.train()
-    return steps * _timed(step, min(steps, 20)) + evaluation
+    return len(steps) * _timed(lambda: run(next(stream)), min(len(steps), 20)) + evaluation
 
 
 def _prior(weights: Tensor, components: int) -> Mixture:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from study import models
 from study.cache import LOGITS, Shared
 from study.data import Part, Splits
-from study.training import SHIFTING, Batch, Progress, evaluate, logits_of, train
+from study.training import SHIFTING, Batch, Progress, evaluate, logits, logits_of, train
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -45,6 +45,7 @@ class Training:
         network, options: as `models.build` takes them.
         learning_rate: peak rate of Adam with decoupled weight decay; it falls to zero along half a cosine.
         augment: one of `training.AUGMENTATIONS`.
+        precision: as `training.logits` takes it.
     """
 
     network: str
@@ -55,6 +56,7 @@ class Training:
     weight_decay: float = 5e-4
     augment: str = "none"
     seed: int = 0
+    precision: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,13 @@ class Targets:
     logits: Tensor | None = None
     teacher: nn.Module | None = None
 
-    def of(self, batch: Batch) -> Tensor:
+    def of(self, batch: Batch, precision: str | None = None) -> Tensor:
         """Teacher logits of exactly the views in the batch, (batch, classes)."""
         if self.logits is not None:
             return self.logits[batch.flipped.long(), batch.index]
         assert self.teacher is not None
         with torch.no_grad():
-            logits: Tensor = self.teacher(batch.images)
-        return logits
+            return logits(self.teacher, batch.images, precision)
 
 
 def build(training: Training, data: Splits) -> nn.Module:
@@ -121,29 +122,28 @@ def fit(
     Raises:
         TrialFailed: the loss is not a finite number.
     """
-    loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing)
-    return _train(hparams.student, data, loss, on_epoch, progress)
+    student = hparams.student
+    loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, student.precision)
+    return _train(student, data, loss, on_epoch, progress)
 
 
 def accuracy_loss(
-    targets: Targets, temperature: float, alpha: float, label_smoothing: float = 0.0
+    targets: Targets, temperature: float, alpha: float, label_smoothing: float = 0.0, precision: str | None = None
 ) -> Callable[[nn.Module, Batch], Tensor]:
     """`distillation_loss` of a model on a batch, or cross-entropy where alpha is 0."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        student = model(batch.images)
+        student = logits(model, batch.images, precision)
         if alpha == 0:  # the teacher's term is exactly zero: do not ask it
             return F.cross_entropy(student, batch.labels, label_smoothing=label_smoothing)
-        return distillation_loss(student, targets.of(batch), batch.labels, temperature, alpha)
+        return distillation_loss(student, targets.of(batch, precision), batch.labels, temperature, alpha)
 
     return loss
 
 
-def fit_teacher(
-    training: Training, data: Splits, on_epoch: Report, progress: Progress | None = None
-) -> nn.Module:
+def fit_teacher(training: Training, data: Splits, on_epoch: Report, progress: Progress | None = None) -> nn.Module:
     """Train a network on the labels alone, and report every epoch."""
-    return _train(training, data, accuracy_loss(Targets(), 1.0, 0.0), on_epoch, progress)
+    return _train(training, data, accuracy_loss(Targets(), 1.0, 0.0, precision=training.precision), on_epoch, progress)
 
 
 def _train(
@@ -171,9 +171,7 @@ def _train(
         model,
         data,
         loss,
-        torch.optim.AdamW(
-            model.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True
-        ),
+        torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True),
         epochs=training.epochs,
         batch_size=training.batch_size,
         generator=torch.Generator().manual_seed(training.seed),

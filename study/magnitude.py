@@ -16,7 +16,7 @@ from study import kd
 from study.data import Splits
 from study.errors import TrialFailed
 from study.quantised import Loss, Quantised, Report, check, finish, flatten, provisional, score, shared_parameters
-from study.training import Batch, Progress, steps_per_epoch, train
+from study.training import Progress, steps_per_epoch, train
 
 PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
@@ -38,6 +38,7 @@ class Hparams:
             on the labels.
         augment: one of `training.AUGMENTATIONS`, while pruning and while the codebook is trained.
         codebook_epochs, codebook_rate: training of the codebook's values alone after clustering; 0 epochs for none.
+        precision: as `training.logits` takes it.
     """
 
     kept: float = 0.05
@@ -53,6 +54,7 @@ class Hparams:
     codebook_epochs: int = 4
     codebook_rate: float = 1e-3
     seed: int = 0
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         if not (0 < self.kept <= 1 and self.codebook >= 2):
@@ -86,7 +88,8 @@ def fit(
         quantised = post_training(model, hparams.bits)
         check(quantised)
         return quantised, score(model, quantised, data)
-    loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
+    targets = targets or kd.Targets()
+    loss = kd.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
     kept = prune(model, hparams, data, loss, on_epoch, progress)
     return finish(
         model,
@@ -152,13 +155,11 @@ def prune(
         for p, mask in zip(parameters, kept.split(sizes), strict=True):
             p.mul_(mask.view_as(p))
 
-    def pruning(model: nn.Module, batch: Batch) -> Tensor:
-        step = batch.step
+    def pruning(step: int) -> None:
         if step == rise or (step < rise and step % every == 0):
             share = 1 - pruned_share(step / rise, hparams.kept)
             kept.copy_(largest(flatten(parameters).detach(), round(share * len(kept))))
             zero()
-        return loss(model, batch)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         row = {"epoch": epoch, "phase": "prune", "train_loss": train_loss}
@@ -170,12 +171,13 @@ def prune(
     train(
         model,
         data,
-        pruning,
+        loss,
         optimiser,
         epochs=hparams.epochs,
         batch_size=hparams.batch_size,
         generator=torch.Generator().manual_seed(hparams.seed),
         augment=hparams.augment,
+        before_step=pruning,
         after_epoch=after_epoch,
         progress=progress,
         also=[kept],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,9 +23,6 @@ BLOCK = 1 << 19
 
 Measured on one core with 4, 17 and 64 components: smaller blocks pay for calls, larger ones leave the cache.
 """
-
-GPU_BLOCK = 1 << 21
-"""The same on any other device, 8 MB: fewer launches, still within an L2 cache. Reasoned, not measured."""
 
 RUN = 1 << 10
 """Weights whose statistics are summed in their own precision, before float64 takes over; a block is a number of runs.
@@ -44,25 +42,55 @@ deviations from every component; its logits have to be shifted by their largest 
 def negative_log_likelihood(weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
     """Negative log-likelihood of weights under a mixture of Gaussians, Ullrich et al. (2017), eq. 5.
 
-    −Σᵢ log Σⱼ πⱼ N(wᵢ | μⱼ, 1/λⱼ). Value and gradients come from one pass over blocks of weights, so no
-    weights × components tensor is kept for the backward pass.
+    −Σᵢ log Σⱼ πⱼ N(wᵢ | μⱼ, 1/λⱼ). Value and gradients come from one pass over the weights, on a GPU in one kernel
+    (`study.mixture_kernel`), on a CPU in blocks, so no weights × components tensor is kept for the backward pass.
 
     Args:
-        weights: (weights,), float32 or float64.
-        means: μ, (components,).
-        log_precisions: log λ, (components,).
-        log_proportions: log π, (components,); the caller sees to it that the proportions sum to one.
-    Returns: scalar, nats, summed over weights. Differentiable once, in all four arguments.
+        weights: (weights,), float32, or float64 on a CPU; or (members, weights), each with a mixture of its own.
+        means: μ, (components,) or (members, components), and so the others.
+        log_precisions: log λ.
+        log_proportions: log π; the caller sees to it that the proportions sum to one. With −inf a component takes no
+            part.
+    Returns: nats, summed over weights: scalar, or (members,). Differentiable once, in all four arguments.
     Raises:
-        ValueError: an argument is not 1-D, or the three mixture tensors differ in length.
+        ValueError: the arguments do not fit together.
     """
-    if any(t.dim() != 1 for t in (weights, means, log_precisions, log_proportions)):
-        raise ValueError("negative_log_likelihood takes 1-D tensors")
-    if not len(means) == len(log_precisions) == len(log_proportions):
+    mixture = (means, log_precisions, log_proportions)
+    if weights.dim() not in (1, 2) or any(t.shape[:-1] != weights.shape[:-1] for t in mixture):
+        raise ValueError(f"negative_log_likelihood takes 1-D tensors, or 2-D ones of as many members, not "
+                         f"{', '.join(str(tuple(t.shape)) for t in (weights, *mixture))}")  # fmt: skip
+    if not means.shape == log_precisions.shape == log_proportions.shape:
         raise ValueError(f"means, log_precisions, log_proportions differ in length: "
-                         f"{len(means)}, {len(log_precisions)}, {len(log_proportions)}")  # fmt: skip
-    value: Tensor = _MixtureNLL.apply(weights, means, log_precisions, log_proportions)
+                         f"{', '.join(str(t.shape[-1]) for t in mixture)}")  # fmt: skip
+    value: Tensor
+    if weights.is_cuda:
+        value = _FusedNLL.apply(*(torch.atleast_2d(t) for t in (weights, *mixture)))
+        return value.view(weights.shape[:-1])
+    if weights.dim() == 2:
+        return torch.stack([negative_log_likelihood(*member) for member in zip(weights, *mixture, strict=True)])
+    value = _MixtureNLL.apply(weights, *mixture)
     return value
+
+
+class _FusedNLL(torch.autograd.Function):
+    """The same as `_MixtureNLL` of every member at once, by one kernel on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
+        from study.mixture_kernel import moments  # not every platform has Triton
+
+        value, weight_grad, statistics = moments(weights.contiguous(), means, log_precisions, log_proportions)
+        ctx.save_for_backward(weight_grad, statistics, log_precisions.double().exp())
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        grad = grads[0].unsqueeze(1)
+        weight_grad, statistics, precision = ctx.saved_tensors
+        r, first, second = statistics.unbind(1)  # Σr, Σr(w − μ), Σr(w − μ)²
+        small = (-precision * first, 0.5 * (precision * second - r), -r)
+        return (grad * weight_grad, *(grad * g.to(grad.dtype) for g in small))
 
 
 class _MixtureNLL(torch.autograd.Function):
@@ -80,8 +108,7 @@ class _MixtureNLL(torch.autograd.Function):
         sums = torch.stack([torch.ones_like(means), -precisions * means, precisions])
 
         count = len(means)
-        most = (BLOCK if weights.device.type == "cpu" else GPU_BLOCK) // count // RUN
-        runs = max(1, min(most, math.ceil(len(weights) / RUN)))
+        runs = max(1, min(BLOCK // count // RUN, math.ceil(len(weights) / RUN)))
         block = runs * RUN
         buffer = weights.new_empty(count + 6, block)
         z, products, features = buffer.split([count, 3, 3])
@@ -89,8 +116,7 @@ class _MixtureNLL(torch.autograd.Function):
         views = [z, products, *products, *features]
         weight_grad = torch.empty_like(weights)
         statistics, bits = [], []
-        # Most mixtures need no shift, and are an eighth faster without. To find out would make a GPU wait for the host.
-        shifted = weights.device.type != "cpu"
+        shifted = False  # most mixtures need no shift, and are an eighth faster without
         for w, out in zip(weights.split(block), weight_grad.split(block), strict=True):
             if len(w) < block:  # the last: the rest of its runs counts for nothing
                 buffer[:, len(w) :] = 0
@@ -128,6 +154,13 @@ class _MixtureNLL(torch.autograd.Function):
         second = rww - mu * (rw + first)  # Σr(w − μ)²
         small = (-precision * first, 0.5 * (precision * second - r), -r)
         return (grad * weight_grad, *(grad * g.to(means.dtype) for g in small))
+
+
+_FILLINGS = {
+    "free_means": 0.0, "free_logits": -math.inf, "log_precisions": 0.0, "gamma_shape": 1.0, "gamma_rate": 0.0,
+    "zero_logit": None, "beta": None,
+}  # fmt: skip
+"""Tensor of a mixture → what a component that takes no part has there; None where there is none a component."""
 
 
 class Mixture(nn.Module):
@@ -173,13 +206,14 @@ class Mixture(nn.Module):
     @property
     def means(self) -> Tensor:
         """(components,); the first is zero."""
-        return torch.cat([self.free_means.new_zeros(1), self.free_means])
+        return torch.cat([torch.zeros_like(self.free_means[..., :1]), self.free_means], dim=-1)
 
     @property
     def log_proportions(self) -> Tensor:
         """(components,); the first is log π₀, the others share 1 − π₀ by a softmax of their logits."""
-        rest = F.logsigmoid(-self.zero_logit) + torch.log_softmax(self.free_logits, dim=0)
-        return torch.cat([F.logsigmoid(self.zero_logit).reshape(1), rest])
+        odds = self.zero_logit.unsqueeze(-1)
+        rest = F.logsigmoid(-odds) + torch.log_softmax(self.free_logits, dim=-1)
+        return torch.cat([F.logsigmoid(odds), rest], dim=-1)
 
     def shape(self) -> dict[str, Tensor]:
         """Means, standard deviations and proportions of the components, (components,) each, outside the gradient."""
@@ -191,9 +225,43 @@ class Mixture(nn.Module):
         """Negative log of prior times hyper-prior, up to a constant: scalar, nats, summed over weights (weights,)."""
         prior = negative_log_likelihood(weights, self.means, self.log_precisions, self.log_proportions)
         precisions = self.log_precisions.exp()
-        hyper = (self.gamma_rate * precisions - (self.gamma_shape - 1) * self.log_precisions).sum()
-        zero = -self.beta[0] * F.logsigmoid(self.zero_logit) - self.beta[1] * F.logsigmoid(-self.zero_logit)
+        hyper = (self.gamma_rate * precisions - (self.gamma_shape - 1) * self.log_precisions).sum(dim=-1)
+        odds = self.zero_logit
+        zero = -self.beta[..., 0] * F.logsigmoid(odds) - self.beta[..., 1] * F.logsigmoid(-odds)
         return prior + hyper + zero
+
+    @classmethod
+    @torch.no_grad()
+    def stacked(cls, mixtures: Sequence[Mixture]) -> Mixture:
+        """One for as many members, every tensor with an axis in front; `shape` and `complexity` are of all of them.
+
+        Members with fewer components than others have some at the end that take no part.
+        """
+        most = max(len(m.free_means) for m in mixtures)
+        stack = copy.deepcopy(mixtures[0])
+        for name, filling in _FILLINGS.items():
+            tensors = [getattr(m, name) for m in mixtures]
+            if filling is not None:
+                wide = most + (name not in ("free_means", "free_logits"))
+                tensors = [F.pad(t, (0, wide - len(t)), value=filling) for t in tensors]
+            new = torch.stack(tensors)
+            if isinstance(getattr(stack, name), nn.Parameter):
+                new = nn.Parameter(new, requires_grad=getattr(stack, name).requires_grad)
+            setattr(stack, name, new)
+        return stack
+
+    @torch.no_grad()
+    def member(self, index: int, components: int) -> Mixture:
+        """One of those that were stacked, which had so many components."""
+        found = copy.deepcopy(self)
+        for name, filling in _FILLINGS.items():
+            tensor = getattr(self, name)[index].clone()
+            if filling is not None:
+                tensor = tensor[: components - (name in ("free_means", "free_logits"))]
+            if isinstance(getattr(self, name), nn.Parameter):
+                tensor = nn.Parameter(tensor, requires_grad=getattr(self, name).requires_grad)
+            setattr(found, name, tensor)
+        return found
 
     @torch.no_grad()
     def assign(self, weights: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from study.data import Splits
 from study.errors import TrialFailed
+from study.trace import Trace
 from study.training import Batch, Progress, evaluate, train
 
 Report = Callable[[dict[str, Any]], None]
@@ -179,16 +180,17 @@ def finish(
         )
         check(quantised)
     if progress:
-        _trace_end(progress, first_epoch - 1 + hparams.codebook_epochs, model, quantised)
+        trace_end(progress.trace, first_epoch - 1 + hparams.codebook_epochs, model, quantised)
     return quantised, score(model, quantised, data)
 
 
-def _trace_end(progress: Progress, epoch: int, model: nn.Module, quantised: Quantised) -> None:
+def trace_end(trace: Trace, epoch: int, model: nn.Module, quantised: Quantised) -> None:
+    """What the figures need of a network that has its quantised weights."""
     parameters = shared_parameters(model)
     names = {p: name for name, p in model.named_parameters()}
     weights = flatten([p / scale for p, scale in zip(parameters, quantised.scales, strict=True)])
     layers = [(names[p], p.numel()) for p in parameters]
-    progress.trace.end(epoch, weights, quantised.values, quantised.assignment, layers)
+    trace.end(epoch, weights, quantised.values, quantised.assignment, layers)
 
 
 def check(quantised: Quantised) -> None:

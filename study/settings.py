@@ -16,6 +16,7 @@ from study.errors import UserError
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
 Scheduler = Literal["asha", "none"]
 Augment = Literal["none", "flip", "shift", "crop"]
+Precision = Literal["float32", "bfloat16"]
 
 OPERATIONAL = frozenset(
     "num_samples name results_dir data_dir max_concurrent cpus_per_trial gpus_per_trial memory_per_trial trial_timeout "
@@ -54,6 +55,9 @@ class Common:
     """Optuna's sampler: tpe, nsga2, gp (Gaussian process) or random."""
     seed: int = 0
     """Seed of the split, the search, and every network."""
+    precision: Precision | None = None
+    """Arithmetic of the networks' layers while they train: float32 or bfloat16. Default: bfloat16 for networks with
+    convolutions, where the processor multiplies in it (GPUs since Ampere, CPUs with AVX512_BF16 or AMX)."""
     max_concurrent: int | None = None
     """Trials at one time. Default: as many as the CPUs, or GPUs, hold."""
     cpus_per_trial: float = 1.0

@@ -46,6 +46,7 @@ class Hparams:
             `kd.distillation_loss` takes them; alpha 0 is cross-entropy on the labels.
         augment: one of `training.AUGMENTATIONS`, in all phases but the first.
         codebook_epochs, codebook_rate: training of the codebook's values alone after quantising; 0 epochs for none.
+        precision: as `training.logits` takes it.
     """
 
     tau: float
@@ -71,6 +72,7 @@ class Hparams:
     codebook_epochs: int = 4
     codebook_rate: float = 1e-3
     seed: int = 0
+    precision: str | None = None
 
 
 def fit(
@@ -90,7 +92,8 @@ def fit(
     Raises:
         TrialFailed: a loss is not a finite number, or nothing worth keeping is left of the mixture.
     """
-    loss = kd.accuracy_loss(targets or kd.Targets(), hparams.temperature, hparams.alpha)
+    targets = targets or kd.Targets()
+    loss = kd.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
     parameters = shared_parameters(model)
     scales = layer_scales(model) if hparams.layer_scales else parameters[0].new_ones(len(parameters))
     mixture = cluster(model, scales, hparams, data, loss, on_epoch, progress)
@@ -111,9 +114,7 @@ def fit(
     )
 
 
-def pretrain(
-    training: kd.Training, data: Splits, on_epoch: Report, progress: Progress | None = None
-) -> nn.Module:
+def pretrain(training: kd.Training, data: Splits, on_epoch: Report, progress: Progress | None = None) -> nn.Module:
     """Phase one: an ordinary network, trained on the labels."""
     return kd.fit_teacher(training, data, on_epoch, progress)
 
@@ -140,13 +141,32 @@ def cluster(
     Raises:
         TrialFailed: the loss is not a finite number.
     """
-    with torch.no_grad():
-        means = even_means(_scaled(shared_parameters(model), scales), hparams.components)
-    mixture = Mixture(
-        means, hparams.pi_zero, hparams.sigma, hparams.gamma_zero, hparams.gamma_rest, hparams.pi_zero_strength
-    ).to(means.device)
+    mixture = mixture_over(_scaled(shared_parameters(model), scales), hparams)
     _move(model, mixture, scales, hparams, data, loss, on_epoch, progress, phase="cluster")
     return mixture
+
+
+@torch.no_grad()
+def mixture_over(weights: Tensor, hparams: Hparams) -> Mixture:
+    """The mixture that phase two begins with, its means evenly over the weights, (weights,)."""
+    means = even_means(weights, hparams.components)
+    mixture = Mixture(
+        means, hparams.pi_zero, hparams.sigma, hparams.gamma_zero, hparams.gamma_rest, hparams.pi_zero_strength
+    )
+    return mixture.to(means.device)
+
+
+def adam(weights: Sequence[Tensor], mixture: Mixture, hparams: Hparams) -> torch.optim.Adam:
+    """The optimiser of phase two."""
+    return torch.optim.Adam(
+        [
+            {"params": list(weights), "lr": hparams.weight_rate},
+            {"params": [mixture.free_means], "lr": hparams.mean_rate},
+            {"params": [mixture.log_precisions], "lr": hparams.precision_rate},
+            {"params": [mixture.free_logits, mixture.zero_logit], "lr": hparams.proportion_rate},
+        ],
+        fused=True,
+    )
 
 
 def retrain(
@@ -232,11 +252,15 @@ def _move(
     epochs = hparams.epochs if clustering else hparams.retrain_epochs
     factor = hparams.tau / len(data.train)
     rise = _steps(hparams, data) * hparams.anneal if clustering else 0.0
+    risen = torch.ones((), device=scales.device)
+
+    def anneal(step: int) -> None:
+        risen.fill_(min(1.0, step / rise))
 
     def under_prior(model: nn.Module, batch: Batch) -> Tensor:
         weights = _scaled(parameters, scales) if hparams.layer_scales else flatten(parameters)
         prior = mixture.complexity(weights if kept is None else weights[kept])
-        return loss(model, batch) + factor * min(1.0, batch.step / rise if rise else 1.0) * prior
+        return loss(model, batch) + factor * risen * prior
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         epoch += 0 if clustering else hparams.epochs
@@ -251,19 +275,12 @@ def _move(
         model,
         data,
         under_prior,
-        torch.optim.Adam(
-            [
-                {"params": list(model.parameters()), "lr": hparams.weight_rate},
-                {"params": [mixture.free_means], "lr": hparams.mean_rate},
-                {"params": [mixture.log_precisions], "lr": hparams.precision_rate},
-                {"params": [mixture.free_logits, mixture.zero_logit], "lr": hparams.proportion_rate},
-            ],
-            fused=True,
-        ),
+        adam(list(model.parameters()), mixture, hparams),
         epochs=epochs,
         batch_size=hparams.batch_size,
         generator=torch.Generator().manual_seed(hparams.seed + (0 if clustering else 1)),
         augment=hparams.augment,
+        before_step=anneal if rise else None,
         after_epoch=after_epoch,
         progress=progress,
     )

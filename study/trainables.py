@@ -92,9 +92,7 @@ def trial(run: Run, name: str) -> Callable[..., None]:
 
                 for row in checkpoint.rows:
                     tell(row)
-                left = run(
-                    values, settings, data.to(device(settings)), shared[seed], on_epoch, checkpoint.progress
-                )
+                left = run(values, settings, data.to(device(settings)), shared[seed], on_epoch, checkpoint.progress)
         except TrialFailed as error:
             tune.report({"failure": str(error), "spent": checkpoint.spent})
             return
@@ -149,12 +147,12 @@ def later(epochs: int, on_epoch: kd.Report) -> kd.Report:
 
 def teacher_training(s: KD) -> kd.Training:
     return kd.Training(s.teacher, width(s.teacher_width), s.teacher_epochs or 0, max(s.batch_size or 0, 64),
-                       s.learning_rate, s.weight_decay, s.augment or "none", s.seed)  # fmt: skip
+                       s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
 
 
 def student_training(s: KD) -> kd.Training:
     return kd.Training(s.student, width(s.student_width), s.epochs or 0, s.batch_size or 0,
-                       s.learning_rate, s.weight_decay, s.augment or "none", s.seed)  # fmt: skip
+                       s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
 
 
 def width(value: float | None) -> dict[str, Any]:
@@ -169,9 +167,7 @@ def students_data(s: KD, data: Splits) -> Splits:
     return Splits(**{**vars(data), "train": subset_per_class(data.train, s.student_examples, data.split_seed)})
 
 
-def _teach(
-    values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: kd.Report, progress: Progress
-) -> Left:
+def _teach(values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: kd.Report, progress: Progress) -> Left:
     training = teacher_training(s)
     if given is None:
         teacher = kd.fit_teacher(training, data, on_epoch, progress)
@@ -182,9 +178,7 @@ def _teach(
     return Left({"val_accuracy": score.accuracy, "val_loss": score.loss}, {**kd.state_arrays(teacher), **logits})
 
 
-def _distil(
-    values: dict, s: KD, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress
-) -> Left:
+def _distil(values: dict, s: KD, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress) -> Left:
     hparams = kd.Hparams(student=student_training(s), **values)
     targets = kd.targets_from(shared, teacher_training(s), data, hparams.student.augment)
     return Left({}, kd.state_arrays(kd.fit(hparams, data, targets, on_epoch, progress)))
@@ -216,7 +210,7 @@ def _own_code(data: Splits, *trainings: kd.Training | None) -> dict[str, Any]:
 
 def pretraining(s: Compressing) -> kd.Training:
     return kd.Training(s.network, width(s.network_width), s.pretrain_epochs or 0, s.batch_size or 0,
-                       s.learning_rate, 0.0, s.augment or "none", s.seed)  # fmt: skip
+                       s.learning_rate, 0.0, s.augment or "none", s.seed, s.precision)  # fmt: skip
 
 
 def compression_teacher(s: Compressing) -> kd.Training | None:
@@ -224,7 +218,7 @@ def compression_teacher(s: Compressing) -> kd.Training | None:
     if s.teacher in ("none", "self"):
         return None
     return kd.Training(s.teacher, width(s.teacher_width), s.teacher_epochs, s.batch_size or 0,
-                       s.learning_rate, 5e-4, s.augment or "none", s.seed)  # fmt: skip
+                       s.learning_rate, 5e-4, s.augment or "none", s.seed, s.precision)  # fmt: skip
 
 
 def _pretrain(
@@ -267,18 +261,14 @@ def _teaching(s: Compressing) -> dict[str, Any]:
     return {"temperature": s.temperature, "alpha": 0.0 if s.teacher == "none" else s.alpha}
 
 
-def _share_weights(
-    values: dict, s: SWS, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress
-) -> Left:
+def _share_weights(values: dict, s: SWS, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress) -> Left:
     network, targets = _start(s, data, shared)
     hparams = sharing(s, values, epochs=s.epochs or 0, **_teaching(s))
     quantised, metrics = sws.fit(network, hparams, data, on_epoch, targets, progress)
     return compressed(network, quantised, metrics, pretraining(s), data, shared)
 
 
-def _prune(
-    values: dict, s: Magnitude, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress
-) -> Left:
+def _prune(values: dict, s: Magnitude, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress) -> Left:
     network, targets = _start(s, data, shared)
     hparams = magnitude.Hparams(
         epochs=s.epochs or 0,
@@ -288,6 +278,7 @@ def _prune(
         codebook_rate=s.codebook_rate,
         augment=s.augment or "none",
         seed=s.seed,
+        precision=s.precision,
         **_teaching(s),
         **values,
     )
@@ -313,6 +304,7 @@ def sharing(s: Sharing, values: dict[str, Any], **others: Any) -> sws.Hparams:
         codebook_rate=s.codebook_rate,
         augment=s.augment or "none",  # type: ignore[attr-defined]
         seed=s.seed,
+        precision=s.precision,
         **others,
         **searched,
     )
@@ -424,9 +416,7 @@ _SWS = Kind(
 KINDS = {
     "kd": _KD,
     "sws": _SWS,
-    "magnitude": replace(
-        _SWS, search=_prune, epochs=lambda s: s.epochs + s.codebook_epochs, clustered=lambda s: 0
-    ),
+    "magnitude": replace(_SWS, search=_prune, epochs=lambda s: s.epochs + s.codebook_epochs, clustered=lambda s: 0),
     "kd_sws": replace(
         _KD,
         prepare=_teach_sized,

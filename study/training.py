@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,14 +34,14 @@ class Batch:
         flipped: which of them are mirrored, (batch,), bool.
         images: normalised and augmented, (batch, channels, height, width), float32.
         labels: (batch,), int64.
-        step: of the training, from 1 on.
+
+    Of networks that are trained together (`study.packed`) all have one more axis in front, (members, batch, …).
     """
 
     index: Tensor
     flipped: Tensor
     images: Tensor
     labels: Tensor
-    step: int
 
 
 @dataclass(frozen=True)
@@ -54,41 +57,86 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return max(1, min(math.ceil(examples / batch_size), examples // 2))
 
 
-def batches(
-    data: Splits, batch_size: int, augment: str, generator: torch.Generator, *, steps_before: int = 0
-) -> Iterator[Batch]:
-    """One epoch over the training part in a fresh order.
+class Views:
+    """The training part as an epoch shows it: its order, and what augmentation does to each example.
 
-    Batch sizes differ by one at most, so that no batch is left over with a single example, on which batch
-    normalisation has no variance.
+    Everything lies on the data's device and stays in place from epoch to epoch, as a recorded step needs it.
+
+    Args:
+        members: networks that are trained together, each with its own order; 0 for one alone, without that axis.
     """
-    train = data.train
-    device = train.images.device
-    order = torch.randperm(len(train), generator=generator).to(device)
-    flips = torch.rand(len(train), generator=generator).lt(0.5).to(device)
-    mirroring = augment in ("flip", "crop")
-    for step, index in enumerate(order.tensor_split(steps_per_epoch(len(train), batch_size)), steps_before + 1):
-        images = train.images[index]
-        flipped = flips[index] if mirroring else torch.zeros_like(index, dtype=torch.bool)
-        if mirroring:
-            images = torch.where(flipped[:, None, None, None], images.flip(-1), images)
-        if augment in SHIFTING:
-            images = _shift(images, generator)
-        yield Batch(index, flipped, normalise(images, data.mean, data.std), train.labels[index], step)
+
+    def __init__(self, data: Splits, augment: str, members: int = 0) -> None:
+        self.data, self.augment = data, augment
+        shape = ((members,) if members else ()) + (len(data.train),)
+        device = data.train.images.device
+        self.order = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._flips = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._moves = [torch.zeros_like(self.order) for _ in range(2 if augment in SHIFTING else 0)]
+        self._places = [self.order, self._flips, *self._moves]
+
+    def shuffle(self, *generators: torch.Generator) -> None:
+        """Draw an epoch on the host, where every device gets the same; one generator a member."""
+        drawn = zip(*map(self._draw, generators), strict=True)
+        for place, tensors in zip(self._places, drawn, strict=True):
+            place.copy_(torch.stack(tensors).view_as(place))
+
+    def _draw(self, generator: torch.Generator) -> list[Tensor]:
+        count = len(self.data.train)
+        order = torch.randperm(count, generator=generator)
+        flips = torch.rand(count, generator=generator).lt(0.5)
+        shifts = _shifts(self.data.train.images) if self.augment in SHIFTING else ()
+        return [order, flips, *(torch.randint(0, 2 * most + 1, (count,), generator=generator) for most in shifts)]
+
+    def split(self, batch_size: int) -> Sequence[Tensor]:
+        """The order in batches, (members, batch) each.
+
+        Their sizes differ by one at most, so that no batch is left over with a single example, on which batch
+        normalisation has no variance.
+        """
+        return self.order.tensor_split(steps_per_epoch(len(self.data.train), batch_size), dim=-1)
+
+    def batch(self, index: Tensor) -> Batch:
+        """These rows of the training part, as this epoch shows them."""
+        images = self.data.train.images[index]
+        flipped = torch.zeros_like(index, dtype=torch.bool)
+        if self.augment in ("flip", "crop"):
+            flipped = self._flips.gather(-1, index)
+            images = torch.where(flipped[..., None, None, None], images.flip(-1), images)
+        if self.augment in SHIFTING:
+            images = shift(images, *(move.gather(-1, index) for move in self._moves))
+        return Batch(index, flipped, normalise(images, self.data.mean, self.data.std), self.data.train.labels[index])
 
 
-def _shift(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift each image by its own whole number of pixels, up to an eighth of its side; what comes in is black."""
-    n, _, height, width = images.shape
-    down, across = max(1, height // 8), max(1, width // 8)
-    padded = F.pad(images, (across, across, down, down))
-    dy = torch.randint(0, 2 * down + 1, (n,), generator=generator).to(images.device)
-    dx = torch.randint(0, 2 * across + 1, (n,), generator=generator).to(images.device)
-    rows = (dy[:, None] + torch.arange(height, device=images.device))[:, None, :, None]
-    columns = (dx[:, None] + torch.arange(width, device=images.device))[:, None, None, :]
-    example = torch.arange(n, device=images.device)[:, None, None, None]
-    channel = torch.arange(images.shape[1], device=images.device)[None, :, None, None]
-    return padded[example, channel, rows, columns]
+def batches(data: Splits, batch_size: int, augment: str, generator: torch.Generator) -> Iterator[Batch]:
+    """One epoch over the training part in a fresh order."""
+    views = Views(data, augment)
+    views.shuffle(generator)
+    return (views.batch(index) for index in views.split(batch_size))
+
+
+def _shifts(images: Tensor) -> tuple[int, int]:
+    """Pixels by which images, (…, height, width), are moved at most: an eighth of their side."""
+    height, width = images.shape[-2:]
+    return max(1, height // 8), max(1, width // 8)
+
+
+def shift(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Move each image by its own whole number of pixels; what comes in is black.
+
+    Args:
+        images: (…, channels, height, width).
+        down, across: from 0, as far up (to the left) as images go, to twice an eighth of the side, (…), int64.
+    """
+    most_down, most_across = _shifts(images)
+    *lead, channels, height, width = images.shape
+    padded = F.pad(images, (most_across, most_across, most_down, most_down)).flatten(0, -4)
+    device = images.device
+    rows = (down.reshape(-1, 1) + torch.arange(height, device=device))[:, None, :, None]
+    columns = (across.reshape(-1, 1) + torch.arange(width, device=device))[:, None, None, :]
+    example = torch.arange(len(padded), device=device)[:, None, None, None]
+    channel = torch.arange(channels, device=device)[None, :, None, None]
+    return padded[example, channel, rows, columns].view(*lead, channels, height, width)
 
 
 @dataclass
@@ -118,6 +166,119 @@ class Progress:
         self.states[self._calls - 1 : self._calls] = [state]
 
 
+PRECISIONS = ("float32", "bfloat16")
+
+
+@functools.cache
+def multiplies_bfloat16(device: str) -> bool:
+    """Whether this machine's GPU, or CPU, has instructions for it: GPUs since Ampere, CPUs with AVX512_BF16 or AMX."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", Path("/proc/cpuinfo").read_text()) is not None
+    except OSError:  # not Linux
+        return False
+
+
+def logits(model: nn.Module, images: Tensor, precision: str | None = None) -> Tensor:
+    """Logits of a batch while a network trains, float32.
+
+    Args:
+        precision: of `PRECISIONS`, in which convolutions and matrix products are computed and their results kept, with
+            weights, normalisation and losses in float32; None for bfloat16 where the network has convolutions and the
+            processor multiplies in it.
+    """
+    if precision is None:
+        convolves = any(isinstance(layer, nn.modules.conv._ConvNd) for layer in model.modules())
+        precision = PRECISIONS[convolves and multiplies_bfloat16(images.device.type)]
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        found: Tensor = model(images)
+    return found.float()
+
+
+Step = Callable[[Tensor], None]
+"""One step on these rows of the training part, (members, batch)."""
+
+WARM = 3
+"""Steps that a batch size is run before it is recorded: libraries choose their kernels and the optimiser makes its
+moments meanwhile."""
+
+
+class Recorded:
+    """A step on a GPU, recorded as a CUDA graph and replayed from then on; one graph for each size of batch.
+
+    A step of a small network is some hundred kernels of a few microseconds each, and launching them one by one takes
+    far longer than running them. What cannot be recorded (a network that waits for the GPU in its forward pass) goes
+    on step by step.
+    """
+
+    def __init__(self, step: Step) -> None:
+        self.step, self.stream = step, torch.cuda.Stream()
+        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self.seen: dict[int, int] = {}
+        self.recording = True
+
+    def __call__(self, index: Tensor) -> None:
+        size = index.shape[-1]
+        if size not in self.graphs and not (self.recording and self._record(index)):
+            self._alone(index)
+            return
+        graph, place = self.graphs[size]
+        place.copy_(index)
+        graph.replay()
+
+    def _alone(self, index: Tensor) -> None:
+        """On the stream that is recorded, as CUDA wants it of a first step."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            self.step(index)
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+    def _record(self, index: Tensor) -> bool:
+        size = index.shape[-1]
+        self.seen[size] = self.seen.get(size, 0) + 1
+        if self.seen[size] <= WARM:
+            return False
+        graph, place = torch.cuda.CUDAGraph(), index.clone()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
+                self.step(place)
+        except RuntimeError:
+            self.recording = False
+            return False
+        self.graphs[size] = graph, place
+        return True
+
+
+def stepping(
+    model: nn.Module,
+    views: Views,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    optimiser: torch.optim.Optimizer,
+    total: Tensor,
+) -> Step:
+    """One step of `train`, recorded where the data lie on a GPU.
+
+    Args:
+        total: what the loss, times the examples of the batch, is added to, () or (members,).
+    """
+
+    def step(index: Tensor) -> None:
+        value = loss(model, views.batch(index))
+        optimiser.zero_grad(set_to_none=True)
+        value.sum().backward()
+        optimiser.step()
+        total.add_(value.detach() * index.shape[-1])
+
+    if not views.order.is_cuda:
+        return step
+    for group in optimiser.param_groups:
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=views.order.device)
+        if "capturable" in group:
+            group["capturable"] = True
+    return Recorded(step)
+
+
 def train(
     model: nn.Module,
     data: Splits,
@@ -128,6 +289,7 @@ def train(
     batch_size: int,
     generator: torch.Generator,
     augment: str = "none",
+    before_step: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, float], None],
     progress: Progress | None = None,
     also: Sequence[Tensor] = (),
@@ -135,40 +297,68 @@ def train(
     """Minimise `loss` for `epochs`, every learning rate falling to zero along half a cosine.
 
     Args:
-        loss: of a model and a batch; scalar, nats per example.
+        loss: of a model and a batch; scalar, nats per example. On a GPU it is recorded: it must do the same operations
+            in every step, on tensors that stay in place.
+        before_step: is given the step's number, from 1; what differs from step to step belongs here.
         after_epoch: is given the epoch's number, from 1, and its mean training loss.
         progress: is kept up to date after every epoch; where it has this call already, only the rest is done.
-        also: tensors that `loss` changes, beside those of the model and the optimiser.
+        also: tensors that `loss` or `before_step` change, beside those of the model and the optimiser.
     Raises:
         TrialFailed: the training loss of an epoch is not a finite number.
     """
     progress = progress or Progress()
-    steps = steps_per_epoch(len(data.train), batch_size)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=max(1, epochs * steps))
+    views = Views(data, augment)
+    total = torch.zeros((), device=data.train.images.device)
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
-    done = _restore(progress.begin(), model, others, optimiser, schedule, generator)
+    rates = falling([group["lr"] for group in optimiser.param_groups], epochs * len(views.split(batch_size)))
+    done = _restore(progress.begin(), model, others, optimiser, generator)
+    run = stepping(model, views, loss, optimiser, total)
+    step = done * len(views.split(batch_size))
     for epoch in range(done + 1, epochs + 1):
         model.train()
-        total = torch.zeros((), device=data.train.images.device)
-        for batch in batches(data, batch_size, augment, generator, steps_before=(epoch - 1) * steps):
-            value = loss(model, batch)
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()
-            optimiser.step()
-            schedule.step()
-            total += value.detach() * len(batch.index)
+        total.zero_()
+        views.shuffle(generator)
+        for index in views.split(batch_size):
+            set_rates(optimiser, rates[step])
+            step += 1
+            if before_step:
+                before_step(step)
+            run(index)
         mean = float(total) / len(data.train)
         if not math.isfinite(mean):
             raise TrialFailed(f"the training loss became {mean} in epoch {epoch}")
         weights = _weights(model, others)
-        moving = {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
-        progress.keep({"epoch": epoch, **weights, **moving, "random": _random_states(generator)})
+        progress.keep(
+            {"epoch": epoch, **weights, "optimiser": optimiser.state_dict(), "random": _random_states(generator)}
+        )
         after_epoch(epoch, mean)
     # What comes next changes the model: keep a copy of what this ended with.
     ended = _weights(model, others)
     ended["model"] = {name: tensor.clone() for name, tensor in ended["model"].items()}
     ended["others"] = [tensor.clone() for tensor in ended["others"]]
     progress.keep({"epoch": epochs, **ended, "random": _random_states(generator)})
+
+
+def falling(peaks: Sequence[float], steps: int) -> list[list[float]]:
+    """Learning rates in each of so many steps, and after them: from the peaks to zero along half a cosine."""
+    # PyTorch's own schedule, on an optimiser of nothing: on a GPU a rate is a tensor that it would be slow on.
+    nothing = torch.optim.SGD([{"params": [nn.Parameter(torch.empty(0))], "lr": float(peak)} for peak in peaks], lr=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(nothing, T_max=max(1, steps))
+    found = [[float(group["lr"]) for group in nothing.param_groups]]
+    for _ in range(steps):
+        nothing.step()
+        schedule.step()
+        found.append([float(group["lr"]) for group in nothing.param_groups])
+    return found
+
+
+def set_rates(optimiser: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    """The learning rate of every group of parameters, in place where it is a tensor."""
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _weights(model: nn.Module, others: Sequence[Tensor]) -> dict[str, Any]:
@@ -192,7 +382,6 @@ def _restore(
     model: nn.Module,
     others: Sequence[Tensor],
     optimiser: torch.optim.Optimizer,
-    schedule: torch.optim.lr_scheduler.LRScheduler,
     generator: torch.Generator,
 ) -> int:
     """Put everything back where it was; returns the epochs that are done."""
@@ -203,7 +392,8 @@ def _restore(
     model.load_state_dict(state["model"])
     if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
+        for group in optimiser.param_groups:  # as before `stepping`: it may have been on another device
+            group |= {"lr": float(group["lr"]), **({"capturable": False} if "capturable" in group else {})}
     own, host, *cuda = state["random"]
     generator.set_state(own)
     torch.set_rng_state(host)

@@ -169,7 +169,7 @@ def test_a_component_of_proportion_zero_is_not_there() -> None:
 
 @pytest.mark.parametrize("wrong", range(4))
 def test_wrong_shapes_are_refused(wrong: int) -> None:
-    """A matrix in any place, and a mixture whose parts differ in length, raise ValueError."""
+    """A matrix in one place alone, and a mixture whose parts differ in length, raise ValueError."""
     inputs = arguments(5, 3)
     matrix = [t.reshape(-1, 1) if i == wrong else t for i, t in enumerate(inputs)]
     with pytest.raises(ValueError, match="1-D"):

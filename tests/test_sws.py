@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -109,10 +110,10 @@ def test_annealed_tau_rises_from_nothing(
     factors: list[float] = []
     hparams = dataclasses.replace(HPARAMS, anneal=0.5, epochs=2)
 
-    def steps(model: nn.Module, data: Splits, loss: object, *rest: object, **others: object) -> None:
-        assert callable(loss)
-        nobody = torch.zeros(0)
-        factors.extend(float(loss(model, Batch(*[nobody] * 4, step))) for step in range(1, 2 * rising + 2))
+    def steps(model: nn.Module, data: Splits, loss: Any, *rest: Any, before_step: Any, **others: Any) -> None:
+        for step in range(1, 2 * rising + 2):
+            before_step(step)
+            factors.append(float(loss(model, Batch(*[torch.zeros(0)] * 4))))
 
     rising = sws._steps(hparams, digits) // 2
     monkeypatch.setattr(sws, "train", steps)

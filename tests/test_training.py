@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from study.data import Part, Splits
 from study.errors import TrialFailed
-from study.training import AUGMENTATIONS, Batch, _shift, batches, evaluate, logits_of, train
+from study.training import AUGMENTATIONS, Batch, Views, batches, evaluate, falling, logits_of, shift, train
 
 
 def splits(count: int, side: int = 16, classes: int = 3) -> Splits:
@@ -85,6 +86,14 @@ def test_flipped_says_which_images_are_mirrored() -> None:
     assert 70 < mirrored < 130
 
 
+def drawn(images: Tensor) -> list[Tensor]:
+    """Where `Views` would move these images."""
+    part = Part(images, torch.zeros(len(images), dtype=torch.int64))
+    views = Views(dataclasses.replace(splits(1), train=part), "shift")
+    views.shuffle(seeded())
+    return views._moves
+
+
 @pytest.mark.parametrize(
     ("height", "width"),
     [
@@ -98,7 +107,7 @@ def test_a_shift_is_an_eighth_at_most(height: int, width: int) -> None:
     """Shape and type are kept, a bright pixel moves by an eighth of each side at most, and every shift comes up."""
     images = torch.zeros(500, 2, height, width, dtype=torch.uint8)
     images[:, :, height // 2, width // 2] = 255
-    shifted = _shift(images, seeded())
+    shifted = shift(images, *drawn(images))
     assert shifted.shape == images.shape and shifted.dtype == images.dtype
     example, channel, row, column = shifted.nonzero(as_tuple=True)
     assert len(example) == 2 * len(images)  # in every image one pixel is bright still, in both channels the same one
@@ -110,7 +119,8 @@ def test_a_shift_is_an_eighth_at_most(height: int, width: int) -> None:
 
 def test_what_comes_in_is_black() -> None:
     """A white image keeps white where its pixels went, and gets black at the edge that it left."""
-    shifted = _shift(torch.full((50, 1, 16, 16), 255, dtype=torch.uint8), seeded())
+    white = torch.full((50, 1, 16, 16), 255, dtype=torch.uint8)
+    shifted = shift(white, *drawn(white))
     assert set(shifted.unique().tolist()) == {0, 255}
     assert bool((shifted[:, :, 2:-2, 2:-2] == 255).all())
 
@@ -130,8 +140,6 @@ def run(loss_factor: float = 1.0, epochs: int = 3, rates: list[float] | None = N
 
     train(model, data, loss, optimiser, epochs=epochs, batch_size=8, generator=seeded(),
           after_epoch=lambda epoch, value: told.append((epoch, value)))  # fmt: skip
-    if rates is not None:
-        rates += [group["lr"] for group in optimiser.param_groups]
     return told
 
 
@@ -153,9 +161,8 @@ def test_every_rate_falls_along_half_a_cosine_to_zero() -> None:
     """Step k of K runs at half of 1 + cos(π k / K) of the peak; after the last, every group's rate is zero."""
     rates: list[float] = []
     run(epochs=2, rates=rates)
-    *steps, first, second = rates
-    assert steps == pytest.approx([0.05 * (1 + math.cos(math.pi * k / 6)) for k in range(6)])
-    assert (first, second) == pytest.approx((0, 0), abs=1e-12)
+    assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * k / 6)) for k in range(6)])
+    assert falling([0.1, 0.3], 6)[-1] == pytest.approx([0, 0], abs=1e-12)
 
 
 class Fixed(nn.Module):

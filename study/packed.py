@@ -1,0 +1,357 @@
+"""Trials of one network trained together as one batched program: small networks leave most of a GPU idle.
+
+Weights lie on a leading axis, so that matrix products become batched ones, as HFTA does by hand (Wang et al., MLSys
+2021, https://arxiv.org/abs/2102.02344). Every member has its own hyperparameters, its own randomness and its own end;
+what one does is what it would do alone, but for rounding.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from study import kd, sws
+from study.data import Splits
+from study.errors import TrialFailed
+from study.mixture import Mixture
+from study.quantised import Quantised, Report, check, provisional, score, shared_parameters, trace_end
+from study.trace import Trace
+from study.training import Batch, Step, Views, falling, logits, set_rates, stepping
+
+
+class Stack(nn.Module):
+    """Networks of one architecture as one: every parameter and buffer with an axis of members in front."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = len(networks)
+        self._network = [copy.deepcopy(networks[0])]  # in a list, so that its parameters are not ours
+        states = [dict(n.state_dict(keep_vars=True)) for n in networks]
+        self.trained = dict(networks[0].named_parameters())
+        self.tensors: dict[str, Tensor] = {}
+        for name, tensor in states[0].items():
+            stacked = torch.stack([state[name].detach() for state in states])
+            if name in self.trained:
+                self.tensors[name] = nn.Parameter(stacked, requires_grad=tensor.requires_grad)
+            else:
+                self.tensors[name] = stacked
+
+    def parameters(self, recurse: bool = True) -> list[nn.Parameter]:  # type: ignore[override]
+        """Those of all members, each with an axis of them in front."""
+        return [t for t in self.tensors.values() if isinstance(t, nn.Parameter)]
+
+    def train(self, mode: bool = True) -> Stack:
+        self._network[0].train(mode)
+        return super().train(mode)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(members, batch, channels, height, width) → (members, batch, classes)."""
+        return self.through(self.tensors, images)
+
+    def through(self, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """The same with other weights."""
+
+        def one(tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
+            found: Tensor = functional_call(self._network[0], dict(tensors), (images,))
+            return found
+
+        found: Tensor = vmap(one, randomness="different")(dict(tensors), images)
+        return found
+
+    @property
+    def shared(self) -> list[str]:
+        """Names of the tensors that `quantised.shared_parameters` gives, in their order."""
+        names = {p: name for name, p in self._network[0].named_parameters()}
+        return [names[p] for p in shared_parameters(self._network[0])]
+
+    def weights(self) -> Tensor:
+        """Those of `shared`, (members, weights)."""
+        return torch.cat([self.tensors[name].flatten(1) for name in self.shared], dim=1)
+
+    @torch.no_grad()
+    def member(self, index: int) -> nn.Module:
+        """A network with the weights of one, to be looked at until the next call."""
+        self._network[0].load_state_dict({name: t[index] for name, t in self.tensors.items()})
+        return self._network[0]
+
+
+def train(
+    stack: Stack,
+    data: Splits,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    optimiser: torch.optim.Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    seeds: Sequence[int],
+    augment: str = "none",
+    before_step: Callable[[int], None] | None = None,
+    after_epoch: Callable[[int, list[float]], bool],
+) -> None:
+    """`training.train` of many networks at once; `loss` gives (members,) and seeds are one a member.
+
+    Args:
+        after_epoch: is given the epoch's number, from 1, and each member's mean training loss; False ends the training.
+    """
+    views = Views(data, augment, members=stack.members)
+    total = torch.zeros(stack.members, device=views.order.device)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    steps = len(views.split(batch_size))
+    rates = falling([group["lr"] for group in optimiser.param_groups], epochs * steps)
+    run: Step = stepping(stack, views, loss, optimiser, total)
+    for epoch in range(1, epochs + 1):
+        stack.train()
+        total.zero_()
+        views.shuffle(*generators)
+        for step, index in enumerate(views.split(batch_size), (epoch - 1) * steps):
+            set_rates(optimiser, rates[step])
+            if before_step:
+                before_step(step + 1)
+            run(index)
+        if not after_epoch(epoch, (total / len(data.train)).tolist()):
+            return
+
+
+def accuracy_loss(
+    targets: kd.Targets, temperature: Tensor, alpha: Tensor, precision: str | None = None
+) -> Callable[[nn.Module, Batch], Tensor]:
+    """`kd.distillation_loss` of every member, with its own temperature and alpha, (members,); without a teacher,
+    cross-entropy."""
+    taught = targets.logits is not None or targets.teacher is not None
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        student = logits(model, batch.images, precision)
+        hard = F.cross_entropy(student.flatten(0, 1), batch.labels.flatten(), reduction="none")
+        hard = hard.view(batch.labels.shape).mean(dim=1)
+        if not taught:
+            return hard
+        if targets.teacher is not None:
+            flat = replace(batch, images=batch.images.flatten(0, 1))
+            teacher = targets.of(flat, precision).view_as(student)
+        else:
+            teacher = targets.of(batch)
+        t = temperature.view(-1, 1, 1)
+        log_q, log_p = F.log_softmax(student / t, dim=-1), F.log_softmax(teacher / t, dim=-1)
+        soft = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=-1).mean(dim=1)
+        return alpha * temperature**2 * soft + (1 - alpha) * hard
+
+    return loss
+
+
+class Member:
+    """One trial of a pack, as whoever waits for it sees it.
+
+    Attributes:
+        hparams: its own.
+        on_epoch: hears its rows; what it raises (a trial that is stopped) ends this member alone.
+        trace: of its weights.
+        ended: why it takes no part any more; "" while it does.
+    """
+
+    def __init__(self, hparams: sws.Hparams, on_epoch: Report) -> None:
+        self.hparams, self._on_epoch = hparams, on_epoch
+        self.trace = Trace()
+        self.failure: Exception | None = None
+
+    def report(self, row: dict[str, object], loss: float) -> None:
+        """Tell an epoch's row, unless the loss is no number; that, or what `on_epoch` raises, ends this member."""
+        try:
+            if not math.isfinite(loss):
+                raise TrialFailed(f"the training loss became {loss} in epoch {row['epoch']}")
+            self._on_epoch({**row, "train_loss": loss})
+        except Exception as error:
+            self.failure = error
+
+
+PACKABLE = {"merge": 0.0, "layer_scales": False, "retrain_epochs": 0}
+"""What soft weight-sharing leaves out while it is packed: these would give members different programs."""
+
+SAME = ("epochs", "batch_size", "weight_rate", "mean_rate", "precision_rate", "proportion_rate", "augment", "precision",
+        "codebook_epochs", "codebook_rate", "anneal")  # fmt: skip
+"""Hyperparameters that all members have the same."""
+
+
+def fit(
+    networks: Sequence[nn.Module],
+    members: Sequence[Member],
+    data: Splits,
+    targets: kd.Targets | None = None,
+) -> list[tuple[nn.Module, Quantised, dict[str, float]] | Exception]:
+    """`sws.fit` of many pretrained networks of one architecture at once.
+
+    Returns: for each member its network, quantised weights and final metrics, or why it ended before.
+    Raises:
+        ValueError: members that cannot be packed.
+    """
+    common = members[0].hparams
+    if any(getattr(m.hparams, name) != getattr(common, name) for m in members for name in SAME):
+        raise ValueError(f"members of a pack have the same {', '.join(SAME)}")
+    if any(getattr(m.hparams, name) != value for m in members for name, value in PACKABLE.items()):
+        raise ValueError(f"{', '.join(PACKABLE)} cannot be packed")
+    device = data.train.images.device
+    stack = Stack(networks)
+    loss = accuracy_loss(
+        targets or kd.Targets(),
+        torch.tensor([m.hparams.temperature for m in members], device=device),
+        torch.tensor([m.hparams.alpha for m in members], device=device),
+        common.precision,
+    )
+    mixtures = cluster(stack, members, data, loss)
+    return finish(stack, mixtures, members, data, loss)
+
+
+def cluster(
+    stack: Stack, members: Sequence[Member], data: Splits, loss: Callable[[nn.Module, Batch], Tensor]
+) -> list[Mixture]:
+    """`sws.cluster` of every member; the stack is changed in place."""
+    common = members[0].hparams
+    device = data.train.images.device
+    starts = [sws.mixture_over(w, m.hparams) for w, m in zip(stack.weights().detach(), members, strict=True)]
+    mixture = Mixture.stacked(starts)
+    factor = torch.tensor([m.hparams.tau / len(data.train) for m in members], device=device)
+    rise = common.epochs * len(Views(data, "none").split(common.batch_size)) * common.anneal
+    risen = torch.ones((), device=device)
+
+    def anneal(step: int) -> None:
+        risen.fill_(min(1.0, step / rise))
+
+    def under_prior(model: nn.Module, batch: Batch) -> Tensor:
+        return loss(model, batch) + factor * risen * mixture.complexity(stack.weights())
+
+    def alone(index: int) -> Mixture:
+        return mixture.member(index, members[index].hparams.components)
+
+    def see(epoch: int, phase: str) -> None:
+        for index, (weights, member) in enumerate(zip(stack.weights().detach(), members, strict=True)):
+            if not member.failure:
+                member.trace.add(epoch, phase, weights, alone(index).shape())
+
+    def after_epoch(epoch: int, losses: list[float]) -> bool:
+        see(epoch, "cluster")
+        for index, (member, value) in enumerate(zip(members, losses, strict=True)):
+            if member.failure:
+                continue
+            network = stack.member(index)
+            found = provisional(network, lambda: sws.quantise(network, alone(index), ones(network)), data)  # noqa: B023
+            member.report({"epoch": epoch, "phase": "cluster", **found}, value)
+        return any(not member.failure for member in members)
+
+    see(0, "before")
+    train(
+        stack,
+        data,
+        under_prior,
+        sws.adam(stack.parameters(), mixture, common),
+        epochs=common.epochs,
+        batch_size=common.batch_size,
+        seeds=[m.hparams.seed for m in members],
+        augment=common.augment,
+        before_step=anneal if rise else None,
+        after_epoch=after_epoch,
+    )
+    return [alone(index) for index in range(stack.members)]
+
+
+def ones(network: nn.Module) -> Tensor:
+    parameters = shared_parameters(network)
+    return parameters[0].new_ones(len(parameters))
+
+
+def finish(
+    stack: Stack,
+    mixtures: Sequence[Mixture],
+    members: Sequence[Member],
+    data: Splits,
+    loss: Callable[[nn.Module, Batch], Tensor],
+) -> list[tuple[nn.Module, Quantised, dict[str, float]] | Exception]:
+    """`quantised.finish` of every member: quantise, train the codebooks, score."""
+    common = members[0].hparams
+    quantised: list[Quantised] = []
+    for index, (member, mixture) in enumerate(zip(members, mixtures, strict=True)):
+        network = stack.member(index)
+        quantised.append(sws.quantise(network, mixture, ones(network)))
+        try:
+            check(quantised[-1])
+        except TrialFailed as error:
+            member.failure = member.failure or error
+    codebooks = Codebooks(stack, quantised)
+
+    def through(model: nn.Module, batch: Batch) -> Tensor:
+        return loss(codebooks, batch)
+
+    def after_epoch(epoch: int, losses: list[float]) -> bool:
+        for index, (member, value) in enumerate(zip(members, losses, strict=True)):
+            if not member.failure:
+                network, now = codebooks.member(index)
+                row = {"epoch": common.epochs + epoch, "phase": "codebook", **score(network, now, data)}
+                member.report(row, value)
+        return any(not member.failure for member in members)
+
+    if common.codebook_epochs and any(not member.failure for member in members):
+        train(
+            stack,
+            data,
+            through,
+            torch.optim.Adam([codebooks.values], lr=common.codebook_rate, fused=True),
+            epochs=common.codebook_epochs,
+            batch_size=common.batch_size,
+            seeds=[m.hparams.seed + 2 for m in members],
+            augment=common.augment,
+            after_epoch=after_epoch,
+        )
+    found: list[tuple[nn.Module, Quantised, dict[str, float]] | Exception] = []
+    for index, member in enumerate(members):
+        try:
+            if member.failure:
+                raise member.failure
+            network, now = codebooks.member(index)
+            check(now)
+            trace_end(member.trace, common.epochs + common.codebook_epochs, network, now)
+            found.append((copy.deepcopy(network), now, score(network, now, data)))
+        except Exception as error:
+            found.append(error)
+    return found
+
+
+class Codebooks(nn.Module):
+    """A stack whose shared weights are codebook values, which are trained: of every member its own."""
+
+    def __init__(self, stack: Stack, quantised: Sequence[Quantised]) -> None:
+        super().__init__()
+        self._stack, self.quantised = [stack], list(quantised)
+        most = max(len(q.values) for q in quantised)
+        self.values = nn.Parameter(torch.stack([F.pad(q.values, (0, most - len(q.values))) for q in quantised]))
+        assignment = torch.stack([q.assignment for q in quantised])
+        self._shape = assignment.shape
+        # Pruned weights stay zero: only the others are looked up, and have a gradient to add up.
+        self._kept = assignment.flatten().nonzero().flatten()
+        self._which = (assignment + most * torch.arange(len(quantised), device=assignment.device)[:, None]).flatten()
+        self._which = self._which[self._kept]
+
+    def weights(self) -> Tensor:
+        """(members, weights)."""
+        flat = self.values.new_zeros(self._shape.numel())
+        return flat.index_copy(0, self._kept, self.values.flatten()[self._which]).view(self._shape)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(members, batch, channels, height, width) → (members, batch, classes)."""
+        stack = self._stack[0]
+        sizes = [stack.tensors[name][0].numel() for name in stack.shared]
+        parts = zip(stack.shared, self.weights().split(sizes, dim=1), strict=True)
+        own = {name: part.reshape(stack.tensors[name].shape) for name, part in parts}
+        return stack.through({**{n: t.detach() for n, t in stack.tensors.items()}, **own}, images)
+
+    @torch.no_grad()
+    def member(self, index: int) -> tuple[nn.Module, Quantised]:
+        """One member's network with the values as they are now, to be looked at until the next call."""
+        network, quantised = self._stack[0].member(index), self.quantised[index]
+        now = replace(quantised, values=self.values[index, : len(quantised.values)].clone())
+        now.write(shared_parameters(network))
+        return network, now

@@ -1,0 +1,246 @@
+"""What one GPU does in a second of training: steps recorded or not, in bfloat16 or not, packed or one after another.
+
+    python tests/benchmarks/gpu.py --data-dir DIR                 # DIR holds MNIST/ and cifar10-jpeg/
+    python tests/benchmarks/gpu.py --data-dir DIR --cases packed --members 1,8,64
+
+Neither Ray nor Optuna is needed. Milliseconds of a step are those of the training loop alone, without evaluation; the
+last table says which kernels a step of MiniVGG consists of, and how far they are from what the matrix units could do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from study import data, kd, packed, sws, training
+from study.mixture import Mixture, negative_log_likelihood
+from study.quantised import flatten, shared_parameters
+
+HPARAMS = sws.Hparams(tau=0.05, components=17, pi_zero=0.999, epochs=20)
+
+
+def milliseconds(call: Callable[[], Any], calls: int, rounds: int = 5) -> float:
+    """Of one call; the median of rounds of so many, after two rounds that do not count."""
+    found = []
+    for _ in range(rounds + 2):
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        torch.cuda.synchronize()
+        found.append(1000 * (time.perf_counter() - began) / calls)
+    return statistics.median(found[2:])
+
+
+def stepper(
+    model: nn.Module, splits: data.Splits, loss: Any, optimiser: Any, batch_size: int, augment: str, recorded: bool
+) -> Callable[[], None]:
+    """A step of `training.train` on ever new batches."""
+    views = training.Views(splits, augment)
+    views.shuffle(torch.Generator().manual_seed(0))
+    recorder = training.Recorded
+    training.Recorded = recorder if recorded else lambda step: step  # type: ignore
+    run = training.stepping(model, views, loss, optimiser, torch.zeros((), device="cuda"))
+    training.Recorded = recorder  # type: ignore
+    batches = itertools.cycle(views.split(batch_size))
+    rates = [float(group["lr"]) for group in optimiser.param_groups]
+
+    def step() -> None:
+        training.set_rates(optimiser, rates)
+        run(next(batches))
+
+    model.train()
+    return step
+
+
+def prior() -> None:
+    print("\n| mixture prior, value and gradients, 266,610 weights | ms |\n|---|---|")
+    torch.manual_seed(0)
+    for components in (17, 64):
+        weights = (0.05 * torch.randn(266_610, device="cuda")).requires_grad_()
+        mixture = [
+            torch.linspace(-0.3, 0.3, components, device="cuda").requires_grad_(),
+            torch.full((components,), 6.0, device="cuda").requires_grad_(),
+            torch.log_softmax(torch.zeros(components, device="cuda"), 0).requires_grad_(),
+        ]
+
+        def plain(w: Tensor, mu: Tensor, log_precision: Tensor, log_pi: Tensor) -> Tensor:
+            z = -0.5 * log_precision.exp() * (w[:, None] - mu) ** 2 + 0.5 * log_precision + log_pi
+            return -torch.logsumexp(z, 1).sum()
+
+        arguments = [weights, *mixture]
+        ways: dict[str, Callable[..., Tensor]] = {"one kernel": negative_log_likelihood, "plain autograd": plain}
+        ways["plain, compiled"] = torch.compile(plain)
+        for name, way in ways.items():
+
+            def both(way: Callable[..., Tensor] = way, arguments: list[Tensor] = arguments) -> None:
+                torch.autograd.grad(way(*arguments), arguments)
+
+            both()
+            print(f"| {components} components, {name}: as it is, recorded | {milliseconds(both, 20):.3f}, "
+                  f"{milliseconds(recorded(both), 20):.3f} |", flush=True)  # fmt: skip
+
+
+def recorded(call: Callable[[], Any]) -> Callable[[], None]:
+    """The same as a CUDA graph."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def clustering_loss(model: nn.Module, mixture: Mixture, splits: data.Splits) -> Any:
+    weights, plain = shared_parameters(model), kd.accuracy_loss(kd.Targets(), 1.0, 0.0)
+
+    def loss(model: nn.Module, batch: training.Batch) -> Tensor:
+        return plain(model, batch) + HPARAMS.tau / len(splits.train) * mixture.complexity(flatten(weights))
+
+    return loss
+
+
+def clustering(splits: data.Splits) -> None:
+    """A step of LeNet-300-100 under the prior."""
+    print("\n| LeNet-300-100 on MNIST, batch 256, under the prior | ms a step |\n|---|---|")
+    for record, tf32 in ((False, False), (True, False), (True, True)):
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        model = kd.build(kd.Training("lenet_300_100"), splits)
+        mixture = sws.mixture_over(flatten(shared_parameters(model)), HPARAMS)
+        optimiser = sws.adam(list(model.parameters()), mixture, HPARAMS)
+        step = stepper(model, splits, clustering_loss(model, mixture, splits), optimiser, 256, "none", record)
+        name = f"{'recorded' if record else 'step by step'}{', TF32' if tf32 else ''}"
+        print(f"| {name} | {milliseconds(step, 100):.3f} |", flush=True)
+        if record and not tf32:
+            profile(step, 20)
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def networks(splits: data.Splits, compiled: bool) -> None:
+    """A step of VGG-13 and of MiniVGG, and how far it is from the rate of the matrix units."""
+    square = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
+    peak = 2 * 8192**3 / milliseconds(lambda: square @ square, 5) / 1e9
+    print(f"\nA product of two 8192 × 8192 bfloat16 matrices: {peak:.0f} TFLOP/s.")
+    print("\n| network, batch | arithmetic | ms a step | TFLOP/s | share of that product's | s an epoch |\n"
+          + "|---" * 6 + "|")  # fmt: skip
+    for name, batch_size in (("minivgg", 128), ("vgg13", 128), ("minivgg", 1024)):
+        variants = [(p, recorded, False) for p in training.PRECISIONS for recorded in (False, True)]
+        for precision, record, compile_ in variants + [("bfloat16", True, True)] * compiled:
+            model = kd.build(kd.Training(name), splits)
+            targets = kd.Targets(torch.randn(2, len(splits.train), 10, device="cuda"))
+            loss = kd.accuracy_loss(targets, 4.0, 0.9, precision=precision)
+            images = torch.randn(batch_size, *splits.shape, device="cuda")
+            with FlopCounterMode(display=False) as counter:
+                training.logits(model, images, precision).sum().backward()
+            work = counter.get_total_flops()
+            optimiser = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+            trained: Any = torch.compile(model) if compile_ else model
+            step = stepper(trained, splits, loss, optimiser, batch_size, "flip", record)
+            ms = milliseconds(step, 50, 3)
+            way = f"{precision}, {'recorded' if record else 'step by step'}{', compiled' if compile_ else ''}"
+            print(f"| {name}, {batch_size} | {way} | {ms:.3f} | {work / ms / 1e9:.1f} | {work / ms / 1e9 / peak:.1%} | "
+                  f"{ms * len(splits.train) / batch_size / 1000:.2f} |", flush=True)  # fmt: skip
+            if name == "minivgg" and batch_size == 128 and way == "bfloat16, recorded":
+                profile(step, 14)
+
+
+def profile(step: Callable[[], None], most: int) -> None:
+    """Which kernels a step is made of."""
+    for _ in range(3):
+        step()
+    torch.cuda.synchronize()
+    steps = 20
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize()
+    events = [e for e in seen.key_averages() if e.self_device_time_total > 0]
+    total, count = sum(e.self_device_time_total for e in events), sum(e.count for e in events)
+    print(f"\nA step: {count / steps:.0f} kernels, {total / steps:.0f} µs in them.")
+    for e in sorted(events, key=lambda e: -e.self_device_time_total)[:most]:
+        print(f"  {e.self_device_time_total / steps:7.1f} µs {e.count / steps:5.1f} × {e.key[:90]}")
+    print(flush=True)
+
+
+def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: int) -> None:
+    """Whole trials of soft weight-sharing, packed and one after another."""
+    training_ = kd.Training("lenet_300_100", epochs=3, batch_size=256, learning_rate=1e-3)
+    network = sws.pretrain(training_, splits, lambda row: None)
+    generator = torch.Generator().manual_seed(0)
+    hparams = [
+        dataclasses.replace(
+            HPARAMS,
+            tau=float(10 ** (-2.5 + 1.9 * torch.rand((), generator=generator))),
+            components=int(torch.randint(4, 65, (), generator=generator)),
+            pi_zero=1 - float(10 ** (-4 + 3.3 * torch.rand((), generator=generator))),
+            epochs=epochs,
+            codebook_epochs=codebook_epochs,
+        )
+        for _ in range(max(counts))
+    ]
+    print(f"\n| trials of {epochs} + {codebook_epochs} epochs | one after another, s a trial | packed, s a trial "
+          "| gain | most difference in validation accuracy, sparsity | peak, GB |\n|---|---|---|---|---|---|")  # fmt: skip
+    alone: list[dict[str, float]] = []
+    torch.cuda.synchronize()
+    began, some = time.perf_counter(), min(8, max(counts))
+    for h in hparams[:some]:
+        alone.append(sws.fit(copy.deepcopy(network), h, splits, lambda row: None)[1])
+    torch.cuda.synchronize()
+    single = (time.perf_counter() - began) / some
+    for count in counts:
+        torch.cuda.reset_peak_memory_stats()
+        members = [packed.Member(h, lambda row: None) for h in hparams[:count]]
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        found = packed.fit([copy.deepcopy(network) for _ in members], members, splits)
+        torch.cuda.synchronize()
+        each = (time.perf_counter() - began) / count
+        pairs = [(f[2], a) for f, a in zip(found, alone, strict=False) if not isinstance(f, Exception)]
+        off = [max((abs(f[k] - a[k]) for f, a in pairs), default=0.0) for k in ("val_accuracy", "sparsity")]
+        failed = [f for f in found if isinstance(f, Exception)]
+        print(f"| {count} ({len(failed)} failed) | {single:.2f} | {each:.3f} | {single / each:.1f} × | "
+              f"{off[0]:.2f}, {off[1]:.2f} | {torch.cuda.max_memory_allocated() / 1e9:.1f} |", flush=True)  # fmt: skip
+        for failure in failed[:2]:
+            print(repr(failure))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--cases", default="prior,clustering,networks,packed")
+    parser.add_argument("--members", default="1,8,64")
+    parser.add_argument("--epochs", type=int, default=20, help="of packed trials")
+    parser.add_argument("--codebook-epochs", type=int, default=4)
+    parser.add_argument("--compile", action="store_true", help="the networks by torch.compile, too")
+    o = parser.parse_args()
+    cases = o.cases.split(",")
+    print(torch.cuda.get_device_name(), torch.__version__)
+    if "prior" in cases:
+        prior()
+    if {"clustering", "packed"} & set(cases):
+        mnist = data.load("mnist", o.data_dir)[0].to("cuda")
+        if "clustering" in cases:
+            clustering(mnist)
+        if "packed" in cases:
+            packs(mnist, [int(n) for n in o.members.split(",")], o.epochs, o.codebook_epochs)
+    if "networks" in cases:
+        networks(data.load("folder", o.data_dir / "cifar10-jpeg")[0].to("cuda"), o.compile)
+
+
+if __name__ == "__main__":
+    main()
