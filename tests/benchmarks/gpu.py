@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from study import data, kd, packed, sws, training
+from study.errors import TrialFailed
 from study.mixture import Mixture, negative_log_likelihood
 from study.quantised import flatten, shared_parameters
 
@@ -194,12 +195,15 @@ def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: 
         for _ in range(max(counts))
     ]
     print(f"\n| trials of {epochs} + {codebook_epochs} epochs | one after another, s a trial | packed, s a trial "
-          "| gain | most difference in validation accuracy, sparsity | peak, GB |\n|---|---|---|---|---|---|")  # fmt: skip
-    alone: list[dict[str, float]] = []
+          "| gain | most difference in validation accuracy, sparsity | peak, GB |\n" + "|---" * 6 + "|")  # fmt: skip
+    alone: list[dict[str, float] | None] = []
     torch.cuda.synchronize()
     began, some = time.perf_counter(), min(8, max(counts))
     for h in hparams[:some]:
-        alone.append(sws.fit(copy.deepcopy(network), h, splits, lambda row: None)[1])
+        try:
+            alone.append(sws.fit(copy.deepcopy(network), h, splits, lambda row: None)[1])
+        except TrialFailed:
+            alone.append(None)
     torch.cuda.synchronize()
     single = (time.perf_counter() - began) / some
     for count in counts:
@@ -210,7 +214,7 @@ def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: 
         found = packed.fit([copy.deepcopy(network) for _ in members], members, splits)
         torch.cuda.synchronize()
         each = (time.perf_counter() - began) / count
-        pairs = [(f[2], a) for f, a in zip(found, alone, strict=False) if not isinstance(f, Exception)]
+        pairs = [(f[2], a) for f, a in zip(found, alone, strict=False) if a and not isinstance(f, Exception)]
         off = [max((abs(f[k] - a[k]) for f, a in pairs), default=0.0) for k in ("val_accuracy", "sparsity")]
         failed = [f for f in found if isinstance(f, Exception)]
         print(f"| {count} ({len(failed)} failed) | {single:.2f} | {each:.3f} | {single / each:.1f} × | "
