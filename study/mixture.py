@@ -7,7 +7,9 @@ https://arxiv.org/abs/1702.04008.
 from __future__ import annotations
 
 import copy
+import functools
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +25,9 @@ BLOCK = 1 << 19
 
 Measured on one core with 4, 17 and 64 components: smaller blocks pay for calls, larger ones leave the cache.
 """
+
+GPU_BLOCK = 1 << 24
+"""The same on a GPU, 64 MB, where calls cost more: for what the kernel does not do."""
 
 RUN = 1 << 10
 """Weights whose statistics are summed in their own precision, before float64 takes over; a block is a number of runs.
@@ -63,7 +68,7 @@ def negative_log_likelihood(weights: Tensor, means: Tensor, log_precisions: Tens
         raise ValueError(f"means, log_precisions, log_proportions differ in length: "
                          f"{', '.join(str(t.shape[-1]) for t in mixture)}")  # fmt: skip
     value: Tensor
-    if weights.is_cuda:
+    if weights.is_cuda and weights.dtype == torch.float32 and _has_kernel():
         value = _FusedNLL.apply(*(torch.atleast_2d(t) for t in (weights, *mixture)))
         return value.view(weights.shape[:-1])
     if weights.dim() == 2:
@@ -72,12 +77,25 @@ def negative_log_likelihood(weights: Tensor, means: Tensor, log_precisions: Tens
     return value
 
 
+@functools.cache
+def _has_kernel() -> bool:
+    """Whether Triton is here and finds the C compiler that it needs; without them the prior takes far longer."""
+    try:
+        from study.mixture_kernel import moments
+
+        moments(*(torch.zeros(1, 2, device="cuda") for _ in range(4)))
+    except Exception as error:  # whatever a missing or broken compiler makes of it
+        print(f"the prior's GPU kernel is not used: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        return False
+    return True
+
+
 class _FusedNLL(torch.autograd.Function):
     """The same as `_MixtureNLL` of every member at once, by one kernel on a GPU."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
-        from study.mixture_kernel import moments  # not every platform has Triton
+        from study.mixture_kernel import moments
 
         value, weight_grad, statistics = moments(weights.contiguous(), means, log_precisions, log_proportions)
         ctx.save_for_backward(weight_grad, statistics, log_precisions.double().exp())
@@ -91,6 +109,10 @@ class _FusedNLL(torch.autograd.Function):
         r, first, second = statistics.unbind(1)  # Σr, Σr(w − μ), Σr(w − μ)²
         small = (-precision * first, 0.5 * (precision * second - r), -r)
         return (grad * weight_grad, *(grad * g.to(grad.dtype) for g in small))
+
+
+def _block(weights: Tensor) -> int:
+    return GPU_BLOCK if weights.is_cuda else BLOCK
 
 
 class _MixtureNLL(torch.autograd.Function):
@@ -108,7 +130,7 @@ class _MixtureNLL(torch.autograd.Function):
         sums = torch.stack([torch.ones_like(means), -precisions * means, precisions])
 
         count = len(means)
-        runs = max(1, min(BLOCK // count // RUN, math.ceil(len(weights) / RUN)))
+        runs = max(1, min(_block(weights) // count // RUN, math.ceil(len(weights) / RUN)))
         block = runs * RUN
         buffer = weights.new_empty(count + 6, block)
         z, products, features = buffer.split([count, 3, 3])
@@ -116,7 +138,8 @@ class _MixtureNLL(torch.autograd.Function):
         views = [z, products, *products, *features]
         weight_grad = torch.empty_like(weights)
         statistics, bits = [], []
-        shifted = False  # most mixtures need no shift, and are an eighth faster without
+        # Most mixtures need no shift, and are an eighth faster without. To find out would make a GPU wait for the host.
+        shifted = weights.is_cuda
         for w, out in zip(weights.split(block), weight_grad.split(block), strict=True):
             if len(w) < block:  # the last: the rest of its runs counts for nothing
                 buffer[:, len(w) :] = 0
@@ -265,11 +288,12 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def assign(self, weights: Tensor) -> Tensor:
-        """Component of the largest responsibility for each weight: (weights,) → (weights,), int64."""
-        means, precisions = self.means.unsqueeze(1), self.log_precisions.exp().unsqueeze(1)
-        peak = (self.log_proportions + 0.5 * self.log_precisions).unsqueeze(1)
-        blocks = weights.split(max(1, BLOCK // len(means)))
-        return torch.cat([(peak - 0.5 * precisions * (w - means) ** 2).argmax(dim=0) for w in blocks])
+        """Component of the largest responsibility for each weight: (weights,) → (weights,), int64; or with members."""
+        peak = self.log_proportions + 0.5 * self.log_precisions
+        mixture = (self.means, self.log_precisions.exp(), peak)
+        if weights.dim() > 1:
+            return torch.stack([_most_responsible(*member) for member in zip(weights, *mixture, strict=True)])
+        return _most_responsible(weights, *mixture)
 
     @torch.no_grad()
     def merged(self, threshold: float) -> Mixture:
@@ -305,6 +329,12 @@ class Mixture(nn.Module):
         odds = proportions[0] / proportions[1:].sum()  # torch.logit would lose what float32 has no room for beside 1
         self.zero_logit = nn.Parameter(odds.log(), requires_grad=learned)
         self.gamma_shape, self.gamma_rate = self.gamma_shape[keep], self.gamma_rate[keep]
+
+
+def _most_responsible(weights: Tensor, means: Tensor, precisions: Tensor, peak: Tensor) -> Tensor:
+    means, precisions, peak = means.unsqueeze(1), precisions.unsqueeze(1), peak.unsqueeze(1)
+    blocks = weights.split(max(1, _block(weights) // len(means)))
+    return torch.cat([(peak - 0.5 * precisions * (w - means) ** 2).argmax(dim=0) for w in blocks])
 
 
 def symmetric_kl(means: Tensor, log_precisions: Tensor) -> Tensor:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from study import kd, sws
-from study.data import Splits
+from study.data import Splits, normalise
 from study.errors import TrialFailed
 from study.mixture import Mixture
-from study.quantised import Quantised, Report, check, provisional, score, shared_parameters, trace_end
+from study.quantised import Quantised, Report, check, score, shared_parameters, sizes_of, trace_end
 from study.trace import Trace
-from study.training import Batch, Step, Views, falling, logits, set_rates, stepping
+from study.training import Batch, Score, Step, Views, falling, logits, set_rates, stepping
 
 
 class Stack(nn.Module):
@@ -52,7 +52,7 @@ class Stack(nn.Module):
         return super().train(mode)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(members, batch, channels, height, width) → (members, batch, classes)."""
+        """(members, batch, channels, height, width), or (batch, …) for all of them → (members, batch, classes)."""
         return self.through(self.tensors, images)
 
     def through(self, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
@@ -62,8 +62,31 @@ class Stack(nn.Module):
             found: Tensor = functional_call(self._network[0], dict(tensors), (images,))
             return found
 
-        found: Tensor = vmap(one, randomness="different")(dict(tensors), images)
+        each = vmap(one, in_dims=(0, None if images.dim() == 4 else 0), randomness="different")
+        found: Tensor = each(dict(tensors), images)
         return found
+
+    def with_weights(self, weights: Tensor) -> dict[str, Tensor]:
+        """All tensors, those of `shared` from (members, weights)."""
+        shapes = {name: self.tensors[name].shape for name in self.shared}
+        parts = weights.split([shape[1:].numel() for shape in shapes.values()], dim=1)
+        own = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        return {**{name: tensor.detach() for name, tensor in self.tensors.items()}, **own}
+
+    @torch.no_grad()
+    def scores(self, tensors: Mapping[str, Tensor], data: Splits, at_once: int = 1 << 15) -> list[Score]:
+        """`training.evaluate` of every member on the validation part, with these tensors; so many images at once."""
+        self.eval()
+        part = data.validation
+        loss, right = torch.zeros(2, self.members, dtype=torch.float64, device=part.labels.device)
+        size = max(1, at_once // self.members)
+        for images, labels in zip(part.images.split(size), part.labels.split(size), strict=True):
+            found = self.through(tensors, normalise(images, data.mean, data.std))
+            every = labels.expand(self.members, -1)
+            loss += F.cross_entropy(found.transpose(1, 2), every, reduction="none").sum(dim=1)
+            right += (found.argmax(dim=2) == every).sum(dim=1)
+        table = torch.stack([loss, 100 * right]) / len(part)
+        return [Score(*pair) for pair in zip(*table.tolist(), strict=True)]
 
     @property
     def shared(self) -> list[str]:
@@ -228,22 +251,30 @@ def cluster(
     def alone(index: int) -> Mixture:
         return mixture.member(index, members[index].hparams.components)
 
-    def see(epoch: int, phase: str) -> None:
-        for index, (weights, member) in enumerate(zip(stack.weights().detach(), members, strict=True)):
+    def see(epoch: int, phase: str, weights: Tensor) -> None:
+        shapes = mixture.shape()
+        for index, member in enumerate(members):
             if not member.failure:
-                member.trace.add(epoch, phase, weights, alone(index).shape())
+                own = {name: tensor[index, : member.hparams.components] for name, tensor in shapes.items()}
+                member.trace.add(epoch, phase, weights[index], own)
 
+    @torch.no_grad()
     def after_epoch(epoch: int, losses: list[float]) -> bool:
-        see(epoch, "cluster")
-        for index, (member, value) in enumerate(zip(members, losses, strict=True)):
-            if member.failure:
-                continue
-            network = stack.member(index)
-            found = provisional(network, lambda: sws.quantise(network, alone(index), ones(network)), data)  # noqa: B023
-            member.report({"epoch": epoch, "phase": "cluster", **found}, value)
+        """What quantising now would give, as `sws.cluster` tells it, of all members at once."""
+        weights = stack.weights()
+        see(epoch, "cluster", weights)
+        assignment = mixture.assign(weights)
+        unquantised = stack.scores(stack.tensors, data)
+        quantised = stack.scores(stack.with_weights(mixture.means.gather(1, assignment)), data)
+        counts = occupancy(assignment, mixture.means.shape[1])
+        for member, value, before, after, held in zip(members, losses, unquantised, quantised, counts, strict=True):
+            if not member.failure:
+                row = {"epoch": epoch, "phase": "cluster", "val_loss": after.loss, "val_accuracy": after.accuracy}
+                size = sizes_of(held[: member.hparams.components])
+                member.report({**row, **size, "unquantised_val_accuracy": before.accuracy}, value)
         return any(not member.failure for member in members)
 
-    see(0, "before")
+    see(0, "before", stack.weights().detach())
     train(
         stack,
         data,
@@ -257,6 +288,14 @@ def cluster(
         after_epoch=after_epoch,
     )
     return [alone(index) for index in range(stack.members)]
+
+
+def occupancy(assignment: Tensor, components: int) -> Tensor:
+    """How many of each member's weights, (members, weights), belong to each component: (members, components), on the
+    host."""
+    members = len(assignment)
+    place = assignment + components * torch.arange(members, device=assignment.device)[:, None]
+    return torch.bincount(place.flatten(), minlength=members * components).view(members, components).cpu()
 
 
 def ones(network: nn.Module) -> Tensor:
@@ -286,12 +325,15 @@ def finish(
     def through(model: nn.Module, batch: Batch) -> Tensor:
         return loss(codebooks, batch)
 
+    sizes = [sizes_of(held[: len(q.values)]) for held, q in zip(codebooks.occupancy(), quantised, strict=True)]
+
+    @torch.no_grad()
     def after_epoch(epoch: int, losses: list[float]) -> bool:
-        for index, (member, value) in enumerate(zip(members, losses, strict=True)):
+        scores = stack.scores(stack.with_weights(codebooks.weights()), data)
+        for member, value, found, size in zip(members, losses, scores, sizes, strict=True):
             if not member.failure:
-                network, now = codebooks.member(index)
-                row = {"epoch": common.epochs + epoch, "phase": "codebook", **score(network, now, data)}
-                member.report(row, value)
+                row = {"epoch": common.epochs + epoch, "phase": "codebook", "val_loss": found.loss}
+                member.report({**row, "val_accuracy": found.accuracy, **size}, value)
         return any(not member.failure for member in members)
 
     if common.codebook_epochs and any(not member.failure for member in members):
@@ -343,10 +385,11 @@ class Codebooks(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(members, batch, channels, height, width) → (members, batch, classes)."""
         stack = self._stack[0]
-        sizes = [stack.tensors[name][0].numel() for name in stack.shared]
-        parts = zip(stack.shared, self.weights().split(sizes, dim=1), strict=True)
-        own = {name: part.reshape(stack.tensors[name].shape) for name, part in parts}
-        return stack.through({**{n: t.detach() for n, t in stack.tensors.items()}, **own}, images)
+        return stack.through(stack.with_weights(self.weights()), images)
+
+    def occupancy(self) -> Tensor:
+        """How many weights have each value, (members, values), on the host."""
+        return occupancy(torch.stack([q.assignment for q in self.quantised]), self.values.shape[1])
 
     @torch.no_grad()
     def member(self, index: int) -> tuple[nn.Module, Quantised]:

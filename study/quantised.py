@@ -226,7 +226,12 @@ def size_metrics(quantised: Quantised) -> dict[str, float]:
     It is what a coder reaches that knows how often each value occurs and nothing else; a file can be smaller.
     `entropy_bytes` is the same as a size, which compares networks of different width while there is no file yet.
     """
-    counts = torch.bincount(quantised.assignment, minlength=len(quantised.values)).double()
+    return sizes_of(torch.bincount(quantised.assignment, minlength=len(quantised.values)).cpu())
+
+
+def sizes_of(counts: Tensor) -> dict[str, float]:
+    """`size_metrics` from the number of weights that each value has, (values,), on the host; the first is zero."""
+    counts = counts.double()
     n = float(counts.sum())
     used = counts[counts > 0]
     bits = float((used * (n / used).log2()).sum()) + 32 * len(used)

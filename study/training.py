@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -240,12 +241,22 @@ class Recorded:
         if self.seen[size] <= WARM:
             return False
         graph, place = torch.cuda.CUDAGraph(), index.clone()
+        torch.cuda.synchronize()
+        collecting = gc.isenabled()
+        gc.disable()  # an older graph that is freed meanwhile would spoil this one; to collect first takes too long
         try:
-            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):
-                self.step(place)
+            with torch.cuda.stream(self.stream):
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    self.step(place)
+                finally:
+                    graph.capture_end()
         except RuntimeError:
             self.recording = False
             return False
+        finally:
+            if collecting:
+                gc.enable()
         self.graphs[size] = graph, place
         return True
 
@@ -289,6 +300,7 @@ def train(
     batch_size: int,
     generator: torch.Generator,
     augment: str = "none",
+    compiled: bool = False,
     before_step: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, float], None],
     progress: Progress | None = None,
@@ -299,6 +311,7 @@ def train(
     Args:
         loss: of a model and a batch; scalar, nats per example. On a GPU it is recorded: it must do the same operations
             in every step, on tensors that stay in place.
+        compiled: by `torch.compile`, which takes about half a minute for a network that it has not seen.
         before_step: is given the step's number, from 1; what differs from step to step belongs here.
         after_epoch: is given the epoch's number, from 1, and its mean training loss.
         progress: is kept up to date after every epoch; where it has this call already, only the rest is done.
@@ -312,7 +325,8 @@ def train(
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
     rates = falling([group["lr"] for group in optimiser.param_groups], epochs * len(views.split(batch_size)))
     done = _restore(progress.begin(), model, others, optimiser, generator)
-    run = stepping(model, views, loss, optimiser, total)
+    trained: Any = torch.compile(model) if compiled else model
+    run = stepping(trained, views, loss, optimiser, total)
     step = done * len(views.split(batch_size))
     for epoch in range(done + 1, epochs + 1):
         model.train()

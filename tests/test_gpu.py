@@ -27,6 +27,12 @@ def pretrained(digits: Splits) -> nn.Module:
     return sws.pretrain(kd.Training("lenet_300_100", epochs=10, batch_size=32, learning_rate=1e-3), digits, print)
 
 
+@pytest.fixture(scope="module")
+def larger() -> Splits:
+    """Large enough for networks with convolutions."""
+    return data.load("digits", None, size=16)[0].to("cuda")
+
+
 HPARAMS = sws.Hparams(tau=0.01, components=8, pi_zero=0.9, epochs=3, batch_size=32, codebook_epochs=2,
                       precision_rate=1e-2, anneal=0.5, retrain_epochs=1)  # fmt: skip
 
@@ -51,14 +57,14 @@ def test_compressing_is_the_same_as_on_a_cpu(kind: str, digits: Splits, pretrain
 
 @pytest.mark.parametrize("augment", training.AUGMENTATIONS)
 def test_a_recorded_training_is_the_unrecorded_one(
-    augment: str, digits: Splits, monkeypatch: pytest.MonkeyPatch
+    augment: str, larger: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With steps replayed, losses are those of steps run one by one, batches of both sizes included."""
 
     def losses() -> list[float]:
         found: list[float] = []
         how = kd.Training("lenet5", epochs=3, batch_size=100, augment=augment, precision="float32")
-        kd.fit_teacher(how, digits.to("cuda"), lambda row: found.append(row["train_loss"]))
+        kd.fit_teacher(how, larger, lambda row: found.append(row["train_loss"]))
         return found
 
     replayed = losses()
@@ -86,7 +92,7 @@ def test_what_cannot_be_recorded_trains_step_by_step(digits: Splits, monkeypatch
     kd.fit_teacher(kd.Training("waiting", epochs=3), splits, lambda row: losses.append(row["train_loss"]))
     assert losses[2] < losses[0]
     monkeypatch.undo()
-    kd.fit_teacher(kd.Training("lenet5", epochs=2), splits, lambda row: losses.append(row["train_loss"]))
+    kd.fit_teacher(kd.Training("lenet_300_100", epochs=2), splits, lambda row: losses.append(row["train_loss"]))
     assert losses[4] < losses[3]
 
 
@@ -112,11 +118,11 @@ def test_a_trial_that_was_cut_off_goes_on(digits: Splits, pretrained: nn.Module)
     assert seen[-1]["val_loss"] == pytest.approx(whole[-1]["val_loss"], rel=0.05)
 
 
-def test_bfloat16_is_what_a_gpu_trains_convolutions_in(digits: Splits) -> None:
+def test_bfloat16_is_what_a_gpu_trains_convolutions_in(larger: Splits) -> None:
     """By default logits of a network with convolutions are rounded to bfloat16, of others they are not."""
-    images = torch.randn(8, *digits.shape, device="cuda")
+    images = torch.randn(8, *larger.shape, device="cuda")
     for network, rounded in (("lenet5", True), ("lenet_300_100", False)):
-        model = kd.build(kd.Training(network), digits.to("cuda"))
+        model = kd.build(kd.Training(network), larger)
         found = training.logits(model, images)
         assert found.dtype == torch.float32
         assert torch.equal(found, found.bfloat16().float()) == rounded
@@ -136,11 +142,11 @@ def test_a_pack_is_what_its_members_are_alone(digits: Splits, pretrained: nn.Mod
             assert mine["val_accuracy"] == pytest.approx(alone["val_accuracy"], abs=3)
 
 
-def test_memory_does_not_grow_with_trainings(digits: Splits) -> None:
+def test_memory_does_not_grow_with_trainings(larger: Splits) -> None:
     """A process that trains network after network holds no more at the fifth than at the second."""
     held = []
     for _ in range(5):
-        kd.fit_teacher(kd.Training("lenet5", epochs=2), digits.to("cuda"), lambda row: None)
+        kd.fit_teacher(kd.Training("lenet5", epochs=2), larger, lambda row: None)
         torch.cuda.synchronize()
         held.append(torch.cuda.memory_allocated())
     assert held[4] <= held[1] * 1.05

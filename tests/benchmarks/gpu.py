@@ -14,6 +14,7 @@ import copy
 import dataclasses
 import itertools
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -132,7 +133,7 @@ def clustering(splits: data.Splits) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def networks(splits: data.Splits, compiled: bool) -> None:
+def networks(splits: data.Splits, precisions: list[str], compiled: bool) -> None:
     """A step of VGG-13 and of MiniVGG, and how far it is from the rate of the matrix units."""
     square = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     peak = 2 * 8192**3 / milliseconds(lambda: square @ square, 5) / 1e9
@@ -140,11 +141,9 @@ def networks(splits: data.Splits, compiled: bool) -> None:
     print("\n| network, batch | arithmetic | ms a step | TFLOP/s | share of that product's | s an epoch |\n"
           + "|---" * 6 + "|")  # fmt: skip
     for name, batch_size in (("minivgg", 128), ("vgg13", 128), ("minivgg", 1024)):
-        variants = [(p, recorded, False) for p in training.PRECISIONS for recorded in (False, True)]
+        variants = [(p, recorded, False) for p in precisions for recorded in (False, True)]
         for precision, record, compile_ in variants + [("bfloat16", True, True)] * compiled:
-            model = kd.build(kd.Training(name), splits)
-            targets = kd.Targets(torch.randn(2, len(splits.train), 10, device="cuda"))
-            loss = kd.accuracy_loss(targets, 4.0, 0.9, precision=precision)
+            model, loss = kd.build(kd.Training(name), splits), taught(splits, precision)
             images = torch.randn(batch_size, *splits.shape, device="cuda")
             with FlopCounterMode(display=False) as counter:
                 training.logits(model, images, precision).sum().backward()
@@ -158,6 +157,46 @@ def networks(splits: data.Splits, compiled: bool) -> None:
                   f"{ms * len(splits.train) / batch_size / 1000:.2f} |", flush=True)  # fmt: skip
             if name == "minivgg" and batch_size == 128 and way == "bfloat16, recorded":
                 profile(step, 14)
+
+
+def taught(splits: data.Splits, precision: str) -> Any:
+    targets = kd.Targets(torch.randn(2, len(splits.train), 10, device="cuda"))
+    return kd.accuracy_loss(targets, 4.0, 0.9, precision=precision)
+
+
+def side_by_side(splits: data.Splits, counts: list[int], steps: int = 500) -> None:
+    """MiniVGG several times in one process, each in a thread with a stream of its own: kernels of different networks
+    share the GPU."""
+    print("\n| MiniVGG at one time, batch 128, bfloat16 | ms a step of all | steps a second |\n|---|---|---|")
+    for count in counts:
+        ready, times = threading.Barrier(count + 1), []
+
+        def work(ready: threading.Barrier = ready) -> None:
+            with torch.cuda.stream(torch.cuda.Stream()):
+                model = kd.build(kd.Training("minivgg"), splits)
+                optimiser = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+                with lock:
+                    step = stepper(model, splits, taught(splits, "bfloat16"), optimiser, 128, "flip", True)
+                    for _ in range(20):
+                        step()
+                    torch.cuda.synchronize()
+                ready.wait()
+                for _ in range(steps):
+                    step()
+                torch.cuda.current_stream().synchronize()
+            ready.wait()
+
+        lock = threading.Lock()
+        threads = [threading.Thread(target=work) for _ in range(count)]
+        for thread in threads:
+            thread.start()
+        for _ in range(2):
+            ready.wait()
+            times.append(time.perf_counter())
+        for thread in threads:
+            thread.join()
+        seconds = times[1] - times[0]
+        print(f"| {count} | {1000 * seconds / steps:.3f} | {count * steps / seconds:.0f} |", flush=True)
 
 
 def profile(step: Callable[[], None], most: int) -> None:
@@ -226,10 +265,12 @@ def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--cases", default="prior,clustering,networks,packed")
+    parser.add_argument("--cases", default="prior,clustering,networks,threads,packed")
     parser.add_argument("--members", default="1,8,64")
     parser.add_argument("--epochs", type=int, default=20, help="of packed trials")
     parser.add_argument("--codebook-epochs", type=int, default=4)
+    parser.add_argument("--precisions", default="float32,bfloat16", help="of the networks")
+    parser.add_argument("--threads", default="1,2,4,8", help="networks side by side")
     parser.add_argument("--compile", action="store_true", help="the networks by torch.compile, too")
     o = parser.parse_args()
     cases = o.cases.split(",")
@@ -242,8 +283,12 @@ def main() -> None:
             clustering(mnist)
         if "packed" in cases:
             packs(mnist, [int(n) for n in o.members.split(",")], o.epochs, o.codebook_epochs)
-    if "networks" in cases:
-        networks(data.load("folder", o.data_dir / "cifar10-jpeg")[0].to("cuda"), o.compile)
+    if {"networks", "threads"} & set(cases):
+        cifar = data.load("folder", o.data_dir / "cifar10-jpeg")[0].to("cuda")
+        if "threads" in cases:
+            side_by_side(cifar, [int(n) for n in o.threads.split(",")])
+        if "networks" in cases:
+            networks(cifar, o.precisions.split(","), o.compile)
 
 
 if __name__ == "__main__":
