@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -101,9 +102,13 @@ class Targets:
             return logits(self.teacher, batch.images, precision)
 
 
+_SEEDING = threading.Lock()
+"""The host's sequence of random numbers is one for all threads."""
+
+
 def build(training: Training, data: Splits) -> nn.Module:
     """The network, initialised from the seed, on the data's device."""
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = models.build(training.network, data.shape, len(data.classes), **training.options)
     # Channels last: a step of LeNet-5 takes two thirds of the time on a CPU, and tensor cores want it on a GPU.

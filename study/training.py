@@ -6,6 +6,7 @@ import functools
 import gc
 import math
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,6 +206,15 @@ WARM = 3
 moments meanwhile."""
 
 
+_RECORDING = threading.Lock()
+"""One at a time in a process."""
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
 class Recorded:
     """A step on a GPU, recorded as a CUDA graph and replayed from then on; one graph for each size of batch.
 
@@ -214,7 +224,10 @@ class Recorded:
     """
 
     def __init__(self, step: Step) -> None:
-        self.step, self.stream = step, torch.cuda.Stream()
+        self.step = step
+        current = torch.cuda.current_stream()
+        # The default stream cannot be recorded. Not a new one each time: libraries keep 32 MB for every stream.
+        self.stream = current if current != torch.cuda.default_stream() else _side_stream(current.device)
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self.seen: dict[int, int] = {}
         self.recording = True
@@ -241,11 +254,11 @@ class Recorded:
         if self.seen[size] <= WARM:
             return False
         graph, place = torch.cuda.CUDAGraph(), index.clone()
-        torch.cuda.synchronize()
+        self.stream.wait_stream(torch.cuda.current_stream())
         collecting = gc.isenabled()
-        gc.disable()  # an older graph that is freed meanwhile would spoil this one; to collect first takes too long
         try:
-            with torch.cuda.stream(self.stream):
+            with _RECORDING, torch.cuda.stream(self.stream):
+                gc.disable()  # an older graph freed meanwhile would spoil this one; to collect first takes too long
                 graph.capture_begin(capture_error_mode="thread_local")
                 try:
                     self.step(place)
@@ -355,15 +368,13 @@ def train(
 
 def falling(peaks: Sequence[float], steps: int) -> list[list[float]]:
     """Learning rates in each of so many steps, and after them: from the peaks to zero along half a cosine."""
-    # PyTorch's own schedule, on an optimiser of nothing: on a GPU a rate is a tensor that it would be slow on.
-    nothing = torch.optim.SGD([{"params": [nn.Parameter(torch.empty(0))], "lr": float(peak)} for peak in peaks], lr=0.0)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(nothing, T_max=max(1, steps))
-    found = [[float(group["lr"]) for group in nothing.param_groups]]
-    for _ in range(steps):
-        nothing.step()
-        schedule.step()
-        found.append([float(group["lr"]) for group in nothing.param_groups])
-    return found
+    rates, found = [float(peak) for peak in peaks], []
+    for step in range(1, steps + 1):
+        found.append(list(rates))
+        # As PyTorch's CosineAnnealingLR has it, to the last bit; that one is slow on rates that lie on a GPU.
+        fall = (1 + math.cos(math.pi * step / steps)) / (1 + math.cos(math.pi * (step - 1) / steps))
+        rates = [fall * rate for rate in rates]
+    return [*found, rates]
 
 
 def set_rates(optimiser: torch.optim.Optimizer, rates: Sequence[float]) -> None:

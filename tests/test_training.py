@@ -165,6 +165,18 @@ def test_every_rate_falls_along_half_a_cosine_to_zero() -> None:
     assert falling([0.1, 0.3], 6)[-1] == pytest.approx([0, 0], abs=1e-12)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7, 1000])
+def test_rates_are_those_of_pytorch(steps: int) -> None:
+    """In every step they are CosineAnnealingLR's to the last bit, for groups with different peaks."""
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.1, 3e-3)]
+    optimiser = torch.optim.SGD(groups, lr=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
+    for rates in falling([0.1, 3e-3], steps):
+        assert rates == [group["lr"] for group in optimiser.param_groups]
+        optimiser.step()
+        schedule.step()
+
+
 class Fixed(nn.Module):
     """Says class 0 with logit 2 for bright images, class 1 with logit 1 for dark ones; dropout must be off."""
 

@@ -175,18 +175,16 @@ def side_by_side(splits: data.Splits, counts: list[int], steps: int = 500) -> No
             with torch.cuda.stream(torch.cuda.Stream()):
                 model = kd.build(kd.Training("minivgg"), splits)
                 optimiser = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
-                with lock:
-                    step = stepper(model, splits, taught(splits, "bfloat16"), optimiser, 128, "flip", True)
-                    for _ in range(20):
-                        step()
-                    torch.cuda.synchronize()
+                step = stepper(model, splits, taught(splits, "bfloat16"), optimiser, 128, "flip", True)
+                for _ in range(20):
+                    step()
+                torch.cuda.current_stream().synchronize()
                 ready.wait()
                 for _ in range(steps):
                     step()
                 torch.cuda.current_stream().synchronize()
             ready.wait()
 
-        lock = threading.Lock()
         threads = [threading.Thread(target=work) for _ in range(count)]
         for thread in threads:
             thread.start()
@@ -237,7 +235,7 @@ def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: 
           "| gain | most difference in validation accuracy, sparsity | peak, GB |\n" + "|---" * 6 + "|")  # fmt: skip
     alone: list[dict[str, float] | None] = []
     torch.cuda.synchronize()
-    began, some = time.perf_counter(), min(8, max(counts))
+    began, some = time.perf_counter(), min(4, max(counts))
     for h in hparams[:some]:
         try:
             alone.append(sws.fit(copy.deepcopy(network), h, splits, lambda row: None)[1])
