@@ -96,10 +96,23 @@ def resources(settings: Common) -> tuple[float, int]:
         raise UserError(
             f"--memory-per-trial {settings.memory_per_trial:g}: the largest machine has {most:.1f} GB; give less"
         )
+    if getattr(settings, "pack", 1) > 1:
+        return gpus, settings.pack * lanes(replace(settings, gpus_per_trial=gpus))  # type: ignore[attr-defined]
     held = Capacity(settings).held(gpus)
     if held < 1:
         raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
     return gpus, min(held, settings.max_concurrent or held)
+
+
+def lanes(settings: Common) -> int:
+    """Packs that run at one time: one on each GPU, or one on CPUs."""
+    gpus = sum(int(n["Resources"].get("GPU", 0)) for n in ray.nodes() if n["Alive"])
+    return max(1, gpus) if settings.gpus_per_trial else 1
+
+
+def cpus() -> float:
+    """Of all living nodes."""
+    return float(sum(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]))
 
 
 def gpu_share(settings: Common, has_gpu: bool) -> float:

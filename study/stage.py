@@ -11,11 +11,12 @@ from typing import Any
 
 from study import machine  # isort: skip  (first of all: it sets what Ray reads when it is imported)
 
+import ray
 from ray import tune
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import FIFOScheduler
 
-from study import checkpoints, results, search
+from study import checkpoints, packing, results, search
 from study.cache import Shared, read_arrays, remember
 from study.data import Splits
 from study.errors import NO_SPACE, UserError
@@ -147,6 +148,10 @@ def run_trials(
     if not queue and not wanted:
         return True
     settings, spaces, ledger, objectives = job.settings, job.spaces, job.ledger, job.spaces.OBJECTIVES
+    packers: list[Any] = []
+    if searching and getattr(settings, "pack", 1) > 1:
+        packers = packing.packers(settings, **parameters)
+        settings, run = packing.of_trials(settings), packing.through(packers)
     known = len(ledger.of_state("running", *results.FINAL_STATES))  # those that were cut off have been suggested, too
     sampler = search.sampler(settings.searcher, settings.seed, known)
     study = search.study_of(
@@ -203,6 +208,8 @@ def run_trials(
             raise OSError(errno.ENOSPC, NO_SPACE) from error
         raise
     finally:
+        for packer in packers:
+            ray.kill(packer)
         signal.signal(signal.SIGINT, handler)  # where none came Tune would go on listening, and swallow the next
 
 

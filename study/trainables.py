@@ -87,6 +87,8 @@ def trial(run: Run, name: str) -> Callable[..., None]:
 
                 def on_epoch(row: dict[str, Any]) -> None:
                     alive()
+                    if checkpoint.rows and row["epoch"] <= checkpoint.rows[-1]["epoch"]:
+                        return  # a packed trial begins anew
                     checkpoint.write(row)
                     tell(row)
 
@@ -248,7 +250,7 @@ def _network_key(s: Compressing, data: Splits, given: Shared | None) -> dict[str
     return {**key, **_own_code(data, pretraining(s), training)}
 
 
-def _start(s: Compressing, data: Splits, shared: Shared) -> tuple[nn.Module, kd.Targets]:
+def start(s: Compressing, data: Splits, shared: Shared) -> tuple[nn.Module, kd.Targets]:
     """The trained network, to be compressed in place, and its teacher."""
     network = kd.load(shared.weights().tensors(), pretraining(s), data)
     if s.teacher == "none":
@@ -257,19 +259,19 @@ def _start(s: Compressing, data: Splits, shared: Shared) -> tuple[nn.Module, kd.
                                     s.augment or "none")  # fmt: skip
 
 
-def _teaching(s: Compressing) -> dict[str, Any]:
+def teaching(s: Compressing) -> dict[str, Any]:
     return {"temperature": s.temperature, "alpha": 0.0 if s.teacher == "none" else s.alpha}
 
 
 def _share_weights(values: dict, s: SWS, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress) -> Left:
-    network, targets = _start(s, data, shared)
-    hparams = sharing(s, values, epochs=s.epochs or 0, **_teaching(s))
+    network, targets = start(s, data, shared)
+    hparams = sharing(s, values, epochs=s.epochs or 0, **teaching(s))
     quantised, metrics = sws.fit(network, hparams, data, on_epoch, targets, progress)
     return compressed(network, quantised, metrics, pretraining(s), data, shared)
 
 
 def _prune(values: dict, s: Magnitude, data: Splits, shared: Shared, on_epoch: kd.Report, progress: Progress) -> Left:
-    network, targets = _start(s, data, shared)
+    network, targets = start(s, data, shared)
     hparams = magnitude.Hparams(
         epochs=s.epochs or 0,
         batch_size=s.batch_size or 0,
@@ -279,7 +281,7 @@ def _prune(values: dict, s: Magnitude, data: Splits, shared: Shared, on_epoch: k
         augment=s.augment or "none",
         seed=s.seed,
         precision=s.precision,
-        **_teaching(s),
+        **teaching(s),
         **values,
     )
     quantised, metrics = magnitude.fit(network, hparams, data, on_epoch, targets, progress)

@@ -22,7 +22,7 @@ def test_every_default_is_filled(kind: type, dataset: str) -> None:
     """After `resolve` only what may be absent is None, for every data set."""
     resolved = resolve(kind(dataset=dataset))
     absent = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
-    assert absent <= set("data_dir max_concurrent gpus_per_trial address teacher_checkpoint memory_per_trial "
+    assert absent <= set("data_dir precision max_concurrent gpus_per_trial address teacher_checkpoint memory_per_trial "
                          "trial_timeout min_accuracy warm_start".split())  # fmt: skip
 
 

@@ -1,0 +1,162 @@
+"""Packs inside a study: trials of Tune, each with its own reports and its own end, that one process trains together."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import queue
+import threading
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import ray
+import torch
+
+from study import kd, machine, packed
+from study.cache import Shared
+from study.data import Splits
+from study.errors import TrialFailed
+from study.settings import SWS
+from study.trace import Trace
+from study.trainables import Left, Run, compressed, device, pretraining, sharing, start, teaching
+from study.training import Progress
+
+PATIENCE = 2.0
+"""Seconds after the last trial that has come until those that are there begin, though there is room for more."""
+
+
+class _Left(Exception):
+    """A trial that Tune has stopped."""
+
+
+class _Ticket:
+    """A trial that waits for, or is in, a pack; `told` holds what it is yet to hear."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.values = values
+        self.told: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self.gone = False
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        if self.gone:
+            raise _Left
+        self.told.put(("epoch", row))
+
+
+class Packer:
+    """Trains the trials that come to it, up to `settings.pack` at a time, on its own GPU or on CPUs.
+
+    An actor whose methods wait, so Ray runs them in threads.
+    """
+
+    def __init__(self, settings: SWS, held: Sequence[Any]) -> None:
+        """`held` refers to the data and the shared work in Ray's object store."""
+        data, shared = ray.get(list(held))
+        torch.set_num_threads(settings.threads)
+        self.settings, self.data = settings, data.to(device(settings))
+        self.network, self.targets = start(settings, self.data, shared)
+        self.tickets: dict[int, _Ticket] = {}
+        self.numbers, self.waiting, self.came = itertools.count(), list[_Ticket](), threading.Condition()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def join(self, values: dict[str, Any]) -> int:
+        """A trial with these searched values comes; it gets a number to ask by."""
+        ticket, number = _Ticket(values), next(self.numbers)
+        with self.came:
+            self.tickets[number] = ticket
+            self.waiting.append(ticket)
+            self.came.notify()
+        return number
+
+    def next(self, number: int) -> tuple[str, Any]:
+        """What there is to hear next: ("epoch", row), ("end", …), ("failed", reason), or ("broken", error)."""
+        return self.tickets[number].told.get()
+
+    def leave(self, number: int) -> None:
+        """The trial has ended, or was stopped; the others go on."""
+        self.tickets.pop(number).gone = True
+
+    def _work(self) -> None:
+        while True:
+            with self.came:
+                self.came.wait_for(lambda: self.waiting)
+                there = 0
+                while there < len(self.waiting) < self.settings.pack:
+                    there = len(self.waiting)
+                    self.came.wait(PATIENCE)
+                tickets = [t for t in self.waiting[: self.settings.pack] if not t.gone]
+                del self.waiting[: self.settings.pack]
+            try:
+                self._train(tickets)
+            except Exception as error:  # of the pack as a whole, such as memory that does not suffice
+                for ticket in tickets:
+                    ticket.told.put(("broken", f"{type(error).__name__}: {error}"))
+
+    def _train(self, tickets: Sequence[_Ticket]) -> None:
+        if not tickets:
+            return
+        s = self.settings
+        hparams = [sharing(s, t.values, epochs=s.epochs or 0, **teaching(s)) for t in tickets]
+        members = [packed.Member(h, t.epoch) for h, t in zip(hparams, tickets, strict=True)]
+        networks = [copy.deepcopy(self.network) for _ in tickets]
+        found = packed.fit(networks, members, self.data, self.targets)
+        for ticket, member, left in zip(tickets, members, found, strict=True):
+            if not isinstance(left, Exception):
+                network, quantised, metrics = left
+                quantised = replace(quantised, **{name: t.cpu() for name, t in vars(quantised).items()})
+                ticket.told.put(("end", (kd.state_arrays(network), quantised, metrics, member.trace.state())))
+            elif isinstance(left, TrialFailed):
+                ticket.told.put(("failed", str(left)))
+            elif not isinstance(left, _Left):
+                ticket.told.put(("broken", f"{type(left).__name__}: {left}"))
+
+
+def packers(settings: SWS, data: Splits, shared: Mapping[int, Shared]) -> list[Any]:
+    """Actors that train the trials of a study together, one on each GPU, or one on CPUs."""
+    # They count as no CPUs: what there is belongs to the trials, which wait, but for writing their file at the end.
+    actor = ray.remote(Packer).options(
+        num_cpus=0,
+        num_gpus=1 if settings.gpus_per_trial else 0,
+        max_concurrency=2 * settings.pack + 2,
+        max_restarts=-1,
+    )
+    held = [ray.put(data), ray.put(shared[settings.seed])]
+    return [actor.remote(settings, held) for _ in range(machine.lanes(settings))]
+
+
+def of_trials(settings: SWS) -> SWS:
+    """The settings of the trials that are packed, which need no GPU and share the CPUs."""
+    at_once = settings.pack * machine.lanes(settings)
+    share = max(0.01, int(100 * min(1.0, machine.cpus() / at_once)) / 100)
+    return replace(settings, gpus_per_trial=0.0, cpus_per_trial=share, max_concurrent=at_once)
+
+
+def through(packers: Sequence[Any]) -> Run:
+    """A trial that is trained by one of these, and writes its compressed file itself."""
+
+    def run(
+        values: dict[str, Any], s: SWS, data: Splits, shared: Shared | None, on_epoch: kd.Report, progress: Progress
+    ) -> Left:
+        assert shared is not None
+        packer = packers[zlib.crc32(repr(sorted(values.items())).encode()) % len(packers)]
+        number = ray.get(packer.join.remote(values))
+        try:
+            while True:
+                kind, what = ray.get(packer.next.remote(number))
+                if kind == "end":
+                    break
+                if kind == "failed":
+                    raise TrialFailed(what)
+                if kind == "broken":
+                    raise RuntimeError(f"the pack that this trial was in broke: {what}")
+                on_epoch(what)
+        finally:
+            packer.leave.remote(number)
+        arrays, quantised, metrics, trace = what
+        progress.trace = Trace(**trace)
+        network = kd.load({name: torch.from_numpy(a) for name, a in arrays.items()}, pretraining(s), data)
+        return compressed(network, quantised, metrics, pretraining(s), data, shared)
+
+    return run
