@@ -6,6 +6,7 @@ import copy
 import itertools
 import queue
 import threading
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 
 import ray
 import torch
+from ray.exceptions import RayActorError
 
 from study import kd, machine, packed
 from study.cache import Shared
@@ -51,20 +53,30 @@ class Packer:
     An actor whose methods wait, so Ray runs them in threads.
     """
 
-    def __init__(self, settings: SWS, held: Sequence[Any]) -> None:
-        """`held` refers to the data and the shared work in Ray's object store."""
-        data, shared = ray.get(list(held))
-        torch.set_num_threads(settings.threads)
-        self.settings, self.data = settings, data.to(device(settings))
-        self.network, self.targets = start(settings, self.data, shared)
+    def __init__(self) -> None:
+        self.settings: SWS | None = None
         self.tickets: dict[int, _Ticket] = {}
         self.numbers, self.waiting, self.came = itertools.count(), list[_Ticket](), threading.Condition()
-        threading.Thread(target=self._work, daemon=True).start()
 
-    def join(self, values: dict[str, Any]) -> int:
-        """A trial with these searched values comes; it gets a number to ask by."""
+    def _prepare(self, settings: SWS, held: Sequence[Any]) -> None:
+        data, shared = ray.get(list(held))
+        torch.set_num_threads(settings.threads)
+        self.data = data.to(device(settings))
+        self.network, self.targets = start(settings, self.data, shared)
+        self.settings = settings
+        threading.Thread(target=self._work, args=(settings,), daemon=True).start()
+
+    def join(self, settings: SWS, held: Sequence[Any], values: dict[str, Any]) -> int:
+        """A trial with these searched values comes; it gets a number to ask by.
+
+        Args:
+            held: references to the data and the shared work in Ray's object store. With every trial, since Ray may
+                have started this process again.
+        """
         ticket, number = _Ticket(values), next(self.numbers)
         with self.came:
+            if self.settings is None:
+                self._prepare(settings, held)
             self.tickets[number] = ticket
             self.waiting.append(ticket)
             self.came.notify()
@@ -76,28 +88,28 @@ class Packer:
 
     def leave(self, number: int) -> None:
         """The trial has ended, or was stopped; the others go on."""
-        self.tickets.pop(number).gone = True
+        if ticket := self.tickets.pop(number, None):  # none where this process was started again meanwhile
+            ticket.gone = True
 
-    def _work(self) -> None:
+    def _work(self, s: SWS) -> None:
         while True:
             with self.came:
                 self.came.wait_for(lambda: self.waiting)
                 there = 0
-                while there < len(self.waiting) < self.settings.pack:
+                while there < len(self.waiting) < s.pack:
                     there = len(self.waiting)
                     self.came.wait(PATIENCE)
-                tickets = [t for t in self.waiting[: self.settings.pack] if not t.gone]
-                del self.waiting[: self.settings.pack]
+                tickets = [t for t in self.waiting[: s.pack] if not t.gone]
+                del self.waiting[: s.pack]
             try:
-                self._train(tickets)
+                self._train(s, tickets)
             except Exception as error:  # of the pack as a whole, such as memory that does not suffice
                 for ticket in tickets:
                     ticket.told.put(("broken", f"{type(error).__name__}: {error}"))
 
-    def _train(self, tickets: Sequence[_Ticket]) -> None:
+    def _train(self, s: SWS, tickets: Sequence[_Ticket]) -> None:
         if not tickets:
             return
-        s = self.settings
         hparams = [sharing(s, t.values, epochs=s.epochs or 0, **teaching(s)) for t in tickets]
         members = [packed.Member(h, t.epoch) for h, t in zip(hparams, tickets, strict=True)]
         networks = [copy.deepcopy(self.network) for _ in tickets]
@@ -113,7 +125,7 @@ class Packer:
                 ticket.told.put(("broken", f"{type(left).__name__}: {left}"))
 
 
-def packers(settings: SWS, data: Splits, shared: Mapping[int, Shared]) -> list[Any]:
+def packers(settings: SWS) -> list[Any]:
     """Actors that train the trials of a study together, one on each GPU, or one on CPUs."""
     # They count as no CPUs: what there is belongs to the trials, which wait, but for writing their file at the end.
     actor = ray.remote(Packer).options(
@@ -122,8 +134,7 @@ def packers(settings: SWS, data: Splits, shared: Mapping[int, Shared]) -> list[A
         max_concurrency=2 * settings.pack + 2,
         max_restarts=-1,
     )
-    held = [ray.put(data), ray.put(shared[settings.seed])]
-    return [actor.remote(settings, held) for _ in range(machine.lanes(settings))]
+    return [actor.remote() for _ in range(machine.lanes(settings))]
 
 
 def of_trials(settings: SWS) -> SWS:
@@ -133,30 +144,54 @@ def of_trials(settings: SWS) -> SWS:
     return replace(settings, gpus_per_trial=0.0, cpus_per_trial=share, max_concurrent=at_once)
 
 
-def through(packers: Sequence[Any]) -> Run:
-    """A trial that is trained by one of these, and writes its compressed file itself."""
+def through(packers: Sequence[Any], settings: SWS, data: Splits, shared: Mapping[int, Shared]) -> Run:
+    """A trial that is trained by one of these, under these settings, and writes its compressed file itself."""
+    given = (settings, [ray.put(data), ray.put(shared[settings.seed])])
 
     def run(
         values: dict[str, Any], s: SWS, data: Splits, shared: Shared | None, on_epoch: kd.Report, progress: Progress
     ) -> Left:
         assert shared is not None
         packer = packers[zlib.crc32(repr(sorted(values.items())).encode()) % len(packers)]
-        number = ray.get(packer.join.remote(values))
-        try:
-            while True:
-                kind, what = ray.get(packer.next.remote(number))
-                if kind == "end":
-                    break
-                if kind == "failed":
-                    raise TrialFailed(what)
-                if kind == "broken":
-                    raise RuntimeError(f"the pack that this trial was in broke: {what}")
-                on_epoch(what)
-        finally:
-            packer.leave.remote(number)
+        for left in reversed(range(1 + s.max_failures)):
+            try:
+                what = _followed(packer, (*given, values), on_epoch)
+                break
+            except RayActorError as error:
+                if not left:
+                    raise RuntimeError("the process that trains its pack died") from error
         arrays, quantised, metrics, trace = what
         progress.trace = Trace(**trace)
         network = kd.load({name: torch.from_numpy(a) for name, a in arrays.items()}, pretraining(s), data)
         return compressed(network, quantised, metrics, pretraining(s), data, shared)
 
     return run
+
+
+RESTART = 60.0
+"""Seconds that Ray may take to start the process of a pack again."""
+
+
+def _followed(packer: Any, joining: tuple[Any, ...], on_epoch: kd.Report) -> Any:
+    """Join a pack with these arguments, tell its epochs as they come, and return what it ends with."""
+    until = time.monotonic() + RESTART
+    while True:
+        try:
+            number = ray.get(packer.join.remote(*joining))
+            break
+        except RayActorError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+    try:
+        while True:
+            kind, what = ray.get(packer.next.remote(number))
+            if kind == "end":
+                return what
+            if kind == "failed":
+                raise TrialFailed(what)
+            if kind == "broken":
+                raise RuntimeError(f"the pack that this trial was in broke: {what}")
+            on_epoch(what)
+    finally:
+        packer.leave.remote(number)

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # pytest runs as many processes as there are cores; more threads would wait for each other
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 

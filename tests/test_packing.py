@@ -39,7 +39,7 @@ def test_trials_are_those_of_an_unpacked_study(packed: Path, tmp_path: Path) -> 
     both = [s.trials.set_index("trial_id").sort_index() for s in (results.load(packed), plain)]
     ours, theirs = (t.sort_values(["baseline", "tau"]).reset_index() for t in both)
     for column in ("state", "baseline", "components", "epochs"):
-        assert ours[column].fillna("").tolist() == theirs[column].fillna("").tolist()
+        assert ours[column].astype(str).tolist() == theirs[column].astype(str).tolist()
     for column, off in (("tau", 1e-12), ("val_accuracy", 3.0), ("sparsity", 0.3)):
         assert ours[column].fillna(0).tolist() == pytest.approx(theirs[column].fillna(0).tolist(), abs=off)
 
