@@ -24,7 +24,6 @@ from study.data import Part, Splits
 from study.errors import UserError
 from study.settings import Common, as_json
 from study.trainables import KINDS, least_size, student_training
-from study.training import PRECISIONS, multiplies_bfloat16
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
 
@@ -140,12 +139,9 @@ def _commit() -> str | None:
 
 
 def _device(settings: Any) -> str:
-    gpu = bool(settings.gpus_per_trial) and torch.cuda.is_available()
-    precision = settings.precision or PRECISIONS[multiplies_bfloat16("cuda" if gpu else "cpu")]
-    arithmetic = f"convolutions trained in {precision}"
-    if gpu:
-        return f"{torch.cuda.get_device_name()}, {settings.gpus_per_trial:g} of it a trial, {arithmetic}"
-    return f"CPU {platform.machine()}, {settings.cpus_per_trial:g} core a trial, {arithmetic}"
+    if settings.gpus_per_trial and torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {settings.gpus_per_trial:g} of it a trial"
+    return f"CPU {platform.machine()}, {settings.cpus_per_trial:g} core a trial"
 
 
 def last_error(trial: Any) -> str:

@@ -80,6 +80,8 @@ def dry_run(settings: Any) -> None:
     print(f"  {first}, once: about {_long(found.shared)}")
     print(f"  a trial of {KINDS[settings.kind].epochs(settings)} epochs: about {_long(found.trial)}; "
           f"{found.trials} of them, {found.at_once} at a time: about {_long(found.search)}")  # fmt: skip
+    if getattr(settings, "pack", 1) > 1:
+        print("  packed trials take less: they are not timed")
     if found.confirming:
         print(f"  confirmation, {found.seeds} seeds: about {_long(found.confirmation)}")
     print(f"  in all about {_long(found.whole)}: from a few steps timed now, as if nothing ran beside them, without "

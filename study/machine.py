@@ -97,7 +97,7 @@ def resources(settings: Common) -> tuple[float, int]:
             f"--memory-per-trial {settings.memory_per_trial:g}: the largest machine has {most:.1f} GB; give less"
         )
     if getattr(settings, "pack", 1) > 1:
-        return gpus, settings.pack * lanes(replace(settings, gpus_per_trial=gpus))  # type: ignore[attr-defined]
+        return gpus, packed_at_once(replace(settings, gpus_per_trial=gpus))
     held = Capacity(settings).held(gpus)
     if held < 1:
         raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
@@ -108,6 +108,12 @@ def lanes(settings: Common) -> int:
     """Packs that run at one time: one on each GPU, or one on CPUs."""
     gpus = sum(int(n["Resources"].get("GPU", 0)) for n in ray.nodes() if n["Alive"])
     return max(1, gpus) if settings.gpus_per_trial else 1
+
+
+def packed_at_once(settings: Any) -> int:
+    """Trials at one time, where they are packed."""
+    most: int = settings.pack * lanes(settings)
+    return min(most, settings.max_concurrent or most)
 
 
 def cpus() -> float:

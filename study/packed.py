@@ -23,7 +23,18 @@ from study.errors import TrialFailed
 from study.mixture import Mixture
 from study.quantised import Quantised, Report, check, score, shared_parameters, sizes_of, trace_end
 from study.trace import Trace
-from study.training import Batch, Score, Step, Views, falling, logits, set_rates, stepping
+from study.training import (
+    Batch,
+    Score,
+    Step,
+    Views,
+    falling,
+    halves,
+    in_precision,
+    set_rates,
+    stepping,
+    steps_per_epoch,
+)
 
 
 class Stack(nn.Module):
@@ -143,14 +154,20 @@ def train(
 
 
 def accuracy_loss(
-    targets: kd.Targets, temperature: Tensor, alpha: Tensor, precision: str | None = None
+    targets: kd.Targets, temperature: Tensor, alpha: Tensor, half: bool = False, precision: str | None = None
 ) -> Callable[[nn.Module, Batch], Tensor]:
     """`kd.distillation_loss` of every member, with its own temperature and alpha, (members,); without a teacher,
-    cross-entropy."""
+    cross-entropy.
+
+    Args:
+        temperature, alpha: (members,).
+        half: whether the members compute their products in bfloat16.
+        precision: of a teacher that runs in every step.
+    """
     taught = targets.logits is not None or targets.teacher is not None
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        student = logits(model, batch.images, precision)
+        student = in_precision(model, batch.images, half)
         hard = F.cross_entropy(student.flatten(0, 1), batch.labels.flatten(), reduction="none")
         hard = hard.view(batch.labels.shape).mean(dim=1)
         if not taught:
@@ -175,13 +192,27 @@ class Member:
         hparams: its own.
         on_epoch: hears its rows; what it raises (a trial that is stopped) ends this member alone.
         trace: of its weights.
-        ended: why it takes no part any more; "" while it does.
+        failure: why it takes no part any more; None while it does.
+
+    Args:
+        on_failure: hears that at once.
     """
 
-    def __init__(self, hparams: sws.Hparams, on_epoch: Report) -> None:
-        self.hparams, self._on_epoch = hparams, on_epoch
+    def __init__(
+        self,
+        hparams: sws.Hparams,
+        on_epoch: Report,
+        on_failure: Callable[[Exception], None] = lambda error: None,
+    ) -> None:
+        self.hparams, self._on_epoch, self._on_failure = hparams, on_epoch, on_failure
         self.trace = Trace()
         self.failure: Exception | None = None
+
+    def fail(self, error: Exception) -> None:
+        """End this member alone."""
+        if self.failure is None:
+            self.failure = error.with_traceback(None)  # which would hold the whole pack
+            self._on_failure(self.failure)
 
     def report(self, row: dict[str, object], loss: float) -> None:
         """Tell an epoch's row, unless the loss is no number; that, or what `on_epoch` raises, ends this member."""
@@ -190,7 +221,7 @@ class Member:
                 raise TrialFailed(f"the training loss became {loss} in epoch {row['epoch']}")
             self._on_epoch({**row, "train_loss": loss})
         except Exception as error:
-            self.failure = error
+            self.fail(error)
 
 
 PACKABLE = {"merge": 0.0, "layer_scales": False, "retrain_epochs": 0}
@@ -224,6 +255,7 @@ def fit(
         targets or kd.Targets(),
         torch.tensor([m.hparams.temperature for m in members], device=device),
         torch.tensor([m.hparams.alpha for m in members], device=device),
+        halves(networks[0], device, common.precision),
         common.precision,
     )
     mixtures = cluster(stack, members, data, loss)
@@ -239,7 +271,7 @@ def cluster(
     starts = [sws.mixture_over(w, m.hparams) for w, m in zip(stack.weights().detach(), members, strict=True)]
     mixture = Mixture.stacked(starts)
     factor = torch.tensor([m.hparams.tau / len(data.train) for m in members], device=device)
-    rise = common.epochs * len(Views(data, "none").split(common.batch_size)) * common.anneal
+    rise = common.epochs * steps_per_epoch(len(data.train), common.batch_size) * common.anneal
     risen = torch.ones((), device=device)
 
     def anneal(step: int) -> None:
@@ -319,7 +351,7 @@ def finish(
         try:
             check(quantised[-1])
         except TrialFailed as error:
-            member.failure = member.failure or error
+            member.fail(error)
     codebooks = Codebooks(stack, quantised)
 
     def through(model: nn.Module, batch: Batch) -> Tensor:
@@ -350,15 +382,17 @@ def finish(
         )
     found: list[tuple[nn.Module, Quantised, dict[str, float]] | Exception] = []
     for index, member in enumerate(members):
+        if member.failure:
+            found.append(member.failure)
+            continue
         try:
-            if member.failure:
-                raise member.failure
             network, now = codebooks.member(index)
             check(now)
             trace_end(member.trace, common.epochs + common.codebook_epochs, network, now)
             found.append((copy.deepcopy(network), now, score(network, now, data)))
-        except Exception as error:
-            found.append(error)
+        except TrialFailed as error:
+            member.fail(error)
+            found.append(error.with_traceback(None))
     return found
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
-import itertools
+import math
+import os
 import queue
 import threading
 import time
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
+
+from study import machine  # isort: skip  (first of all: it sets what Ray reads when it is imported)
 
 import ray
 import torch
+from ray import tune
 from ray.exceptions import RayActorError
 
-from study import kd, machine, packed
+from study import kd, packed
 from study.cache import Shared
 from study.data import Splits
 from study.errors import TrialFailed
@@ -25,8 +29,9 @@ from study.trace import Trace
 from study.trainables import Left, Run, compressed, device, pretraining, sharing, start, teaching
 from study.training import Progress
 
-PATIENCE = 2.0
-"""Seconds after the last trial that has come until those that are there begin, though there is room for more."""
+PATIENCE = 5.0
+"""Seconds after the last trial that has come until those that are there begin, though there is room for more: processes
+of trials start one after another."""
 
 
 class _Left(Exception):
@@ -36,8 +41,8 @@ class _Left(Exception):
 class _Ticket:
     """A trial that waits for, or is in, a pack; `told` holds what it is yet to hear."""
 
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
+    def __init__(self, trial: str, values: dict[str, Any]) -> None:
+        self.trial, self.values = trial, values
         self.told: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self.gone = False
 
@@ -45,6 +50,12 @@ class _Ticket:
         if self.gone:
             raise _Left
         self.told.put(("epoch", row))
+
+    def ended(self, error: Exception) -> None:
+        if isinstance(error, TrialFailed):
+            self.told.put(("failed", str(error)))
+        elif not isinstance(error, _Left):
+            self.told.put(("broken", f"{type(error).__name__}: {error}"))
 
 
 class Packer:
@@ -55,8 +66,8 @@ class Packer:
 
     def __init__(self) -> None:
         self.settings: SWS | None = None
-        self.tickets: dict[int, _Ticket] = {}
-        self.numbers, self.waiting, self.came = itertools.count(), list[_Ticket](), threading.Condition()
+        self.tickets: dict[str, _Ticket] = {}
+        self.waiting, self.came = list[_Ticket](), threading.Condition()
 
     def _prepare(self, settings: SWS, held: Sequence[Any]) -> None:
         data, shared = ray.get(list(held))
@@ -66,29 +77,39 @@ class Packer:
         self.settings = settings
         threading.Thread(target=self._work, args=(settings,), daemon=True).start()
 
-    def join(self, settings: SWS, held: Sequence[Any], values: dict[str, Any]) -> int:
-        """A trial with these searched values comes; it gets a number to ask by.
+    def trials(self) -> int:
+        """How many are here."""
+        return len(self.tickets)
+
+    def join(
+        self, settings: SWS, held: Sequence[Any], values: dict[str, Any], trial: str, ticket_id: str
+    ) -> None:
+        """A trial with these searched values comes.
 
         Args:
             held: references to the data and the shared work in Ray's object store. With every trial, since Ray may
                 have started this process again.
+            trial: its name; what came under the same name before, in a process that died, has gone.
+            ticket_id: what it will ask by, that nobody else has.
         """
-        ticket, number = _Ticket(values), next(self.numbers)
+        ticket = _Ticket(trial, values)
         with self.came:
+            for before in [i for i, t in self.tickets.items() if t.trial == trial]:
+                self.tickets.pop(before).gone = True
             if self.settings is None:
                 self._prepare(settings, held)
-            self.tickets[number] = ticket
+            self.tickets[ticket_id] = ticket
             self.waiting.append(ticket)
             self.came.notify()
-        return number
 
-    def next(self, number: int) -> tuple[str, Any]:
+    def next(self, ticket_id: str) -> tuple[str, Any]:
         """What there is to hear next: ("epoch", row), ("end", …), ("failed", reason), or ("broken", error)."""
-        return self.tickets[number].told.get()
+        ticket = self.tickets.get(ticket_id)
+        return ticket.told.get() if ticket else ("broken", "its process was started again")
 
-    def leave(self, number: int) -> None:
+    def leave(self, ticket_id: str) -> None:
         """The trial has ended, or was stopped; the others go on."""
-        if ticket := self.tickets.pop(number, None):  # none where this process was started again meanwhile
+        if ticket := self.tickets.pop(ticket_id, None):  # none where this process was started again meanwhile
             ticket.gone = True
 
     def _work(self, s: SWS) -> None:
@@ -104,25 +125,24 @@ class Packer:
             try:
                 self._train(s, tickets)
             except Exception as error:  # of the pack as a whole, such as memory that does not suffice
+                if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
+                    os._exit(1)  # the GPU does nothing more for this process; Ray starts another
                 for ticket in tickets:
-                    ticket.told.put(("broken", f"{type(error).__name__}: {error}"))
+                    ticket.ended(error)
 
     def _train(self, s: SWS, tickets: Sequence[_Ticket]) -> None:
         if not tickets:
             return
         hparams = [sharing(s, t.values, epochs=s.epochs or 0, **teaching(s)) for t in tickets]
-        members = [packed.Member(h, t.epoch) for h, t in zip(hparams, tickets, strict=True)]
+        members = [packed.Member(h, t.epoch, t.ended) for h, t in zip(hparams, tickets, strict=True)]
         networks = [copy.deepcopy(self.network) for _ in tickets]
+        torch.manual_seed(s.seed)  # as of a trial alone, which dropout draws from
         found = packed.fit(networks, members, self.data, self.targets)
         for ticket, member, left in zip(tickets, members, found, strict=True):
-            if not isinstance(left, Exception):
+            if not isinstance(left, Exception):  # of those, `ended` was told
                 network, quantised, metrics = left
                 quantised = replace(quantised, **{name: t.cpu() for name, t in vars(quantised).items()})
                 ticket.told.put(("end", (kd.state_arrays(network), quantised, metrics, member.trace.state())))
-            elif isinstance(left, TrialFailed):
-                ticket.told.put(("failed", str(left)))
-            elif not isinstance(left, _Left):
-                ticket.told.put(("broken", f"{type(left).__name__}: {left}"))
 
 
 def packers(settings: SWS) -> list[Any]:
@@ -139,7 +159,7 @@ def packers(settings: SWS) -> list[Any]:
 
 def of_trials(settings: SWS) -> SWS:
     """The settings of the trials that are packed, which need no GPU and share the CPUs."""
-    at_once = settings.pack * machine.lanes(settings)
+    at_once = machine.packed_at_once(settings)
     share = max(0.01, int(100 * min(1.0, machine.cpus() / at_once)) / 100)
     return replace(settings, gpus_per_trial=0.0, cpus_per_trial=share, max_concurrent=at_once)
 
@@ -152,14 +172,7 @@ def through(packers: Sequence[Any], settings: SWS, data: Splits, shared: Mapping
         values: dict[str, Any], s: SWS, data: Splits, shared: Shared | None, on_epoch: kd.Report, progress: Progress
     ) -> Left:
         assert shared is not None
-        packer = packers[zlib.crc32(repr(sorted(values.items())).encode()) % len(packers)]
-        for left in reversed(range(1 + s.max_failures)):
-            try:
-                what = _followed(packer, (*given, values), on_epoch)
-                break
-            except RayActorError as error:
-                if not left:
-                    raise RuntimeError("the process that trains its pack died") from error
+        what = _followed(_emptiest(packers), (*given, values), on_epoch)
         arrays, quantised, metrics, trace = what
         progress.trace = Trace(**trace)
         network = kd.load({name: torch.from_numpy(a) for name, a in arrays.items()}, pretraining(s), data)
@@ -168,16 +181,28 @@ def through(packers: Sequence[Any], settings: SWS, data: Splits, shared: Mapping
     return run
 
 
+def _emptiest(packers: Sequence[Any]) -> Any:
+    """The one with the fewest trials."""
+
+    def trials(packer: Any) -> float:
+        try:
+            return float(ray.get(packer.trials.remote()))
+        except RayActorError:  # it is being started again
+            return math.inf
+
+    return min(packers, key=trials) if len(packers) > 1 else packers[0]
+
+
 RESTART = 60.0
 """Seconds that Ray may take to start the process of a pack again."""
 
 
 def _followed(packer: Any, joining: tuple[Any, ...], on_epoch: kd.Report) -> Any:
     """Join a pack with these arguments, tell its epochs as they come, and return what it ends with."""
-    until = time.monotonic() + RESTART
+    until, ticket_id = time.monotonic() + RESTART, uuid4().hex
     while True:
         try:
-            number = ray.get(packer.join.remote(*joining))
+            ray.get(packer.join.remote(*joining, tune.get_context().get_trial_id(), ticket_id))
             break
         except RayActorError:
             if time.monotonic() > until:
@@ -185,7 +210,7 @@ def _followed(packer: Any, joining: tuple[Any, ...], on_epoch: kd.Report) -> Any
             time.sleep(0.5)
     try:
         while True:
-            kind, what = ray.get(packer.next.remote(number))
+            kind, what = ray.get(packer.next.remote(ticket_id))
             if kind == "end":
                 return what
             if kind == "failed":
@@ -194,4 +219,4 @@ def _followed(packer: Any, joining: tuple[Any, ...], on_epoch: kd.Report) -> Any
                 raise RuntimeError(f"the pack that this trial was in broke: {what}")
             on_epoch(what)
     finally:
-        packer.leave.remote(number)
+        packer.leave.remote(ticket_id)

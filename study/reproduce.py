@@ -21,6 +21,7 @@ import tyro
 from study import commandline, results
 from study.errors import TrialFailed, UserError
 from study.results import COLUMNS, SPENT, Study
+from study.settings import OLDER_PRECISION
 
 PROG = "python -m study.reproduce"
 
@@ -86,8 +87,8 @@ def settings_of(study: Study, options: Options) -> Any:
             f"{study.folder / results.STUDY}: kind {study.meta.get('kind')!r} is unknown; "
             f"this version of the harness has {', '.join(kinds)}"
         )
-    recorded = study.meta["settings"]
     paths = ("data_dir", "results_dir", "teacher_checkpoint", "warm_start")
+    recorded = {"precision": OLDER_PRECISION, **study.meta["settings"]}
     values = {f.name: recorded[f.name] for f in dataclasses.fields(kind) if f.name in recorded}
     values |= {k: Path(values[k]) for k in paths if values.get(k) is not None}
     if options.data_dir is not None:

@@ -26,6 +26,8 @@ OPERATIONAL = frozenset(
 
 MOST_SEED = 2**32 - 1
 """Largest seed: it, and those that follow from it, fit every generator."""
+OLDER_PRECISION = "float32"
+"""Of studies that were begun before there was a choice."""
 LONGEST = 10**9
 """Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
 
@@ -56,8 +58,9 @@ class Common:
     seed: int = 0
     """Seed of the split, the search, and every network."""
     precision: Precision | None = None
-    """Arithmetic of the networks' layers while they train: float32 or bfloat16. Default: bfloat16 for networks with
-    convolutions, where the processor multiplies in it (GPUs since Ampere, CPUs with AVX512_BF16 or AMX)."""
+    """In which networks with convolutions compute their layers while they train (on a GPU, float32 convolutions run as
+    TF32); others train in float32. Default: bfloat16 where the processor has it (GPUs since Ampere, CPUs with
+    AVX512_BF16 or AMX); that of the study where it was begun before."""
     max_concurrent: int | None = None
     """Trials at one time. Default: as many as the CPUs, or GPUs, hold."""
     cpus_per_trial: float = 1.0
@@ -252,8 +255,9 @@ class SWS(Sharing, Compressing):
     kind: ClassVar[str] = "sws"
 
     pack: int = 1
-    """Trials trained together as one batched program on each GPU, for small networks: a step of 64 costs little more
-    than one of 8. A trial that was cut off begins anew. 1 for none; the results are the same but for rounding."""
+    """Trials trained together as one batched program on each GPU, for small networks: 64 at once take a ninth of the
+    time. One that was cut off begins anew, and one that is stopped saves no time. 1 for none; the results differ by
+    rounding alone (and dropout)."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
         **Compressing.DEFAULTS,
@@ -334,10 +338,12 @@ def resolve(settings: SettingsT) -> SettingsT:
         "student_width network_width",
     )
     _share(settings, "anneal alpha")
-    for name in ("merge", "layer_scales", "retrain_epochs") if getattr(settings, "pack", 1) > 1 else ():
+    pack = getattr(settings, "pack", 1)
+    unpackable = ("merge", "layer_scales", "retrain_epochs", "trial_timeout", "memory_per_trial")
+    for name in unpackable if pack > 1 else ():
         if getattr(settings, name):
             flag = name.replace("_", "-")
-            raise UserError(f"--pack {settings.pack}: --{flag} cannot be packed; leave out one of them")  # type: ignore[attr-defined]
+            raise UserError(f"--pack {pack}: does not go with --{flag}; leave out one of them")
     if settings.min_accuracy is not None and not 0 <= settings.min_accuracy < 100:
         raise UserError(f"--min-accuracy {settings.min_accuracy}: it is a percentage; give 0 or more and below 100")
     return settings
@@ -379,6 +385,7 @@ def as_json(settings: Common) -> dict[str, Any]:
 
 def contradiction(settings: Common, recorded: dict[str, Any]) -> str:
     """How these settings differ from those a study was begun with: `--epochs 40 (the study has 30)`, or ""."""
+    recorded = {"precision": OLDER_PRECISION, **recorded}
     now, had = settings.defining(), dict(recorded)
     if path := had.get("teacher_checkpoint"):
         had["teacher_checkpoint"] = str(_resolved(Path(path)))  # older studies have it as it was given

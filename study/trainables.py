@@ -88,7 +88,7 @@ def trial(run: Run, name: str) -> Callable[..., None]:
                 def on_epoch(row: dict[str, Any]) -> None:
                     alive()
                     if checkpoint.rows and row["epoch"] <= checkpoint.rows[-1]["epoch"]:
-                        return  # a packed trial begins anew
+                        return  # told before: a packed trial begins anew where another goes on
                     checkpoint.write(row)
                     tell(row)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import math
@@ -175,7 +176,7 @@ PRECISIONS = ("float32", "bfloat16")
 def multiplies_bfloat16(device: str) -> bool:
     """Whether this machine's GPU, or CPU, has instructions for it: GPUs since Ampere, CPUs with AVX512_BF16 or AMX."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     try:
         return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", Path("/proc/cpuinfo").read_text()) is not None
     except OSError:  # not Linux
@@ -186,14 +187,27 @@ def logits(model: nn.Module, images: Tensor, precision: str | None = None) -> Te
     """Logits of a batch while a network trains, float32.
 
     Args:
-        precision: of `PRECISIONS`, in which convolutions and matrix products are computed and their results kept, with
-            weights, normalisation and losses in float32; None for bfloat16 where the network has convolutions and the
-            processor multiplies in it.
+        precision: of `PRECISIONS`, in which a network with convolutions computes its layers' products, with weights,
+            normalisation and losses in float32; others compute in float32. None: what the processor does best.
     """
-    if precision is None:
-        convolves = any(isinstance(layer, nn.modules.conv._ConvNd) for layer in model.modules())
-        precision = PRECISIONS[convolves and multiplies_bfloat16(images.device.type)]
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+    return in_precision(model, images, halves(model, images.device, precision))
+
+
+def halves(model: nn.Module, device: torch.device, precision: str | None) -> bool:
+    """Whether a network's products are computed in bfloat16."""
+    if not any(isinstance(layer, nn.modules.conv._ConvNd) for layer in model.modules()):
+        return False
+    return (precision or fitting(device.type)) == "bfloat16"
+
+
+def fitting(device: str) -> str:
+    """The precision that a kind of device of this machine does best: "cpu" or "cuda"."""
+    return PRECISIONS[multiplies_bfloat16(device)]
+
+
+def in_precision(model: nn.Module, images: Tensor, half: bool) -> Tensor:
+    """Logits, float32, from products in bfloat16 or not."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
         found: Tensor = model(images)
     return found.float()
 
@@ -215,12 +229,25 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: an older graph that is freed spoils the one that is recorded."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 class Recorded:
     """A step on a GPU, recorded as a CUDA graph and replayed from then on; one graph for each size of batch.
 
     A step of a small network is some hundred kernels of a few microseconds each, and launching them one by one takes
     far longer than running them. What cannot be recorded (a network that waits for the GPU in its forward pass) goes
-    on step by step.
+    on step by step. What a network decides on the host, from numbers that it draws or counts there, is replayed as it
+    was when recorded.
     """
 
     def __init__(self, step: Step) -> None:
@@ -255,10 +282,8 @@ class Recorded:
             return False
         graph, place = torch.cuda.CUDAGraph(), index.clone()
         self.stream.wait_stream(torch.cuda.current_stream())
-        collecting = gc.isenabled()
         try:
-            with _RECORDING, torch.cuda.stream(self.stream):
-                gc.disable()  # an older graph freed meanwhile would spoil this one; to collect first takes too long
+            with _RECORDING, _uncollected(), torch.cuda.stream(self.stream):
                 graph.capture_begin(capture_error_mode="thread_local")
                 try:
                     self.step(place)
@@ -267,9 +292,6 @@ class Recorded:
         except RuntimeError:
             self.recording = False
             return False
-        finally:
-            if collecting:
-                gc.enable()
         self.graphs[size] = graph, place
         return True
 
@@ -313,7 +335,6 @@ def train(
     batch_size: int,
     generator: torch.Generator,
     augment: str = "none",
-    compiled: bool = False,
     before_step: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, float], None],
     progress: Progress | None = None,
@@ -324,7 +345,6 @@ def train(
     Args:
         loss: of a model and a batch; scalar, nats per example. On a GPU it is recorded: it must do the same operations
             in every step, on tensors that stay in place.
-        compiled: by `torch.compile`, which takes about half a minute for a network that it has not seen.
         before_step: is given the step's number, from 1; what differs from step to step belongs here.
         after_epoch: is given the epoch's number, from 1, and its mean training loss.
         progress: is kept up to date after every epoch; where it has this call already, only the rest is done.
@@ -338,8 +358,7 @@ def train(
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
     rates = falling([group["lr"] for group in optimiser.param_groups], epochs * len(views.split(batch_size)))
     done = _restore(progress.begin(), model, others, optimiser, generator)
-    trained: Any = torch.compile(model) if compiled else model
-    run = stepping(trained, views, loss, optimiser, total)
+    run = stepping(model, views, loss, optimiser, total)
     step = done * len(views.split(batch_size))
     for epoch in range(done + 1, epochs + 1):
         model.train()

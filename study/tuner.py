@@ -28,10 +28,11 @@ from study.files import write_bytes
 from study.recorder import FULL_DISK, Recorder
 from study.results import Ledger
 from study.retraining import retrain, unconfirmed
-from study.settings import Common, contradiction
+from study.settings import OLDER_PRECISION, Common, contradiction
 from study.stage import Job, Queue, prepared, recover, run_trials
 from study.trace import pack
 from study.trainables import KINDS, trained_network
+from study.training import fitting
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ def run(settings: Any) -> Outcome:
     recorded = results.read_meta(folder) if (folder / results.STUDY).exists() else None
     if recorded and recorded["kind"] != settings.kind:
         raise UserError(f"--name {folder.name}: that study is of kind {recorded['kind']}; choose another --name")
+    if recorded and settings.precision is None:
+        settings = replace(settings, precision=recorded["settings"].get("precision") or OLDER_PRECISION)
     if recorded and (difference := contradiction(settings, recorded["settings"])):
         raise UserError(f"{folder} was begun with other settings: {difference}; choose another --name")
     if recorded:
@@ -118,7 +121,8 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
     try:
         machine.check_shared(folder)
         gpus, concurrent = machine.resources(settings)
-        settings = replace(settings, gpus_per_trial=gpus)
+        precision = settings.precision or fitting("cuda" if gpus else "cpu")
+        settings = replace(settings, gpus_per_trial=gpus, precision=precision)
         if recorded is None:
             results.write_meta(folder, describe.meta(settings, spaces, data, test, networks, sys.argv))
         left = max(0, settings.num_samples - len(ledger.of_state(*results.FINAL_STATES)))

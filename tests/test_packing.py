@@ -13,7 +13,7 @@ import psutil
 import pytest
 import ray
 
-from study import packing, results, tuner
+from study import data, kd, packing, results, tuner
 from study.errors import UserError
 from study.settings import SWS, resolve
 
@@ -56,7 +56,6 @@ def test_a_packed_study_leaves_the_same_files(packed: Path) -> None:
         if trial_id != "uncompressed":
             assert (packed / results.MODELS / f"{trial_id}.codebook").exists()
             assert results.trace_of(packed, trial_id).exists()
-    assert not list((packed / "checkpoints").glob("*.pt"))
 
 
 def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +86,52 @@ def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.M
         assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
 
 
+def packer(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
+    """Joins trials to a packer in this process; gives it, and what joins."""
+    s = settings(Path("nowhere"), **changes)
+    splits = data.load("digits", None)[0]
+    network = kd.build(kd.Training("lenet_300_100"), splits)
+    monkeypatch.setattr(packing.ray, "get", lambda held: held)
+    monkeypatch.setattr(packing, "start", lambda *_: (network, kd.Targets()))
+    found = packing.Packer()
+
+    def join(trial: str, **values: float) -> str:
+        common = {"tau": 0.01, "components": 5, "one_minus_pi_zero": 0.1}
+        found.join(s, (splits, None), common | values, trial, trial + "'s ticket")
+        return trial + "'s ticket"
+
+    return found, join
+
+
+def test_a_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member whose loss is no number hears it after that epoch, while the others have far to go."""
+    found, join = packer(monkeypatch, pack=2, epochs=10**4)
+    bad, good = join("bad", tau=float("inf")), join("good")
+    assert found.next(bad) == ("failed", "the training loss became nan in epoch 1")
+    assert found.next(good)[1]["epoch"] == 1
+    for ticket in (bad, good):
+        found.leave(ticket)
+
+
+def test_who_comes_again_takes_his_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial whose process died leaves the pack when it comes again, and a ticket that nobody knows is no other's."""
+    found, join = packer(monkeypatch, pack=2, epochs=10**4)
+    lost = join("first")
+    kept = found.tickets[lost]
+    found.leave("unknown")
+    assert found.next("unknown")[0] == "broken"
+    again = join("first")
+    assert kept.gone and found.trials() == 1
+    assert found.next(again)[1]["epoch"] == 1
+    found.leave(again)
+
+
 def test_what_cannot_be_packed_is_refused_by_its_flag(tmp_path: Path) -> None:
     """One line that names both flags."""
-    for changes, flag in (({"merge": 0.5}, "--merge"), ({"layer_scales": True}, "--layer-scales")):
-        with pytest.raises(UserError, match=f"--pack 2: {flag} cannot be packed"):
+    refused = ({"merge": 0.5}, {"layer_scales": True}, {"retrain_epochs": 1}, {"trial_timeout": 9.0})
+    for changes in refused:
+        flag = "--" + next(iter(changes)).replace("_", "-")
+        with pytest.raises(UserError, match=f"--pack 2: does not go with {flag}"):
             settings(tmp_path, pack=2, **changes)
     with pytest.raises(UserError, match="--pack 0"):
         settings(tmp_path, pack=0)

@@ -141,6 +141,13 @@ def test_every_defining_setting_contradicts() -> None:
             assert contradiction(settings, {**settings.defining(), name: "other"}) == flag
 
 
+def test_studies_without_a_precision_are_in_float32() -> None:
+    """Those that were begun before there was one go on in float32, and in no other."""
+    begun = {k: v for k, v in resolve(KD()).defining().items() if k != "precision"}
+    assert contradiction(resolve(KD(precision="float32")), begun) == ""
+    assert contradiction(resolve(KD(precision="bfloat16")), begun) == "--precision bfloat16 (the study has float32)"
+
+
 def test_settings_agree_with_themselves_through_json() -> None:
     """What `study.json` holds is read back as the same settings, paths included."""
     settings = resolve(KD(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3))

@@ -22,8 +22,8 @@ def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teach
     )  # fmt: skip
     splits, _ = data.load("digits", None, split_seed=0, size=32)
     shared = trainables._pretrain({}, settings, splits, None, lambda row: None, Progress())
-    student, targets = trainables._start(settings, splits, Shared(shared.arrays))
-    teaching, _ = trainables._start(settings, splits, Shared(shared.arrays))
+    student, targets = trainables.start(settings, splits, Shared(shared.arrays))
+    teaching, _ = trainables.start(settings, splits, Shared(shared.arrays))
     if teacher != "self":
         training = trainables.compression_teacher(settings)
         assert training is not None

@@ -10,9 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from study import models
 from study.data import Part, Splits
 from study.errors import TrialFailed
-from study.training import AUGMENTATIONS, Batch, Views, batches, evaluate, falling, logits_of, shift, train
+from study.training import (
+    AUGMENTATIONS,
+    Batch,
+    Views,
+    batches,
+    evaluate,
+    falling,
+    fitting,
+    logits,
+    logits_of,
+    shift,
+    train,
+)
 
 
 def splits(count: int, side: int = 16, classes: int = 3) -> Splits:
@@ -163,6 +176,23 @@ def test_every_rate_falls_along_half_a_cosine_to_zero() -> None:
     run(epochs=2, rates=rates)
     assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * k / 6)) for k in range(6)])
     assert falling([0.1, 0.3], 6)[-1] == pytest.approx([0, 0], abs=1e-12)
+
+
+def test_precision_is_for_networks_with_convolutions() -> None:
+    """In bfloat16 their logits are rounded; others, and float32, are left alone; the gradients are float32."""
+    images = torch.randn(4, 1, 16, 16)
+    for network, precision, rounded in (
+        ("lenet5", "bfloat16", True),
+        ("lenet5", "float32", False),
+        ("lenet_300_100", "bfloat16", False),
+        ("lenet5", None, fitting("cpu") == "bfloat16"),
+    ):
+        model = models.build(network, (1, 16, 16), 10)
+        found = logits(model, images, precision)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, found.bfloat16().float()) == rounded, (network, precision)
+        found.sum().backward()
+        assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 1000])
