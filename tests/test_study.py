@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from study import evaluate, models, results
 from study.machine import MOST_THREADS
 from study.quantised import shared_parameters
+from study.training import PRECISIONS
 
 ROOT = Path(__file__).parents[1]
 SMALL = "--teacher-epochs 1 --epochs 2 --student-width 0.125 --teacher vgg11 --teacher-width 0.125"
@@ -117,6 +118,7 @@ def test_kd_study_is_whole(kd: Path) -> None:
     assert study.confirmed.test_accuracy.between(0, 100).all()
     assert study.confirmed.trial_id.is_unique
     assert (kd / results.REPORT).stat().st_size > 1_000_000
+    assert study.meta["settings"]["precision"] in PRECISIONS  # which one is the machine's to say, once a study
     assert "sparsity" not in study.trials and "file_bytes" not in study.trials  # nothing here is compressed
 
 
