@@ -21,8 +21,10 @@ from study.errors import UserError
 from study.machine import asked_for, gpu_share, holds, shared_cores
 from study.mixture import Mixture, even_means
 from study.quantised import flatten, shared_parameters
+from study.steps import stepping
 from study.trainables import KINDS, searched_network
-from study.training import SHIFTING, Batch, Views, logits, logits_of, stepping
+from study.training import logits, logits_of
+from study.views import SHIFTING, Batch, Views
 
 BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""

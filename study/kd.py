@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from study import models
 from study.cache import LOGITS, Shared
 from study.data import Part, Splits
-from study.training import SHIFTING, Batch, Progress, evaluate, logits, logits_of, train
+from study.training import Progress, evaluate, logits, logits_of, train
+from study.views import SHIFTING, Batch
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -45,7 +46,7 @@ class Training:
     Attributes:
         network, options: as `models.build` takes them.
         learning_rate: peak rate of Adam with decoupled weight decay; it falls to zero along half a cosine.
-        augment: one of `training.AUGMENTATIONS`.
+        augment: one of `views.AUGMENTATIONS`.
         precision: as `training.logits` takes it.
     """
 

@@ -16,7 +16,8 @@ from study import kd
 from study.data import Splits
 from study.errors import TrialFailed
 from study.quantised import Loss, Quantised, Report, check, finish, flatten, provisional, score, shared_parameters
-from study.training import Progress, steps_per_epoch, train
+from study.training import Progress, train
+from study.views import steps_per_epoch
 
 PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
@@ -36,7 +37,7 @@ class Hparams:
         ramp: share of these epochs over which the threshold rises; 0 prunes once, before the first step.
         temperature, alpha: with a teacher, of the loss, as `kd.distillation_loss` takes them; alpha 0 is cross-entropy
             on the labels.
-        augment: one of `training.AUGMENTATIONS`, while pruning and while the codebook is trained.
+        augment: one of `views.AUGMENTATIONS`, while pruning and while the codebook is trained.
         codebook_epochs, codebook_rate: training of the codebook's values alone after clustering; 0 epochs for none.
         precision: as `training.logits` takes it.
     """

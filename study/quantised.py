@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from study.data import Splits
 from study.errors import TrialFailed
 from study.trace import Trace
-from study.training import Batch, Progress, evaluate, train
+from study.training import Progress, evaluate, train
+from study.views import Batch
 
 Report = Callable[[dict[str, Any]], None]
 Loss = Callable[[nn.Module, Batch], Tensor]

@@ -15,7 +15,8 @@ from study import kd
 from study.data import Splits
 from study.mixture import Mixture, even_means
 from study.quantised import Loss, Quantised, Report, finish, flatten, provisional, shared_parameters
-from study.training import Batch, Progress, steps_per_epoch, train
+from study.training import Progress, train
+from study.views import Batch, steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Hparams:
         retrain_epochs: between phases two and three, with the pruned weights held at zero; 0 for none.
         temperature, alpha: with a teacher, of the accuracy term in all phases but the first, as
             `kd.distillation_loss` takes them; alpha 0 is cross-entropy on the labels.
-        augment: one of `training.AUGMENTATIONS`, in all phases but the first.
+        augment: one of `views.AUGMENTATIONS`, in all phases but the first.
         codebook_epochs, codebook_rate: training of the codebook's values alone after quantising; 0 epochs for none.
         precision: as `training.logits` takes it.
     """

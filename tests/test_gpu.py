@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from study import data, kd, magnitude, models, packed, sws, training
+from study import data, kd, magnitude, models, packed, steps, sws, training, views
 from study.data import Splits
 from study.mixture import Mixture
 from study.training import Progress
@@ -55,7 +55,7 @@ def test_compressing_is_the_same_as_on_a_cpu(kind: str, digits: Splits, pretrain
         assert gpu["sparsity"] == pytest.approx(cpu["sparsity"], abs=0.5)
 
 
-@pytest.mark.parametrize("augment", training.AUGMENTATIONS)
+@pytest.mark.parametrize("augment", views.AUGMENTATIONS)
 def test_a_recorded_training_is_the_unrecorded_one(
     augment: str, larger: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,7 +68,7 @@ def test_a_recorded_training_is_the_unrecorded_one(
         return found
 
     replayed = losses()
-    monkeypatch.setattr(training, "Recorded", lambda step: step)
+    monkeypatch.setattr(steps, "Recorded", lambda step: step)
     assert replayed == pytest.approx(losses(), rel=0.02)
 
 

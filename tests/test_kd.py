@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from study import data, kd
 from study.cache import Shared
 from study.data import Splits
-from study.training import batches, logits_of
+from study.training import logits_of
+from study.views import batches
 
 TINY = kd.Training("minivgg", {"width": 0.125}, epochs=2, batch_size=16)
 

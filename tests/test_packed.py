@@ -14,7 +14,8 @@ from study import data, kd, packed, sws
 from study.data import Splits
 from study.errors import TrialFailed
 from study.mixture import Mixture, negative_log_likelihood
-from study.training import Batch, evaluate
+from study.training import evaluate
+from study.views import Batch
 
 HPARAMS = sws.Hparams(tau=0.003, components=9, pi_zero=0.9, epochs=3, batch_size=64, codebook_epochs=2,
                       precision_rate=1e-2)  # fmt: skip

@@ -13,7 +13,7 @@ from study import data, kd, models, quantised
 from study.data import Splits
 from study.errors import TrialFailed
 from study.quantised import Quantised, check, flatten, shared_parameters, size_metrics
-from study.training import batches
+from study.views import batches
 
 CROSS_ENTROPY = kd.accuracy_loss(kd.Targets(), 1.0, 0.0)
 

@@ -16,7 +16,7 @@ from study.data import Splits
 from study.errors import TrialFailed
 from study.mixture import Mixture, even_means
 from study.quantised import Quantised, flatten, shared_parameters
-from study.training import Batch
+from study.views import Batch
 
 HPARAMS = sws.Hparams(
     tau=1e-3, components=6, pi_zero=0.9, epochs=3, batch_size=32, sigma=0.02, precision_rate=0.05, codebook_epochs=2

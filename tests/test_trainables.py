@@ -8,7 +8,8 @@ import torch
 from study import data, trainables
 from study.cache import Shared
 from study.settings import SWS, resolve
-from study.training import Progress, batches
+from study.training import Progress
+from study.views import batches
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "shift"])

@@ -13,19 +13,9 @@ from torch import Tensor, nn
 from study import models
 from study.data import Part, Splits
 from study.errors import TrialFailed
-from study.training import (
-    AUGMENTATIONS,
-    Batch,
-    Views,
-    batches,
-    evaluate,
-    falling,
-    fitting,
-    logits,
-    logits_of,
-    shift,
-    train,
-)
+from study.steps import falling
+from study.training import evaluate, fitting, logits, logits_of, train
+from study.views import AUGMENTATIONS, Batch, Views, batches, shift
 
 
 def splits(count: int, side: int = 16, classes: int = 3) -> Splits:

@@ -24,10 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from study import data, kd, packed, sws, training
+from study import data, kd, packed, steps, sws, training
 from study.errors import TrialFailed
 from study.mixture import Mixture, negative_log_likelihood
 from study.quantised import flatten, shared_parameters
+from study.views import Batch, Views
 
 HPARAMS = sws.Hparams(tau=0.05, components=17, pi_zero=0.999, epochs=20)
 
@@ -49,17 +50,17 @@ def stepper(
     model: nn.Module, splits: data.Splits, loss: Any, optimiser: Any, batch_size: int, augment: str, recorded: bool
 ) -> Callable[[], None]:
     """A step of `training.train` on ever new batches."""
-    views = training.Views(splits, augment)
+    views = Views(splits, augment)
     views.shuffle(torch.Generator().manual_seed(0))
-    recorder = training.Recorded
-    training.Recorded = recorder if recorded else lambda step: step  # type: ignore
-    run = training.stepping(model, views, loss, optimiser, torch.zeros((), device="cuda"))
-    training.Recorded = recorder  # type: ignore
+    recorder = steps.Recorded
+    steps.Recorded = recorder if recorded else lambda step: step  # type: ignore
+    run = steps.stepping(model, views, loss, optimiser, torch.zeros((), device="cuda"))
+    steps.Recorded = recorder  # type: ignore
     batches = itertools.cycle(views.split(batch_size))
     rates = [float(group["lr"]) for group in optimiser.param_groups]
 
     def step() -> None:
-        training.set_rates(optimiser, rates)
+        steps.set_rates(optimiser, rates)
         run(next(batches))
 
     model.train()
@@ -111,7 +112,7 @@ def recorded(call: Callable[[], Any]) -> Callable[[], None]:
 def clustering_loss(model: nn.Module, mixture: Mixture, splits: data.Splits) -> Any:
     weights, plain = shared_parameters(model), kd.accuracy_loss(kd.Targets(), 1.0, 0.0)
 
-    def loss(model: nn.Module, batch: training.Batch) -> Tensor:
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
         return plain(model, batch) + HPARAMS.tau / len(splits.train) * mixture.complexity(flatten(weights))
 
     return loss
@@ -164,7 +165,7 @@ def taught(splits: data.Splits, precision: str) -> Any:
     return kd.accuracy_loss(targets, 4.0, 0.9, precision=precision)
 
 
-def side_by_side(splits: data.Splits, counts: list[int], steps: int = 500) -> None:
+def side_by_side(splits: data.Splits, counts: list[int], each: int = 500) -> None:
     """MiniVGG several times in one process, each in a thread with a stream of its own: kernels of different networks
     share the GPU."""
     print("\n| MiniVGG at one time, batch 128, bfloat16 | ms a step of all | steps a second |\n|---|---|---|")
@@ -180,7 +181,7 @@ def side_by_side(splits: data.Splits, counts: list[int], steps: int = 500) -> No
                     step()
                 torch.cuda.current_stream().synchronize()
                 ready.wait()
-                for _ in range(steps):
+                for _ in range(each):
                     step()
                 torch.cuda.current_stream().synchronize()
             ready.wait()
@@ -194,7 +195,7 @@ def side_by_side(splits: data.Splits, counts: list[int], steps: int = 500) -> No
         for thread in threads:
             thread.join()
         seconds = times[1] - times[0]
-        print(f"| {count} | {1000 * seconds / steps:.3f} | {count * steps / seconds:.0f} |", flush=True)
+        print(f"| {count} | {1000 * seconds / each:.3f} | {count * each / seconds:.0f} |", flush=True)
 
 
 def profile(step: Callable[[], None], most: int) -> None:

@@ -1,0 +1,94 @@
+"""Networks of one architecture as one module, with an axis of members in front of every tensor."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from study.data import Splits, normalise
+from study.quantised import shared_parameters
+from study.training import Score
+
+
+class Stack(nn.Module):
+    """Networks of one architecture as one: every parameter and buffer with an axis of members in front."""
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = len(networks)
+        self._network = [copy.deepcopy(networks[0])]  # in a list, so that its parameters are not ours
+        states = [dict(n.state_dict(keep_vars=True)) for n in networks]
+        self.trained = dict(networks[0].named_parameters())
+        self.tensors: dict[str, Tensor] = {}
+        for name, tensor in states[0].items():
+            stacked = torch.stack([state[name].detach() for state in states])
+            if name in self.trained:
+                self.tensors[name] = nn.Parameter(stacked, requires_grad=tensor.requires_grad)
+            else:
+                self.tensors[name] = stacked
+
+    def parameters(self, recurse: bool = True) -> list[nn.Parameter]:  # type: ignore[override]
+        """Those of all members, each with an axis of them in front."""
+        return [t for t in self.tensors.values() if isinstance(t, nn.Parameter)]
+
+    def train(self, mode: bool = True) -> Stack:
+        self._network[0].train(mode)
+        return super().train(mode)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(members, batch, channels, height, width), or (batch, …) for all of them → (members, batch, classes)."""
+        return self.through(self.tensors, images)
+
+    def through(self, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
+        """The same with other weights."""
+
+        def one(tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
+            found: Tensor = functional_call(self._network[0], dict(tensors), (images,))
+            return found
+
+        each = vmap(one, in_dims=(0, None if images.dim() == 4 else 0), randomness="different")
+        found: Tensor = each(dict(tensors), images)
+        return found
+
+    def with_weights(self, weights: Tensor) -> dict[str, Tensor]:
+        """All tensors, those of `shared` from (members, weights)."""
+        shapes = {name: self.tensors[name].shape for name in self.shared}
+        parts = weights.split([shape[1:].numel() for shape in shapes.values()], dim=1)
+        own = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        return {**{name: tensor.detach() for name, tensor in self.tensors.items()}, **own}
+
+    @torch.no_grad()
+    def scores(self, tensors: Mapping[str, Tensor], data: Splits, at_once: int = 1 << 15) -> list[Score]:
+        """`training.evaluate` of every member on the validation part, with these tensors; so many images at once."""
+        self.eval()
+        part = data.validation
+        loss, right = torch.zeros(2, self.members, dtype=torch.float64, device=part.labels.device)
+        size = max(1, at_once // self.members)
+        for images, labels in zip(part.images.split(size), part.labels.split(size), strict=True):
+            found = self.through(tensors, normalise(images, data.mean, data.std))
+            every = labels.expand(self.members, -1)
+            loss += F.cross_entropy(found.transpose(1, 2), every, reduction="none").sum(dim=1)
+            right += (found.argmax(dim=2) == every).sum(dim=1)
+        table = torch.stack([loss, 100 * right]) / len(part)
+        return [Score(*pair) for pair in zip(*table.tolist(), strict=True)]
+
+    @property
+    def shared(self) -> list[str]:
+        """Names of the tensors that `quantised.shared_parameters` gives, in their order."""
+        names = {p: name for name, p in self._network[0].named_parameters()}
+        return [names[p] for p in shared_parameters(self._network[0])]
+
+    def weights(self) -> Tensor:
+        """Those of `shared`, (members, weights)."""
+        return torch.cat([self.tensors[name].flatten(1) for name in self.shared], dim=1)
+
+    @torch.no_grad()
+    def member(self, index: int) -> nn.Module:
+        """A network with the weights of one, to be looked at until the next call."""
+        self._network[0].load_state_dict({name: t[index] for name, t in self.tensors.items()})
+        return self._network[0]
