@@ -64,7 +64,7 @@ def run(settings: Any) -> Outcome:
     if recorded and recorded["kind"] != settings.kind:
         raise UserError(f"--name {folder.name}: that study is of kind {recorded['kind']}; choose another --name")
     if recorded and settings.precision is None:
-        settings = replace(settings, precision=recorded["settings"].get("precision") or OLDER_PRECISION)
+        settings = replace(settings, precision=recorded["settings"].get("precision", OLDER_PRECISION))
     if recorded and (difference := contradiction(settings, recorded["settings"])):
         raise UserError(f"{folder} was begun with other settings: {difference}; choose another --name")
     if recorded:
