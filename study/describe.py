@@ -140,9 +140,9 @@ def _commit() -> str | None:
 
 def _device(settings: Any) -> str:
     if settings.gpus_per_trial and torch.cuda.is_available():
-        pack = getattr(settings, "pack", 1)
-        share = f"{settings.gpus_per_trial:g} of it a trial" if pack == 1 else f"{pack} packed trials on each"
-        return f"{torch.cuda.get_device_name()}, {share}"
+        share = f"{settings.gpus_per_trial:g} of it a trial"
+        packed = f"{settings.pack} packed trials on each"
+        return f"{torch.cuda.get_device_name()}, {packed if settings.pack > 1 else share}"
     return f"CPU {platform.machine()}, {settings.cpus_per_trial:g} core a trial"
 
 

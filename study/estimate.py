@@ -19,7 +19,7 @@ from study import describe, inputs, kd, sws
 from study.data import Splits
 from study.errors import UserError
 from study.machine import asked_for, gpu_share, holds, shared_cores
-from study.mixture import Mixture, even_means
+from study.mixture import Mixture
 from study.quantised import flatten, shared_parameters
 from study.steps import stepping
 from study.trainables import KINDS, searched_network
@@ -82,7 +82,7 @@ def dry_run(settings: Any) -> None:
     print(f"  {first}, once: about {_long(found.shared)}")
     print(f"  a trial of {KINDS[settings.kind].epochs(settings)} epochs: about {_long(found.trial)}; "
           f"{found.trials} of them, {found.at_once} at a time: about {_long(found.search)}")  # fmt: skip
-    if getattr(settings, "pack", 1) > 1:
+    if settings.pack > 1:
         print("  packed trials take less: they are not timed")
     if found.confirming:
         print(f"  confirmation, {found.seeds} seeds: about {_long(found.confirmation)}")
@@ -183,9 +183,7 @@ def seconds_an_epoch(
 
 
 def _prior(weights: Tensor, components: int) -> Mixture:
-    s = sws.Hparams(tau=1.0, components=components, pi_zero=0.99)
-    prior = Mixture(even_means(weights, components), s.pi_zero, s.sigma, s.gamma_zero, s.gamma_rest)
-    return prior.to(weights.device)
+    return sws.mixture_over(weights, sws.Hparams(tau=1.0, components=components, pi_zero=0.99))
 
 
 def _timed(call: Callable[[], Any], calls: int) -> float:

@@ -96,7 +96,7 @@ def resources(settings: Common) -> tuple[float, int]:
         raise UserError(
             f"--memory-per-trial {settings.memory_per_trial:g}: the largest machine has {most:.1f} GB; give less"
         )
-    if getattr(settings, "pack", 1) > 1:
+    if settings.pack > 1:
         return gpus, packed_at_once(replace(settings, gpus_per_trial=gpus))
     held = Capacity(settings).held(gpus)
     if held < 1:
@@ -110,9 +110,9 @@ def lanes(settings: Common) -> int:
     return max(1, gpus) if settings.gpus_per_trial else 1
 
 
-def packed_at_once(settings: Any) -> int:
+def packed_at_once(settings: Common) -> int:
     """Trials at one time, where they are packed."""
-    most: int = settings.pack * lanes(settings)
+    most = settings.pack * lanes(settings)
     return min(most, settings.max_concurrent or most)
 
 

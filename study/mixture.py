@@ -260,17 +260,13 @@ class Mixture(nn.Module):
 
         Members with fewer components than others have some at the end that take no part.
         """
-        most = max(len(m.free_means) for m in mixtures)
         stack = copy.deepcopy(mixtures[0])
         for name, filling in _FILLINGS.items():
             tensors = [getattr(m, name) for m in mixtures]
             if filling is not None:
-                wide = most + (name not in ("free_means", "free_logits"))
-                tensors = [F.pad(t, (0, wide - len(t)), value=filling) for t in tensors]
-            new = torch.stack(tensors)
-            if isinstance(getattr(stack, name), nn.Parameter):
-                new = nn.Parameter(new, requires_grad=getattr(stack, name).requires_grad)
-            setattr(stack, name, new)
+                most = max(len(t) for t in tensors)
+                tensors = [F.pad(t, (0, most - len(t)), value=filling) for t in tensors]
+            stack._put(name, torch.stack(tensors))
         return stack
 
     @torch.no_grad()
@@ -278,13 +274,17 @@ class Mixture(nn.Module):
         """One of those that were stacked, which had so many components."""
         found = copy.deepcopy(self)
         for name, filling in _FILLINGS.items():
-            tensor = getattr(self, name)[index].clone()
+            tensor = getattr(self, name)[index]
             if filling is not None:
-                tensor = tensor[: components - (name in ("free_means", "free_logits"))]
-            if isinstance(getattr(self, name), nn.Parameter):
-                tensor = nn.Parameter(tensor, requires_grad=getattr(self, name).requires_grad)
-            setattr(found, name, tensor)
+                tensor = tensor[: components - name.startswith("free")]
+            found._put(name, tensor.clone())
         return found
+
+    def _put(self, name: str, tensor: Tensor) -> None:
+        """In the place of a parameter, or of a buffer, which it is from then on."""
+        old = getattr(self, name)
+        trained = isinstance(old, nn.Parameter)
+        setattr(self, name, nn.Parameter(tensor, requires_grad=old.requires_grad) if trained else tensor)
 
     @torch.no_grad()
     def assign(self, weights: Tensor) -> Tensor:

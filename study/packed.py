@@ -8,7 +8,6 @@ what one does is what it would do alone, but for rounding.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -20,12 +19,24 @@ from study import kd, sws
 from study.data import Splits
 from study.errors import TrialFailed
 from study.mixture import Mixture
-from study.quantised import Quantised, Report, check, score, shared_parameters, sizes_of, trace_end
+from study.quantised import (
+    Quantised,
+    Report,
+    check,
+    no_scales,
+    score,
+    scored,
+    shared_parameters,
+    size_metrics,
+    sizes_of,
+    trace_end,
+)
+from study.settings import UNPACKED
 from study.stack import Stack
-from study.steps import Step, falling, set_rates, stepping
+from study.steps import epoch_of, falling, stepping
 from study.trace import Trace
-from study.training import halves, in_precision
-from study.views import Batch, Views, steps_per_epoch
+from study.training import finite, halves, in_precision
+from study.views import Batch, Views
 
 
 def train(
@@ -47,20 +58,16 @@ def train(
         after_epoch: is given the epoch's number, from 1, and each member's mean training loss; False ends the training.
     """
     views = Views(data, augment, members=stack.members)
+    batches = views.split(batch_size)
     total = torch.zeros(stack.members, device=views.order.device)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    steps = len(views.split(batch_size))
-    rates = falling([group["lr"] for group in optimiser.param_groups], epochs * steps)
-    run: Step = stepping(stack, views, loss, optimiser, total)
+    rates = falling([group["lr"] for group in optimiser.param_groups], epochs * len(batches))
+    run = stepping(stack, views, loss, optimiser, total)
     for epoch in range(1, epochs + 1):
         stack.train()
         total.zero_()
         views.shuffle(*generators)
-        for step, index in enumerate(views.split(batch_size), (epoch - 1) * steps):
-            set_rates(optimiser, rates[step])
-            if before_step:
-                before_step(step + 1)
-            run(index)
+        epoch_of(run, batches, optimiser, rates, (epoch - 1) * len(batches), before_step)
         if not after_epoch(epoch, (total / len(data.train)).tolist()):
             return
 
@@ -126,18 +133,13 @@ class Member:
             self.failure = error.with_traceback(None)  # which would hold the whole pack
             self._on_failure(self.failure)
 
-    def report(self, row: dict[str, object], loss: float) -> None:
+    def report(self, epoch: int, phase: str, row: dict[str, float], loss: float) -> None:
         """Tell an epoch's row, unless the loss is no number; that, or what `on_epoch` raises, ends this member."""
         try:
-            if not math.isfinite(loss):
-                raise TrialFailed(f"the training loss became {loss} in epoch {row['epoch']}")
-            self._on_epoch({**row, "train_loss": loss})
+            self._on_epoch({"epoch": epoch, "phase": phase, **row, "train_loss": finite(loss, epoch)})
         except Exception as error:
             self.fail(error)
 
-
-PACKABLE = {"merge": 0.0, "layer_scales": False, "retrain_epochs": 0}
-"""What soft weight-sharing leaves out while it is packed: these would give members different programs."""
 
 SAME = ("epochs", "batch_size", "weight_rate", "mean_rate", "precision_rate", "proportion_rate", "augment", "precision",
         "codebook_epochs", "codebook_rate", "anneal")  # fmt: skip
@@ -159,8 +161,8 @@ def fit(
     common = members[0].hparams
     if any(getattr(m.hparams, name) != getattr(common, name) for m in members for name in SAME):
         raise ValueError(f"members of a pack have the same {', '.join(SAME)}")
-    if any(getattr(m.hparams, name) != value for m in members for name, value in PACKABLE.items()):
-        raise ValueError(f"{', '.join(PACKABLE)} cannot be packed")
+    if any(getattr(m.hparams, name) for m in members for name in UNPACKED):
+        raise ValueError(f"{', '.join(UNPACKED)} cannot be packed")
     device = data.train.images.device
     stack = Stack(networks)
     loss = accuracy_loss(
@@ -183,11 +185,7 @@ def cluster(
     starts = [sws.mixture_over(w, m.hparams) for w, m in zip(stack.weights().detach(), members, strict=True)]
     mixture = Mixture.stacked(starts)
     factor = torch.tensor([m.hparams.tau / len(data.train) for m in members], device=device)
-    rise = common.epochs * steps_per_epoch(len(data.train), common.batch_size) * common.anneal
-    risen = torch.ones((), device=device)
-
-    def anneal(step: int) -> None:
-        risen.fill_(min(1.0, step / rise))
+    risen, anneal = sws.annealing(common, data, common.anneal)
 
     def under_prior(model: nn.Module, batch: Batch) -> Tensor:
         return loss(model, batch) + factor * risen * mixture.complexity(stack.weights())
@@ -213,9 +211,8 @@ def cluster(
         counts = occupancy(assignment, mixture.means.shape[1])
         for member, value, before, after, held in zip(members, losses, unquantised, quantised, counts, strict=True):
             if not member.failure:
-                row = {"epoch": epoch, "phase": "cluster", "val_loss": after.loss, "val_accuracy": after.accuracy}
-                size = sizes_of(held[: member.hparams.components])
-                member.report({**row, **size, "unquantised_val_accuracy": before.accuracy}, value)
+                row = scored(after, sizes_of(held[: member.hparams.components]))
+                member.report(epoch, "cluster", {**row, "unquantised_val_accuracy": before.accuracy}, value)
         return any(not member.failure for member in members)
 
     see(0, "before", stack.weights().detach())
@@ -228,7 +225,7 @@ def cluster(
         batch_size=common.batch_size,
         seeds=[m.hparams.seed for m in members],
         augment=common.augment,
-        before_step=anneal if rise else None,
+        before_step=anneal,
         after_epoch=after_epoch,
     )
     return [alone(index) for index in range(stack.members)]
@@ -237,14 +234,13 @@ def cluster(
 def occupancy(assignment: Tensor, components: int) -> Tensor:
     """How many of each member's weights, (members, weights), belong to each component: (members, components), on the
     host."""
-    members = len(assignment)
-    place = assignment + components * torch.arange(members, device=assignment.device)[:, None]
-    return torch.bincount(place.flatten(), minlength=members * components).view(members, components).cpu()
+    counts = torch.bincount(places(assignment, components).flatten(), minlength=len(assignment) * components)
+    return counts.view(len(assignment), components).cpu()
 
 
-def ones(network: nn.Module) -> Tensor:
-    parameters = shared_parameters(network)
-    return parameters[0].new_ones(len(parameters))
+def places(assignment: Tensor, components: int) -> Tensor:
+    """Where each weight's component is among those of all members, one after another: (members, weights)."""
+    return assignment + components * torch.arange(len(assignment), device=assignment.device)[:, None]
 
 
 def finish(
@@ -259,7 +255,7 @@ def finish(
     quantised: list[Quantised] = []
     for index, (member, mixture) in enumerate(zip(members, mixtures, strict=True)):
         network = stack.member(index)
-        quantised.append(sws.quantise(network, mixture, ones(network)))
+        quantised.append(sws.quantise(network, mixture, no_scales(shared_parameters(network))))
         try:
             check(quantised[-1])
         except TrialFailed as error:
@@ -269,15 +265,14 @@ def finish(
     def through(model: nn.Module, batch: Batch) -> Tensor:
         return loss(codebooks, batch)
 
-    sizes = [sizes_of(held[: len(q.values)]) for held, q in zip(codebooks.occupancy(), quantised, strict=True)]
+    sizes = [size_metrics(q) for q in quantised]
 
     @torch.no_grad()
     def after_epoch(epoch: int, losses: list[float]) -> bool:
         scores = stack.scores(stack.with_weights(codebooks.weights()), data)
         for member, value, found, size in zip(members, losses, scores, sizes, strict=True):
             if not member.failure:
-                row = {"epoch": common.epochs + epoch, "phase": "codebook", "val_loss": found.loss}
-                member.report({**row, "val_accuracy": found.accuracy, **size}, value)
+                member.report(common.epochs + epoch, "codebook", scored(found, size), value)
         return any(not member.failure for member in members)
 
     if common.codebook_epochs and any(not member.failure for member in members):
@@ -320,8 +315,7 @@ class Codebooks(nn.Module):
         self._shape = assignment.shape
         # Pruned weights stay zero: only the others are looked up, and have a gradient to add up.
         self._kept = assignment.flatten().nonzero().flatten()
-        self._which = (assignment + most * torch.arange(len(quantised), device=assignment.device)[:, None]).flatten()
-        self._which = self._which[self._kept]
+        self._which = places(assignment, most).flatten()[self._kept]
 
     def weights(self) -> Tensor:
         """(members, weights)."""
@@ -332,10 +326,6 @@ class Codebooks(nn.Module):
         """(members, batch, channels, height, width) → (members, batch, classes)."""
         stack = self._stack[0]
         return stack.through(stack.with_weights(self.weights()), images)
-
-    def occupancy(self) -> Tensor:
-        """How many weights have each value, (members, values), on the host."""
-        return occupancy(torch.stack([q.assignment for q in self.quantised]), self.values.shape[1])
 
     @torch.no_grad()
     def member(self, index: int) -> tuple[nn.Module, Quantised]:

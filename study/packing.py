@@ -34,7 +34,7 @@ PATIENCE = 5.0
 of trials start one after another."""
 
 
-class _Left(Exception):
+class _Stopped(Exception):
     """A trial that Tune has stopped."""
 
 
@@ -48,13 +48,13 @@ class _Ticket:
 
     def epoch(self, row: dict[str, Any]) -> None:
         if self.gone:
-            raise _Left
+            raise _Stopped
         self.told.put(("epoch", row))
 
     def ended(self, error: Exception) -> None:
         if isinstance(error, TrialFailed):
             self.told.put(("failed", str(error)))
-        elif not isinstance(error, _Left):
+        elif not isinstance(error, _Stopped):
             self.told.put(("broken", f"{type(error).__name__}: {error}"))
 
 
@@ -109,8 +109,9 @@ class Packer:
 
     def leave(self, ticket_id: str) -> None:
         """The trial has ended, or was stopped; the others go on."""
-        if ticket := self.tickets.pop(ticket_id, None):  # none where this process was started again meanwhile
-            ticket.gone = True
+        with self.came:  # `join` looks through the tickets
+            if ticket := self.tickets.pop(ticket_id, None):  # none where this process was started again meanwhile
+                ticket.gone = True
 
     def _work(self, s: SWS) -> None:
         while True:
@@ -172,8 +173,8 @@ def through(packers: Sequence[Any], settings: SWS, data: Splits, shared: Mapping
         values: dict[str, Any], s: SWS, data: Splits, shared: Shared | None, on_epoch: kd.Report, progress: Progress
     ) -> Left:
         assert shared is not None
-        what = _followed(_emptiest(packers), (*given, values), on_epoch)
-        arrays, quantised, metrics, trace = what
+        joining = (*given, values)
+        arrays, quantised, metrics, trace = _followed(_emptiest(packers), joining, on_epoch)
         progress.trace = Trace(**trace)
         network = kd.load({name: torch.from_numpy(a) for name, a in arrays.items()}, pretraining(s), data)
         return compressed(network, quantised, metrics, pretraining(s), data, shared)

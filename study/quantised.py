@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from study.data import Splits
 from study.errors import TrialFailed
 from study.trace import Trace
-from study.training import Progress, evaluate, train
+from study.training import Progress, Score, evaluate, train
 from study.views import Batch
 
 Report = Callable[[dict[str, Any]], None]
@@ -62,6 +62,11 @@ def shared_parameters(model: nn.Module) -> list[nn.Parameter]:
 def flatten(parameters: Sequence[Tensor]) -> Tensor:
     """All of them as one vector, (weights,)."""
     return torch.cat([p.reshape(-1) for p in parameters])
+
+
+def no_scales(parameters: Sequence[Tensor]) -> Tensor:
+    """Scales that change nothing, one for each tensor, (tensors,)."""
+    return parameters[0].new_ones(len(parameters))
 
 
 def train_values(
@@ -207,8 +212,12 @@ def check(quantised: Quantised) -> None:
 
 def score(model: nn.Module, quantised: Quantised, data: Splits) -> dict[str, float]:
     """Validation loss (nats) and accuracy (%) of a network that has its quantised weights, and their size."""
-    found = evaluate(model, data.validation, data)
-    return {"val_loss": found.loss, "val_accuracy": found.accuracy, **size_metrics(quantised)}
+    return scored(evaluate(model, data.validation, data), size_metrics(quantised))
+
+
+def scored(found: Score, size: dict[str, float]) -> dict[str, float]:
+    """A score on the validation part, and a size, as they are reported."""
+    return {"val_loss": found.loss, "val_accuracy": found.accuracy, **size}
 
 
 def provisional(model: nn.Module, quantise: Callable[[], Quantised], data: Splits) -> dict[str, float]:

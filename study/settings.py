@@ -24,6 +24,9 @@ OPERATIONAL = frozenset(
 )
 """Settings that may differ between two commands on one study: they say how much and where, not what."""
 
+UNPACKED = ("merge", "layer_scales", "retrain_epochs")
+"""What soft weight-sharing leaves out while it is packed: these would give trials different programs."""
+
 MOST_SEED = 2**32 - 1
 """Largest seed: it, and those that follow from it, fit every generator."""
 OLDER_PRECISION = "float32"
@@ -43,6 +46,7 @@ class Common:
 
     kind: ClassVar[str]
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]]
+    pack = 1  # not a setting, but of `SWS`
 
     num_samples: int = 64
     """Trials that the study has when the command ends, baselines not counted. Run again to continue or to add."""
@@ -338,12 +342,10 @@ def resolve(settings: SettingsT) -> SettingsT:
         "student_width network_width",
     )
     _share(settings, "anneal alpha")
-    pack = getattr(settings, "pack", 1)
-    unpackable = ("merge", "layer_scales", "retrain_epochs", "trial_timeout", "memory_per_trial")
-    for name in unpackable if pack > 1 else ():
+    for name in (*UNPACKED, "trial_timeout", "memory_per_trial") if settings.pack > 1 else ():
         if getattr(settings, name):
             flag = name.replace("_", "-")
-            raise UserError(f"--pack {pack}: does not go with --{flag}; leave out one of them")
+            raise UserError(f"--pack {settings.pack}: does not go with --{flag}; leave out one of them")
     if settings.min_accuracy is not None and not 0 <= settings.min_accuracy < 100:
         raise UserError(f"--min-accuracy {settings.min_accuracy}: it is a percentage; give 0 or more and below 100")
     return settings

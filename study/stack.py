@@ -16,21 +16,25 @@ from study.training import Score
 
 
 class Stack(nn.Module):
-    """Networks of one architecture as one: every parameter and buffer with an axis of members in front."""
+    """Networks of one architecture as one: every parameter and buffer with an axis of members in front.
+
+    Attributes:
+        tensors: all of them, by the names that they have in one network.
+        shared: names of those that `quantised.shared_parameters` gives, in their order.
+    """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.members = len(networks)
         self._network = [copy.deepcopy(networks[0])]  # in a list, so that its parameters are not ours
         states = [dict(n.state_dict(keep_vars=True)) for n in networks]
-        self.trained = dict(networks[0].named_parameters())
+        names = {p: name for name, p in networks[0].named_parameters()}
+        self.shared = [names[p] for p in shared_parameters(networks[0])]
         self.tensors: dict[str, Tensor] = {}
         for name, tensor in states[0].items():
             stacked = torch.stack([state[name].detach() for state in states])
-            if name in self.trained:
-                self.tensors[name] = nn.Parameter(stacked, requires_grad=tensor.requires_grad)
-            else:
-                self.tensors[name] = stacked
+            trained = isinstance(tensor, nn.Parameter)
+            self.tensors[name] = nn.Parameter(stacked, requires_grad=tensor.requires_grad) if trained else stacked
 
     def parameters(self, recurse: bool = True) -> list[nn.Parameter]:  # type: ignore[override]
         """Those of all members, each with an axis of them in front."""
@@ -76,12 +80,6 @@ class Stack(nn.Module):
             right += (found.argmax(dim=2) == every).sum(dim=1)
         table = torch.stack([loss, 100 * right]) / len(part)
         return [Score(*pair) for pair in zip(*table.tolist(), strict=True)]
-
-    @property
-    def shared(self) -> list[str]:
-        """Names of the tensors that `quantised.shared_parameters` gives, in their order."""
-        names = {p: name for name, p in self._network[0].named_parameters()}
-        return [names[p] for p in shared_parameters(self._network[0])]
 
     def weights(self) -> Tensor:
         """Those of `shared`, (members, weights)."""

@@ -149,7 +149,7 @@ def run_trials(
         return True
     settings, spaces, ledger, objectives = job.settings, job.spaces, job.ledger, job.spaces.OBJECTIVES
     packers: list[Any] = []
-    if searching and getattr(settings, "pack", 1) > 1:
+    if searching and settings.pack > 1:
         packers = packing.packers(settings)
         settings, run = packing.of_trials(settings), packing.through(packers, settings, **parameters)
     known = len(ledger.of_state("running", *results.FINAL_STATES))  # those that were cut off have been suggested, too

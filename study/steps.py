@@ -127,6 +127,22 @@ def stepping(
     return Recorded(step)
 
 
+def epoch_of(
+    run: Step,
+    batches: Sequence[Tensor],
+    optimiser: torch.optim.Optimizer,
+    rates: Sequence[Sequence[float]],
+    first: int,
+    before_step: Callable[[int], None] | None,
+) -> None:
+    """An epoch's steps, each at its rates; `first` have been done before, and `before_step` is given numbers from 1."""
+    for step, index in enumerate(batches, first):
+        set_rates(optimiser, rates[step])
+        if before_step:
+            before_step(step + 1)
+        run(index)
+
+
 def falling(peaks: Sequence[float], steps: int) -> list[list[float]]:
     """Learning rates in each of so many steps, and after them: from the peaks to zero along half a cosine."""
     rates, found = [float(peak) for peak in peaks], []

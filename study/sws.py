@@ -5,7 +5,7 @@ Nowlan & Hinton (1992); Ullrich, Meeds & Welling (2017), https://arxiv.org/abs/1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from study import kd
 from study.data import Splits
 from study.mixture import Mixture, even_means
-from study.quantised import Loss, Quantised, Report, finish, flatten, provisional, shared_parameters
+from study.quantised import Loss, Quantised, Report, finish, flatten, no_scales, provisional, shared_parameters
 from study.training import Progress, train
 from study.views import Batch, steps_per_epoch
 
@@ -96,7 +96,7 @@ def fit(
     targets = targets or kd.Targets()
     loss = kd.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
     parameters = shared_parameters(model)
-    scales = layer_scales(model) if hparams.layer_scales else parameters[0].new_ones(len(parameters))
+    scales = layer_scales(model) if hparams.layer_scales else no_scales(parameters)
     mixture = cluster(model, scales, hparams, data, loss, on_epoch, progress)
     if hparams.merge:
         mixture = mixture.merged(hparams.merge)
@@ -168,6 +168,16 @@ def adam(weights: Sequence[Tensor], mixture: Mixture, hparams: Hparams) -> torch
         ],
         fused=True,
     )
+
+
+def annealing(hparams: Hparams, data: Splits, share: float) -> tuple[Tensor, Callable[[int], None] | None]:
+    """The factor by which tau has risen, scalar, over this share of phase two; and what sets it before every step."""
+    risen, rise = torch.ones((), device=data.train.images.device), _steps(hparams, data) * share
+
+    def anneal(step: int) -> None:
+        risen.fill_(min(1.0, step / rise))
+
+    return risen, anneal if rise else None
 
 
 def retrain(
@@ -252,11 +262,7 @@ def _move(
     progress = progress or Progress()
     epochs = hparams.epochs if clustering else hparams.retrain_epochs
     factor = hparams.tau / len(data.train)
-    rise = _steps(hparams, data) * hparams.anneal if clustering else 0.0
-    risen = torch.ones((), device=scales.device)
-
-    def anneal(step: int) -> None:
-        risen.fill_(min(1.0, step / rise))
+    risen, anneal = annealing(hparams, data, hparams.anneal if clustering else 0.0)
 
     def under_prior(model: nn.Module, batch: Batch) -> Tensor:
         weights = _scaled(parameters, scales) if hparams.layer_scales else flatten(parameters)
@@ -281,7 +287,7 @@ def _move(
         batch_size=hparams.batch_size,
         generator=torch.Generator().manual_seed(hparams.seed + (0 if clustering else 1)),
         augment=hparams.augment,
-        before_step=anneal if rise else None,
+        before_step=anneal,
         after_epoch=after_epoch,
         progress=progress,
     )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from study.data import Part, Splits, normalise
 from study.errors import TrialFailed
-from study.steps import falling, set_rates, stepping
+from study.steps import epoch_of, falling, stepping
 from study.trace import Trace
 from study.views import Batch, Views
 
@@ -130,23 +130,16 @@ def train(
     views = Views(data, augment)
     total = torch.zeros((), device=data.train.images.device)
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
-    rates = falling([group["lr"] for group in optimiser.param_groups], epochs * len(views.split(batch_size)))
+    batches = views.split(batch_size)
+    rates = falling([group["lr"] for group in optimiser.param_groups], epochs * len(batches))
     done = _restore(progress.begin(), model, others, optimiser, generator)
     run = stepping(model, views, loss, optimiser, total)
-    step = done * len(views.split(batch_size))
     for epoch in range(done + 1, epochs + 1):
         model.train()
         total.zero_()
         views.shuffle(generator)
-        for index in views.split(batch_size):
-            set_rates(optimiser, rates[step])
-            step += 1
-            if before_step:
-                before_step(step)
-            run(index)
-        mean = float(total) / len(data.train)
-        if not math.isfinite(mean):
-            raise TrialFailed(f"the training loss became {mean} in epoch {epoch}")
+        epoch_of(run, batches, optimiser, rates, (epoch - 1) * len(batches), before_step)
+        mean = finite(float(total) / len(data.train), epoch)
         weights = _weights(model, others)
         progress.keep(
             {"epoch": epoch, **weights, "optimiser": optimiser.state_dict(), "random": _random_states(generator)}
@@ -157,6 +150,17 @@ def train(
     ended["model"] = {name: tensor.clone() for name, tensor in ended["model"].items()}
     ended["others"] = [tensor.clone() for tensor in ended["others"]]
     progress.keep({"epoch": epochs, **ended, "random": _random_states(generator)})
+
+
+def finite(loss: float, epoch: int) -> float:
+    """An epoch's mean training loss, where it is a finite number.
+
+    Raises:
+        TrialFailed: it is not.
+    """
+    if not math.isfinite(loss):
+        raise TrialFailed(f"the training loss became {loss} in epoch {epoch}")
+    return loss
 
 
 def _weights(model: nn.Module, others: Sequence[Tensor]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,6 @@ AUGMENTATIONS = ("none", "flip", "shift", "crop")
 
 SHIFTING = ("shift", "crop")
 """Those that make more views of an image than a teacher's logits can be kept of."""
-
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ class Views:
         return [order, flips, *(torch.randint(0, 2 * most + 1, (count,), generator=generator) for most in shifts)]
 
     def split(self, batch_size: int) -> Sequence[Tensor]:
-        """The order in batches, (members, batch) each.
+        """The order in batches, (members, batch) each, which `shuffle` changes in place.
 
         Their sizes differ by one at most, so that no batch is left over with a single example, on which batch
         normalisation has no variance.
@@ -93,13 +92,6 @@ class Views:
         if self.augment in SHIFTING:
             images = shift(images, *(move.gather(-1, index) for move in self._moves))
         return Batch(index, flipped, normalise(images, self.data.mean, self.data.std), self.data.train.labels[index])
-
-
-def batches(data: Splits, batch_size: int, augment: str, generator: torch.Generator) -> Iterator[Batch]:
-    """One epoch over the training part in a fresh order."""
-    views = Views(data, augment)
-    views.shuffle(generator)
-    return (views.batch(index) for index in views.split(batch_size))
 
 
 def _shifts(images: Tensor) -> tuple[int, int]:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from shown import batches
 from torch import Tensor, nn
 
 from study import data, kd
 from study.cache import Shared
 from study.data import Splits
 from study.training import logits_of
-from study.views import batches
 
 TINY = kd.Training("minivgg", {"width": 0.125}, epochs=2, batch_size=16)
 

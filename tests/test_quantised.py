@@ -7,13 +7,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from shown import batches
 from torch import Tensor, nn
 
 from study import data, kd, models, quantised
 from study.data import Splits
 from study.errors import TrialFailed
 from study.quantised import Quantised, check, flatten, shared_parameters, size_metrics
-from study.views import batches
 
 CROSS_ENTROPY = kd.accuracy_loss(kd.Targets(), 1.0, 0.0)
 

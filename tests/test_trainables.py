@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from shown import batches
 
 from study import data, trainables
 from study.cache import Shared
 from study.settings import SWS, resolve
 from study.training import Progress
-from study.views import batches
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "shift"])

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from shown import batches
 from torch import Tensor, nn
 
 from study import models
@@ -15,7 +16,7 @@ from study.data import Part, Splits
 from study.errors import TrialFailed
 from study.steps import falling
 from study.training import evaluate, fitting, logits, logits_of, train
-from study.views import AUGMENTATIONS, Batch, Views, batches, shift
+from study.views import AUGMENTATIONS, Batch, Views, shift
 
 
 def splits(count: int, side: int = 16, classes: int = 3) -> Splits:

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
 
 from study import models
+from study.stack import Stack
 
 CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
     ("lenet_300_100", (1, 8, 8), 32, {}),
@@ -44,18 +44,13 @@ def one_after_another(networks: list[nn.Module], images: Tensor, labels: Tensor)
 
 
 def packed(networks: list[nn.Module], images: Tensor, labels: Tensor) -> Callable[[], None]:
-    stacked, buffers = stack_module_state(networks)
-    parameters = {name: tensor.detach().requires_grad_() for name, tensor in stacked.items()}
-    optimiser = torch.optim.AdamW(list(parameters.values()), 1e-3, fused=True)
+    stack = Stack(networks)
+    optimiser = torch.optim.AdamW(stack.parameters(), 1e-3, fused=True)
     every = labels.repeat(len(networks))
-
-    def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Tensor:
-        logits: Tensor = functional_call(networks[0], (parameters, buffers), (images,))
-        return logits
 
     def step() -> None:
         optimiser.zero_grad()
-        logits = vmap(one)(parameters, buffers)
+        logits = stack(images)
         F.cross_entropy(logits.flatten(0, 1), every, reduction="sum").div(len(labels)).backward()
         optimiser.step()
 
