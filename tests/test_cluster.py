@@ -36,7 +36,8 @@ def test_a_node_is_lost_and_another_joins(cluster: Cluster, tmp_path: Path) -> N
     """Three nodes; one dies with a trial on it, a new one joins and gets a trial; the study ends whole."""
     nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
     cluster.wait_for_nodes()
-    command = bed.start(tmp_path, "--address", cluster.address)
+    trials = 2 * bed.TRIALS  # so that some are left to begin when the new node is there
+    command = bed.start(tmp_path, "--address", cluster.address, "--num-samples", str(trials))
     try:
         bed.until(lambda: bed.searching(tmp_path / bed.NAME) and any(trains(n) for n in nodes))
         lost = next(n for n in nodes if trains(n))
@@ -45,7 +46,7 @@ def test_a_node_is_lost_and_another_joins(cluster: Cluster, tmp_path: Path) -> N
         bed.until(lambda: trains(joined) or command.process.poll() is not None)
         assert trains(joined), "no trial ran on the node that joined: " + command.said
         assert command.wait() == 0, command.said[-3000:]
-        bed.judge(tmp_path / bed.NAME)
+        bed.judge(tmp_path / bed.NAME, trials)
     finally:
         command.kill_all()
 

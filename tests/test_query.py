@@ -188,7 +188,7 @@ def test_the_command_writes_every_column_in_full(
     files = ["--csv", str(tmp_path / "a.csv"), "--json", str(tmp_path / "a.json")]
     assert query.main([str(folder), question, *files]) == 0
     assert "sparsity" in capsys.readouterr().out
-    csv, listed = pd.read_csv(tmp_path / "a.csv"), json.loads((tmp_path / "a.json").read_text())
+    csv, listed = results.read_frame(tmp_path / "a.csv", ()), json.loads((tmp_path / "a.json").read_text())
     trials = results.load(folder).trials
     expected = trials[(trials["sparsity"] > 90) & (trials["baseline"] == "")]
     for got in (csv, pd.DataFrame(listed)):

@@ -271,6 +271,7 @@ STUDIES = {"kd-study": ("kd", "digits"), "sws-study": ("sws", "digits"), "mnist-
 def study_command(case: str, side: Side, concurrent: int, folder: Path, o: argparse.Namespace) -> list[str]:
     kind, dataset = STUDIES[case]
     where = ["--dataset", "mnist", "--data-dir", str(o.data_dir)] if dataset == "mnist" else []
+    where += o.both.split()
     if side.workers is not None:
         peer = Path(__file__).with_name(f"peer_{kind}.py")
         counts = ["--trials", str(o.trials), "--concurrent", str(concurrent), "--workers", str(side.workers)]
@@ -379,6 +380,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each side, outside studies")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of all but studies")
     parser.add_argument("--trials", type=int, default=8, help="of a study")
+    parser.add_argument("--both", default="", help='flags of both commands of a study, as in "--epochs 2"')
     parser.add_argument("--concurrent", type=numbers, default=[1, 2], help="trials of a study at one time")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:

@@ -192,18 +192,22 @@ def main() -> None:
     parser = peer_data.command_line(__doc__)
     parser.add_argument("--dataset", choices=["digits", "mnist"], default="digits")
     parser.add_argument("--data-dir", type=Path)
+    same = {"pretrain_epochs": int, "epochs": int, "codebook_epochs": int, "sigma": float, "precision_rate": float}
+    for name, kind in same.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="as of `python -m study.run sws`")
     options = parser.parse_args()
     import ray
 
-    config = settings_of(resolve(SWS(dataset=options.dataset)), options.workers)
+    given = {name: getattr(options, name) for name in same if getattr(options, name) is not None}
+    config = settings_of(resolve(SWS(dataset=options.dataset, **given)), options.workers)
     data = peer_data.load(options.dataset, options.data_dir)
     ray.init(log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         rows = search(config, data, options.trials, max(1, (os.cpu_count() or 1) // options.concurrent), Path(folder))
     ray.shutdown()
     sparse = [row["val_accuracy"] for row in rows if row["sparsity"] >= 95]
-    epochs = sum(row["training_iteration"] for row in rows)
-    print(json.dumps({"trials": len(rows), "epochs": epochs, "val_accuracy": max(sparse, default=math.nan)}))
+    run = sum(row["training_iteration"] for row in rows)
+    print(json.dumps({"trials": len(rows), "epochs": run, "val_accuracy": max(sparse, default=math.nan)}))
 
 
 if __name__ == "__main__":

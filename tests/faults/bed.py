@@ -125,12 +125,12 @@ def searching(folder: Path) -> bool:
     return any((folder / checkpoints.FOLDER).glob("t*.pt"))
 
 
-def judge(folder: Path) -> None:
+def judge(folder: Path, wanted: int = TRIALS) -> None:
     """Raise AssertionError unless the study is exactly what was asked for: nothing lost, nothing twice."""
     study = results.load(folder)
     trials = study.trials
     searched = trials[trials["baseline"] == ""]
-    assert len(searched) == TRIALS, f"{len(searched)} trials"
+    assert len(searched) == wanted, f"{len(searched)} trials"
     assert trials["trial_id"].is_unique, "a trial twice"
     assert set(trials["state"]) == {"complete"}, trials[["trial_id", "state", "reason"]].to_string()
     assert {"uncompressed", "paper settings"} == set(trials["baseline"]) - {""}, "baselines"
@@ -140,7 +140,7 @@ def judge(folder: Path) -> None:
         assert told == list(range(1, EPOCHS + 1)), f"epochs of {trial_id}: {told}"
     storage = JournalStorage(JournalFileBackend(str(folder / results.JOURNAL)))
     states = [t.state.name for t in optuna.load_study(study_name=folder.name, storage=storage).trials]
-    assert states == ["COMPLETE"] * TRIALS, f"optuna.journal: {states}"
+    assert states == ["COMPLETE"] * wanted, f"optuna.journal: {states}"
     confirmed = study.confirmed
     assert not confirmed[["trial_id", "seed"]].duplicated().any() and len(confirmed), "tested twice, or not"
     assert (folder / results.REPORT).is_file(), "no report"
