@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from study import describe, inputs, kd, sws
 from study.data import Splits
-from study.errors import UserError
-from study.machine import asked_for, gpu_share, holds, shared_cores
+from study.machine import asked_for, holding, resources, shared_cores
 from study.mixture import Mixture
 from study.quantised import flatten, shared_parameters
 from study.steps import stepping
@@ -97,17 +96,17 @@ def estimate(settings: Any, spaces: Any, data: Splits) -> Estimate:
         UserError: the machine holds no such trial.
     """
     kind, baselines = KINDS[settings.kind], len(spaces.BASELINES)
-    cores = len(os.sched_getaffinity(0))
-    gpus = torch.cuda.device_count() if settings.gpus_per_trial != 0 else 0
-    asked = asked_for(replace(settings, memory_per_trial=None), gpu_share(settings, gpus > 0) if gpus else 0)
-    held = holds({"CPU": cores, "GPU": gpus}, asked)  # what memory Ray would promise is not known here
-    if held < 1:
-        raise UserError(f"--cpus-per-trial {settings.cpus_per_trial:g}: this machine has {cores} CPUs")
-    at_once = min(held, settings.max_concurrent or held)
+    cores, there = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    here = {"CPU": float(cores), "GPU": float(there)}
+    # What memory Ray would promise is not known here.
+    asking = replace(settings, memory_per_trial=None)
+    share, at_once = resources(asking, [here])
+    gpus = there if share else 0
     data = data.to(torch.device("cuda" if gpus else "cpu"))
     shared = 0.0
     if getattr(settings, "teacher_checkpoint", None) is None:
-        threads = max(1, int(shared_cores(settings, at_once)))
+        unpacked = min(at_once, holding([here], asked_for(asking, share)))
+        threads = max(1, int(shared_cores(settings, unpacked)))
         trained = [t for role, t in kind.networks(settings).items() if role != "student"]
         shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trained)
     return Estimate(

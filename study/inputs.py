@@ -6,12 +6,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from study import describe, kd, results, search
 from study.cache import Shared
-from study.data import Part, Splits
+from study.data import Part, Splits, normalise
 from study.errors import UserError
 from study.results import Ledger
-from study.trainables import given_weights, trained_network
+from study.stack import Stack
+from study.trainables import given_weights, searched_network, trained_network
 
 
 def check_spaces(recorded: dict[str, Any], spaces: Any, folder: Path) -> None:
@@ -83,6 +86,26 @@ def given_teacher(settings: Any, data: Splits) -> Shared | None:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--teacher-checkpoint {path}: not weights of {settings.teacher} here ({reason})") from error
     return given
+
+
+def check_packing(settings: Any, data: Splits) -> None:
+    """Refuse a network that cannot be one of a pack: what it does is tried with two of them, as they train.
+
+    Raises:
+        UserError: with what torch says of it.
+    """
+    if settings.pack == 1:
+        return
+    training = searched_network(settings)
+    try:
+        stack = Stack([kd.build(training, data) for _ in range(2)]).train()
+        images = normalise(data.train.images[:4], data.mean, data.std)
+        stack(torch.stack([images, images])).sum().backward()
+    except Exception as error:  # torch raises many kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--pack {settings.pack}: {training.network} cannot be trained in packs ({reason}); leave --pack out"
+        ) from error
 
 
 def warm_start(settings: Any, spaces: Any) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.errors import UserError
 from study.settings import Common
+from study.training import fitting
 
 
 def start_ray(settings: Common) -> str:
@@ -54,9 +55,9 @@ def start_ray(settings: Common) -> str:
             **({} if settings.address else local),
         )
     except (ConnectionError, ValueError, TimeoutError) as error:
-        raise UserError(
-            f"--address {settings.address}: no Ray cluster answers there ({str(error).splitlines()[0]})"
-        ) from error
+        where = settings.address
+        what = f"--address {where}: no Ray cluster answers there" if where else "Ray did not start here"
+        raise UserError(f"{what} ({str(error).splitlines()[0]})") from error
     url = getattr(context, "dashboard_url", "")
     return f"http://{url}" if settings.dashboard and url else ""
 
@@ -78,9 +79,17 @@ def _answers(address: str) -> None:
         raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from error
 
 
-def resources(settings: Common) -> tuple[float, int]:
+Node = Mapping[str, float]
+"""What a machine has, by Ray's names: CPU, GPU, and memory in bytes."""
+
+
+def living() -> list[Node]:
+    """The nodes that are there now."""
+    return [n["Resources"] for n in ray.nodes() if n["Alive"]]
+
+
+def resources(settings: Common, nodes: Sequence[Node]) -> tuple[float, int]:
     """GPUs of each trial, and trials at one time. Refuses what no node can hold, which Ray would wait for."""
-    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
     has_gpu = any(n.get("GPU", 0) for n in nodes)
     gpus = gpu_share(settings, has_gpu)
     cpus = settings.cpus_per_trial
@@ -97,28 +106,34 @@ def resources(settings: Common) -> tuple[float, int]:
             f"--memory-per-trial {settings.memory_per_trial:g}: the largest machine has {most:.1f} GB; give less"
         )
     if settings.pack > 1:
-        return gpus, packed_at_once(replace(settings, gpus_per_trial=gpus))
-    held = Capacity(settings).held(gpus)
+        return gpus, packed_at_once(replace(settings, gpus_per_trial=gpus), nodes)
+    held = holding(nodes, asked_for(settings, gpus))
     if held < 1:
         raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
     return gpus, min(held, settings.max_concurrent or held)
 
 
-def lanes(settings: Common) -> int:
+def fitting_precision(settings: Common) -> str:
+    """What a machine that trials run on does best; in a cluster the driver's may be another kind."""
+    kind = "cuda" if settings.gpus_per_trial else "cpu"
+    if not settings.address:
+        return fitting(kind)
+    asked = asked_for(settings, settings.gpus_per_trial or 0)
+    there = ray.remote(fitting).options(
+        num_cpus=asked.get("CPU", 0), num_gpus=asked.get("GPU", 0), memory=asked.get("memory")
+    )
+    return str(ray.get(there.remote(kind)))
+
+
+def lanes(settings: Common, nodes: Sequence[Node]) -> int:
     """Packs that run at one time: one on each GPU, or one on CPUs."""
-    gpus = sum(int(n["Resources"].get("GPU", 0)) for n in ray.nodes() if n["Alive"])
-    return max(1, gpus) if settings.gpus_per_trial else 1
+    return max(1, sum(int(n.get("GPU", 0)) for n in nodes)) if settings.gpus_per_trial else 1
 
 
-def packed_at_once(settings: Common) -> int:
+def packed_at_once(settings: Common, nodes: Sequence[Node]) -> int:
     """Trials at one time, where they are packed."""
-    most = settings.pack * lanes(settings)
+    most = settings.pack * lanes(settings, nodes)
     return min(most, settings.max_concurrent or most)
-
-
-def cpus() -> float:
-    """Of all living nodes."""
-    return float(sum(n["Resources"].get("CPU", 0) for n in ray.nodes() if n["Alive"]))
 
 
 def gpu_share(settings: Common, has_gpu: bool) -> float:
@@ -162,9 +177,9 @@ def asked_for(settings: Common, gpus: float) -> dict[str, float]:
     return {k: v for k, v in asked.items() if v}
 
 
-def holds(node: Mapping[str, float], asked: Mapping[str, float]) -> int:
-    """Trials that a node of these resources holds at one time."""
-    return min(int(node.get(k, 0) / v + 1e-9) for k, v in asked.items())
+def holding(nodes: Sequence[Node], asked: Mapping[str, float]) -> int:
+    """Trials that these nodes hold together at one time."""
+    return sum(min(int(node.get(k, 0) / v + 1e-9) for k, v in asked.items()) for node in nodes)
 
 
 class Capacity:
@@ -179,15 +194,10 @@ class Capacity:
 
     def __call__(self) -> int:
         if time.monotonic() > self.until:
-            held = max(1, self.held(self.settings.gpus_per_trial or 0))
+            held = max(1, holding(living(), asked_for(self.settings, self.settings.gpus_per_trial or 0)))
             self.known = min(held, self.settings.max_concurrent or held)
             self.until = time.monotonic() + self.SECONDS
         return self.known
-
-    def held(self, gpus: float) -> int:
-        """Trials that all living nodes hold together."""
-        asked = asked_for(self.settings, gpus)
-        return sum(holds(n["Resources"], asked) for n in ray.nodes() if n["Alive"])
 
 
 def check_shared(folder: Path) -> None:

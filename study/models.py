@@ -38,8 +38,6 @@ _TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
-_LAYERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.ReLU, nn.Linear, *_POOLS)
 
 
 class GreyToColour(nn.Module):
@@ -115,11 +113,6 @@ def identity(name: str, model: nn.Module) -> str:
         if module.partition(".")[0] != "torch":
             hashed.update(Path(path).read_bytes())
     return hashed.hexdigest()[:16]
-
-
-def layer_count(model: nn.Module) -> int:
-    """Number of convolution, batch-norm, ReLU, pooling and linear modules; one used twice counts once."""
-    return sum(isinstance(module, _LAYERS) for module in model.modules())
 
 
 def _vgg(plan: tuple[int | str, ...], input_shape: Shape, classes: int, width: float = 1.0) -> nn.Sequential:

@@ -136,7 +136,7 @@ class Member:
     def report(self, epoch: int, phase: str, row: dict[str, float], loss: float) -> None:
         """Tell an epoch's row, unless the loss is no number; that, or what `on_epoch` raises, ends this member."""
         try:
-            self._on_epoch({"epoch": epoch, "phase": phase, **row, "train_loss": finite(loss, epoch)})
+            self._on_epoch({"epoch": epoch, "phase": phase, **row, "train_loss": finite(loss)})
         except Exception as error:
             self.fail(error)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import math
 import os
 import queue
+import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from ray.exceptions import RayActorError
 from study import kd, packed
 from study.cache import Shared
 from study.data import Splits
-from study.errors import TrialFailed
+from study.errors import TrialFailed, UserError
 from study.settings import SWS
 from study.trace import Trace
 from study.trainables import Left, Run, compressed, device, pretraining, sharing, start, teaching
@@ -65,21 +66,26 @@ class Packer:
     """
 
     def __init__(self) -> None:
-        self.settings: SWS | None = None
         self.tickets: dict[str, _Ticket] = {}
         self.waiting, self.came = list[_Ticket](), threading.Condition()
+        self.prepared, self.preparing = False, threading.Lock()
 
     def _prepare(self, settings: SWS, held: Sequence[Any]) -> None:
         data, shared = ray.get(list(held))
         torch.set_num_threads(settings.threads)
         self.data = data.to(device(settings))
         self.network, self.targets = start(settings, self.data, shared)
-        self.settings = settings
+        self.prepared = True
         threading.Thread(target=self._work, args=(settings,), daemon=True).start()
 
-    def trials(self) -> int:
-        """How many are here."""
-        return len(self.tickets)
+    def others(self, trial: str) -> int:
+        """How many trials are here beside this one, which comes anew: what came under its name before has gone."""
+        with self.came:
+            for before in [i for i, t in self.tickets.items() if t.trial == trial]:
+                gone = self.tickets.pop(before)
+                gone.gone = True
+                gone.told.put(("broken", "it came again"))  # the thread that waits for this in `next` is free again
+            return len(self.tickets)
 
     def join(
         self, settings: SWS, held: Sequence[Any], values: dict[str, Any], trial: str, ticket_id: str
@@ -89,16 +95,21 @@ class Packer:
         Args:
             held: references to the data and the shared work in Ray's object store. With every trial, since Ray may
                 have started this process again.
-            trial: its name; what came under the same name before, in a process that died, has gone.
+            trial: its name.
             ticket_id: what it will ask by, that nobody else has.
         """
         ticket = _Ticket(trial, values)
-        with self.came:
-            for before in [i for i, t in self.tickets.items() if t.trial == trial]:
-                self.tickets.pop(before).gone = True
-            if self.settings is None:
-                self._prepare(settings, held)
+        self.others(trial)
+        with self.came:  # it counts from now on: preparing takes seconds
             self.tickets[ticket_id] = ticket
+        try:
+            with self.preparing:
+                if not self.prepared:
+                    self._prepare(settings, held)
+        except Exception:
+            self.leave(ticket_id)
+            raise
+        with self.came:
             self.waiting.append(ticket)
             self.came.notify()
 
@@ -109,7 +120,7 @@ class Packer:
 
     def leave(self, ticket_id: str) -> None:
         """The trial has ended, or was stopped; the others go on."""
-        with self.came:  # `join` looks through the tickets
+        with self.came:  # `others` looks through the tickets
             if ticket := self.tickets.pop(ticket_id, None):  # none where this process was started again meanwhile
                 ticket.gone = True
 
@@ -147,21 +158,32 @@ class Packer:
 
 
 def packers(settings: SWS) -> list[Any]:
-    """Actors that train the trials of a study together, one on each GPU, or one on CPUs."""
+    """Actors that train the trials of a study together, one on each GPU, or one on CPUs.
+
+    Raises:
+        UserError: none of them gets a place, in a cluster whose GPUs others use.
+    """
+    nodes = machine.living()
     # They count as no CPUs: what there is belongs to the trials, which wait, but for writing their file at the end.
     actor = ray.remote(Packer).options(
         num_cpus=0,
         num_gpus=1 if settings.gpus_per_trial else 0,
-        max_concurrency=2 * settings.pack + 2,
+        max_concurrency=machine.packed_at_once(settings, nodes) + 8,  # every trial waits in one thread, and some ask
         max_restarts=-1,
     )
-    return [actor.remote() for _ in range(machine.lanes(settings))]
+    found: list[Any] = [actor.remote() for _ in range(machine.lanes(settings, nodes))]
+    if not _others(found, "", PLACE):
+        for packer in found:
+            ray.kill(packer)
+        raise UserError(f"--pack {settings.pack}: no GPU came free in {PLACE:.0f} s; others in the cluster use them")
+    return found
 
 
 def of_trials(settings: SWS) -> SWS:
     """The settings of the trials that are packed, which need no GPU and share the CPUs."""
-    at_once = machine.packed_at_once(settings)
-    share = max(0.01, int(100 * min(1.0, machine.cpus() / at_once)) / 100)
+    nodes = machine.living()
+    at_once, cpus = machine.packed_at_once(settings, nodes), sum(n.get("CPU", 0) for n in nodes)
+    share = max(0.01, int(100 * min(1.0, cpus / at_once)) / 100)
     return replace(settings, gpus_per_trial=0.0, cpus_per_trial=share, max_concurrent=at_once)
 
 
@@ -173,8 +195,8 @@ def through(packers: Sequence[Any], settings: SWS, data: Splits, shared: Mapping
         values: dict[str, Any], s: SWS, data: Splits, shared: Shared | None, on_epoch: kd.Report, progress: Progress
     ) -> Left:
         assert shared is not None
-        joining = (*given, values)
-        arrays, quantised, metrics, trace = _followed(_emptiest(packers), joining, on_epoch)
+        joining, trial = (*given, values), tune.get_context().get_trial_id()
+        arrays, quantised, metrics, trace = _followed(_emptiest(packers, trial), joining, trial, on_epoch)
         progress.trace = Trace(**trace)
         network = kd.load({name: torch.from_numpy(a) for name, a in arrays.items()}, pretraining(s), data)
         return compressed(network, quantised, metrics, pretraining(s), data, shared)
@@ -182,28 +204,48 @@ def through(packers: Sequence[Any], settings: SWS, data: Splits, shared: Mapping
     return run
 
 
-def _emptiest(packers: Sequence[Any]) -> Any:
-    """The one with the fewest trials."""
+PLACE = 120.0
+"""Seconds that the first process of a pack may take to start, and the GPU that it is to have to come free."""
 
-    def trials(packer: Any) -> float:
-        try:
-            return float(ray.get(packer.trials.remote()))
-        except RayActorError:  # it is being started again
-            return math.inf
 
-    return min(packers, key=trials) if len(packers) > 1 else packers[0]
+def _others(packers: Sequence[Any], trial: str, patience: float) -> list[tuple[int, Any]]:
+    """How many other trials each has, of those that answer within so many seconds after the first did: one whose GPU
+    others use waits for it, and one that died is being started again."""
+    asked = {packer.others.remote(trial): packer for packer in packers}
+    first, later = ray.wait(list(asked), timeout=patience)
+    ready, _ = ray.wait(later, num_returns=len(later), timeout=ANSWER) if first and later else ([], [])
+    found = []
+    for answer in (*first, *ready):
+        with contextlib.suppress(RayActorError):
+            found.append((ray.get(answer), asked[answer]))
+    return found
+
+
+ANSWER = 5.0
+"""Seconds that other packs are given to say how many trials they have, once one has."""
+
+
+def _emptiest(packers: Sequence[Any], trial: str) -> Any:
+    """The one with the fewest trials, any of them if several have so many."""
+    until = time.monotonic() + RESTART
+    while not (found := _others(packers, trial, RESTART)):
+        if time.monotonic() > until:
+            raise RuntimeError(f"no process of a pack has answered for {RESTART:.0f} s")
+        time.sleep(0.5)
+    fewest = min(count for count, _ in found)
+    return random.choice([packer for count, packer in found if count == fewest])
 
 
 RESTART = 60.0
 """Seconds that Ray may take to start the process of a pack again."""
 
 
-def _followed(packer: Any, joining: tuple[Any, ...], on_epoch: kd.Report) -> Any:
+def _followed(packer: Any, joining: tuple[Any, ...], trial: str, on_epoch: kd.Report) -> Any:
     """Join a pack with these arguments, tell its epochs as they come, and return what it ends with."""
     until, ticket_id = time.monotonic() + RESTART, uuid4().hex
     while True:
         try:
-            ray.get(packer.join.remote(*joining, tune.get_context().get_trial_id(), ticket_id))
+            ray.get(packer.join.remote(*joining, trial, ticket_id))
             break
         except RayActorError:
             if time.monotonic() > until:

@@ -27,7 +27,7 @@ class Stack(nn.Module):
         super().__init__()
         self.members = len(networks)
         self._network = [copy.deepcopy(networks[0])]  # in a list, so that its parameters are not ours
-        states = [dict(n.state_dict(keep_vars=True)) for n in networks]
+        states = [_tensors(n) for n in networks]
         names = {p: name for name, p in networks[0].named_parameters()}
         self.shared = [names[p] for p in shared_parameters(networks[0])]
         self.tensors: dict[str, Tensor] = {}
@@ -51,20 +51,25 @@ class Stack(nn.Module):
     def through(self, tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
         """The same with other weights."""
 
-        def one(tensors: Mapping[str, Tensor], images: Tensor) -> Tensor:
-            found: Tensor = functional_call(self._network[0], dict(tensors), (images,))
-            return found
+        def one(tensors: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            own = dict(tensors)
+            found = functional_call(self._network[0], own, (images,))
+            return found, {name: tensor for name, tensor in own.items() if tensor is not tensors[name]}
 
         each = vmap(one, in_dims=(0, None if images.dim() == 4 else 0), randomness="different")
-        found: Tensor = each(dict(tensors), images)
-        return found
+        found: tuple[Tensor, dict[str, Tensor]] = each(dict(tensors), images)
+        with torch.no_grad():  # a network that puts new tensors in the place of its buffers
+            for name, tensor in found[1].items():
+                self.tensors[name].copy_(tensor)
+        return found[0]
 
     def with_weights(self, weights: Tensor) -> dict[str, Tensor]:
         """All tensors, those of `shared` from (members, weights)."""
         shapes = {name: self.tensors[name].shape for name in self.shared}
         parts = weights.split([shape[1:].numel() for shape in shapes.values()], dim=1)
         own = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
-        return {**{name: tensor.detach() for name, tensor in self.tensors.items()}, **own}
+        frozen = {name: part.detach() for name, part in own.items() if not self.tensors[name].requires_grad}
+        return {**{name: tensor.detach() for name, tensor in self.tensors.items()}, **own, **frozen}
 
     @torch.no_grad()
     def scores(self, tensors: Mapping[str, Tensor], data: Splits, at_once: int = 1 << 15) -> list[Score]:
@@ -88,5 +93,11 @@ class Stack(nn.Module):
     @torch.no_grad()
     def member(self, index: int) -> nn.Module:
         """A network with the weights of one, to be looked at until the next call."""
-        self._network[0].load_state_dict({name: t[index] for name, t in self.tensors.items()})
+        for name, tensor in _tensors(self._network[0]).items():
+            tensor.copy_(self.tensors[name][index])
         return self._network[0]
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name; those that are tied, once."""
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}

@@ -47,18 +47,22 @@ class Recorded:
     """A step on a GPU, recorded as a CUDA graph and replayed from then on; one graph for each size of batch.
 
     A step of a small network is some hundred kernels of a few microseconds each, and launching them one by one takes
-    far longer than running them. What cannot be recorded (a network that waits for the GPU in its forward pass) goes
-    on step by step. What a network decides on the host, from numbers that it draws or counts there, is replayed as it
-    was when recorded.
+    far longer than running them. What cannot be recorded goes on step by step, and that is printed once: a network that
+    waits for the GPU in its forward pass, or that puts new tensors in the place of its buffers. What a network decides
+    on the host, from numbers that it draws or counts there, is replayed as it was when recorded.
+
+    Args:
+        held: the tensors that the network holds now.
     """
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(self, step: Step, held: Callable[[], Sequence[Tensor]] = tuple) -> None:
+        self.step, self.held = step, held
         current = torch.cuda.current_stream()
         # The default stream cannot be recorded. Not a new one each time: libraries keep 32 MB for every stream.
         self.stream = current if current != torch.cuda.default_stream() else _side_stream(current.device)
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self.seen: dict[int, int] = {}
+        self.before: Sequence[Tensor] = ()
         self.recording = True
 
     def __call__(self, index: Tensor) -> None:
@@ -80,8 +84,13 @@ class Recorded:
     def _record(self, index: Tensor) -> bool:
         size = index.shape[-1]
         self.seen[size] = self.seen.get(size, 0) + 1
+        if self.seen[size] == WARM:  # not before: a network may make its buffers in its first step
+            self.before = self.held()
         if self.seen[size] <= WARM:
             return False
+        if [id(tensor) for tensor in self.held()] != [id(tensor) for tensor in self.before]:
+            # A replayed step would read for ever what lay in the old one.
+            return self._refused("the network puts new tensors in the place of its buffers")
         graph, place = torch.cuda.CUDAGraph(), index.clone()
         self.stream.wait_stream(torch.cuda.current_stream())
         try:
@@ -91,11 +100,26 @@ class Recorded:
                     self.step(place)
                 finally:
                     graph.capture_end()
-        except RuntimeError:
-            self.recording = False
-            return False
+        except RuntimeError as error:
+            self._end_capture()
+            return self._refused(str(error).splitlines()[0])
         self.graphs[size] = graph, place
         return True
+
+    def _refused(self, why: str) -> bool:
+        self.recording = False
+        print(f"steps are not recorded, so they take longer: {why}", flush=True)
+        return False
+
+    def _end_capture(self) -> None:
+        """Older versions of torch leave dropout's generator as in a capture where one fails; a whole one ends that."""
+        with contextlib.suppress(RuntimeError), _RECORDING, _uncollected(), torch.cuda.stream(self.stream):
+            graph = torch.cuda.CUDAGraph()
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                torch.zeros((), device=self.stream.device).add_(1)
+            finally:
+                graph.capture_end()
 
 
 def stepping(
@@ -124,7 +148,7 @@ def stepping(
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=views.order.device)
         if "capturable" in group:
             group["capturable"] = True
-    return Recorded(step)
+    return Recorded(step, lambda: [*model.parameters(), *model.buffers()])
 
 
 def epoch_of(

@@ -96,7 +96,8 @@ def trial(run: Run, name: str) -> Callable[..., None]:
                     tell(row)
                 left = run(values, settings, data.to(device(settings)), shared[seed], on_epoch, checkpoint.progress)
         except TrialFailed as error:
-            tune.report({"failure": str(error), "spent": checkpoint.spent})
+            reason = f"{error} (after epoch {last.get('epoch', 0)})"
+            tune.report({"failure": reason, "spent": checkpoint.spent})
             return
         write_arrays(weights_of(path), left.arrays)
         if left.file:

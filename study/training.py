@@ -139,7 +139,7 @@ def train(
         total.zero_()
         views.shuffle(generator)
         epoch_of(run, batches, optimiser, rates, (epoch - 1) * len(batches), before_step)
-        mean = finite(float(total) / len(data.train), epoch)
+        mean = finite(float(total) / len(data.train))
         weights = _weights(model, others)
         progress.keep(
             {"epoch": epoch, **weights, "optimiser": optimiser.state_dict(), "random": _random_states(generator)}
@@ -152,14 +152,14 @@ def train(
     progress.keep({"epoch": epochs, **ended, "random": _random_states(generator)})
 
 
-def finite(loss: float, epoch: int) -> float:
+def finite(loss: float) -> float:
     """An epoch's mean training loss, where it is a finite number.
 
     Raises:
         TrialFailed: it is not.
     """
     if not math.isfinite(loss):
-        raise TrialFailed(f"the training loss became {loss} in epoch {epoch}")
+        raise TrialFailed(f"the training loss became {loss}")
     return loss
 
 

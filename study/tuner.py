@@ -32,7 +32,6 @@ from study.settings import OLDER_PRECISION, Common, contradiction
 from study.stage import Job, Queue, prepared, recover, run_trials
 from study.trace import pack
 from study.trainables import KINDS, trained_network
-from study.training import fitting
 
 
 @dataclass(frozen=True)
@@ -116,13 +115,14 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
     if recorded:
         inputs.check_data(recorded, settings, data, test)
         inputs.check_code(recorded, settings, networks)
+    inputs.check_packing(settings, data)
     given, warm = inputs.given_teacher(settings, data), inputs.warm_start(settings, spaces)
     dashboard = machine.start_ray(settings)
     try:
         machine.check_shared(folder)
-        gpus, concurrent = machine.resources(settings)
-        precision = settings.precision or fitting("cuda" if gpus else "cpu")
-        settings = replace(settings, gpus_per_trial=gpus, precision=precision)
+        gpus, concurrent = machine.resources(settings, machine.living())
+        settings = replace(settings, gpus_per_trial=gpus)
+        settings = replace(settings, precision=settings.precision or machine.fitting_precision(settings))
         if recorded is None:
             results.write_meta(folder, describe.meta(settings, spaces, data, test, networks, sys.argv))
         left = max(0, settings.num_samples - len(ledger.of_state(*results.FINAL_STATES)))

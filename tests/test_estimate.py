@@ -56,8 +56,16 @@ def test_trials_at_one_time(flags: dict, at_once: int, lanes: int, digits: data.
 
 def test_a_trial_that_the_machine_cannot_hold_is_refused(digits: data.Splits) -> None:
     """As the study itself would refuse it."""
-    with pytest.raises(UserError, match="--cpus-per-trial 9: this machine has 8 CPUs"):
+    with pytest.raises(UserError, match="--cpus-per-trial 9: the largest machine has 8 CPUs"):
         estimate.estimate(resolve(KD(cpus_per_trial=9.0)), kd, digits)
+    with pytest.raises(UserError, match="--gpus-per-trial 1: there is no GPU here"):
+        estimate.estimate(resolve(KD(gpus_per_trial=1.0)), kd, digits)
+
+
+def test_packed_trials_run_all_at_one_time(digits: data.Splits) -> None:
+    """As many as a pack holds, in one process after another on CPUs; the shared work has the cores."""
+    found = estimate.estimate(resolve(SWS(pack=64, pretrain_epochs=16)), sws, digits)
+    assert (found.at_once, found.lanes, found.shared) == (64, CORES, 16 / CORES)
 
 
 def test_prior_and_teacher_in_every_step_have_their_price(digits: data.Splits) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study import data, kd, magnitude, models, packed, steps, sws, training, views
@@ -60,15 +61,23 @@ def test_a_recorded_training_is_the_unrecorded_one(
     augment: str, larger: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With steps replayed, losses are those of steps run one by one, batches of both sizes included."""
+    recorded: list[steps.Recorded] = []
+
+    class Kept(steps.Recorded):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            recorded.append(self)
 
     def losses() -> list[float]:
         found: list[float] = []
-        how = kd.Training("lenet5", epochs=3, batch_size=100, augment=augment, precision="float32")
+        how = kd.Training("lenet5", epochs=3, batch_size=32, augment=augment, precision="float32")
         kd.fit_teacher(how, larger, lambda row: found.append(row["train_loss"]))
         return found
 
+    monkeypatch.setattr(steps, "Recorded", Kept)
     replayed = losses()
-    monkeypatch.setattr(steps, "Recorded", lambda step: step)
+    assert set(recorded[0].graphs) == {31, 32}
+    monkeypatch.setattr(steps, "Recorded", lambda step, held: step)
     assert replayed == pytest.approx(losses(), rel=0.02)
 
 
@@ -81,11 +90,11 @@ class Waiting(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         scale = 1.0 if float(images.sum()) > 0 else 2.0
-        return scale * self.linear(images.flatten(1))
+        return scale * self.linear(F.dropout(images.flatten(1), 0.1, self.training))
 
 
 def test_what_cannot_be_recorded_trains_step_by_step(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that reads numbers in its forward pass trains all the same, and so does the next one."""
+    """A network that reads numbers in its forward pass trains all the same, dropout too, and so does the next one."""
     monkeypatch.setattr(models, "build", lambda *_, **__: Waiting())
     losses: list[float] = []
     splits = digits.to("cuda")

@@ -156,3 +156,33 @@ def test_a_trial_is_not_reproduced_without_what_it_was_built_on(
     said = capsys.readouterr().err
     assert said == (f"error: {folder / results.STUDY}: kind 'nope' is unknown; this version of the harness has "
                     "kd, sws, magnitude, kd_sws\n")  # fmt: skip
+
+
+def test_a_network_that_cannot_be_packed(tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that decides by what it sees is refused with the flag before anything starts; without the flag it is not."""
+    (tmp_path / "branching.py").write_text(BRANCHING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    command = ["sws", "--network", "branching:build", "--num-samples", "1"]
+    said = refused(*command, "--pack", "4")
+    assert said.startswith("error: --pack 4: branching:build cannot be trained in packs (") and "vmap" in said
+    with pytest.raises(Started):
+        refused(*command)
+    with pytest.raises(Started):
+        refused("sws", "--pack", "4", "--num-samples", "1")
+
+
+BRANCHING = """
+from torch import nn
+
+class Branching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, images):
+        found = self.layer(images.flatten(1))
+        return found if found.sum() > 0 else -found
+
+def build(input_shape, classes):
+    return Branching()
+"""

@@ -39,6 +39,26 @@ def test_shared_work_fits_where_trials_do(monkeypatch: pytest.MonkeyPatch) -> No
     assert machine.for_shared_work(replace(settings, address="auto"), 1).cpus_per_trial == 2
 
 
+def test_precision_is_that_of_the_machines_that_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a cluster one of its machines is asked, with what a trial asks for; otherwise this one is."""
+    asked: list[dict[str, float]] = []
+
+    class There:
+        def options(self, **resources: float) -> There:
+            asked.append(resources)
+            return self
+
+        def remote(self, kind: str) -> str:
+            return f"what {kind} does best there"
+
+    monkeypatch.setattr(machine.ray, "remote", lambda function: There())
+    monkeypatch.setattr(machine.ray, "get", lambda answer: answer)
+    settings = replace(resolve(SWS()), gpus_per_trial=0.25, address="auto")
+    assert machine.fitting_precision(settings) == "what cuda does best there"
+    assert asked == [{"num_cpus": 1, "num_gpus": 0.25, "memory": None}]
+    assert machine.fitting_precision(replace(settings, address=None, gpus_per_trial=0)) == machine.fitting("cpu")
+
+
 def test_capacity_counts_what_each_machine_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials that no single machine holds are not counted, and --max-concurrent bounds them."""
     settings = replace(resolve(SWS()), cpus_per_trial=3.0, memory_per_trial=2.0)

@@ -6,12 +6,14 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import ray
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from study import data, kd, packing, results, tuner
 from study.errors import UserError
@@ -107,7 +109,7 @@ def test_a_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A member whose loss is no number hears it after that epoch, while the others have far to go."""
     found, join = packer(monkeypatch, pack=2, epochs=30)
     bad, good = join("bad", tau=float("inf")), join("good")
-    assert found.next(bad) == ("failed", "the training loss became nan in epoch 1")
+    assert found.next(bad) == ("failed", "the training loss became nan")
     assert found.tickets[good].told.qsize() < 20
     assert [found.next(good)[0] for _ in range(32)] == ["epoch"] * 31 + ["end"]
 
@@ -119,9 +121,40 @@ def test_who_comes_again_takes_his_own_place(monkeypatch: pytest.MonkeyPatch) ->
     kept = found.tickets[lost]
     found.leave("unknown")
     assert found.next("unknown")[0] == "broken"
+    heard: list[Any] = []
+    listener = threading.Thread(target=lambda: heard.append(found.next(lost)), daemon=True)
+    listener.start()  # the call of a process that then dies
+    assert found.others("second") == 1
     again = join("first")
-    assert kept.gone and found.trials() == 1
+    listener.join(10)
+    assert heard and heard[0][0] == "broken"  # or the thread would wait for ever
+    assert kept.gone and found.others("second") == 1
     assert [found.next(again)[0] for _ in range(5)] == ["epoch"] * 4 + ["end"]
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As far as Ray knows."""
+    ray.init("local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    monkeypatch.setattr(packing, "ANSWER", 1.0)
+    yield
+    ray.shutdown()
+
+
+def test_a_gpu_that_others_use_is_not_waited_for(
+    two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials go to the pack that has a GPU; where there is none for any pack, that is one line, not a hang."""
+    s = settings(tmp_path, pack=2, gpus_per_trial=0.5)
+    others = [placement_group([{"GPU": 1}]) for _ in range(2)]
+    assert all(other.wait(30) for other in others)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="--pack 2: no GPU came free in 2 s"):
+        patch.setattr(packing, "PLACE", 2.0)
+        packing.packers(s)
+    remove_placement_group(others[0])
+    placed = packing.packers(s)
+    assert len(placed) == 2
+    assert [packing._emptiest(placed, "t001") for _ in range(3)] == 3 * [packing._others(placed, "", packing.PLACE)[0][1]]
 
 
 def test_what_cannot_be_packed_is_refused_by_its_flag(tmp_path: Path) -> None:

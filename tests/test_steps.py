@@ -74,6 +74,26 @@ def test_every_batch_is_done_once_and_in_order(refuses: bool, monkeypatch: pytes
     assert gc.isenabled()
 
 
+def test_a_network_that_replaces_its_buffers_is_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A replayed step would read the old buffer for ever; one that is made in the first step alone is no matter."""
+    for replaces, replayed in ((lambda step: True, 0), (lambda step: step == 1, 5)):
+        gpu, held = Gpu(), [torch.zeros(1)]
+        gpu.install(monkeypatch)
+
+        def step(index: Tensor, gpu: Gpu = gpu, held: list[Tensor] = held, replaces: Any = replaces) -> None:
+            gpu.step(index)
+            if replaces(len(gpu.done)):
+                held[0] = held[0] + 1
+
+        run = steps.Recorded(step, lambda held=held: list(held))  # type: ignore[misc]
+        for index in batches()[:8]:
+            run(index)
+        assert gpu.replayed == replayed and len(gpu.done) == 8
+        assert ("not recorded" in capsys.readouterr().out) == (replayed == 0)
+
+
 def test_rates_are_set_in_place() -> None:
     """A rate that is a tensor, as a recorded step needs it, stays the same tensor; a number is replaced."""
     parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
