@@ -216,12 +216,10 @@ def profile(step: Callable[[], None], most: int) -> None:
     print(flush=True)
 
 
-def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: int) -> None:
-    """Whole trials of soft weight-sharing, packed and one after another."""
-    training_ = kd.Training("lenet_300_100", epochs=3, batch_size=256, learning_rate=1e-3)
-    network = sws.pretrain(training_, splits, lambda row: None)
+def configurations(count: int, epochs: int, codebook_epochs: int) -> list[sws.Hparams]:
+    """So many, at random from the ranges that `search_spaces/sws.py` searches."""
     generator = torch.Generator().manual_seed(0)
-    hparams = [
+    return [
         dataclasses.replace(
             HPARAMS,
             tau=float(10 ** (-2.5 + 1.9 * torch.rand((), generator=generator))),
@@ -230,8 +228,15 @@ def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: 
             epochs=epochs,
             codebook_epochs=codebook_epochs,
         )
-        for _ in range(max(counts))
+        for _ in range(count)
     ]
+
+
+def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: int) -> None:
+    """Whole trials of soft weight-sharing, packed and one after another."""
+    training_ = kd.Training("lenet_300_100", epochs=3, batch_size=256, learning_rate=1e-3)
+    network = sws.pretrain(training_, splits, lambda row: None)
+    hparams = configurations(max(counts), epochs, codebook_epochs)
     print(f"\n| trials of {epochs} + {codebook_epochs} epochs | one after another, s a trial | packed, s a trial "
           "| gain | most difference in validation accuracy, sparsity | peak, GB |\n" + "|---" * 6 + "|")  # fmt: skip
     alone: list[dict[str, float] | None] = []
