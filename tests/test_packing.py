@@ -80,7 +80,7 @@ def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.M
         return found
 
     monkeypatch.setattr(packing, "packers", dying)
-    outcome = tuner.run(settings(tmp_path, pack=4, epochs=40))
+    outcome = tuner.run(settings(tmp_path, pack=4, epochs=15))
     assert killed and outcome.whole
     study = results.load(outcome.folder)
     assert set(study.trials["state"]) == {"complete"}
