@@ -78,25 +78,36 @@ def remember(folder: Path, what: str, key: Mapping[str, Any], compute: Callable[
         key: everything that determines the result, as JSON values.
     Returns: the result, and whether it had been kept already. A damaged file is computed anew.
     """
-    path = folder / f"{what}-{digest(key)}.safetensors"
-    try:
-        return _read(path), True
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-        pass
+    if shared := kept(folder, what, digest(key)):
+        return shared, True
     shared = compute()
-    write_arrays(path, shared.arrays, {"key": json.dumps(key), "record": json.dumps(shared.record)})
+    metadata = {"key": json.dumps(key), "record": json.dumps(shared.record)}
+    write_arrays(_path(folder, what, digest(key)), shared.arrays, metadata)
     return shared, False
 
 
-def _read(path: Path) -> Shared:
-    with safe_open(path, framework="numpy") as file:
-        record = json.loads(file.metadata()["record"])
-        return Shared({name: file.get_tensor(name) for name in file.keys()}, record)
+def kept(folder: Path, what: str, key: str) -> Shared | None:
+    """The kept result for the digest of a key; None if it is missing or damaged."""
+    try:
+        with safe_open(_path(folder, what, key), framework="numpy") as file:
+            record = json.loads(file.metadata()["record"])
+            return Shared({name: file.get_tensor(name) for name in file.keys()}, record)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _path(folder: Path, what: str, key: str) -> Path:
+    return folder / f"{what}-{key}.safetensors"
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Arrays of a safetensors file by name."""
     return load_file(path)
+
+
+def same_arrays(some: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> bool:
+    """Whether both have the same names, and the same numbers under each."""
+    return some.keys() == others.keys() and all(np.array_equal(some[name], others[name]) for name in some)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:

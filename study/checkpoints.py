@@ -6,11 +6,12 @@ is removed when the trial's row is final.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,21 @@ def hung(checkpoint: Path) -> str:
     frames = re.findall(r'File "(.+)", line (\d+) in (.+)', stack)
     own = [f for f in frames if "/ray/" not in f[0] and not f[0].endswith(("threading.py", "selectors.py"))]
     return "{}, line {}, in {}".format(*(own or frames)[0]) if frames else ""
+
+
+def waiting(folder: Path) -> bool:
+    """Whether what some trial ended with is still to be tested and kept, or removed: `clear` comes after that."""
+    return any((folder / FOLDER).glob(weights_of(Path("*")).name))
+
+
+def clear(folder: Path, unfinished: Iterable[Mapping[str, Any]]) -> None:
+    """Remove everything but the checkpoints of these rows' trials, which go on in a later command."""
+    kept = {path_of(folder, row["trial_id"]) for row in unfinished}
+    for path in (folder / FOLDER).glob("*"):
+        if path not in kept:
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not there, or not empty
+        (folder / FOLDER).rmdir()
 
 
 def forget(folder: Path, trial_id: str) -> None:

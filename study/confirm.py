@@ -59,7 +59,7 @@ def confirm(
     """Evaluate every baseline and every member of the front on the test part, once each; write `confirmed.csv`.
 
     Args:
-        best: trial ids of the front. Their weights are kept in `models/`, all others' are removed.
+        best: trial ids of the front. Their weights are kept in `models/`, beside those that an earlier command kept.
     Returns: rows of `confirmed.csv` by trial id, those of fresh seeds left out.
     """
     frame = results.read_frame(folder / results.CONFIRMED, results.CONFIRMED_COLUMNS)
@@ -74,7 +74,7 @@ def confirm(
         model = kept_network(settings, path, row["baseline"], data)
         rows[trial_id] = {**_known(row), "seed": settings.seed, **_tested(model, test, data)}
     _write(folder, [*rows.values(), *frame[frame["seed"] != settings.seed].to_dict("records")])
-    shutil.rmtree(folder / checkpoints.FOLDER, ignore_errors=True)
+    checkpoints.clear(folder, ledger.of_state("running"))
     for trial_id in ledger.trials.keys() - {*baselines, *best}:
         results.trace_of(folder, trial_id).unlink(missing_ok=True)
     return rows

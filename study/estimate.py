@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study import describe, inputs, kd, sws
+from study import inputs, kd, sws
 from study.data import Splits
 from study.machine import asked_for, holding, resources, shared_cores
 from study.mixture import Mixture
@@ -68,16 +68,16 @@ def dry_run(settings: Any) -> None:
     Raises:
         UserError: what the study itself would refuse.
     """
-    data, _ = describe.load_data(settings)
     spaces = importlib.import_module(f"search_spaces.{settings.kind}")
-    baselines, first = len(spaces.BASELINES), KINDS[settings.kind].first
-    networks = describe.networks(settings, spaces, data)
-    inputs.given_teacher(settings, data)
-    inputs.warm_start(settings, spaces)
+    settings, recorded = inputs.begun(settings, spaces)
+    brought = inputs.brought(settings, spaces, recorded)
+    data, baselines, first = brought.data, len(spaces.BASELINES), KINDS[settings.kind].first
     print(f"{settings.folder}: {settings.num_samples} trials and {1 + baselines} baselines, data {data.title}")
-    for role, network in networks.items():
+    for role, network in brought.networks.items():
         print(f"  {role}: {network['name']}, {network['parameters']:,} parameters")
     found = estimate(settings, spaces, data)
+    if recorded:
+        print("  the folder has some of that already; what follows is for all of it")
     print(f"  {first}, once: about {_long(found.shared)}")
     print(f"  a trial of {KINDS[settings.kind].epochs(settings)} epochs: about {_long(found.trial)}; "
           f"{found.trials} of them, {found.at_once} at a time: about {_long(found.search)}")  # fmt: skip

@@ -3,6 +3,7 @@ weights, another study's front."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,65 @@ from study.cache import Shared
 from study.data import Part, Splits, normalise
 from study.errors import UserError
 from study.results import Ledger
+from study.settings import OLDER_PRECISION, SettingsT, contradiction
 from study.stack import Stack
-from study.trainables import given_weights, searched_network, trained_network
+from study.trainables import KINDS, given_weights, searched_network, trained_network
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a study is made of, checked.
+
+    Attributes:
+        recorded: its `study.json`, if it was begun before.
+        networks: see `describe.networks`.
+        given: the teacher that the user brought, if so.
+        warm: configurations of another study, best first.
+    """
+
+    recorded: dict[str, Any] | None
+    data: Splits
+    test: Part
+    networks: dict[str, dict[str, Any]]
+    given: Shared | None
+    warm: list[dict[str, Any]]
+
+
+def begun(settings: SettingsT, spaces: Any) -> tuple[SettingsT, dict[str, Any] | None]:
+    """The settings, with what the study that they continue has chosen already, and its `study.json`.
+
+    Raises:
+        UserError: a study that was begun as another kind, with other settings or another search space.
+    """
+    folder = settings.folder.resolve()
+    if not (folder / results.STUDY).exists():
+        return settings, None
+    recorded = results.read_meta(folder)
+    if recorded["kind"] != settings.kind:
+        raise UserError(f"--name {folder.name}: that study is of kind {recorded['kind']}; choose another --name")
+    if settings.precision is None:
+        settings = replace(settings, precision=recorded["settings"].get("precision", OLDER_PRECISION))
+    if difference := contradiction(settings, recorded["settings"]):
+        raise UserError(f"{folder} was begun with other settings: {difference}; choose another --name")
+    check_spaces(recorded, spaces, folder)
+    return settings, recorded
+
+
+def brought(settings: Any, spaces: Any, recorded: dict[str, Any] | None) -> Brought:
+    """Data and networks, and all else that is brought to a study.
+
+    Raises:
+        UserError: what does not fit, or not to the study that these settings continue.
+    """
+    data, test = describe.load_data(settings)
+    # Wrong names, widths and numbers of examples fail here, before anything starts.
+    networks = describe.networks(settings, spaces, data)
+    KINDS[settings.kind].trial_data(settings, data)
+    if recorded:
+        check_data(recorded, settings, data, test)
+        check_code(recorded, settings, networks)
+    check_packing(settings, data)
+    return Brought(recorded, data, test, networks, given_teacher(settings, data), warm_start(settings, spaces))
 
 
 def check_spaces(recorded: dict[str, Any], spaces: Any, folder: Path) -> None:

@@ -135,7 +135,7 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
     if row["baseline"] == kind.first:
         return train(kind.prepare, {}, given, row)[0]
 
-    cache, key = study.folder.parent / results.CACHE, kind.key(settings, data, given)
+    cache, key = study.folder.resolve().parent / results.CACHE, kind.key(settings, data, given)
     shared, _ = remember(cache, kind.first, key, lambda: train(kind.prepare, {}, given, _row(study, kind.first))[1])
     baselines = importlib.import_module(f"search_spaces.{settings.kind}").BASELINES
     space = study.meta["space"]

@@ -36,16 +36,18 @@ def unconfirmed(settings: Any, spaces: Any, folder: Path, ledger: Ledger) -> boo
     return any(pair not in have for name, pair in wanted.items() if name not in failed)
 
 
-def retrain(job: Job, display: Display, data: Splits, test: Part, seen: Splits, given: Shared | None) -> None:
+def retrain(job: Job, display: Display, data: Splits, test: Part, seen: Splits, given: Shared | None) -> str:
     """Retrain what the search chose, and the baselines, with fresh seeds from the first stage on, and test each once.
 
     These trials have a ledger of their own, in a folder of the study's, so that they are continued as others are.
+
+    Returns: why it stopped by itself, or "".
     """
     settings, spaces, ledger, kind = job.settings, job.spaces, job.ledger, KINDS[job.settings.kind]
     wanted = _wanted(settings, spaces, job.folder, ledger)
     folder = job.folder / results.CONFIRM
     if not wanted or not unconfirmed(settings, spaces, job.folder, ledger):
-        return
+        return ""
     folder.mkdir(exist_ok=True)
     own = Ledger.open(folder)
     recover(own, folder)
@@ -55,7 +57,7 @@ def retrain(job: Job, display: Display, data: Splits, test: Part, seen: Splits, 
     with display.confirming(own, len(firsts)):
         shared = prepared(retrained, data, given, firsts, job.folder.parent / results.CACHE)
     if shared is None:
-        return
+        return retrained.recorder.stopped
     queue: Queue = []
     for name, (what, seed) in wanted.items():
         if what == kind.first or own.trials.get(name, {}).get("state") in results.FINAL_STATES:
@@ -68,3 +70,4 @@ def retrain(job: Job, display: Display, data: Splits, test: Part, seen: Splits, 
     retrained.recorder.close()
     if ended:
         confirm_fresh(settings, job.folder, own, wanted, shared, data, test)
+    return retrained.recorder.stopped

@@ -56,7 +56,8 @@ def _run(settings: Settings) -> int:
     page = report.write(outcome.folder)
     print(f"Study:  {outcome.folder}\nReport: {page}")
     if outcome.stopped:
-        print(f"Stopped: {outcome.stopped}. The same command continues.", file=sys.stderr)
+        left = "" if outcome.whole else " The same command continues."
+        print(f"Stopped: {outcome.stopped}.{left}", file=sys.stderr)
         return 1
     if outcome.finished < outcome.wanted:
         print(f"Stopped with {outcome.finished} of {outcome.wanted} trials finished. The same command continues.")

@@ -48,7 +48,8 @@ def front(study: results.Study) -> pd.DataFrame:
 
 def to_confirm(study: results.Study, count: int) -> list[str]:
     """Trials to retrain with fresh seeds: the one that the report answers with, and members of the front spread over
-    it, as far as they are nearer to the best accuracy than to chance; of a single objective, its best trials."""
+    it to both ends, as far as they are nearer to the best accuracy than to chance; of a single objective, its best
+    trials."""
     trials = feasible(finished(study.trials), study.meta)
     first, direction = next(iter(study.objectives.items()))
     if len(study.objectives) > 1:
@@ -59,10 +60,17 @@ def to_confirm(study: results.Study, count: int) -> list[str]:
     if len(study.objectives) == 1 or len(ranked) <= count:
         return ranked[:count]
     answer = summarise(study).best
-    chosen = [] if answer is None else [answer["trial_id"]]
-    step = (len(ranked) - 1) / max(1, count - 1)
-    chosen += [ranked[round(i * step)] for i in range(count)]
+    first_of_all = ranked[0] if answer is None else answer["trial_id"]
+    # It may be one of the others: then the next in line fill up.
+    chosen = [first_of_all, *_spread(ranked, count - 1), *_spread(ranked, count), *ranked]
     return list(dict.fromkeys(chosen))[:count]
+
+
+def _spread(ranked: list[str], count: int) -> list[str]:
+    """So many of them, as far apart as can be; if only one, the last."""
+    if count < 2:
+        return ranked[-1:] * count
+    return [ranked[round(i * (len(ranked) - 1) / (count - 1))] for i in range(count)]
 
 
 def best(sentence: str, members: pd.DataFrame) -> str:

@@ -147,7 +147,7 @@ class KD(Common):
     """none, flip (mirror; teacher logits of both views are kept), shift (by up to an eighth of the side) or crop (both;
     with these two the teacher runs in every step). Default: flip on CIFAR, otherwise none."""
     batch_size: int | None = None
-    """Images a step. Default: 32 on digits, otherwise 128."""
+    """Images a step of a student; the teacher's are 64 at least. Default: 32 on digits, otherwise 128."""
     learning_rate: float = 2e-3
     """Peak rate of AdamW, for teacher and students; falls to zero along half a cosine."""
     weight_decay: float = 5e-4
@@ -292,8 +292,14 @@ class KDSWS(Sharing, KD):
 
     kind: ClassVar[str] = "kd_sws"
 
+    epochs: int | None = None
+    """Epochs of distillation. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
     cluster_epochs: int | None = None
     """Epochs of clustering, after --epochs of distillation. Default: 40 on digits, otherwise 20."""
+    codebook_epochs: int | None = None
+    """Epochs in which the codebook's values alone are trained after quantising. Default: 10 on digits, otherwise 4."""
+    student_examples: int | None = None
+    """Training images of each class that students see; 0 for all, which is the default."""
     scheduler: Scheduler = "none"
     """asha stops trials that fall behind by non-dominated rank over the objectives (see study.halving). none lets every
     trial finish."""
@@ -354,8 +360,9 @@ def resolve(settings: SettingsT) -> SettingsT:
 def _at_least(settings: Common, least: float, names: str) -> None:
     for name in names.split():
         value = getattr(settings, name, None)
-        if value is not None and not value >= least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be {least} or more")
+        if value is not None and not least <= value < float("inf"):
+            wanted = "a finite number" if value == float("inf") else f"{least} or more"
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
 
 
 def _at_most(settings: Common, most: float, names: str) -> None:
@@ -382,6 +389,8 @@ def _above_zero(settings: Common, names: str) -> None:
 def as_json(settings: Common) -> dict[str, Any]:
     """Every setting as a JSON value."""
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    if values["data_dir"]:  # study.json is read from other folders, too
+        values["data_dir"] = _resolved(values["data_dir"])
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 

@@ -118,6 +118,7 @@ def _watched(path: Path, seconds: float | None) -> Iterator[Callable[[], None]]:
 
     The watch is a thread of C, which Python code that holds the interpreter for ever cannot stop.
     """
+    path.unlink(missing_ok=True)  # an earlier process of this trial may have been taken for hung
     if seconds is None:
         yield lambda: None
         return

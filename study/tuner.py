@@ -18,8 +18,8 @@ from study import machine  # isort: skip  (first of all: it sets what Ray reads 
 
 import ray
 
-from study import describe, inputs, kd, results, search
-from study.cache import Shared, write_arrays
+from study import checkpoints, describe, inputs, kd, results, search
+from study.cache import Shared, digest, kept, read_arrays, same_arrays, write_arrays
 from study.confirm import confirm
 from study.data import Splits
 from study.display import Display
@@ -28,7 +28,7 @@ from study.files import write_bytes
 from study.recorder import FULL_DISK, Recorder
 from study.results import Ledger
 from study.retraining import retrain, unconfirmed
-from study.settings import OLDER_PRECISION, Common, contradiction
+from study.settings import Common
 from study.stage import Job, Queue, prepared, recover, run_trials
 from study.trace import pack
 from study.trainables import KINDS, trained_network
@@ -59,15 +59,7 @@ def run(settings: Any) -> Outcome:
     """
     spaces = importlib.import_module(f"search_spaces.{settings.kind}")
     folder = settings.folder.resolve()
-    recorded = results.read_meta(folder) if (folder / results.STUDY).exists() else None
-    if recorded and recorded["kind"] != settings.kind:
-        raise UserError(f"--name {folder.name}: that study is of kind {recorded['kind']}; choose another --name")
-    if recorded and settings.precision is None:
-        settings = replace(settings, precision=recorded["settings"].get("precision", OLDER_PRECISION))
-    if recorded and (difference := contradiction(settings, recorded["settings"])):
-        raise UserError(f"{folder} was begun with other settings: {difference}; choose another --name")
-    if recorded:
-        inputs.check_spaces(recorded, spaces, folder)
+    settings, recorded = inputs.begun(settings, spaces)
     with _locked(folder):
         try:
             ledger = Ledger.open(folder)
@@ -90,7 +82,7 @@ def run(settings: Any) -> Outcome:
 
 def _whole(ledger: Ledger, settings: Any, spaces: Any, folder: Path) -> bool:
     """Whether the study is what the command says it shall be."""
-    if _missing(ledger, settings, spaces) or not (folder / results.CONFIRMED).exists():
+    if _missing(ledger, settings, spaces) or not (folder / results.CONFIRMED).exists() or checkpoints.waiting(folder):
         return False
     return not unconfirmed(settings, spaces, folder, ledger)
 
@@ -109,14 +101,9 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
     Args:
         recorded: its `study.json`, if it was begun before.
     """
-    data, test = describe.load_data(settings)
-    # Wrong names, widths and numbers of examples fail here, before anything starts.
-    networks, seen = describe.networks(settings, spaces, data), KINDS[settings.kind].trial_data(settings, data)
-    if recorded:
-        inputs.check_data(recorded, settings, data, test)
-        inputs.check_code(recorded, settings, networks)
-    inputs.check_packing(settings, data)
-    given, warm = inputs.given_teacher(settings, data), inputs.warm_start(settings, spaces)
+    brought = inputs.brought(settings, spaces, recorded)
+    data, test, given = brought.data, brought.test, brought.given
+    seen = KINDS[settings.kind].trial_data(settings, data)
     dashboard = machine.start_ray(settings)
     try:
         machine.check_shared(folder)
@@ -124,7 +111,9 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
         settings = replace(settings, gpus_per_trial=gpus)
         settings = replace(settings, precision=settings.precision or machine.fitting_precision(settings))
         if recorded is None:
-            results.write_meta(folder, describe.meta(settings, spaces, data, test, networks, sys.argv))
+            key = KINDS[settings.kind].key(settings, data, given)
+            meta = describe.meta(settings, spaces, data, test, brought.networks, sys.argv)
+            results.write_meta(folder, {**meta, "shared_work": digest(key)})
         left = max(0, settings.num_samples - len(ledger.of_state(*results.FINAL_STATES)))
         images = f"{len(seen.train):,} training and {len(seen.validation):,} validation images"
         print(f"{folder.name}: {left} trials to run, {concurrent} at a time; {data.title}, {images}")
@@ -133,34 +122,51 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
         with Display(ledger, spaces.OBJECTIVES, settings.num_samples, dashboard) as display:
             job = Job(settings, spaces, folder, Recorder(ledger, display, spaces.OBJECTIVES, settings, folder))
             shared = _shared(job, data, given)
-            ended = shared is not None and _search_trials(job, seen, shared, warm)
+            ended = shared is not None and _search_trials(job, seen, shared, brought.warm)
             job.recorder.close()
             best = search.front(ledger, spaces.OBJECTIVES, settings.min_accuracy)
             confirmed: dict[str, dict[str, Any]] = {}
+            stopped = job.recorder.stopped
             if ended and _missing(ledger, settings, spaces) == 0:
                 confirmed = confirm(settings, folder, ledger, best, data, test)
-                retrain(job, display, data, test, seen, given)
+                stopped = retrain(job, display, data, test, seen, given) or stopped
         display.summary(best[:10], confirmed, spaces.SPACE)
-        return job.recorder.stopped
+        return stopped
     finally:
         ray.shutdown()
 
 
 def _shared(job: Job, data: Splits, given: Shared | None) -> Shared | None:
-    """Stage one, from the cache or as a trial of its own; None if it was cut off."""
+    """Stage one, from the cache or as a trial of its own; None if it was cut off.
+
+    Raises:
+        UserError: the study's trials began from another one, which is in the cache no more.
+    """
     kind, ledger, folder = KINDS[job.settings.kind], job.ledger, job.folder
-    first = prepared(job, data, given, {job.settings.seed: kind.first}, folder.parent / results.CACHE)
-    if first is None:
-        return None
-    shared = first[job.settings.seed]
+    cache, seed = folder.parent / results.CACHE, job.settings.seed
+    row, told = ledger.trials.get(kind.first), ledger.history.get(kind.first, [])
+    # By what the study was begun with: another version of torch would train another one.
+    shared = kept(cache, kind.first, results.read_meta(folder).get("shared_work", ""))
+    if shared is None:
+        found = prepared(job, data, given, {seed: kind.first}, cache)
+        if found is None:
+            return None
+        shared = found[seed]
+    path, weights = folder / results.MODELS / f"{kind.first}.safetensors", shared.weights()
+    if row and path.exists() and not same_arrays(read_arrays(path), weights.arrays):
+        ledger.trials[kind.first], ledger.history[kind.first] = row, told
+        ledger.flush()
+        raise UserError(
+            f"{folder}: its trials began from another {kind.first} than comes out now, and that one is no longer in "
+            f"{cache}; bring that folder back as it was, or choose another --name"
+        )
     if ledger.trials.get(kind.first, {}).get("state") != "complete":  # it was in the cache
         row = {k: v for k, v in shared.record["metrics"].items() if k not in results.TRIAL_COLUMNS}
         ledger.start(kind.first, {}, kind.first)
         ledger.history[kind.first] = shared.record["history"]
         ledger.finish(kind.first, "complete", "", row, shared.record["metrics"]["seconds"])
         ledger.flush()
-    weights = shared.weights()
-    write_arrays(folder / results.MODELS / f"{kind.first}.safetensors", weights.arrays)
+    write_arrays(path, weights.arrays)
     if kind.first == "teacher" and not results.trace_of(folder, kind.first).exists():
         teacher = kd.load(weights.tensors(), trained_network(job.settings, kind.first), data)
         write_bytes(results.trace_of(folder, kind.first), pack(kd.dark_knowledge(teacher, data)))

@@ -39,6 +39,34 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def test_a_trial_that_was_cut_off_outlives_the_end_of_a_study(tmp_path: Path) -> None:
+    """What trials ended with waits until it is tested; then all goes but the checkpoints of those that still run."""
+    assert not checkpoints.waiting(tmp_path)
+    for trial_id in ("t001", "t002", "paper settings"):
+        path = checkpoints.path_of(tmp_path, trial_id)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert not checkpoints.waiting(tmp_path)
+    checkpoints.weights_of(checkpoints.path_of(tmp_path, "paper settings")).touch()
+    assert checkpoints.waiting(tmp_path)
+    checkpoints.clear(tmp_path, [{"trial_id": "t002"}])
+    assert [p.name for p in (tmp_path / checkpoints.FOLDER).iterdir()] == ["t002.pt"]
+    checkpoints.clear(tmp_path, [])
+    checkpoints.clear(tmp_path, [])
+    assert not (tmp_path / checkpoints.FOLDER).exists()
+
+
+def test_an_earlier_hang_is_not_the_reason_of_a_later_end(tmp_path: Path) -> None:
+    """A trial that begins again without a time limit leaves nothing behind that says it hung."""
+    path = checkpoints.path_of(tmp_path, "t001")
+    stack = path.with_suffix(checkpoints.HUNG)
+    stack.parent.mkdir()
+    stack.write_text('  File "mine.py", line 3 in forward\n')
+    assert checkpoints.hung(path) == "mine.py, line 3, in forward"
+    with trainables._watched(stack, None):
+        assert checkpoints.hung(path) == ""
+
+
 class Killed(Exception):
     """Stands for the end of the trial's process."""
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from search_spaces import kd, magnitude, sws
-from study import data, estimate
+from study import data, estimate, results
 from study.errors import UserError
-from study.settings import KD, SWS, Magnitude, resolve
+from study.settings import KD, SWS, Magnitude, as_json, resolve
 
 CORES = 8
 
@@ -66,6 +67,15 @@ def test_packed_trials_run_all_at_one_time(digits: data.Splits) -> None:
     """As many as a pack holds, in one process after another on CPUs; the shared work has the cores."""
     found = estimate.estimate(resolve(SWS(pack=64, pretrain_epochs=16)), sws, digits)
     assert (found.at_once, found.lanes, found.shared) == (64, CORES, 16 / CORES)
+
+
+def test_a_study_that_was_begun_otherwise_is_refused(tmp_path: Path) -> None:
+    """As the study itself would refuse it, from what its folder says."""
+    settings = resolve(KD(results_dir=tmp_path))
+    settings.folder.mkdir()
+    results.write_meta(settings.folder, {"kind": "kd", "settings": as_json(settings)})
+    with pytest.raises(UserError, match=r"was begun with other settings: --seed 5 \(the study has 0\)"):
+        estimate.dry_run(replace(settings, seed=5))
 
 
 def test_prior_and_teacher_in_every_step_have_their_price(digits: data.Splits) -> None:

@@ -16,10 +16,14 @@ def test_the_answer_and_members_over_the_front_are_confirmed(tmp_path: Path) -> 
     """The answering trial first, then the front's most accurate and others down to its small end; none twice."""
     study = results.load(synthetic.write_sws(tmp_path / "sws"))
     s = summarise(study)
-    chosen = selection.to_confirm(study, 4)
-    assert s.best is not None and chosen[0] == s.best["trial_id"]
-    assert len(set(chosen)) == len(chosen) == 4 and set(chosen) <= set(s.front["trial_id"])
-    assert s.front.loc[s.front["val_accuracy"].idxmax(), "trial_id"] in chosen
+    ranked = s.front.sort_values("val_accuracy", ascending=False)["trial_id"].tolist()
+    for count in (1, 2, 3, 4, 7):
+        chosen = selection.to_confirm(study, count)
+        assert s.best is not None and chosen[0] == s.best["trial_id"]
+        assert len(set(chosen)) == len(chosen) == count and set(chosen) <= set(ranked)
+        assert (ranked[-1] in chosen) == (count > 1) and (ranked[0] in chosen) == (count > 2)
+    answer = s.best["trial_id"]
+    assert set(selection.to_confirm(study, len(ranked) - 1)) < set(ranked) and answer in ranked[1:-1]
 
 
 def test_collapsed_networks_are_not_confirmed(tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def test_resolving_twice_changes_nothing() -> None:
         (SWS, {"network_width": math.inf}),
         (SWS, {"retrain_epochs": -1}),
         (SWS, {"pi_zero_strength": -1.0}),
+        (SWS, {"pi_zero_strength": math.inf}),
+        (KD, {"weight_decay": math.inf}),
         (SWS, {"anneal": 1.5}),
         (SWS, {"merge": math.nan}),
         (SWS, {"alpha": -0.1}),

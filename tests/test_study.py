@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pandas as pd
@@ -16,9 +20,17 @@ import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from study import evaluate, models, results
+from search_spaces import sws as sws_space
+from study import checkpoints, describe, evaluate, models, results, retraining, tuner
+from study.cache import Shared
+from study.display import Display
+from study.errors import UserError
 from study.machine import MOST_THREADS
 from study.quantised import shared_parameters
+from study.recorder import Recorder
+from study.run import parse
+from study.settings import resolve
+from study.stage import Job
 from study.training import PRECISIONS
 
 ROOT = Path(__file__).parents[1]
@@ -157,6 +169,50 @@ def test_same_command_does_nothing_and_a_larger_one_adds_the_difference(kd: Path
     )
 
 
+def settings_of(folder: Path, arguments: list[str], **changed: Any) -> Any:
+    return replace(resolve(parse([*arguments, "--results-dir", str(folder.parent)])), **changed)
+
+
+def test_a_study_is_not_whole_before_its_new_front_is_tested(sws: Path) -> None:
+    """While what a trial ended with waits to be tested there is something to do, though an earlier front was tested."""
+    settings, ledger = settings_of(sws, [*SWS, "--num-samples", "2"]), results.Ledger.open(sws)
+    assert tuner._whole(ledger, settings, sws_space, sws)
+    left = checkpoints.weights_of(checkpoints.path_of(sws, "t002"))
+    left.parent.mkdir()
+    left.touch()
+    assert not tuner._whole(ledger, settings, sws_space, sws)
+    shutil.rmtree(left.parent)
+
+
+def test_all_trials_begin_from_the_same_network(sws: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another version of torch the study goes on with the network that it began from; where that is lost and
+    another one comes out, it stops and leaves its tables as they are."""
+    shutil.copytree(sws.parent, tmp_path / "results")
+    folder = tmp_path / "results" / sws.name
+    settings, ledger = settings_of(folder, [*SWS, "--num-samples", "3"]), results.Ledger.open(folder)
+    job = Job(settings, sws_space, folder, SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
+    before = results.load(folder)
+    data, _ = describe.load_data(settings)
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    monkeypatch.setattr(tuner, "prepared", lambda *arguments: pytest.fail("trained again"))
+    first = tuner._shared(job, data, None)
+    assert first is not None
+
+    def another(*arguments: Any) -> dict[int, Shared]:
+        ledger.start("uncompressed", {}, "uncompressed")
+        return {settings.seed: replace(first, arrays={name: a + 1 for name, a in first.arrays.items()})}
+
+    monkeypatch.setattr(tuner, "prepared", another)
+    shutil.rmtree(folder.parent / results.CACHE)
+    with pytest.raises(UserError, match="began from another uncompressed than comes out now"):
+        tuner._shared(job, data, None)
+    pd.testing.assert_frame_equal(results.load(folder).trials, before.trials)
+    told = [s.history.sort_values(["trial_id", "epoch"], ignore_index=True) for s in (results.load(folder), before)]
+    pd.testing.assert_frame_equal(*told, check_like=True)
+    monkeypatch.setattr(tuner, "prepared", lambda *arguments: {settings.seed: first})
+    assert tuner._shared(job, data, None) is first  # the same one came out
+
+
 def test_other_settings_are_refused(kd: Path) -> None:
     """A command whose settings contradict the study's stops with the difference, and changes nothing."""
     before = (kd / results.TRIALS).read_text()
@@ -267,3 +323,18 @@ def test_a_given_teacher_is_used_as_it_is(kd: Path, tmp_path: Path) -> None:
     given, trained = (results.load(f).trials.set_index("trial_id") for f in (tmp_path / "kd-digits", kd))
     assert given.epochs["teacher"] == 0 and trained.epochs["teacher"] == 1
     assert given.val_accuracy["teacher"] == pytest.approx(trained.val_accuracy["teacher"])
+
+
+def test_a_confirmation_that_stops_says_why(sws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its recorder stopped for is the command's reason, too."""
+    settings = settings_of(sws, [*SWS, "--num-samples", "2", "--confirm", "1", "--seeds", "9"])
+    ledger, display = results.Ledger.open(sws), Display(results.Ledger.open(sws), sws_space.OBJECTIVES, 2, "")
+    display.console.quiet = True
+
+    def stopping(job: Job, *arguments: Any) -> None:
+        job.recorder.stopped = "4 of 4 trials failed"
+
+    monkeypatch.setattr(retraining, "prepared", stopping)
+    data, test = describe.load_data(settings)
+    job = Job(settings, sws_space, sws, Recorder(ledger, display, sws_space.OBJECTIVES, settings, sws))
+    assert retraining.retrain(job, display, data, test, data, None) == "4 of 4 trials failed"
