@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.confirmation import meaning
 from analysis.summary import REFERENCE, Summary, choose, configuration, counts_of, row_of
-from analysis.tables import counted, name_of, percent, points
+from analysis.tables import counted, name_of, percent, points, zeros
 
 FEWEST_QUOTED = 2
 """Fresh seeds from which on the sentence quotes them; fewer have no interval."""
@@ -121,7 +121,7 @@ def _compression_answer(summary: Summary, best: pd.Series, fresh: pd.Series | No
         sizes, what = fresh.combine_first(best), "test accuracy"
         score, change = percent(fresh["test_accuracy"], fresh["test_half"]), _change(summary, fresh)
         sentence = f"Over {int(fresh['seeds'])} fresh seeds, keeps {_kept(summary, fresh)}."
-    tiles = [(score, what), (f"{sizes['sparsity']:.1f} %", "sparsity")]
+    tiles = [(score, what), (f"{zeros(sizes['sparsity'])} %", "sparsity")]
     if change:
         against = "teacher" if summary.study.meta["kind"] == "kd_sws" else "uncompressed network"
         tiles.insert(1, (change, f"against the {against}"))
@@ -164,7 +164,7 @@ def _change(summary: Summary, fresh: pd.Series) -> str:
 
 def _size(row: pd.Series) -> str:
     file = f", in a file of {row['file_bytes']:,.0f} bytes" if np.isfinite(row.get("file_bytes", np.nan)) else ""
-    return f"{row.get('sparsity', np.nan):.1f} % of the weights at zero{file}"
+    return f"{zeros(row.get('sparsity', np.nan))} % of the weights at zero{file}"
 
 
 def _in_brackets(change: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -12,6 +9,7 @@ from analysis.answer import quoted
 from analysis.confirmation import ENOUGH_SEEDS
 from analysis.summary import REFERENCE, Summary, counts_of
 from analysis.tables import counted, points
+from analysis.targets import to_unit
 
 FEWEST_TRIALS = 20
 COARSE = 0.1
@@ -57,11 +55,17 @@ def _missing_reference(s: Summary) -> list[str]:
 
 
 def _few(s: Summary) -> list[str]:
-    n = len(s.searched)
+    n = _tried(s)
     if n >= FEWEST_TRIALS:
         return []
-    return [f"Only {n} trial{'s are' if n != 1 else ' is'} complete; with fewer than {FEWEST_TRIALS} the best one says "
-            "little about what the method can reach."]
+    return [f"Only {counted(n, 'trial')} {'were' if n != 1 else 'was'} tried; with fewer than {FEWEST_TRIALS} the best "
+            "one says little about what the method can reach."]
+
+
+def _tried(s: Summary) -> int:
+    """Trials that the best one was chosen from: those that a scheduler stopped had their chance, too."""
+    counts = counts_of(s)
+    return counts["complete"] + counts["pruned"]
 
 
 def _untested(s: Summary) -> list[str]:
@@ -99,7 +103,7 @@ def _coarse(s: Summary) -> list[str]:
 
 
 def _best_of_many(s: Summary) -> list[str]:
-    if s.compresses or s.reference is None or len(s.searched) < 2:
+    if s.compresses or s.reference is None or _tried(s) < 2:
         return []
     fresh = quoted(s)
     if fresh is not None and fresh["pairs"] > 1:  # the gain is known over seeds, and none of them was chosen
@@ -109,7 +113,7 @@ def _best_of_many(s: Summary) -> list[str]:
         return [f"Over the fresh seeds the difference to “{s.fresh_reference}”, "
                 f"{points(fresh['difference'], fresh['difference_half'])},{none} may be the luck of the seed."]
     gain = float(s.best["val_accuracy"] - s.reference["val_accuracy"]) if s.best is not None else np.nan
-    text = (f"The best of {len(s.searched)} trials is laid beside one run of each baseline; the best of many noisy "
+    text = (f"The best of {_tried(s)} trials is laid beside one run of each baseline; the best of many noisy "
             "scores lies above its true value.")
     if gain < 2 * s.error:
         text += f" The gain on validation data is within two standard errors (±{2 * s.error:.1f} points)."
@@ -125,17 +129,10 @@ def _edges(s: Summary) -> list[str]:
             continue
         if (low, high) == (0, 1):  # a share: there is nothing beyond these ends
             continue
-        scale = _scale(domain)
-        share = (scale(value) - scale(low)) / (scale(high) - scale(low))
+        share = float(to_unit(np.array(value), domain))
         if min(share, 1 - share) < 0.02:
             at_edge.append(f"{name} (range {low:g} to {high:g})")
     if not at_edge:
         return []
     return [f"The answering trial lies at the edge of the searched range of {', '.join(at_edge)}; better values may "
             "lie beyond it."]
-
-
-def _scale(domain: Mapping[str, Any]) -> Callable[[float], float]:
-    if domain.get("axis") == "one_minus_log":
-        return lambda v: -np.log(1 - v)
-    return (lambda v: np.log(v)) if domain.get("log") else float

@@ -25,12 +25,14 @@ def groups(s: Summary) -> list[Group]:
 
 
 def _knowledge(s: Summary) -> Item:
-    caption = ("Of each class the validation image that the teacher gets right with the smallest lead. Colours grow "
-               "with the square root of the probability. A student that is trained at a higher temperature is told "
-               "more of which classes an image resembles.")
+    shown, classes = knowledge.classes_shown(s.study), len(s.study.meta.get("data", {}).get("classes", []))
+    some = f" (the first {shown} of {classes}; the others have the rest of each row)" if shown < classes else ""
+    caption = (f"Of each class{some} the validation image that the teacher gets right with the smallest lead. Colours "
+               "grow with the square root of the probability. A student that is trained at a higher temperature is "
+               "told more of which classes an image resembles.")
     return Item("knowledge", knowledge.dark_knowledge(s.study, s.best), "Dark knowledge.", caption,
-                "Table of ten images and the softened probabilities that the teacher gives each class, which spread "
-                "over more classes as the temperature rises.")
+                f"Table of {counted(shown, 'image')} and the softened probabilities that the teacher gives each class, "
+                "which spread over more classes as the temperature rises.")
 
 
 def _moving(trace: Trace) -> list[Item]:

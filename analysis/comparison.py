@@ -22,6 +22,7 @@ from analysis.methods import methods, title
 from analysis.summary import configuration
 from analysis.tables import Row, Table, below, counted, listed, table, text, trial_records
 from analysis.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, focus, plain
+from analysis.uncertainty import BY_IMAGES
 from study import results
 from study.results import Study, label
 
@@ -94,10 +95,10 @@ def front_table(m: Merged) -> Table:
 def _front_lead(m: Merged) -> list[str]:
     runs = [f"{row['study']} from {row['low']:,.0f} bytes on" for row in m.held.to_dict("records")]
     which = f"Most accurate, by size: {listed(runs)}." if 1 < len(runs) <= 12 else ""
-    return [f"Every trial that none of any study beats in validation accuracy and size, the smallest last. {DENSE} "
+    return ["Every trial that none of any study matches in both validation accuracy and size and beats in one, the "
+            f"smallest last. {DENSE} "
             f"{which}".strip(),
-            "Probabilities are by bootstrap of the validation accuracies, as other images might give them; they leave "
-            "out the luck of the seed, and treat trials as independent, which overstates doubt."]
+            BY_IMAGES]
 
 
 def epsilon_table(m: Merged) -> Table:
@@ -110,15 +111,15 @@ def epsilon_table(m: Merged) -> Table:
 
 
 def _cell(e: Epsilon) -> str:
-    return f"{verdict.times(e.value)} ({verdict.times(e.low)} to {verdict.times(e.high)})"
+    return verdict.times(e.value) + verdict.resampled(e, "")
 
 
 def _epsilon_lead() -> list[str]:
     return ["The multiplicative epsilon indicator on validation error and size: each member of the column’s front is "
             "matched by one of the row’s with at most so many times its error and so many times its bytes. 1 or less "
             "says that the row’s study is nowhere behind. An error of zero counts as half a validation image.",
-            "In brackets the middle 95 % after resampling each study’s trials: another search of the same length, not "
-            "other seeds. A resample has fewer different trials, so the interval is a rough one."]
+            "In brackets the middle 95 % after resampling each study’s trials, where there are enough: how much hangs "
+            "on a few of them. Another search lies outside more often than that, and other seeds may."]
 
 
 def accuracy_vs_bytes(m: Merged) -> go.Figure:

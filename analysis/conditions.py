@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import operator
+import re
 import warnings
 from collections.abc import Callable
 from functools import reduce
@@ -43,7 +44,8 @@ def parse(text: str) -> ast.expr:
     except SyntaxError as error:
         lines = text.splitlines()
         at = lines[min(error.lineno or 1, len(lines)) - 1][max(0, (error.offset or 1) - 1):]
-        raise UserError(f"not understood from {_cut(at or text)!r} on; {ALLOWED}") from None
+        hint = "; equal is ==" if re.match(r"=(?!=)", at) else ""
+        raise UserError(f"not understood from {_cut(at or text)!r} on{hint}; {ALLOWED}") from None
     except (ValueError, RecursionError, MemoryError):
         raise UserError(f"not understood; {ALLOWED}") from None
 

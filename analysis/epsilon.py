@@ -12,10 +12,13 @@ import pandas as pd
 
 from analysis.uncertainty import DRAWS
 
+FEWEST = 10
+"""Trials below which resampling them shows nothing: one trial is always itself."""
+
 
 @dataclass(frozen=True)
 class Epsilon:
-    """How far one front is behind another: a factor, and the ends of its 95 % interval."""
+    """How far one front is behind another: a factor, and between what it lies in most resamples, see `epsilon`."""
 
     value: float
     low: float
@@ -29,14 +32,15 @@ def epsilon(a: pd.DataFrame, b: pd.DataFrame, images: int) -> Epsilon:
     It has no unit. 1 or less says that a is nowhere behind. An error of zero counts as half an image, since a multiple
     of nothing is nothing.
 
-    The interval is the middle 95 % of the factors after the trials of each study are resampled, which stands for
-    another search of the same length, not for other seeds or images. A resample has fewer different trials and so a
-    front that lies behind, so read the interval as a rough one.
+    `low` and `high` bound the middle 95 % of the factors after the trials of each study are resampled: how much hangs
+    on a few of them. That is no 95 % interval of what another search would give, which lies below more often than
+    that: a resample has fewer different trials, and so a front that lies behind.
 
     Args:
         a, b: complete trials of each study, with `val_accuracy` (%) and `file_bytes`.
         images: in the validation part.
-    Returns: NaN throughout where one of the studies has no trial.
+    Returns: NaN throughout where one of the studies has no trial; no `low` and `high` where one has fewer than
+        `FEWEST`.
     Reference: Zitzler, Thiele, Laumanns, Fonseca & Grunert da Fonseca 2003, IEEE Trans. Evol. Comput. 7(2), 117–132.
     """
     return epsilon_between(resampled_fronts(a, images, seed=0), resampled_fronts(b, images, seed=1))
@@ -48,12 +52,15 @@ def resampled_fronts(trials: pd.DataFrame, images: int, seed: int) -> list[np.nd
     Only the first 16 non-dominated ranks are drawn: a trial behind them is on the front of a resample when at least 16
     others that beat it are missing, once in e^16.
 
-    Returns: (members, 2) each, error in percent and bytes; none without a trial.
+    Returns: (members, 2) each, error in percent and bytes; none without a trial, the first alone with fewer than
+        `FEWEST`.
     """
     costs = _costs(trials, images)
     n = len(costs)
     if not n:
         return []
+    if n < FEWEST:
+        return [costs[moocore.is_nondominated(costs)]]
     near = costs[moocore.pareto_rank(costs) < 16]
     chances = np.full(len(near) + 1, 1 / n)
     chances[-1] = max(0.0, 1 - len(near) / n)
@@ -67,7 +74,7 @@ def epsilon_between(a: list[np.ndarray], b: list[np.ndarray]) -> Epsilon:
     factors = [moocore.epsilon_mult(mine, ref=theirs) for mine, theirs in zip(a, b, strict=False)]
     if not factors:
         return Epsilon(np.nan, np.nan, np.nan)
-    low, high = np.percentile(factors[1:], [2.5, 97.5])
+    low, high = np.percentile(factors[1:], [2.5, 97.5]) if len(factors) > 1 else (np.nan, np.nan)
     return Epsilon(float(factors[0]), float(low), float(high))
 
 

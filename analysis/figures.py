@@ -248,27 +248,22 @@ def _gain_colours(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     scores = rows["val_accuracy"]
     if s.reference is None or scores.empty:
         return {"color": scores.tolist(), "colorscale": theme.SEQUENTIAL,
-                "colorbar": _bar(named("val_accuracy"))}
+                "colorbar": theme.colour_bar(named("val_accuracy"))}
     gains = scores - float(s.reference["val_accuracy"])
     limit = max(abs(float(gains.quantile(0.1))), abs(float(gains.max())), 0.1)
     return {"color": gains.round(4).tolist(), "colorscale": theme.DIVERGING, "cmin": -limit, "cmid": 0, "cmax": limit,
-            "colorbar": _bar("gain over the student alone (points)")}
+            "colorbar": theme.colour_bar("gain over the student alone (points)")}
 
 
 def _hues(values: pd.Series, domain: dict[str, Any], title: str) -> dict[str, Any]:
     """Colour by a hyperparameter, on the scale and over the range that its search space gives it."""
     ends = {end: float(domain[name]) for end, name in (("cmin", "low"), ("cmax", "high")) if name in domain}
     if not domain.get("log"):
-        return {"color": values.tolist(), "colorbar": _bar(title), **ends}
+        return {"color": values.tolist(), "colorbar": theme.colour_bar(title), **ends}
     ticks = [m * 10.0**e for e in range(-9, 9) for m in (1, 2, 5) if domain["low"] <= m * 10.0**e <= domain["high"]]
-    bar = {**_bar(title), "tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:g}" for tick in ticks]}
+    bar = {**theme.colour_bar(title), "tickvals": np.log10(ticks).tolist(), "ticktext": [f"{tick:g}" for tick in ticks]}
     return {"color": np.log10(values).round(4).tolist(), "colorbar": bar,
             **{end: float(np.log10(value)) for end, value in ends.items()}}
-
-
-def _bar(title: str) -> dict[str, Any]:
-    return {"title": {"text": title, "side": "right", "font": {"size": 12}}, "thickness": 10, "outlinewidth": 0,
-            "len": 0.95, "tickfont": {"size": 11}, "ticks": "", "x": 1.01, "xpad": 4}
 
 
 def _sizes(s: Summary, rows: pd.DataFrame) -> list[float]:

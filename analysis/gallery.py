@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from analysis import closeups, curves, figures, influences, intervals
 from analysis.importance import TradeOffs, trade_offs
 from analysis.items import Group, Item
-from analysis.summary import Summary
+from analysis.summary import Summary, history_of
 from analysis.tables import below, counted, name_of, points, sentence, text
 from study.results import label
 
@@ -31,8 +32,11 @@ def seeds_figures(s: Summary) -> list[Item]:
 def _attainment(s: Summary) -> Item:
     """Median and quartiles of the front over seeds."""
     about = "What a quarter, half and three quarters of the fresh seeds attain: at least this accuracy at this size."
-    return Item("attainment", intervals.attainment_surfaces(s.study), "Fronts over fresh seeds.",
-                f"{about} Empirical attainment surfaces of the retrained configurations, on test data.",
+    drawn = intervals.attainment_surfaces(s.study)
+    window = drawn.layout.yaxis.range
+    cropped = "" if window is None else below(window[0], {"circle": drawn.data[0].y})
+    return Item("attainment", drawn, "Fronts over fresh seeds.",
+                f"{about} Empirical attainment surfaces of the retrained configurations, on test data.{cropped}",
                 f"Three staircases of test accuracy against {name_of(s.size)}. {about}")
 
 
@@ -65,8 +69,9 @@ def _front(s: Summary) -> Item:
     shown = s.searched[s.size]
     scale = "sparsity axis is logarithmic in the weights that remain" if s.size == "sparsity" else \
             "axis of file sizes is logarithmic and runs backwards"
-    level = "the reference" if s.reference is None else f"the baseline “{s.reference['baseline']}”"
-    caption = f"Up and to the right is better. The {scale}. The grey band is one standard error around {level}."
+    caption = f"Up and to the right is better. The {scale}."
+    if s.reference is not None and np.isfinite(s.error):
+        caption += f" The grey band is one standard error around the baseline “{s.reference['baseline']}”."
     if not s.tested.empty:
         caption += " Open diamonds are the same networks on test data."
     if not s.fresh.empty:
@@ -87,7 +92,7 @@ def _plain_slice(s: Summary, name: str, colour: str) -> Item:
     drawn = figures.slice_of(s.study, name, "val_accuracy", height=520, colour=colour)
     hued = name_of(colour)
     caption = f"Each mark is a trial, coloured by its {hued}; lines are the baselines."
-    if s.reference is not None:
+    if s.reference is not None and np.isfinite(s.error):
         caption += f" The grey band is one standard error around the {s.reference['baseline']}."
     alt = (f"Scatter plot of validation accuracy against {name_of(name)} for "
            f"{counted(len(s.searched), 'trial')} with the baselines as level lines; {_best(s)}")
@@ -127,9 +132,17 @@ def _compression_slices(s: Summary, t: TradeOffs) -> list[Group]:
 
 
 def _curves(s: Summary) -> list[Item]:
-    shown = min(curves.MOST_CURVES, int((s.trials["baseline"] == "").sum()))
-    about = f"{counted(shown, 'trial')} thin and grey, baselines and the answering trial in colour."
-    items = [Item("curves", curves.learning_curves(s.study), "Validation accuracy, epoch by epoch.", about,
+    history = history_of(s.study)
+    history = history[history["val_accuracy"].notna()]
+    begun = s.trials[(s.trials["baseline"] == "") & s.trials["trial_id"].isin(history["trial_id"])]
+    shown = curves.sampled(s, history)["trial_id"]
+    some = counted(len(shown), "trial") if len(shown) == len(begun) else f"{len(shown)} of {len(begun):,} trials"
+    about = f"{some} thin and grey, baselines and the answering trial in colour."
+    drawn = curves.learning_curves(s.study)
+    window, highest = drawn.layout.yaxis.range, history.groupby("trial_id")["val_accuracy"].max()
+    lines = {"trial": highest.reindex(shown), "baseline": highest.reindex(s.baselines["trial_id"])}
+    cropped = "" if window is None else below(window[0], lines)
+    items = [Item("curves", drawn, "Validation accuracy, epoch by epoch.", about + cropped,
                   f"Line chart of validation accuracy over epochs; {about}")]
     if "sparsity" in s.study.history:
         why = "weights are pruned gradually" if (s.study.history["phase"] == "prune").any() else \

@@ -3,6 +3,10 @@
 Targets are the study's objectives, hypervolume, and accuracy among the small networks. Two measures answer different
 questions: the functional ANOVA (`analysis.effects`) says how much of a target's variance over the whole search space a
 hyperparameter causes by itself; PED-ANOVA (Optuna's) says what the best quarter of trials has in common.
+
+A scheduler that stops trials by how they do leaves those that did well, which are no fair sample of the space. Where it
+stopped many, accuracy is that of the last epoch that all of them reached; sizes, which mean nothing so early, are then
+left out.
 """
 
 from __future__ import annotations
@@ -15,11 +19,13 @@ import numpy as np
 import pandas as pd
 
 from analysis.effects import QUANTILE, Array, Response, interval, resampled
-from analysis.summary import Summary, summarise
+from analysis.summary import Summary, history_of, summarise
 from analysis.tables import counted
 from analysis.targets import Target, from_unit, searched_range, targets, to_unit
 from study.results import Study
 
+MOST_STOPPED = 0.05
+"""Share of trials that a scheduler may have stopped for the complete ones to stand for all."""
 FEWEST = 20
 """Complete trials below which nothing is said: half of them must still show a response."""
 MOST = 200
@@ -43,6 +49,8 @@ class TradeOffs:
         trials: rows that the responses are fitted to.
         targets, responses: by key; a response is the estimate and its resamples, see `effects.resampled`.
         ped: key → hyperparameter → share, the estimate first; {} without Optuna.
+        epoch: after which accuracies are, see `even`; 0 for those that trials ended with.
+        level: validation accuracy (%) of the reference, after that epoch too; NaN without one.
         notes: sentences on what was left out, and why.
     """
 
@@ -53,6 +61,8 @@ class TradeOffs:
     responses: dict[str, list[Response]]
     ped: dict[str, list[dict[str, float]]]
     notes: list[str]
+    epoch: int = 0
+    level: float = np.nan
 
     def importances(self) -> pd.DataFrame:
         """One row a target, measure and hyperparameter: `share` with its 95 % interval `low`, `high`, in [0, 1].
@@ -105,13 +115,13 @@ class TradeOffs:
             the baseline or a response. The baseline is one training, on the trials' validation images: the interval
             takes it to scatter as trials do about the surface where that was predicted without them.
         """
-        s, wanted = self.summary, ("temperature", "alpha")
-        if not set(wanted) <= set(self.names) or s.reference is None or "val_accuracy" not in self.responses:
+        wanted = ("temperature", "alpha")
+        if not set(wanted) <= set(self.names) or not np.isfinite(self.level) or "val_accuracy" not in self.responses:
             return None
         js = [self.names.index(name) for name in wanted]
         at = [np.linspace(0.0, 1.0, points)] * 2
         surfaces = [member.marginal(js, at).T for member in self.responses["val_accuracy"]]
-        mean, low, high = (end - float(s.reference["val_accuracy"]) for end in interval(surfaces))
+        mean, low, high = (end - self.level for end in interval(surfaces))
         accuracies = _sample(self.targets["val_accuracy"].values)
         own = QUANTILE * np.sqrt(1 - self.responses["val_accuracy"][0].explained) * float(accuracies.std(ddof=0))
         return {"x": self._value("temperature", at[0]), "y": self._value("alpha", at[1]), "gain": mean,
@@ -127,7 +137,7 @@ class TradeOffs:
 
 
 def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
-    """Fit every target; a second or two. Reads complete, searched trials alone.
+    """Fit every target; a second or two. Reads searched trials alone, see `even`.
 
     Args:
         bound: least sparsity (%), or largest file (bytes), of the target `given`; without it the trials' median.
@@ -136,19 +146,45 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     names = [name for name, domain in study.meta["space"].items()
              if searched_range(domain) and pd.api.types.is_numeric_dtype(s.trials[name])]
     with np.errstate(invalid="ignore", divide="ignore"):  # a value that its scale does not have, mistyped or infinite
-        scaled = [np.isfinite(to_unit(s.searched[name].to_numpy(), study.meta["space"][name])) for name in names]
-    rows = s.searched[np.all(scaled, axis=0)] if names else s.searched
-    found = TradeOffs(s, names, _sample(rows), {}, {}, {}, [])
+        rows, epoch, level, said = even(s)
+        scaled = [np.isfinite(to_unit(rows[name].to_numpy(), study.meta["space"][name])) for name in names]
+    rows = rows[np.all(scaled, axis=0)] if names else rows
+    found = TradeOffs(s, names, _sample(rows), {}, {}, {}, [said] if said else [], epoch, level)
+    if said and rows.empty:
+        return found
     if len(rows) < FEWEST:
         found.notes.append(f"Which hyperparameter moves what is not said: "
-                           f"{counted(len(rows), 'complete trial')}, and it takes {FEWEST}.")
+                           f"{counted(len(rows), 'trial' if epoch else 'complete trial')}, and it takes {FEWEST}.")
         return found
     if not names:
         found.notes.append("Which hyperparameter moves what is not said: none that was searched is a number.")
         return found
-    for target in targets(s, rows, bound):
+    for target in targets(s, rows, bound, epoch):
         _add(found, rows, target)
     return found
+
+
+def even(s: Summary) -> tuple[pd.DataFrame, int, float, str]:
+    """Trials that stand for the whole space, the epoch after which their accuracy is (0: at their end), that of the
+    reference, and a sentence where trials were stopped for how they did; without rows where none stand for it."""
+    level = np.nan if s.reference is None else float(s.reference["val_accuracy"])
+    stopped = s.trials[(s.trials["baseline"] == "") & (s.trials["state"] == "pruned")]
+    every = pd.concat([s.searched, stopped])
+    if len(stopped) <= MOST_STOPPED * len(every):
+        return s.searched, 0, level, ""
+    said = (f"The scheduler stopped {len(stopped)} of {len(every)} trials for how they did, so the others are no fair "
+            "sample")
+    history = history_of(s.study)
+    history = history[history["val_accuracy"].notna() & history["trial_id"].isin(s.trials["trial_id"])]
+    last = history[history["trial_id"].isin(every["trial_id"])].groupby("trial_id")["epoch"].max()
+    epoch = 0 if last.empty else int(last.min())
+    if list(s.study.objectives) != ["val_accuracy"] or not epoch:
+        return every.iloc[:0], 0, level, f"Which hyperparameter moves what is not said: {said[0].lower()}{said[1:]}."
+    then = history[history["epoch"] == epoch].drop_duplicates("trial_id").set_index("trial_id")["val_accuracy"]
+    if s.reference is not None:
+        level = float(then.get(s.reference["trial_id"], np.nan))
+    early = every.assign(val_accuracy=every["trial_id"].map(then)).dropna(subset=["val_accuracy"])
+    return early, epoch, level, f"{said}: here accuracy is that after epoch {epoch}, which all of them reached."
 
 
 def _add(found: TradeOffs, rows: pd.DataFrame, target: Target) -> None:

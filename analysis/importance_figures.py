@@ -75,7 +75,7 @@ def interaction(t: TradeOffs, key: str) -> go.Figure:
     drawn = figure(height=420)
     if found is None:
         return drawn
-    surface, bar = found["surface"], _bar(_unit(key))
+    surface, bar = found["surface"], theme.colour_bar(_unit(key))
     colours: dict[str, object] = {"colorscale": theme.SEQUENTIAL, "colorbar": bar}
     if t.targets[key].log:
         ticks = [m * 10.0**e for e in range(0, 12) for m in (1, 2, 5) if surface.min() <= m * 10.0**e <= surface.max()]
@@ -97,7 +97,7 @@ def gain(t: TradeOffs) -> go.Figure:
     names = ("temperature", "alpha")
     _plane(drawn, t, names, found["x"], found["y"], found["gain"],
            {"colorscale": theme.DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0,
-            "colorbar": _bar("gain over the student alone (points)")}, 2, (found["low"], found["high"]))
+            "colorbar": theme.colour_bar("gain over the student alone (points)")}, 2, (found["low"], found["high"]))
     for values, dash, name in ((found["gain"], "solid", "as good as the student alone"),
                                (found["low"], "dash", "better, by the 95 % interval")):
         crossed = bool(values.min() < 0 < values.max())
@@ -170,11 +170,6 @@ def _ends(values: list[float], axis: dict[str, object]) -> list[float]:
     given = axis.get("range")
     backwards = isinstance(given, list) and given[0] > given[1]
     return [float(high), float(low)] if backwards else [float(low), float(high)]
-
-
-def _bar(title: str) -> dict[str, object]:
-    return {"title": {"text": title, "side": "right", "font": {"size": 12}}, "thickness": 10, "outlinewidth": 0,
-            "len": 0.95, "tickfont": {"size": 11}, "ticks": "", "x": 1.01, "xpad": 4}
 
 
 def _short(name: str) -> str:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import confirmation
+from analysis import conditions, confirmation
 from analysis.questions import NoMatch, Question, answer, parse, short
 from analysis.summary import numeric
 from analysis.tables import columns_with_values, text
@@ -95,7 +95,7 @@ def _run(argv: list[str]) -> int:
     try:
         found = answer(question, rows, options.top)
     except NoMatch as none:
-        print(f"{short(options.question)}: {none}", file=sys.stderr)
+        print(f"{short(options.question)}: {none}{_elsewhere(question, table, rows)}", file=sys.stderr)
         return 1
     to = {option: path for option, path in (("csv", options.csv), ("json", options.json)) if path is not None}
     for option, path in to.items():
@@ -109,6 +109,19 @@ def _run(argv: list[str]) -> int:
     if "test_accuracy" in question.names:
         print("Chosen by test data, so its test accuracy flatters.", file=sys.stderr)
     return 0
+
+
+def _elsewhere(question: Question, table: pd.DataFrame, rows: pd.DataFrame) -> str:
+    """What of the rows that were not asked would have matched, and the flag that asks them; "" if nothing."""
+    others = table.drop(rows.index)
+    others = others[conditions.meets(question.condition, others)]
+    baselines = int((others["baseline"] != "").sum())
+    states = sorted(set(others.loc[others["baseline"] == "", "state"]))
+    said = [f"with --baselines {baselines} would"] if baselines else []
+    if states:
+        said.append(f"with --states complete,{','.join(s for s in states if s != 'complete')} "
+                    f"{len(others) - baselines} would")
+    return f"; {', and '.join(said)}" if said else ""
 
 
 def _json(rows: pd.DataFrame) -> str:

@@ -29,7 +29,7 @@ from analysis.methods import SELECTION, UNTOUCHED, methods, title
 from analysis.summary import Summary, counts_of, summarise
 from analysis.tables import Table, table, trial_records
 from analysis.tested import fresh_lead, fresh_table, search_table
-from analysis.uncertainty import probability_on_front
+from analysis.uncertainty import BY_IMAGES, probability_on_front
 from study import commandline, results
 from study.errors import UserError
 from study.results import Study
@@ -132,7 +132,7 @@ def _best_table(s: Summary) -> tuple[Table, str, str]:
 
 def _front_lead(s: Summary) -> str:
     least = "" if s.least_accuracy is None else f" of at least {s.least_accuracy:g} % validation accuracy"
-    lead = f"Every trial{least} that no other beats in all objectives at once, the smallest last."
+    lead = f"Every trial{least} that no other matches in all objectives and beats in one, the smallest last."
     sizes = np.log(s.front["file_bytes"] if s.size == "file_bytes" else (100 - s.front["sparsity"]).clip(lower=1e-3))
     bend = knee(s.front.assign(log_size=sizes), {"val_accuracy": "max", "log_size": "min"})
     if bend is not None:
@@ -163,8 +163,7 @@ def _probability_lead(chances: pd.DataFrame) -> str:
     if chances["basis"].iloc[0] == "fresh seeds":
         return (f"Probabilities are by bootstrap over the fresh seeds, paired by seed, among the {len(chances)} trials "
                 "that were trained with them.")
-    return ("Probabilities are by bootstrap of the validation accuracies, as other images might give them; they leave "
-            "out the luck of the seed, and treat trials as independent, which overstates doubt.")
+    return BY_IMAGES
 
 
 def _with_comparison(s: Summary, rows: pd.DataFrame, chances: pd.DataFrame) -> pd.DataFrame:

@@ -101,7 +101,8 @@ def summarise(study: Study) -> Summary:
     examples = int(study.meta.get("data", {}).get("validation", 0))
     level = float(anchor["val_accuracy"]) if anchor is not None else np.nan
     error = standard_error(level, examples) if examples and np.isfinite(level) else np.nan
-    best, rule = choose(front, level, error, size)
+    of = "the most accurate trial" if reference is None else f"the baseline “{reference['baseline']}”"
+    best, rule = choose(front, level, error, size, of)
     paired_with = confirmation.reference_of(confirmation.fresh(study), REFERENCE.get(study.meta["kind"], ""))
     return Summary(
         study=study, trials=trials, searched=searched, feasible=allowed, front=front, baselines=baselines,
@@ -142,7 +143,9 @@ def history_of(study: Study) -> pd.DataFrame:
     return numeric(study.history, [*HISTORY_COLUMNS, "val_accuracy"])
 
 
-def choose(front: pd.DataFrame, level: float, error: float, size: str) -> tuple[pd.Series | None, str]:
+def choose(
+    front: pd.DataFrame, level: float, error: float, size: str, of: str = "the reference"
+) -> tuple[pd.Series | None, str]:
     """The trial that the first sentence speaks of.
 
     For one objective the best. For accuracy and size the smallest network of the front, the sparsest or that of the
@@ -152,6 +155,7 @@ def choose(front: pd.DataFrame, level: float, error: float, size: str) -> tuple[
 
     Args:
         size: see `size_of`.
+        of: whose accuracy the level is.
     """
     if front.empty:
         return None, ""
@@ -161,8 +165,8 @@ def choose(front: pd.DataFrame, level: float, error: float, size: str) -> tuple[
     if len(near):
         what = "the sparsest trial" if size == "sparsity" else "the smallest file"
         smallest = near.assign(_small=near[size] if size == "sparsity" else -near[size])
-        return _row_of_max(smallest, "_small"), f"{what} within one standard error (±{error:.2f} points)"
-    return _row_of_max(front, "val_accuracy"), "the most accurate trial; none is within one standard error"
+        return _row_of_max(smallest, "_small"), f"{what} within one standard error (±{error:.2f} points) of {of}"
+    return _row_of_max(front, "val_accuracy"), f"the most accurate trial; none is within one standard error of {of}"
 
 
 def _row_of_max(frame: pd.DataFrame, column: str) -> pd.Series | None:

@@ -52,6 +52,12 @@ def text(column: str, value: Any) -> str:
     return f"{value:{sign},.{digits}f}".replace("-", "−")
 
 
+def zeros(sparsity: float) -> str:
+    """A sparsity in percent, with as many digits as it takes for it not to read as a network of zeros alone."""
+    digits = next((d for d in range(1, 6) if sparsity >= 100 or round(sparsity, d) < 100), 6)
+    return f"{sparsity:.{digits}f}"
+
+
 def percent(mean: float, half: float = np.nan) -> str:
     """An accuracy in percent, with half of its interval where there is one."""
     return f"{mean:.{_digits(half)}f}{_plus_minus(half)} %"

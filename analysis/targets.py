@@ -40,7 +40,7 @@ class Target:
         return np.asarray(10.0**values) if self.log else values
 
 
-def targets(s: Summary, rows: pd.DataFrame, bound: float | None = None) -> list[Target]:
+def targets(s: Summary, rows: pd.DataFrame, bound: float | None = None, epoch: int = 0) -> list[Target]:
     """The objectives; where there are two or more their hypervolume; where one of them is a size, accuracy among the
     small networks.
 
@@ -48,9 +48,13 @@ def targets(s: Summary, rows: pd.DataFrame, bound: float | None = None) -> list[
     configuration alone. What a trial adds to the front's volume is no target: it is zero for nearly all of them and
     hangs on which others happened to be drawn. The reference point is chance accuracy, a sparsity of 0 and, for other
     objectives, the worst complete trial.
+
+    Args:
+        epoch: after which the rows' accuracy is; 0 for their end.
     """
     size = size_of(s.study.objectives)
-    found = [_target(column, sentence(name_of(column)), direction, rows[column], column == "file_bytes")
+    after = f" after epoch {epoch}" if epoch else ""
+    found = [_target(column, sentence(name_of(column)) + after, direction, rows[column], column == "file_bytes")
              for column, direction in s.study.objectives.items()]
     if len(s.study.objectives) > 1:
         corner = {column: _reference(s, rows, column, direction) for column, direction in s.study.objectives.items()}

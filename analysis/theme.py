@@ -164,3 +164,9 @@ def focus(kept: Iterable[float], everything: Iterable[float]) -> list[float] | N
     low = max(float(keep.min()), floor)
     pad = max(0.06 * (top - low), 0.05)
     return [low - pad, top + pad]
+
+
+def colour_bar(title: str) -> dict[str, Any]:
+    """The legend of a colour scale, beside the figure."""
+    return {"title": {"text": title, "side": "right", "font": {"size": 12}}, "thickness": 10, "outlinewidth": 0,
+            "len": 0.95, "tickfont": {"size": 11}, "ticks": "", "x": 1.01, "xpad": 4}

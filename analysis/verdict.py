@@ -71,7 +71,12 @@ def _behind(m: Merged, leader: str, other: str) -> str:
 
 
 def _factor(e: Epsilon) -> str:
-    return f"{times(e.value)} (95 % interval {times(e.low)} to {times(e.high)})"
+    return times(e.value) + resampled(e, " when trials are resampled")
+
+
+def resampled(e: Epsilon, how: str) -> str:
+    """Between what the factor lies, in brackets, where that is known."""
+    return f" ({times(e.low)} to {times(e.high)}{how})" if np.isfinite(e.low) else ""
 
 
 def times(value: float) -> str:

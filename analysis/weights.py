@@ -115,7 +115,9 @@ def provisional(study: Study) -> pd.DataFrame:
     history = history[counted & history["trial_id"].isin(final.index)].sort_values("epoch", kind="stable")
     epochs = history.groupby("trial_id", sort=False)["sparsity"]
     place, length = epochs.cumcount(), epochs.transform("size")  # no loop: a long study has 10,000 trials
-    early = [history[place == (share * length).round().clip(1) - 1].assign(share=share) for share in EARLY]
+    at = [(share, (share * length).round().clip(1) - 1) for share in EARLY]
+    # Where that is the last epoch there is nothing early about it.
+    early = [history[(place == then) & (then < length - 1)].assign(share=share) for share, then in at]
     found = pd.concat(early).rename(columns={"sparsity": "provisional"}).sort_values(["trial_id", "share"])
     found["final"] = found["trial_id"].map(final)
     return found.reset_index(drop=True)[["trial_id", "share", "provisional", "final"]]

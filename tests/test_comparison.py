@@ -100,7 +100,7 @@ def test_the_answer_names_studies_sizes_and_factors(studies: list[Study]) -> Non
     assert m.front["trial_id"].iloc[0] in said.details[0]
     counts = m.front["study"].value_counts()
     assert [value for value, _ in said.tiles] == [f"{counts.get(s.name, 0)} of {len(m.front)}" for s in m.sides]
-    assert len(said.details) == len(m.sides) and all("95 % interval" in line for line in said.details[1:])
+    assert len(said.details) == len(m.sides) and all("when trials are resampled" in line for line in said.details[1:])
     for member in m.front["trial_id"]:
         assert member in page
     for e in m.epsilons.values():

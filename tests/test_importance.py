@@ -159,12 +159,55 @@ def test_few_trials_have_no_importance(trials: int) -> None:
 
 
 def test_only_complete_searched_trials_count() -> None:
-    """Pruned trials and baselines change nothing, whatever their scores."""
+    """A few pruned trials and any baselines change nothing, whatever their scores."""
     study = made(lambda x: 90 + x[:, 0], {"a": UNIT, "b": UNIT}, noise=0.1)
     other = study.trials.assign(val_accuracy=10.0)
-    extra = pd.concat([study.trials, other.assign(state="pruned"), other.assign(baseline="teacher")], ignore_index=True)
+    few = other.iloc[:3].assign(state="pruned")
+    extra = pd.concat([study.trials, few, other.assign(baseline="teacher")], ignore_index=True)
     with_others = trade_offs(dataclasses.replace(study, trials=extra))
     pd.testing.assert_frame_equal(with_others.importances(), trade_offs(study).importances())
+
+
+PLANE = {"temperature": {"type": "float", "low": 1.0, "high": 20.0, "log": True}, "alpha": UNIT}
+
+
+def halved(seed: int = 0, trials: int = 192, **extra: Any) -> Study:
+    """A KD study whose accuracy is 93 + 3 · (1 − (2u − 1)²) + noise, u the temperature on its scale, and half as high
+    after the first of two epochs; all but the best third were stopped then. The student alone has 95, or 94 then."""
+    whole = made(lambda x: 93 + 3 * (1 - (2 * x[:, 0] - 1) ** 2), PLANE, trials, noise=0.6, seed=seed, **extra)
+    best = whole.trials["val_accuracy"] >= whole.trials["val_accuracy"].quantile(2 / 3)
+    alone = {"trial_id": "b000", "state": "complete", "reason": "", "baseline": "student alone", "val_accuracy": 95.0}
+    frame = pd.concat([whole.trials.assign(state=np.where(best, "complete", "pruned")), pd.DataFrame([alone])],
+                      ignore_index=True)
+    first = frame.assign(epoch=1, phase="train", val_accuracy=frame["val_accuracy"] - 1)
+    second = frame[frame["state"] == "complete"].assign(epoch=2, phase="train")
+    columns = ["trial_id", "epoch", "phase", "val_accuracy"]
+    frame = frame.assign(val_accuracy=frame["val_accuracy"] - (frame["state"] == "pruned"))
+    return dataclasses.replace(whole, trials=frame, history=pd.concat([first, second])[columns])
+
+
+def test_trials_that_were_stopped_are_not_forgotten() -> None:
+    """Where the worse two thirds were stopped, the share of the temperature and the gain over the student alone are
+    those of all trials after the epoch that all reached, not of the survivors."""
+    inside = []
+    for seed in range(3):
+        t = trade_offs(halved(seed))
+        assert t.epoch == 1 and t.level == 94.0 and len(t.targets["val_accuracy"].values) == 192
+        assert "stopped 128 of 192 trials" in t.notes[0] and "after epoch 1" in t.targets["val_accuracy"].title
+        assert 0.9 < shares(t).loc["temperature", "share"] <= 1
+        found = t.gain()
+        assert found is not None
+        true = (93 - 95 + 3 * (1 - (2 * to_unit(found["x"], PLANE["temperature"]) - 1) ** 2))[None, :]
+        assert abs(float((found["gain"] - true).mean())) < 0.2
+        inside.append(((found["low"] <= true) & (true <= found["high"])).mean())
+    assert np.mean(inside) > 0.9
+
+
+def test_sizes_of_survivors_are_left_out() -> None:
+    """With a size among the objectives nothing is said: early sizes mean nothing, and the survivors are biased."""
+    study = halved(objectives={"val_accuracy": "max", "file_bytes": "min"})
+    t = trade_offs(dataclasses.replace(study, trials=study.trials.assign(file_bytes=1000.0)))
+    assert not t.targets and len(t.notes) == 1 and "no fair sample" in t.notes[0]
 
 
 @pytest.mark.parametrize("domain", [LOG, NEAR_ONE, UNIT, {"type": "int", "low": 4, "high": 64, "log": False}])

@@ -332,7 +332,7 @@ def test_figures_have_words(kd: Path) -> None:
     """Every figure has a caption and an alternative text, and headings descend without a gap."""
     page = page_of(load(kd))
     plots = [attrs for tag, attrs in page.elements if attrs.get("class") == "plot"]
-    assert plots and all(len(attrs["aria-label"] or "") > 40 and attrs["role"] == "img" for attrs in plots)
+    assert plots and all(len(attrs["aria-label"] or "") > 40 and attrs["role"] == "group" for attrs in plots)
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
 

@@ -123,9 +123,10 @@ def test_certain_and_hopeless_trials() -> None:
     assert one.sum() == 1 and one.idxmax() == trials["val_accuracy"].idxmax()
 
 
-def test_bootstrap_over_two_seeds_in_closed_form() -> None:
+def test_bootstrap_over_two_seeds_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two seeds are drawn as {1,1}, {1,2}, {2,2} with probabilities ¼, ½, ¼. The larger b is on the front where its
     mean accuracy is above a's: −1 with seed 1, +3 with seed 2, so in three of four draws."""
+    monkeypatch.setattr(uncertainty, "FEWEST_SEEDS", 2)
     rows = pd.DataFrame({"trial_id": list("aabbc"), "seed": [1, 2, 1, 2, 1],
                          "test_accuracy": [95.0, 95.0, 94.0, 98.0, 99.0], "file_bytes": [10.0, 10, 20, 20, 5]})
     found = over_seeds(rows, TWO)
@@ -140,8 +141,9 @@ def test_seeds_are_paired() -> None:
     assert over_seeds(rows, TWO).to_dict() == {"a": 1.0, "b": 1.0}
 
 
-def test_a_seed_that_a_trial_lacks_is_left_out_of_its_mean() -> None:
+def test_a_seed_that_a_trial_lacks_is_left_out_of_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial with fewer seeds than others counts in the draws that have one of its own, and only there."""
+    monkeypatch.setattr(uncertainty, "FEWEST_SEEDS", 2)
     rows = pd.DataFrame([{"trial_id": "a", "seed": s, "test_accuracy": 95.0, "file_bytes": 10.0} for s in range(1, 6)]
                         + [{"trial_id": "b", "seed": s, "test_accuracy": 96.0, "file_bytes": 20.0} for s in (1, 2)])
     assert over_seeds(rows, TWO).to_dict() == {"a": 1.0, "b": 1.0}
@@ -150,12 +152,12 @@ def test_a_seed_that_a_trial_lacks_is_left_out_of_its_mean() -> None:
 def test_of_a_study_fresh_seeds_are_preferred(tmp_path: Path) -> None:
     """With fresh seeds the retrained trials alone have a probability, on test data; without them all that the study's
     constraint allows, and the front's members more than others; the same call gives the same numbers."""
-    seeds = load(synthetic.write_sws(tmp_path / "a", fresh=4))
+    seeds = load(synthetic.write_sws(tmp_path / "a", fresh=5))
     found = probability_on_front(seeds)
     rows = fresh(seeds)
     assert set(found["basis"]) == {"fresh seeds"}
     assert set(found["trial_id"]) == set(rows.loc[rows["baseline"] == "", "trial_id"])
-    study = load(synthetic.write_sws(tmp_path / "b", fresh=1))
+    study = load(synthetic.write_sws(tmp_path / "b", fresh=4))  # too few: one might win with each by chance
     found = probability_on_front(study)
     assert set(found["basis"]) == {"validation images"}
     s = summarise(study)
@@ -167,7 +169,7 @@ def test_of_a_study_fresh_seeds_are_preferred(tmp_path: Path) -> None:
 
 def test_a_trial_alone_has_no_probability(tmp_path: Path) -> None:
     """Where one trial alone was retrained, all trials are judged by images instead, and a single trial not at all."""
-    study = load(synthetic.write_kd(tmp_path, fresh=4))
+    study = load(synthetic.write_kd(tmp_path, fresh=5))
     again = fresh(study)
     first = again.loc[again["baseline"] == "", "trial_id"].iloc[0]
     rows = study.confirmed[(study.confirmed["baseline"] != "") | (study.confirmed["trial_id"] == first)]
@@ -194,25 +196,23 @@ def brute_force_epsilon(a: pd.DataFrame, b: pd.DataFrame, images: int) -> float:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_epsilon_is_its_definition(seed: int) -> None:
-    """On random studies with ties and some without any error the factor is the brute-force one, both ways, and the
-    interval holds it or lies on the side of fewer trials."""
+    """On random studies with ties and some without any error the factor is the brute-force one, both ways."""
     rng = np.random.default_rng(seed)
     a, b = (pd.DataFrame({"val_accuracy": np.round(rng.uniform(95, 100.4, n), 0).clip(max=100.0),
                           "file_bytes": rng.integers(1, 30, n) * 100.0}) for n in (30, 45))
     for mine, theirs in ((a, b), (b, a)):
         found = epsilon(mine, theirs, 200)
         assert found.value == pytest.approx(brute_force_epsilon(mine, theirs, 200), rel=1e-12)
-        assert 0 < found.low <= found.high
 
 
 def test_epsilon_by_hand() -> None:
     """Half the error at the same size, and the same error in a quarter of it: nowhere behind, and 4 the other way.
-    Against itself: 1, and resampling one trial changes nothing. A study without trials has no factor."""
+    Against itself: 1, and resampling one trial says nothing. A study without trials has no factor."""
     a = pd.DataFrame({"val_accuracy": [98.0, 96.0], "file_bytes": [1000.0, 250.0]})
     b = pd.DataFrame({"val_accuracy": [96.0], "file_bytes": [1000.0]})
     assert epsilon(a, b, 1000).value == 1.0 and epsilon(b, a, 1000).value == 4.0
     same = epsilon(b, b, 1000)
-    assert (same.value, same.low, same.high) == (1.0, 1.0, 1.0)
+    assert same.value == 1.0 and np.isnan([same.low, same.high]).all()
     nothing = epsilon(a.assign(file_bytes=np.nan), b, 1000)
     assert np.isnan([nothing.value, nothing.low, nothing.high]).all()
     perfect = pd.DataFrame({"val_accuracy": [100.0], "file_bytes": [1000.0]})
