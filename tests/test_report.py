@@ -20,7 +20,7 @@ from analysis.answer import answer
 from analysis.caveats import caveats
 from analysis.statistics import half_width
 from analysis.summary import summarise
-from analysis.tables import percent, points, trial_records
+from analysis.tables import percent, points, trial_records, zeros
 from analysis.tested import fresh_table, search_table
 from study import results
 from study.results import Study, load
@@ -290,6 +290,41 @@ def test_methods_name_everything_that_repeats_the_study(sws: Path) -> None:
         assert part in text
 
 
+def test_a_network_of_zeros_is_not_claimed(sws: Path) -> None:
+    """A sparsity that rounds to 100 % gets the digits that tell it from that."""
+    assert [zeros(v) for v in (97.25, 99.94, 99.97, 99.9996, 100.0)] == ["97.2", "99.9", "99.97", "99.9996", "100.0"]
+    best = summarise(load(sws)).best
+    assert best is not None
+    change(sws, "sparsity", {str(best["trial_id"]): 99.98})
+    assert "99.98 % of the weights at zero" in page_of(load(sws)).text
+
+
+def test_a_cropped_axis_of_curves_says_so(sws: Path) -> None:
+    """A trial whose whole curve lies below the visible range is counted under the figure; of more trials than are
+    drawn it says of how many."""
+    study = load(sws)
+    shown = study.history.groupby("trial_id")["val_accuracy"].max().drop(study.trials["trial_id"][:2])
+    inside = shown[shown > shown.quantile(0.5)].index  # far above the axis' beginning
+    history = study.history[study.history["trial_id"].isin([*inside, "t003"])]
+    low = history.assign(val_accuracy=history["val_accuracy"].where(history["trial_id"] != "t003", 5.0))
+    item = gallery._curves(summarise(dataclasses.replace(study, history=low)))[0]
+    assert "1 trial lies below the visible range" in item.caption
+    item = gallery._curves(summarise(dataclasses.replace(study, history=low[low["trial_id"] != "t003"])))[0]
+    assert "below the visible range" not in item.caption
+    assert "60 of 64 trials thin" in gallery._curves(summarise(study))[0].caption
+
+
+def test_no_band_is_claimed_that_is_not_drawn(sws: Path) -> None:
+    """Without the reference baseline the front's figure has no band, its caption none, and the rule names whose
+    accuracy it is measured by."""
+    study = load(sws)
+    without = summarise(dataclasses.replace(study, trials=study.trials[study.trials["baseline"] != "uncompressed"]))
+    with_it, item = gallery.main_figure(summarise(study)), gallery.main_figure(without)
+    assert with_it is not None and "grey band" in with_it.caption and item is not None
+    assert "grey band" not in item.caption and not item.figure.layout.shapes
+    assert "of the most accurate trial" in without.rule and "“uncompressed”" in summarise(study).rule
+
+
 def test_selection_is_stated(kd: Path) -> None:
     """The page says that selection was on validation data, and whether and how often test data were evaluated."""
     assert "Test data were evaluated once per listed configuration" in page_of(load(kd)).text
@@ -372,6 +407,13 @@ def test_warnings_appear_where_they_apply_and_only_there(tmp_path: Path) -> None
     small = synthetic.write_kd(tmp_path / "b", trials=12, confirm=False)
     said = " ".join(caveats(summarise(load(small))))
     assert all(part in said for part in ("one seed", "fewer than 20", "not touched"))
+    stopped = load(small)
+    other = stopped.trials[stopped.trials["baseline"] == ""].assign(state="pruned")
+    other["trial_id"] = "p" + other["trial_id"]
+    more = dataclasses.replace(stopped, trials=pd.concat([stopped.trials, other], ignore_index=True))
+    said = " ".join(caveats(summarise(more)))  # those that a scheduler stopped were tried, too
+    tried = int((more.trials["state"].isin(["complete", "pruned"]) & (more.trials["baseline"] == "")).sum())
+    assert tried > 20 and "fewer than 20" not in said and f"The best of {tried} trials" in said
     fine = " ".join(caveats(summarise(load(synthetic.write_sws(tmp_path / "c")))))
     assert "one image is" not in fine and "one seed" in fine
 

@@ -81,6 +81,9 @@ def test_provisional_sparsity_is_that_of_the_epoch() -> None:
     assert found[["trial_id", "share", "provisional", "final"]].to_numpy().tolist() == [
         ["a", 0.25, 10.0, 88.0], ["a", 0.5, 20.0, 88.0], ["a", 0.75, 30.0, 88.0]]
     assert weights.provisional(dataclasses.replace(made, history=history[["trial_id", "epoch"]])).empty
+    short = history[(history["epoch"] < 3) & (history["trial_id"] == "a")]  # three quarters of two epochs are both
+    assert weights.provisional(dataclasses.replace(made, history=short))["share"].tolist() == [0.25, 0.5]
+    assert weights.provisional(dataclasses.replace(made, history=short[short["epoch"] == 1])).empty
 
 
 @pytest.mark.parametrize("draw", [weight_figures.weight_histogram, weight_figures.joint])
@@ -135,6 +138,17 @@ def test_the_teacher_softens(tmp_path: Path) -> None:
     assert sum("the best trial" in step.label for step in drawn.layout.sliders[0].steps) == 1
     assert len(drawn.layout.images) == 10 and drawn.layout.images[0].source.startswith("data:image/png;base64,")
     assert knowledge.asked(results.load(synthetic.write_kd(tmp_path / "bare"))) == {}
+
+
+def test_dark_knowledge_says_how_many_images_it_shows(tmp_path: Path) -> None:
+    """Of a hundred classes the first ten are shown, and said to be so; of ten, all."""
+    folder = synthetic.write_kd(tmp_path / "kd")
+    synthetic.write_knowledge(folder)
+    for classes in (10, 100):
+        meta = results.read_meta(folder)
+        results.write_meta(folder, {**meta, "data": {**meta["data"], "classes": [f"c{i}" for i in range(classes)]}})
+        (item,) = closeups.groups(summarise(results.load(folder)))[0].items
+        assert ("the first 10 of 100" in item.caption) == (classes == 100) and item.alt.startswith("Table of 10 images")
 
 
 def test_a_cell_of_the_dark_knowledge_names_both_classes(tmp_path: Path) -> None:
