@@ -22,6 +22,9 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # When memory runs short Ray would kill a worker in a way that ends the whole of Tune; the kernel kills one process,
 # which is one trial's.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
+# Ray would start its workers at niceness 15. Beside any other work a training on two threads, which wait for each
+# other, is then starved: a teacher on digits beside one busy process took more than 95 s, 70 s without.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Let all trials that the searcher hands out ask for a process at once: by default the second would wait for the first,
 # and where trials are short it would never get one of its own. How many there may be is `Capacity`'s to say.
