@@ -145,12 +145,12 @@ def test_a_threshold_leaves_the_same_trials_in_table_and_figures(
         limit = values[int(slider.input_value())]
         assert (0.6 < values.index(limit) / len(values) < 0.9) if width == 390 else limit == values[steps]
         assert f"≥ {limit:.2f}" in slider.get_attribute("aria-valuetext")
-        page.wait_for_function(f"() => ({FADED})('{figure}').length > 0")
+        complete = trials[(trials["state"] == "complete") & (trials["baseline"] == "")]
+        missed = set(complete.loc[complete[column] < limit, "trial_id"])
+        page.wait_for_function(f"() => ({FADED})('{figure}').length === {len(missed)}")  # figures follow a little later
+        assert missed and missed == set(page.evaluate(f"({FADED})('{figure}')"))
         shown = set(page.locator("#trial-table tbody tr").evaluate_all("rows => rows.map(r => r.dataset.trial)"))
         assert shown == set(trials.loc[trials[column] >= limit, "trial_id"])
-        faded = set(page.evaluate(f"({FADED})('{figure}')"))
-        complete = trials[(trials["state"] == "complete") & (trials["baseline"] == "")]
-        assert faded == set(complete["trial_id"]) - shown
         slider.press("Home")
         page.wait_for_function(f"() => ({FADED})('{figure}').length === 0")
         assert page.locator("#trial-table tbody tr").count() == len(trials)
