@@ -12,8 +12,8 @@ from analysis.weights import Trace
 def groups(s: Summary) -> list[Group]:
     """Groups of figures for which the study kept what they need."""
     found = []
-    if knowledge.asked(s.study):
-        found.append(Group("What the teacher knows", [_knowledge(s)]))
+    if asked := knowledge.asked(s.study):
+        found.append(Group("What the teacher knows", [_knowledge(s, asked)]))
     wanted = [s.best["trial_id"]] if s.best is not None and s.compresses else []
     trial_id, trace = weights.traced(s.study, [*wanted, *s.front["trial_id"], *s.searched["trial_id"]])
     if trace:
@@ -24,8 +24,8 @@ def groups(s: Summary) -> list[Group]:
     return found
 
 
-def _knowledge(s: Summary) -> Item:
-    shown, classes = knowledge.classes_shown(s.study), len(s.study.meta.get("data", {}).get("classes", []))
+def _knowledge(s: Summary, asked: Trace) -> Item:
+    shown, classes = knowledge.classes_shown(asked), len(s.study.meta.get("data", {}).get("classes", []))
     some = f" (the first {shown} of {classes}; the others have the rest of each row)" if shown < classes else ""
     caption = (f"Of each class{some} the validation image that the teacher gets right with the smallest lead. Colours "
                "grow with the square root of the probability. A student that is trained at a higher temperature is "

@@ -96,9 +96,7 @@ def _front_lead(m: Merged) -> list[str]:
     runs = [f"{row['study']} from {row['low']:,.0f} bytes on" for row in m.held.to_dict("records")]
     which = f"Most accurate, by size: {listed(runs)}." if 1 < len(runs) <= 12 else ""
     return ["Every trial that none of any study matches in both validation accuracy and size and beats in one, the "
-            f"smallest last. {DENSE} "
-            f"{which}".strip(),
-            BY_IMAGES]
+            f"smallest last. {DENSE} {which}".strip(), BY_IMAGES]
 
 
 def epsilon_table(m: Merged) -> Table:

@@ -42,6 +42,16 @@ def learning_curves(study: Study, metric: str = "val_accuracy") -> go.Figure:
     return drawn
 
 
+def highest(drawn: go.Figure) -> dict[str, float]:
+    """Of each trial with a curve in such a figure, its highest point."""
+    found: dict[str, float] = {}
+    for trace in drawn.data:
+        for trial_id, value in zip(trace.customdata, trace.y, strict=True):
+            if value is not None:  # between two curves of one trace
+                found[trial_id] = max(value, found.get(trial_id, value))
+    return found
+
+
 def sampled(s: Summary, history: pd.DataFrame, most: int = MOST_CURVES) -> pd.DataFrame:
     """Searched trials whose curves are drawn, evenly spaced in the order of their final scores."""
     rows = s.trials[(s.trials["baseline"] == "") & s.trials["trial_id"].isin(history["trial_id"].unique())]

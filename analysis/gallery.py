@@ -133,15 +133,14 @@ def _compression_slices(s: Summary, t: TradeOffs) -> list[Group]:
 
 def _curves(s: Summary) -> list[Item]:
     history = history_of(s.study)
-    history = history[history["val_accuracy"].notna()]
-    begun = s.trials[(s.trials["baseline"] == "") & s.trials["trial_id"].isin(history["trial_id"])]
-    shown = curves.sampled(s, history)["trial_id"]
-    some = counted(len(shown), "trial") if len(shown) == len(begun) else f"{len(shown)} of {len(begun):,} trials"
+    told = history.loc[history["val_accuracy"].notna(), "trial_id"].unique()
+    begun = int(((s.trials["baseline"] == "") & s.trials["trial_id"].isin(told)).sum())
+    some = counted(begun, "trial") if begun <= curves.MOST_CURVES else f"{curves.MOST_CURVES} of {begun:,} trials"
     about = f"{some} thin and grey, baselines and the answering trial in colour."
     drawn = curves.learning_curves(s.study)
-    window, highest = drawn.layout.yaxis.range, history.groupby("trial_id")["val_accuracy"].max()
-    lines = {"trial": highest.reindex(shown), "baseline": highest.reindex(s.baselines["trial_id"])}
-    cropped = "" if window is None else below(window[0], lines)
+    window, highest = drawn.layout.yaxis.range, curves.highest(drawn)
+    of_baselines = [highest.pop(i) for i in s.baselines["trial_id"] if i in highest]
+    cropped = "" if window is None else below(window[0], {"trial": highest.values(), "baseline": of_baselines})
     items = [Item("curves", drawn, "Validation accuracy, epoch by epoch.", about + cropped,
                   f"Line chart of validation accuracy over epochs; {about}")]
     if "sparsity" in s.study.history:

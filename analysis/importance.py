@@ -175,7 +175,7 @@ def even(s: Summary) -> tuple[pd.DataFrame, int, float, str]:
     said = (f"The scheduler stopped {len(stopped)} of {len(every)} trials for how they did, so the others are no fair "
             "sample")
     history = history_of(s.study)
-    history = history[history["val_accuracy"].notna() & history["trial_id"].isin(s.trials["trial_id"])]
+    history = history[history["val_accuracy"].notna()]
     last = history[history["trial_id"].isin(every["trial_id"])].groupby("trial_id")["epoch"].max()
     epoch = 0 if last.empty else int(last.min())
     if list(s.study.objectives) != ["val_accuracy"] or not epoch:

@@ -76,9 +76,9 @@ def _together(t: TradeOffs, key: str) -> Item:
 def _gain(t: TradeOffs, most: float) -> Item:
     after = f" after epoch {t.epoch}" if t.epoch else ""
     return Item("gain", drawing.gain(t), "Gain over the student alone.",
-                f"Mean validation accuracy{after} over the plane minus that of the student alone. It is as good on the "
-                "solid line; inside the dashed one the whole 95 % interval is above zero. Away from the trials, the "
-                f"circles, it is a guess.{_pulled(t, 'val_accuracy')}",
+                f"Mean validation accuracy{after} over the plane minus that of the student alone. It is as good as "
+                "that on the solid line; inside the dashed one the whole 95 % interval is above zero. Away from the "
+                f"trials, the circles, it is a guess.{_pulled(t, 'val_accuracy')}",
                 f"Coloured plane over temperature and alpha of the gain over the student, at most {points(most)}.")
 
 

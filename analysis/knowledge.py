@@ -34,9 +34,9 @@ def asked(study: Study) -> Trace:
     return trace if {"images", "labels", "logits"} <= trace.keys() else {}
 
 
-def classes_shown(study: Study) -> int:
+def classes_shown(trace: Trace) -> int:
     """Of how many classes, the first ones, an image is shown."""
-    return min(len(asked(study)["images"]), MOST_CLASSES)
+    return min(len(trace["images"]), MOST_CLASSES)
 
 
 def softened(trace: Trace, temperature: float) -> np.ndarray:
@@ -53,7 +53,7 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     """
     trace = asked(study)
     names = [str(name) for name in study.meta["data"]["classes"]]
-    shown = np.arange(classes_shown(study))
+    shown = np.arange(classes_shown(trace))
     labels = trace["labels"][shown]
     own = float(best["temperature"]) if best is not None and np.isfinite(best["temperature"]) else None
     at = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if own else [])})

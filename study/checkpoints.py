@@ -25,6 +25,7 @@ from study.training import Progress
 FOLDER = "checkpoints"
 SUFFIX = ".pt"
 HUNG = ".hung"
+WEIGHTS = ".safetensors"
 
 
 @dataclass
@@ -102,7 +103,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def weights_of(checkpoint: Path) -> Path:
     """Beside it: the weights that the trial ended with, and what else its stage hands on."""
-    return checkpoint.with_suffix(".safetensors")
+    return checkpoint.with_suffix(WEIGHTS)
 
 
 def codebook_of(checkpoint: Path) -> Path:
@@ -121,7 +122,7 @@ def hung(checkpoint: Path) -> str:
 
 def waiting(folder: Path) -> bool:
     """Whether what some trial ended with is still to be tested and kept, or removed: `clear` comes after that."""
-    return any((folder / FOLDER).glob(weights_of(Path("*")).name))
+    return any((folder / FOLDER).glob(f"*{WEIGHTS}"))
 
 
 def clear(folder: Path, unfinished: Iterable[Mapping[str, Any]]) -> None:

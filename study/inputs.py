@@ -24,15 +24,15 @@ class Brought:
     """What a study is made of, checked.
 
     Attributes:
-        recorded: its `study.json`, if it was begun before.
+        seen: the splits as the searched trials see them.
         networks: see `describe.networks`.
         given: the teacher that the user brought, if so.
         warm: configurations of another study, best first.
     """
 
-    recorded: dict[str, Any] | None
     data: Splits
     test: Part
+    seen: Splits
     networks: dict[str, dict[str, Any]]
     given: Shared | None
     warm: list[dict[str, Any]]
@@ -67,12 +67,12 @@ def brought(settings: Any, spaces: Any, recorded: dict[str, Any] | None) -> Brou
     data, test = describe.load_data(settings)
     # Wrong names, widths and numbers of examples fail here, before anything starts.
     networks = describe.networks(settings, spaces, data)
-    KINDS[settings.kind].trial_data(settings, data)
+    seen = KINDS[settings.kind].trial_data(settings, data)
     if recorded:
         check_data(recorded, settings, data, test)
         check_code(recorded, settings, networks)
     check_packing(settings, data)
-    return Brought(recorded, data, test, networks, given_teacher(settings, data), warm_start(settings, spaces))
+    return Brought(data, test, seen, networks, given_teacher(settings, data), warm_start(settings, spaces))
 
 
 def check_spaces(recorded: dict[str, Any], spaces: Any, folder: Path) -> None:

@@ -33,6 +33,12 @@ from study.training import Progress
 PATIENCE = 5.0
 """Seconds after the last trial that has come until those that are there begin, though there is room for more: processes
 of trials start one after another."""
+PLACE = 120.0
+"""Seconds that the first process of a pack may take to start, and the GPU that it is to have to come free."""
+ANSWER = 5.0
+"""Seconds that other packs are given to say how many trials they have, once one has."""
+RESTART = 60.0
+"""Seconds that Ray may take to start the process of a pack again."""
 
 
 class _Stopped(Exception):
@@ -204,10 +210,6 @@ def through(packers: Sequence[Any], settings: SWS, data: Splits, shared: Mapping
     return run
 
 
-PLACE = 120.0
-"""Seconds that the first process of a pack may take to start, and the GPU that it is to have to come free."""
-
-
 def _others(packers: Sequence[Any], trial: str, patience: float) -> list[tuple[int, Any]]:
     """How many other trials each has, of those that answer within so many seconds after the first did: one whose GPU
     others use waits for it, and one that died is being started again."""
@@ -221,10 +223,6 @@ def _others(packers: Sequence[Any], trial: str, patience: float) -> list[tuple[i
     return found
 
 
-ANSWER = 5.0
-"""Seconds that other packs are given to say how many trials they have, once one has."""
-
-
 def _emptiest(packers: Sequence[Any], trial: str) -> Any:
     """The one with the fewest trials, any of them if several have so many."""
     until = time.monotonic() + RESTART
@@ -234,10 +232,6 @@ def _emptiest(packers: Sequence[Any], trial: str) -> Any:
         time.sleep(0.5)
     fewest = min(count for count, _ in found)
     return random.choice([packer for count, packer in found if count == fewest])
-
-
-RESTART = 60.0
-"""Seconds that Ray may take to start the process of a pack again."""
 
 
 def _followed(packer: Any, joining: tuple[Any, ...], trial: str, on_epoch: kd.Report) -> Any:

@@ -102,8 +102,7 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
         recorded: its `study.json`, if it was begun before.
     """
     brought = inputs.brought(settings, spaces, recorded)
-    data, test, given = brought.data, brought.test, brought.given
-    seen = KINDS[settings.kind].trial_data(settings, data)
+    data, test, seen, given = brought.data, brought.test, brought.seen, brought.given
     dashboard = machine.start_ray(settings)
     try:
         machine.check_shared(folder)

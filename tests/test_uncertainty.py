@@ -196,13 +196,15 @@ def brute_force_epsilon(a: pd.DataFrame, b: pd.DataFrame, images: int) -> float:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_epsilon_is_its_definition(seed: int) -> None:
-    """On random studies with ties and some without any error the factor is the brute-force one, both ways."""
+    """On random studies with ties and some without any error the factor is the brute-force one, both ways, and those of
+    resamples lie between positive ends in their order."""
     rng = np.random.default_rng(seed)
     a, b = (pd.DataFrame({"val_accuracy": np.round(rng.uniform(95, 100.4, n), 0).clip(max=100.0),
                           "file_bytes": rng.integers(1, 30, n) * 100.0}) for n in (30, 45))
     for mine, theirs in ((a, b), (b, a)):
         found = epsilon(mine, theirs, 200)
         assert found.value == pytest.approx(brute_force_epsilon(mine, theirs, 200), rel=1e-12)
+        assert 0 < found.low <= found.high
 
 
 def test_epsilon_by_hand() -> None:

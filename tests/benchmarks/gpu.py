@@ -232,21 +232,29 @@ def configurations(count: int, epochs: int, codebook_epochs: int) -> list[sws.Hp
     ]
 
 
+def pretrained(splits: data.Splits) -> nn.Module:
+    """LeNet-300-100 after three epochs."""
+    how = kd.Training("lenet_300_100", epochs=3, batch_size=256, learning_rate=1e-3)
+    return sws.pretrain(how, splits, lambda row: None)
+
+
+def alone(network: nn.Module, hparams: sws.Hparams, splits: data.Splits) -> dict[str, float] | None:
+    """A trial's final metrics; None if it failed."""
+    try:
+        return sws.fit(copy.deepcopy(network), hparams, splits, lambda row: None)[1]
+    except TrialFailed:
+        return None
+
+
 def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: int) -> None:
     """Whole trials of soft weight-sharing, packed and one after another."""
-    training_ = kd.Training("lenet_300_100", epochs=3, batch_size=256, learning_rate=1e-3)
-    network = sws.pretrain(training_, splits, lambda row: None)
+    network = pretrained(splits)
     hparams = configurations(max(counts), epochs, codebook_epochs)
     print(f"\n| trials of {epochs} + {codebook_epochs} epochs | one after another, s a trial | packed, s a trial "
           "| gain | most difference in validation accuracy, sparsity | peak, GB |\n" + "|---" * 6 + "|")  # fmt: skip
-    alone: list[dict[str, float] | None] = []
     torch.cuda.synchronize()
     began, some = time.perf_counter(), min(4, max(counts))
-    for h in hparams[:some]:
-        try:
-            alone.append(sws.fit(copy.deepcopy(network), h, splits, lambda row: None)[1])
-        except TrialFailed:
-            alone.append(None)
+    singles = [alone(network, h, splits) for h in hparams[:some]]
     torch.cuda.synchronize()
     single = (time.perf_counter() - began) / some
     for count in counts:
@@ -257,7 +265,7 @@ def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: 
         found = packed.fit([copy.deepcopy(network) for _ in members], members, splits)
         torch.cuda.synchronize()
         each = (time.perf_counter() - began) / count
-        pairs = [(f[2], a) for f, a in zip(found, alone, strict=False) if a and not isinstance(f, Exception)]
+        pairs = [(f[2], a) for f, a in zip(found, singles, strict=False) if a and not isinstance(f, Exception)]
         off = [max((abs(f[k] - a[k]) for f, a in pairs), default=0.0) for k in ("val_accuracy", "sparsity")]
         failed = [f for f in found if isinstance(f, Exception)]
         print(f"| {count} ({len(failed)} failed) | {single:.2f} | {each:.3f} | {single / each:.1f} × | "

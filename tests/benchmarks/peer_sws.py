@@ -206,8 +206,8 @@ def main() -> None:
         rows = search(config, data, options.trials, max(1, (os.cpu_count() or 1) // options.concurrent), Path(folder))
     ray.shutdown()
     sparse = [row["val_accuracy"] for row in rows if row["sparsity"] >= 95]
-    run = sum(row["training_iteration"] for row in rows)
-    print(json.dumps({"trials": len(rows), "epochs": run, "val_accuracy": max(sparse, default=math.nan)}))
+    epochs = sum(row["training_iteration"] for row in rows)
+    print(json.dumps({"trials": len(rows), "epochs": epochs, "val_accuracy": max(sparse, default=math.nan)}))
 
 
 if __name__ == "__main__":

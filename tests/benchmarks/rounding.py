@@ -17,8 +17,7 @@ import gpu
 import torch
 from torch import nn
 
-from study import data, kd, packed, sws
-from study.errors import TrialFailed
+from study import data, packed, sws
 
 Metrics = dict[str, float] | None
 """Of a trial; None if it failed."""
@@ -32,13 +31,6 @@ def last_bit(network: nn.Module) -> nn.Module:
             up = torch.rand(p.shape, generator=generator).to(p.device) < 0.5
             p.copy_(torch.nextafter(p, torch.where(up, torch.inf, -torch.inf)))
     return found
-
-
-def alone(network: nn.Module, hparams: sws.Hparams, splits: data.Splits) -> Metrics:
-    try:
-        return sws.fit(copy.deepcopy(network), hparams, splits, lambda row: None)[1]
-    except TrialFailed:
-        return None
 
 
 def together(network: nn.Module, hparams: list[sws.Hparams], splits: data.Splits) -> list[Metrics]:
@@ -61,14 +53,13 @@ def main() -> None:
     o = parser.parse_args()
     torch.set_num_threads(1)
     splits = data.load("mnist" if o.data_dir else "digits", o.data_dir)[0].to(torch.device(o.device))
-    how = kd.Training("lenet_300_100", epochs=3, batch_size=256, learning_rate=1e-3)
-    network = sws.pretrain(how, splits, lambda row: None)
+    network = gpu.pretrained(splits)
     hparams = gpu.configurations(o.trials, o.epochs, o.codebook_epochs)
     other = last_bit(network)
     print("| τ | components | 1 − π₀ | alone: validation accuracy, sparsity | last bit | packed |\n" + "|---" * 6 + "|")
     packs = together(network, hparams, splits)
     for h, pack in zip(hparams, packs, strict=True):
-        row = [cells(alone(network, h, splits)), cells(alone(other, h, splits)), cells(pack)]
+        row = [cells(gpu.alone(network, h, splits)), cells(gpu.alone(other, h, splits)), cells(pack)]
         print(f"| {h.tau:.4f} | {h.components} | {1 - h.pi_zero:.4f} | " + " | ".join(row) + " |", flush=True)
 
 
