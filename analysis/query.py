@@ -42,7 +42,7 @@ class Options:
     """Arguments of the command."""
 
     study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="results/NAME")]
-    """Folder of the study, results/NAME."""
+    """Folder of the study."""
     question: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="QUESTION")]
     """Such as "max compression_ratio where accuracy_drop <= 0.2"."""
     top: int = 1

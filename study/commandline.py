@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,13 +55,44 @@ def data_folder(dataset: str, given: Path | None) -> Path | None:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compression-study"
 
 
+def any_of(names: Sequence[str]) -> str:
+    """Names to choose from: "a, b or c"."""
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def _one_line(box: str, prog: str) -> str:
-    """The message in the box that tyro draws around a usage error, and the flag it thinks was meant."""
+    """The message in the box that tyro draws around a usage error, in our words, and the flag it thinks was meant."""
     lines = [line.strip("│| ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     # A rule, of either kind of dash, ends the title and then the message; a corner begins the line with the title.
     rules = [i for i, line in enumerate(lines) if line[:3] in ("───", "---") or line[:1] in ("╭", "╰")]
     first, last = rules[0] + 1, rules[1]
     message = " ".join(lines[first:last])
-    meant = [line.split()[0] for line in lines if re.match("--[a-z]", line)] if "Unrecognized" in message else []
-    hint = f"; did you mean {meant[0]}?" if meant else ""
+    meant = [line.split()[0].rstrip(",") for line in lines if re.match("--[a-z]", line)]
+    hint = f"; did you mean {meant[0]}?" if meant and "Unrecognized" in message else ""
+    for theirs, ours in _WORDS:
+        message = re.sub(f"^{theirs}$", ours, message)
     return f"{message.rstrip('.')}{hint} (see {prog} --help)"
+
+
+def _choices(found: re.Match[str]) -> str:
+    value, flag, listed = found.groups()
+    # tyro takes None for what a setting is when its flag is left out.
+    choices = [choice for choice in re.findall("'(.*?)'", listed) if choice != "None"]
+    return f"{flag} {value}: give {any_of(choices)}"
+
+
+def _missing(found: re.Match[str]) -> str:
+    arguments = filter(None, re.split(r"\.? \(required\) ?", found[1]))
+    return f"missing: {'; '.join(': '.join(a.split(' ', 1)) for a in arguments)}"
+
+
+_FLAG = r"(--[\w-]+)"
+_WORDS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (rf"Error parsing {_FLAG}: .*invalid literal for int\(\) with base 10: '(.*?)'.*", r"\1 \2: give a whole number"),
+    (rf"Error parsing {_FLAG}: .*could not convert string to float: '(.*?)'.*", r"\1 \2: give a number"),
+    (rf"Missing value for argument '{_FLAG}'.*", r"\1: its value is missing"),
+    (rf"invalid choice '(.*?)' for argument '{_FLAG}'\. Expected one of \((.*)\)\.?", _choices),
+    (r"Missing from [^:]*: (.*)", _missing),
+    (r"Unrecognized options?: (.*)", lambda found: f"{found[1].replace(',', '')}: not understood"),
+]
+"""tyro's messages → ours: the flag first, then what would be right."""

@@ -27,7 +27,7 @@ class Options:
     """Arguments of the command. Give one of --pareto, --trial and --best."""
 
     study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="results/NAME")]
-    """Folder of the study, results/NAME."""
+    """Folder of the study."""
     pareto: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Export every member of the front."""
     trial: str | None = None

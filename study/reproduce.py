@@ -30,9 +30,9 @@ PROG = "python -m study.reproduce"
 class Options:
     """Retrain one trial of a study and compare its metrics with the recorded ones."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    """Folder of the study, results/NAME."""
-    trial_id: Annotated[str, tyro.conf.Positional]
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="results/NAME")]
+    """Folder of the study."""
+    trial_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TRIAL")]
     """A complete trial, such as t014, or a baseline's name."""
     data_dir: Path | None = None
     """Where the data set lies. Default: where the study had it."""

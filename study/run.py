@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from typing import Annotated
@@ -9,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from study import commandline
+from study.errors import UserError
 from study.settings import KD, KDSWS, SWS, Magnitude, resolve
 
 Settings = KD | SWS | Magnitude | KDSWS
@@ -21,6 +23,7 @@ Command = (
 
 
 PROG = "python -m study.run"
+KINDS = ["kd", "sws", "magnitude", "kd_sws"]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,6 +36,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str]) -> Settings:
     """Settings from the arguments; usage errors become one line."""
+    if not argv or argv[0] not in [*KINDS, "-h", "--help"]:
+        near = difflib.get_close_matches(argv[0], KINDS, 1) if argv else []
+        hint = f"; did you mean {near[0]}?" if near else ""
+        given = argv[0] if argv else "no study"
+        raise UserError(f"{given}: the first word is the study, {commandline.any_of(KINDS)}{hint} (see {PROG} --help)")
     settings: Settings = commandline.parse(Command, PROG, __doc__, argv)
     return settings
 

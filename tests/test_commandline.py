@@ -1,0 +1,39 @@
+"""Usage errors: one line that names the flag, what is wrong and what would be right, and status 2."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+from analysis import query
+from study import export, reproduce, run
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "line"),
+    [
+        (run, "kd --epochs zero", "--epochs zero: give a whole number"),
+        (run, "kd --seed 1.5", "--seed 1.5: give a whole number"),
+        (run, "sws --memory-per-trial lots", "--memory-per-trial lots: give a number"),
+        (run, "sws --searcher tpee", "--searcher tpee: give tpe, nsga2, gp or random"),
+        (run, "kd --augment fli", "--augment fli: give crop, flip, none or shift"),
+        (run, "kd --num-samples", "--num-samples: its value is missing"),
+        (run, "kd --no-dashboardd", "--no-dashboardd: not understood; did you mean --dashboard?"),
+        (run, "kd extra words", "extra words: not understood"),
+        (run, "", "no study: the first word is the study, kd, sws, magnitude or kd_sws"),
+        (run, "swss --epochs 3", "swss: the first word is the study, kd, sws, magnitude or kd_sws; did you mean sws?"),
+        (run, "--epochs 3 kd", "--epochs: the first word is the study, kd, sws, magnitude or kd_sws"),
+        (export, "", "missing: results/NAME: Folder of the study"),
+        (reproduce, "", "missing: results/NAME: Folder of the study; TRIAL: A complete trial, such as t014, or"),
+        (query, "folder question --top x", "--top x: give a whole number"),
+    ],
+)
+def test_a_usage_error_is_one_line_in_our_words(
+    command: ModuleType, arguments: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What tyro says of the types behind a flag, or of subcommands, is not what a user can act on."""
+    assert command.main(arguments.split()) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: {line}") and said.err.count("\n") == 1 and not said.out
+    assert said.err.rstrip().endswith("--help)")
