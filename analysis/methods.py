@@ -107,7 +107,17 @@ def _seeds(study: Study) -> list[str]:
 
 def _run(meta: dict[str, Any]) -> list[str]:
     facts = (("", "command"), ("device: ", "device"), ("commit ", "git_commit"), ("begun ", "created"))
-    return [f"{said}{meta[key]}" for said, key in facts if meta.get(key)]
+    return [f"{said}{meta[key]}" for said, key in facts if meta.get(key)] + [
+        f"continued {run['created']}: {run['command']}{_otherwise(meta, run)}" for run in meta.get("continued", [])]
+
+
+def _otherwise(meta: dict[str, Any], run: dict[str, Any]) -> str:
+    """In what a command that went on with a study differs from the one that began it."""
+    had = meta.get("versions", {})
+    differ = [f"{name} {v}" for name, v in run["versions"].items() if v != had.get(name)]
+    differ += [f"commit {run['git_commit']}"] if run["git_commit"] != meta.get("git_commit") else []
+    differ += [f"on {run['device']}"] if run["device"] != meta.get("device") else []
+    return f" ({', '.join(differ)})" if differ else ""
 
 
 def _sentence(text: Any) -> list[str]:

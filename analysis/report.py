@@ -178,7 +178,7 @@ def _with_comparison(s: Summary, rows: pd.DataFrame, chances: pd.DataFrame) -> p
 
 def _counts(s: Summary) -> str:
     counts = counts_of(s)
-    wanted = s.study.meta.get("settings", {}).get("num_samples")
+    wanted = max(s.study.meta.get("settings", {}).get("num_samples") or 0, sum(counts.values()))
     return (f"{counts['complete']} complete" + (f" of {wanted}" if wanted else "")
             + "".join(f" · {counts[state]} {state}" for state in ("pruned", "failed", "running") if counts[state]))
 

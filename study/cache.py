@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from study.data import Part, Splits, as_tensor
-from study.files import replacing
+from study.errors import UserError
+from study.files import write_bytes
 
 LOGITS = "logits"
 """Name of a teacher's logits of the training part, beside the weights."""
@@ -101,8 +102,15 @@ def _path(folder: Path, what: str, key: str) -> Path:
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Arrays of a safetensors file by name."""
-    return load_file(path)
+    """Arrays of a safetensors file by name.
+
+    Raises:
+        UserError: it is damaged or missing.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from a copy") from error
 
 
 def same_arrays(some: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> bool:
@@ -111,6 +119,6 @@ def same_arrays(some: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file beside its place, then rename it there."""
-    with replacing(path) as beside:
-        save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, beside, metadata=metadata)
+    """Write a safetensors file."""
+    # Not `save_file`, which lets nobody but its owner read it.
+    write_bytes(path, save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=metadata))

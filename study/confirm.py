@@ -7,15 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from safetensors import SafetensorError
 from torch import nn
 
 from study import checkpoints, codebook, kd, results
 from study.cache import Shared, read_arrays, write_arrays
 from study.data import Part, Splits
-from study.errors import UserError
 from study.files import write_bytes
 from study.results import COLUMNS, SPENT, Ledger
 from study.trainables import KINDS, searched_network, trained_network
@@ -32,15 +29,8 @@ def keep_weights(folder: Path, trial_id: str) -> Path | None:
         compressed = checkpoints.codebook_of(left)
         if compressed.exists():
             write_bytes(path.with_suffix(codebook.SUFFIX), compressed.read_bytes())
-        write_arrays(path, _arrays(checkpoints.weights_of(left)))
+        write_arrays(path, read_arrays(checkpoints.weights_of(left)))
     return path
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return read_arrays(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from a copy") from error
 
 
 def kept_network(settings: Any, path: Path, baseline: str, data: Splits) -> nn.Module:
@@ -50,7 +40,7 @@ def kept_network(settings: Any, path: Path, baseline: str, data: Splits) -> nn.M
         name = searched_network(settings).network
         model = codebook.load(compressed, custom=name if codebook.is_custom(name) else None)
         return model.to(data.train.images.device)
-    return kd.load(Shared(_arrays(path)).tensors(), trained_network(settings, baseline), data)
+    return kd.load(Shared(read_arrays(path)).tensors(), trained_network(settings, baseline), data)
 
 
 def confirm(

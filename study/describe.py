@@ -22,7 +22,7 @@ from study.cache import fingerprint, identity
 from study.commandline import data_folder
 from study.data import Part, Splits
 from study.errors import UserError
-from study.settings import Common, as_json
+from study.settings import OPERATIONAL, Common, as_json
 from study.trainables import KINDS, least_size, student_training
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
@@ -76,7 +76,6 @@ def meta(
     return {
         "kind": settings.kind,
         "name": settings.folder.name,
-        "command": "python -m study.run " + " ".join(shlex.quote(a) for a in argv[1:]),
         "settings": as_json(settings),
         "data": {
             "name": data.name,
@@ -95,11 +94,26 @@ def meta(
         "models": described,
         **searched(spaces),
         "seed": settings.seed,
+        **_run(settings, argv),
+        "counts_over": KINDS[settings.kind].counts_over,
+    }
+
+
+def continued(recorded: dict[str, Any], settings: Common, argv: list[str]) -> dict[str, Any]:
+    """What `study.json` holds once another command goes on with a study: how much of it is wanted now, and that run."""
+    how = {k: v for k, v in as_json(settings).items() if k in OPERATIONAL and v is not None}
+    runs = [*recorded.get("continued", []), _run(settings, argv)]
+    return {**recorded, "settings": {**recorded["settings"], **how}, "continued": runs}
+
+
+def _run(settings: Common, argv: list[str]) -> dict[str, Any]:
+    """One command, and what it ran with."""
+    return {
+        "command": "python -m study.run " + " ".join(shlex.quote(a) for a in argv[1:]),
         "versions": {"python": platform.python_version(), **installed(PACKAGES)},
         "git_commit": _commit(),
         "device": _device(settings),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "counts_over": KINDS[settings.kind].counts_over,
     }
 
 
@@ -139,10 +153,12 @@ def _commit() -> str | None:
 
 
 def _device(settings: Any) -> str:
-    if settings.gpus_per_trial and torch.cuda.is_available():
+    if settings.gpus_per_trial:
         share = f"{settings.gpus_per_trial:g} of it a trial"
         packed = f"{settings.pack} packed trials on each"
-        return f"{torch.cuda.get_device_name()}, {packed if settings.pack > 1 else share}"
+        # The nodes of a cluster may have them where the driver has none.
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
+        return f"{name}, {packed if settings.pack > 1 else share}"
     return f"CPU {platform.machine()}, {settings.cpus_per_trial:g} core a trial"
 
 

@@ -147,8 +147,6 @@ def _network(study: results.Study, trial_id: str) -> Network:
 
 def _plain(network: Network, path: Path, custom: str | None) -> nn.Module:
     """The network with the weights that a study kept of it, in evaluation mode."""
-    from safetensors import SafetensorError
-
     from study.cache import Shared, read_arrays
     from study.codebook import build
 
@@ -156,7 +154,7 @@ def _plain(network: Network, path: Path, custom: str | None) -> nn.Module:
     try:
         # A teacher's file holds its logits as well.
         model.load_state_dict(Shared(read_arrays(path)).weights().tensors())
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except RuntimeError as error:
         raise UserError(f"{path}: not weights of the network {network.name} in study.json; "
                         "restore both from a copy") from error  # fmt: skip
     return model.eval()

@@ -7,7 +7,6 @@ folder if it is there, and is done anew otherwise.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
 import sys
 import time
@@ -105,7 +104,7 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     from study import describe, inputs
-    from study.cache import Shared, remember
+    from study.cache import Shared, kept, remember
     from study.trainables import KINDS, Run, device
     from study.training import Progress
 
@@ -135,12 +134,13 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
     if row["baseline"] == kind.first:
         return train(kind.prepare, {}, given, row)[0]
 
-    cache, key = study.folder.resolve().parent / results.CACHE, kind.key(settings, data, given)
-    shared, _ = remember(cache, kind.first, key, lambda: train(kind.prepare, {}, given, _row(study, kind.first))[1])
-    baselines = importlib.import_module(f"search_spaces.{settings.kind}").BASELINES
-    space = study.meta["space"]
-    values = baselines.get(row["baseline"]) or {
-        k: int(row[k]) if domain["type"] == "int" else float(row[k]) for k, domain in space.items()
+    cache = study.folder.resolve().parent / results.CACHE
+    shared = kept(cache, kind.first, study.meta.get("shared_work", ""))  # as it was, whatever the versions are now
+    if shared is None:
+        key = kind.key(settings, data, given)
+        shared, _ = remember(cache, kind.first, key, lambda: train(kind.prepare, {}, given, _row(study, kind.first))[1])
+    values = study.meta["baselines"].get(row["baseline"]) or {
+        k: int(row[k]) if domain["type"] == "int" else float(row[k]) for k, domain in study.meta["space"].items()
     }
     return train(kind.search, values, shared, row)[0]
 

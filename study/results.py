@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import math
-import os
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -242,11 +241,8 @@ def _to_the_last_bit() -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is whole at every instant: beside its place, synced, then renamed over it."""
-    with replacing(path) as beside, beside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8")
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:

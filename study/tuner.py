@@ -70,6 +70,9 @@ def run(settings: Any) -> Outcome:
                     f"Nothing to do: {folder} has its {settings.num_samples} trials. "
                     "A larger --num-samples adds to them."
                 )
+                if recorded and recorded["settings"]["num_samples"] > len(ledger.of_state(*results.FINAL_STATES)):
+                    wanted = {**recorded["settings"], "num_samples": settings.num_samples}  # no longer what it was
+                    results.write_meta(folder, {**recorded, "settings": wanted})
             else:
                 stopped = _search(settings, spaces, folder, ledger, recorded)
         except Exception as error:  # Tune wraps those of its callbacks
@@ -109,7 +112,9 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
         gpus, concurrent = machine.resources(settings, machine.living())
         settings = replace(settings, gpus_per_trial=gpus)
         settings = replace(settings, precision=settings.precision or machine.fitting_precision(settings))
-        if recorded is None:
+        if recorded is not None:
+            results.write_meta(folder, describe.continued(recorded, settings, sys.argv))
+        else:
             key = KINDS[settings.kind].key(settings, data, given)
             meta = describe.meta(settings, spaces, data, test, brought.networks, sys.argv)
             results.write_meta(folder, {**meta, "shared_work": digest(key)})

@@ -290,6 +290,19 @@ def test_methods_name_everything_that_repeats_the_study(sws: Path) -> None:
         assert part in text
 
 
+def test_methods_tell_each_command_and_what_it_ran_with(sws: Path) -> None:
+    """A study that another command went on with has both, and what differs between them, on its page."""
+    meta = results.read_meta(sws)
+    run = {k: meta[k] for k in ("command", "versions", "git_commit", "device", "created")}
+    other = {**run, "command": "python -m study.run sws --num-samples 99", "created": "2026-12-01T10:00:00+00:00",
+             "versions": {**meta["versions"], "torch": "2.15.0"}, "device": "GPU, 0.25 of it a trial"}
+    results.write_meta(sws, {**meta, "continued": [{**run, "created": "2026-11-30T10:00:00+00:00"}, other]})
+    text = page_of(load(sws)).text
+    assert f"continued 2026-11-30T10:00:00+00:00: {run['command']}" in text
+    assert ("continued 2026-12-01T10:00:00+00:00: python -m study.run sws --num-samples 99 "
+            "(torch 2.15.0, on GPU, 0.25 of it a trial)") in text
+
+
 def test_a_network_of_zeros_is_not_claimed(sws: Path) -> None:
     """A sparsity that rounds to 100 % gets the digits that tell it from that."""
     assert [zeros(v) for v in (97.25, 99.94, 99.97, 99.9996, 100.0)] == ["97.2", "99.9", "99.97", "99.9996", "100.0"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import shutil
 import signal
@@ -160,7 +161,14 @@ def test_same_command_does_nothing_and_a_larger_one_adds_the_difference(kd: Path
     said = run(kd.parent, *KD, "--num-samples", "2", "--scheduler", "none")
     assert "Nothing to do" in said
     assert (kd / results.TRIALS).read_text() == before
+    meta = results.read_meta(kd)
     run(kd.parent, *KD, "--num-samples", "3", "--scheduler", "none")
+    now = results.read_meta(kd)
+    assert now["settings"] == {**meta["settings"], "num_samples": 3} and now["command"] == meta["command"]
+    assert ["--num-samples 3" in r["command"] for r in now["continued"]] == [True]
+    page = (kd / results.REPORT).read_text()
+    assert "3 complete of 3" in page and now["continued"][0]["command"] in html.unescape(page)
+    assert "not finished" not in page
     trials = results.load(kd).trials
     assert (trials.baseline == "").sum() == 3 and len(trials) == 6
     assert trials.temperature.dropna().is_unique
