@@ -55,8 +55,8 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     names = [str(name) for name in study.meta["data"]["classes"]]
     shown = np.arange(classes_shown(trace))
     labels = trace["labels"][shown]
-    own = float(best["temperature"]) if best is not None and np.isfinite(best["temperature"]) else None
-    at = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if own else [])})
+    own = float(best.get("temperature", np.nan)) if best is not None else np.nan
+    at = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if np.isfinite(own) else [])})
     drawn = figure(height=150 + 34 * len(shown))
     columns = [plain(names[i]) for i in labels]
 

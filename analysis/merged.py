@@ -19,7 +19,7 @@ from study.results import Study
 
 OBJECTIVES = {"val_accuracy": "max", "file_bytes": "min"}
 
-SAME = {"name": "data set", "classes": "classes", "train": "number of training images",
+SAME = {"name": "data set", "title": "data set", "classes": "classes", "train": "number of training images",
         "validation": "number of validation images", "test": "number of test images", "split_seed": "seed of the split"}
 """What of `study.json`'s data must be equal: accuracies on other images do not compare."""
 
@@ -103,6 +103,11 @@ def check(studies: Sequence[Study]) -> None:
             if mine.get(key) != other.get(key):
                 raise UserError(f"{first.folder} and {study.folder} do not compare: {what} {_short(mine.get(key))} and "
                                 f"{_short(other.get(key))}; give studies of one data set and split")
+        # Images are enlarged for some networks, and then they are other numbers.
+        prints = [data.get("fingerprints") for data in (mine, other)]
+        if mine.get("shape") == other.get("shape") and all(prints) and prints[0] != prints[1]:
+            raise UserError(f"{first.folder} and {study.folder} do not compare: their images or labels are not the "
+                            "same; give studies of one data set and split")
 
 
 def held(front: pd.DataFrame, largest: float) -> pd.DataFrame:

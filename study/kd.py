@@ -218,7 +218,10 @@ def dark_knowledge(teacher: nn.Module, data: Splits) -> dict[str, np.ndarray]:
 
     Returns: `images` (classes, channels, height, width), uint8; `labels` (classes,); `logits` (classes, classes).
     """
-    images, labels = data.validation.images[:EXAMPLES_ASKED], data.validation.labels[:EXAMPLES_ASKED]
+    of_each = max(1, EXAMPLES_ASKED // len(data.classes))  # those of a folder come class by class
+    rows = [(data.validation.labels == label).nonzero().flatten()[:of_each] for label in range(len(data.classes))]
+    chosen = torch.cat(rows).sort().values
+    images, labels = data.validation.images[chosen], data.validation.labels[chosen]
     logits = logits_of(teacher, images, data)
     best = logits.topk(2, dim=1)
     lead = best.values[:, 0] - best.values[:, 1]

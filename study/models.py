@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -99,20 +100,37 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def identity(name: str, model: nn.Module) -> str:
-    """Hash of what a user's network is: its layers, the shapes of its state, and the files that its code lies in.
+    """Hash of what a user's network is: its layers, the shapes of its state, and the files that its code lies in, with
+    those beside them that they use.
 
     torch's own files are left out: its version says what they are. Returns: 16 hexadecimal digits, or "" where some of
     the code lies in no file, so that nobody can say.
     """
+    named = name.partition(":")[0]
     hashed = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
     hashed.update(repr([(k, tuple(v.shape)) for k, v in model.state_dict().items()]).encode())
-    for module in sorted({name.partition(":")[0], *(type(m).__module__ for m in model.modules())}):
+    for module in sorted({named, *_used_by(named), *(type(m).__module__ for m in model.modules())}):
         path = getattr(sys.modules.get(module), "__file__", None)
         if not path or not Path(path).is_file():
             return ""
         if module.partition(".")[0] != "torch":
             hashed.update(Path(path).read_bytes())
     return hashed.hexdigest()[:16]
+
+
+def _used_by(module: str) -> set[str]:
+    """Modules of the same folder, or package, of which something stands in this one, or in one of those."""
+    root = getattr(sys.modules.get(module.partition(".")[0]), "__file__", None)
+    found, left = set(), [module] if root else []
+    while left:
+        for value in vars(sys.modules[left.pop()]).copy().values():
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            path = getattr(sys.modules.get(str(name)), "__file__", None)
+            beside = path and root and Path(path).is_relative_to(Path(root).parent) and "site-packages" not in path
+            if beside and name not in found:
+                found.add(str(name))
+                left.append(str(name))
+    return found
 
 
 def _vgg(plan: tuple[int | str, ...], input_shape: Shape, classes: int, width: float = 1.0) -> nn.Sequential:

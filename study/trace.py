@@ -31,18 +31,20 @@ class Trace:
             from the first weights that are seen; at the end also the layers and the codebook.
         frames: one each epoch that is kept; see `add`.
         every: epochs between frames.
+        before: epochs of the trial before those that are counted here.
     """
 
     fixed: dict[str, Any] = field(default_factory=dict)
     frames: list[dict[str, Any]] = field(default_factory=list)
     every: int = 1
+    before: int = 0
 
     @torch.no_grad()
     def add(self, epoch: int, phase: str, weights: Tensor, mixture: Mapping[str, Tensor] | None = None) -> None:
         """Keep what is to be seen after an epoch; one that is there already (the trial went on) is left as it is.
 
         Args:
-            epoch: of the trial; 0 is before the first.
+            epoch: of those that move the weights; 0 is before the first.
             weights: (weights,), as the prior sees them.
             mixture: `means`, `sigmas` and `proportions`, (components,) each, where there is one.
         """
@@ -97,8 +99,8 @@ class Trace:
     def arrays(self) -> dict[str, np.ndarray]:
         """As the study folder keeps it: the arrays of `fixed`, and of every frame under `NAME/NUMBER`."""
         found = {name: np.asarray(value) for name, value in self.fixed.items()}
-        for name in ("epoch", "phase"):
-            found[name] = np.asarray([frame[name] for frame in self.frames])
+        found["epoch"] = np.asarray([frame["epoch"] + self.before for frame in self.frames])
+        found["phase"] = np.asarray([frame["phase"] for frame in self.frames])
         for number, frame in enumerate(self.frames):
             found |= {f"{name}/{number}": np.asarray(v) for name, v in frame.items() if isinstance(v, Tensor)}
         return found

@@ -360,6 +360,7 @@ def _distil_and_share(
     targets = kd.targets_from(shared, teacher_training(s), data, training.augment)
     student = kd.fit(kd.Hparams(student=training, **teaching), data, targets, on_epoch, progress)
     hparams = sharing(s, searched, epochs=s.cluster_epochs or 0, **teaching)
+    progress.trace.before = training.epochs
     quantised, metrics = sws.fit(student, hparams, data, later(training.epochs, on_epoch), targets, progress)
     return compressed(student, quantised, metrics, training, data, shared)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study import cache, data
+from study import data, models
 from study.cache import Shared, digest, remember
 from study.settings import KD, KDSWS, SWS, Magnitude, resolve
 from study.trainables import KINDS
@@ -82,11 +82,12 @@ def test_a_word_and_every_part_of_the_key_tell_results_apart(tmp_path: Path) -> 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the disk fills half-way, the error passes on and no file is left, whole or in part."""
 
-    def full(arrays: dict[str, np.ndarray], path: Path, metadata: dict[str, str]) -> None:
-        path.write_bytes(b"half")
+    def full(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[:4])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         remember(tmp_path, "teacher", {}, some)
     assert not list(tmp_path.iterdir())
@@ -134,3 +135,27 @@ def test_a_users_network_is_known_by_its_code(settings: Any, tmp_path: Path, mon
 
     keys = [key(), key(RELU="Sigmoid"), key(WIDE="30"), key(SCALED=" * 2")]
     assert len(set(keys)) == 4 and key() == keys[0]
+
+
+@pytest.mark.parametrize("imported", ["import helper", "from helper import scaled"])
+def test_a_users_network_is_known_by_the_files_that_it_uses(
+    imported: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code beside its file that it calls counts as its own, at second hand too; what it does not use does not."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    call = "helper.scaled" if imported.startswith("import") else "scaled"
+
+    def identity(factor: str = "1", other: str = "") -> str:
+        files = {"own": f"{imported}\nfrom torch import nn\n\ndef net(input_shape, classes):\n"
+                        f"    {call}(1)\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n",
+                 "helper": "from deeper import FACTOR, nothing\n\ndef scaled(x):\n    return nothing(x) * FACTOR\n",
+                 "deeper": f"FACTOR = {factor}\n\ndef nothing(x):\n    return x\n",
+                 "unused": other}  # fmt: skip
+        for name, code in files.items():
+            (tmp_path / f"{name}.py").write_text(code)
+            sys.modules.pop(name, None)
+        return models.identity("own:net", models.build("own:net", (1, 8, 8), 10))
+
+    assert identity() == identity(other="x = 1")
+    assert identity() != identity(factor="2")

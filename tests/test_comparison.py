@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,18 @@ def test_other_data_are_refused(
     said = refusal([str(a), str(b)], capsys)
     assert str(a) in said and str(b) in said and named in said
     assert not (tmp_path / "comparison.html").exists()
+
+
+def test_other_images_under_one_name_are_refused(
+    folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All folders of images are the data set "folder": their titles and their hashes tell them apart."""
+    data = {**results.read_meta(folders[0])["data"], "fingerprints": {"train": "1", "test": "2"}}
+    one, two = (change_meta(shutil.copytree(folders[0], tmp_path / n), data=data) for n in ("one", "two"))
+    change_meta(two, data={**data, "fingerprints": {"train": "1", "test": "3"}})
+    assert "their images or labels are not the same" in refusal([str(one), str(two)], capsys)
+    change_meta(two, data={**data, "title": "cats"})
+    assert "and cats; give" in refusal([str(one), str(two)], capsys)
 
 
 def test_bad_input_is_one_line(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

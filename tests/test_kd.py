@@ -180,6 +180,15 @@ def test_a_shared_teacher_is_logits_or_for_crop_the_network(digits: Splits) -> N
     torch.testing.assert_close(kd.logits_of(live, digits.train.images, digits), logits[0])
 
 
+def test_dark_knowledge_shows_each_class_of_images_that_come_class_by_class(digits: Splits) -> None:
+    """As those of a folder do: none is left out since others come first."""
+    order = digits.validation.labels.argsort(descending=True)
+    part = digits.validation[torch.cat([order] * 20)]  # 720 of the first class
+    splits = dataclasses.replace(digits, validation=part)
+    found = kd.dark_knowledge(kd.build(TINY, digits), splits)
+    assert found["labels"].tolist() == list(range(10)) and found["logits"].shape == (10, 10)
+
+
 def test_dark_knowledge_shows_each_class_where_the_teacher_was_closest_to_another(digits: Splits) -> None:
     """One validation image of each class with its own logits, and of those the teacher gets right the one with the
     smallest lead."""

@@ -113,6 +113,8 @@ def test_kd_sws_study_is_whole(tmp_path: Path) -> None:
     mine = study.history[study.history.trial_id == "t001"]
     assert list(mine.phase) == ["train", "train", "cluster", "cluster", "codebook"]
     assert list(mine.epoch) == [1, 2, 3, 4, 5]
+    trace = results.read_trace(study.folder, "t001")
+    assert list(zip(trace["epoch"], trace["phase"], strict=True))[:3] == [(2, "before"), (3, "cluster"), (4, "cluster")]
     drop = trials.val_accuracy["teacher"] - trials.val_accuracy["t001"]
     assert trials.accuracy_drop["t001"] == pytest.approx(drop)
     assert (study.folder / results.MODELS / "t001.codebook").stat().st_size == trials.file_bytes["t001"]

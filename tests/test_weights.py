@@ -137,6 +137,9 @@ def test_the_teacher_softens(tmp_path: Path) -> None:
     drawn = knowledge.dark_knowledge(study, s.best)
     assert sum("the best trial" in step.label for step in drawn.layout.sliders[0].steps) == 1
     assert len(drawn.layout.images) == 10 and drawn.layout.images[0].source.startswith("data:image/png;base64,")
+    assert s.best is not None
+    fewer = knowledge.dark_knowledge(study, s.best.drop("temperature"))  # a space of one's own need not search it
+    assert len(fewer.layout.sliders[0].steps) == len(drawn.layout.sliders[0].steps) - 1
     assert knowledge.asked(results.load(synthetic.write_kd(tmp_path / "bare"))) == {}
 
 
