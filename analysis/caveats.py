@@ -10,6 +10,7 @@ from analysis.confirmation import ENOUGH_SEEDS
 from analysis.summary import REFERENCE, Summary, counts_of
 from analysis.tables import counted, points
 from analysis.targets import to_unit
+from study.results import COLUMNS, label
 
 FEWEST_TRIALS = 20
 COARSE = 0.1
@@ -20,6 +21,7 @@ def caveats(summary: Summary) -> list[str]:
     """Warnings, the gravest first; empty when there is nothing to warn of."""
     found = [*_unfinished(summary), *_failures(summary), *_missing_reference(summary)]
     if summary.best is not None:
+        found += [*_beaten(summary), *_chance(summary)]
         found += [*_few(summary), *_untested(summary), *_one_seed(summary), *_coarse(summary), *_best_of_many(summary),
                   *_edges(summary)]
     return found
@@ -52,6 +54,26 @@ def _missing_reference(s: Summary) -> list[str]:
     if name is None or s.reference is not None:
         return []
     return [f"There is no complete baseline “{name}”, so no gain or loss can be stated."]
+
+
+def _beaten(s: Summary) -> list[str]:
+    """Baselines that one could take instead of the answering trial; a teacher is none, it is what shall be replaced."""
+    if s.best is None:
+        return []
+    signs = {column: 1 if direction == "max" else -1 for column, direction in s.study.objectives.items()}
+    rows = s.baselines[s.baselines["baseline"] != "teacher"]
+    as_good = [all(sign * row[c] >= sign * s.best[c] for c, sign in signs.items()) for _, row in rows.iterrows()]
+    return [f"The baseline “{row['baseline']}” is at least as good as the answering trial in every objective: "
+            + ", ".join(f"{label(c)} {row[c]:,.{COLUMNS[c].digits}f} against {s.best[c]:,.{COLUMNS[c].digits}f}"
+                        for c in signs) + "."
+            for _, row in rows[as_good].iterrows()]
+
+
+def _chance(s: Summary) -> list[str]:
+    classes = len(s.study.meta.get("data", {}).get("classes", []))
+    if s.best is None or not classes or not s.best["val_accuracy"] <= 100 / classes + 2 * s.error:
+        return []
+    return [f"The answering trial's {s.best['val_accuracy']:.1f} % is what guessing among {classes} classes gives."]
 
 
 def _few(s: Summary) -> list[str]:

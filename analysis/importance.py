@@ -19,21 +19,23 @@ import numpy as np
 import pandas as pd
 
 from analysis.effects import QUANTILE, Array, Response, interval, resampled
-from analysis.summary import Summary, history_of, summarise
+from analysis.summary import Summary, counts_of, history_of, summarise
 from analysis.tables import counted
 from analysis.targets import Target, from_unit, searched_range, targets, to_unit
 from study.results import Study
 
 MOST_STOPPED = 0.05
 """Share of trials that a scheduler may have stopped for the complete ones to stand for all."""
+MOST_FAILED = 0.05
+"""Share of trials that may have failed without a word: where they did, nothing is known."""
 FEWEST = 20
 """Complete trials below which nothing is said: half of them must still show a response."""
 MOST = 200
 """Trials beyond which a sample of so many, with a fixed seed, stands for all: more hardly narrow the intervals, and
 the cost is cubic."""
 LEAST_EXPLAINED = 0.2
-"""Below this leave-one-out R² a target is left out. Of 64 trials of pure noise with four hyperparameters one in twenty
-gets there, of 24 one in three; their intervals then reach zero nearly always."""
+"""Below this leave-one-out R² a target is left out; of few trials below 10 / trials, as `least_explained` has it. Pure
+noise with two to four hyperparameters gets there in one study of twenty, or less: measured with 20 to 64 trials."""
 BEST_SHARE = 0.25
 """PED-ANOVA's γ'; Watanabe et al. take 0.1, which of 20 trials leaves two. Optuna asks for at least five."""
 Rows = TypeVar("Rows", pd.DataFrame, pd.Series)
@@ -159,6 +161,11 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     if not names:
         found.notes.append("Which hyperparameter moves what is not said: none that was searched is a number.")
         return found
+    counts = counts_of(s)
+    broken, tried = counts["failed"], sum(counts.values()) - counts["running"]
+    if broken > MOST_FAILED * tried:
+        found.notes.append(f"{broken} of {tried} trials failed and are left out: where they lie in the space, what is "
+                           "said is a guess.")
     for target in targets(s, rows, bound, epoch):
         _add(found, rows, target)
     return found
@@ -187,6 +194,11 @@ def even(s: Summary) -> tuple[pd.DataFrame, int, float, str]:
     return early, epoch, level, f"{said}: here accuracy is that after epoch {epoch}, which all of them reached."
 
 
+def least_explained(trials: int) -> float:
+    """Leave-one-out R² from which on a target of so many trials is shown."""
+    return max(LEAST_EXPLAINED, 10 / trials)
+
+
 def _add(found: TradeOffs, rows: pd.DataFrame, target: Target) -> None:
     """Fit one target, or note why not."""
     values = _sample(target.values)
@@ -198,10 +210,10 @@ def _add(found: TradeOffs, rows: pd.DataFrame, target: Target) -> None:
     x = np.stack([to_unit(used[name].to_numpy(), space[name]) for name in found.names], axis=1)
     # Small networks fill a corner of the space: there averages are over the values that they have.
     members = resampled(x, y, list(x.T) if target.key == "given" else None) if np.ptp(y) else []
-    if not members or members[0].explained < LEAST_EXPLAINED:
+    if not members or members[0].explained < least_explained(len(used)):
         explained = max(0.0, members[0].explained) if members else 0.0
         found.notes.append(f"{target.title}: left out, the hyperparameters explain {explained:.0%} of its variance "
-                           f"(leave-one-out R²), less than {LEAST_EXPLAINED:.0%}.")
+                           f"(leave-one-out R²), less than {least_explained(len(used)):.0%}.")
         return
     found.targets[target.key], found.responses[target.key] = target, members
     try:

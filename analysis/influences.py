@@ -42,7 +42,10 @@ def overlay(drawn: go.Figure, t: TradeOffs, key: str, name: str) -> str:
             trace.y = left(trace.y)
         trace.showlegend = False
         drawn.add_trace(trace)
-    return f" The line is the mean with all other hyperparameters averaged, with its 95 % interval.{_pulled(t, key)}"
+    return f" The line is the mean with all other hyperparameters averaged, {_INTERVAL}{_pulled(t, key)}"
+
+
+_INTERVAL = "with its 95 % interval, which is somewhat too narrow at the ends of the range."
 
 
 def _pulled(t: TradeOffs, key: str) -> str:
@@ -58,7 +61,8 @@ def _shares(t: TradeOffs) -> Item:
     return Item("importance", drawing.importances(t), "Shares of what the trials differ by.",
                 "Functional ANOVA (Hutter et al. 2014): the share of the variance over the whole search space that one "
                 "hyperparameter causes by itself. PED-ANOVA (Watanabe et al. 2023): what the best quarter of trials "
-                f"has in common. Bars are 95 % intervals over random halves of the trials. {details}".strip(),
+                f"has in common; these shares sum to 1, so they are above 0 even where nothing matters. Bars are 95 % "
+                f"intervals over random halves of the trials. {details}".strip(),
                 f"Dot plot of importances with intervals. Largest by functional ANOVA: {'; '.join(top)}.")
 
 
@@ -84,5 +88,5 @@ def _gain(t: TradeOffs, most: float) -> Item:
 
 def _effect(t: TradeOffs, key: str, name: str) -> Item:
     return Item(f"effect-{key}-{name}", drawing.effect(t, key, name), f"By {name_of(name)}.",
-                f"The mean with all other hyperparameters averaged, with its 95 % interval.{_pulled(t, key)}",
+                f"The mean with all other hyperparameters averaged, {_INTERVAL}{_pulled(t, key)}",
                 f"Line chart of the mean of {t.targets[key].title} over {name}.")

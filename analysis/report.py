@@ -161,8 +161,8 @@ def _probability_lead(chances: pd.DataFrame) -> str:
     if chances.empty:
         return ""
     if chances["basis"].iloc[0] == "fresh seeds":
-        return (f"Probabilities are by bootstrap over the fresh seeds, paired by seed, among the {len(chances)} trials "
-                "that were trained with them.")
+        return ("Probabilities are by Student's t over the fresh seeds, paired by seed, among the "
+                f"{len(chances)} trials that were trained with them.")
     return BY_IMAGES
 
 

@@ -68,7 +68,8 @@ class Summary:
         """Of columns that mean something else than in other kinds of study: a distilled student's ratio stands beside
         the teacher's accuracy, but is not against the teacher's size."""
         own = "compression ratio against its own uncompressed student (file bytes, ×)"
-        return {"compression_ratio": own} if self.study.meta["kind"] == "kd_sws" else {}
+        below = "accuracy below the teacher's (points)"
+        return {"compression_ratio": own, "accuracy_drop": below} if self.study.meta["kind"] == "kd_sws" else {}
 
     @property
     def validation(self) -> int:
@@ -96,7 +97,8 @@ def summarise(study: Study) -> Summary:
         list(study.objectives)[::-1], kind="stable", ascending=study.objectives.get(size) != "min"
     )
     baselines = trials[(trials["baseline"] != "") & (trials["state"] == "complete")]
-    reference = row_of(baselines, "baseline", REFERENCE.get(study.meta["kind"], ""))
+    scored = baselines[baselines["val_accuracy"].notna()]
+    reference = row_of(scored, "baseline", REFERENCE.get(study.meta["kind"], ""))
     anchor = reference if reference is not None else (_row_of_max(front, "val_accuracy"))
     examples = int(study.meta.get("data", {}).get("validation", 0))
     level = float(anchor["val_accuracy"]) if anchor is not None else np.nan

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.answer import Answer
 from analysis.epsilon import Epsilon
-from analysis.merged import Merged, Side
+from analysis.merged import DENSE, Merged, Side
 from analysis.statistics import standard_error
 from analysis.summary import counts_of
 from analysis.tables import listed, mean_and_half
@@ -30,22 +30,33 @@ def answer(m: Merged) -> Answer:
     details = [f"The most accurate is {first['trial_id']}, {first['val_accuracy']:.2f} % validation accuracy in "
                f"{first['file_bytes']:,.0f} bytes; the smallest on the merged front is {last['trial_id']}, "
                f"{last['val_accuracy']:.2f} % in {last['file_bytes']:,.0f} bytes."]
+    details += _unbeaten(m)
     details += [_behind(m, leader, side.name) for side in m.sides if side.name != leader and len(side.trials)]
     return Answer(_sentence(m.held), details, tiles)
 
 
+def _unbeaten(m: Merged) -> list[str]:
+    """Compressed baselines that no searched trial of any study matches in accuracy and bytes."""
+    rows = pd.concat([side.baselines[~side.baselines["baseline"].isin(DENSE)].assign(side=side.name)
+                      for side in m.sides])
+    found = [f"{row.side}’s {row.baseline}, {row.val_accuracy:.2f} % in {row.file_bytes:,.0f} bytes"
+             for row in rows.itertuples()
+             if not ((m.front["val_accuracy"] >= row.val_accuracy) & (m.front["file_bytes"] <= row.file_bytes)).any()]
+    return [f"Baselines that no searched network matches: {'; '.join(found)}."] if found else []
+
+
 def _sentence(held: pd.DataFrame) -> str:
     if len(held) == 1:
-        return (f"{_gives(held['study'].iloc[0])} the most accurate network at every size, from "
+        return (f"{_gives(held['study'].iloc[0])} the most accurate searched network at every size, from "
                 f"{held['low'].iloc[0]:,.0f} bytes on.")
     ranges = held.assign(said=[_range(row["low"], row["high"]) for row in held.to_dict("records")]).groupby("study")
     shares = ranges["share"].sum().sort_values(ascending=False, kind="stable")
     if len(held) > MOST_RUNS:
         parts = [f"{name} over {share:.0f} %" for name, share in shares.iloc[1:].items()]
-        return (f"{_gives(shares.index[0])} the most accurate network over {shares.iloc[0]:.0f} % of the range of file "
-                f"sizes (on a logarithmic scale), {listed(parts)}.")
+        return (f"{_gives(shares.index[0])} the most accurate searched network over {shares.iloc[0]:.0f} % of the "
+                f"range of file sizes (on a logarithmic scale), {listed(parts)}.")
     said = [f"{name} {listed(list(ranges.get_group(name)['said']))}" for name in shares.index]
-    return f"The most accurate network: {'; '.join(said)}."
+    return f"The most accurate searched network: {'; '.join(said)}."
 
 
 def _gives(names: str) -> str:
@@ -76,7 +87,8 @@ def _factor(e: Epsilon) -> str:
 
 def resampled(e: Epsilon, how: str) -> str:
     """Between what the factor lies, in brackets, where that is known."""
-    return f" ({times(e.low)} to {times(e.high)}{how})" if np.isfinite(e.low) else ""
+    # Resampled fronts lie mostly behind the ones that were found, of two equal studies even wholly.
+    return f" ({times(e.low)} to {times(e.high)}{how})" if e.low <= e.value <= e.high else ""
 
 
 def times(value: float) -> str:

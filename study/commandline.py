@@ -77,7 +77,7 @@ def _one_line(box: str, prog: str) -> str:
 def _choices(found: re.Match[str]) -> str:
     value, flag, listed = found.groups()
     # tyro takes None for what a setting is when its flag is left out.
-    choices = [choice for choice in re.findall("'(.*?)'", listed) if choice != "None"]
+    choices = sorted({*re.findall("'(.*?)'", listed)} - {"None"})  # in tyro's words they come in any order
     return f"{flag} {value}: give {any_of(choices)}"
 
 

@@ -64,9 +64,10 @@ class Job:
 def rungs_of(settings: Any, objectives: Mapping[str, str], ledger: Ledger, folder: Path) -> Rungs:
     """The rungs of a study, where its trials are recorded with what they had reported before this command."""
     measured = {IN_PLACE_OF.get(metric, metric): direction for metric, direction in objectives.items()}
-    epochs = KINDS[settings.kind].epochs(settings)
+    kind = KINDS[settings.kind]
+    epochs, before = kind.epochs(settings), kind.before(settings)
     # Early on, what quantising would give says little of what it will: tests/benchmarks/search_replay.py.
-    rungs = Rungs(measured, epochs, grace=max(1, epochs // (2 if len(objectives) > 1 else 4)))
+    rungs = Rungs(measured, epochs, grace=max(1, before + (epochs - before) // (2 if len(objectives) > 1 else 4)))
     for trial_id, row in ledger.trials.items():
         if not row["baseline"]:
             told = ledger.history.get(trial_id) or checkpoints.rows_of(checkpoints.path_of(folder, trial_id))

@@ -25,7 +25,8 @@ class Hparams:
 
     Attributes:
         tau: weight of the prior. It multiplies the mixture's negative log-likelihood summed over weights and divided
-            by the number of training examples (Ullrich et al. 2017, eq. 3), so it compares across data sets.
+            by the number of training examples (Ullrich et al. 2017, eq. 3), so it compares across data sets; but not
+            with and without a teacher, whose soft targets have gradients several times as large as labels.
         components: all Gaussians of the mixture, the one at zero included.
         pi_zero: mixing proportion of the zero component, in (0, 1).
         epochs: of phase two, clustering.

@@ -29,7 +29,7 @@ from study.errors import TrialFailed
 from study.files import write_bytes
 from study.quantised import COUNTS_OVER, Quantised, shared_parameters
 from study.results import trace_of
-from study.settings import KD, KDSWS, SWS, Common, Compressing, Magnitude, Sharing
+from study.settings import KD, KDSWS, MOST_SEED, SWS, Common, Compressing, Magnitude, Sharing
 from study.sizes import ratio
 from study.trace import pack
 from study.training import Progress, evaluate
@@ -150,13 +150,25 @@ def later(epochs: int, on_epoch: kd.Report) -> kd.Report:
 
 
 def teacher_training(s: KD) -> kd.Training:
-    return kd.Training(s.teacher, width(s.teacher_width), s.teacher_epochs or 0, max(s.batch_size or 0, 64),
-                       s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
+    training = kd.Training(s.teacher, width(s.teacher_width), s.teacher_epochs or 0, max(s.batch_size or 0, 64),
+                           s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
+    return _apart(training, student_training(s))
 
 
 def student_training(s: KD) -> kd.Training:
     return kd.Training(s.student, width(s.student_width), s.epochs or 0, s.batch_size or 0,
                        s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
+
+
+APART = 1_000_003
+"""Added to the seed of a teacher of the same architecture; far from the seeds that phases and fresh seeds take."""
+
+
+def _apart(teacher: kd.Training, taught: kd.Training) -> kd.Training:
+    """A teacher, not begun from the same weights as the network it teaches where both are of one architecture."""
+    if (teacher.network, teacher.options) != (taught.network, taught.options):
+        return teacher
+    return replace(teacher, seed=(teacher.seed + APART) % (MOST_SEED + 1))
 
 
 def width(value: float | None) -> dict[str, Any]:
@@ -221,8 +233,9 @@ def compression_teacher(s: Compressing) -> kd.Training | None:
     """Training of a teacher of its own; None where there is no teacher, or the network is it."""
     if s.teacher in ("none", "self"):
         return None
-    return kd.Training(s.teacher, width(s.teacher_width), s.teacher_epochs, s.batch_size or 0,
-                       s.learning_rate, 5e-4, s.augment or "none", s.seed, s.precision)  # fmt: skip
+    training = kd.Training(s.teacher, width(s.teacher_width), s.teacher_epochs, s.batch_size or 0,
+                           s.learning_rate, 5e-4, s.augment or "none", s.seed, s.precision)  # fmt: skip
+    return _apart(training, pretraining(s))
 
 
 def _pretrain(
@@ -380,6 +393,7 @@ class Kind:
         trial_data: the splits as the searched trials see them.
         epochs: most epochs that a searched trial reports.
         clustered: those of them under a mixture prior.
+        before: those of them before the network begins to be compressed.
     """
 
     first: str
@@ -390,6 +404,7 @@ class Kind:
     trial_data: Callable[[Any, Splits], Splits]
     epochs: Callable[[Any], int]
     clustered: Callable[[Any], int] = lambda s: 0
+    before: Callable[[Any], int] = lambda s: 0
     counts_over: str = ""
 
 
@@ -429,6 +444,7 @@ KINDS = {
         key=_sized_teacher_key,
         epochs=lambda s: s.epochs + s.cluster_epochs + s.retrain_epochs + s.codebook_epochs,
         clustered=lambda s: s.cluster_epochs,
+        before=lambda s: s.epochs,
         counts_over=COUNTS_OVER,
     ),
 }

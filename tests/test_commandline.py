@@ -16,7 +16,7 @@ from study import export, reproduce, run
         (run, "kd --epochs zero", "--epochs zero: give a whole number"),
         (run, "kd --seed 1.5", "--seed 1.5: give a whole number"),
         (run, "sws --memory-per-trial lots", "--memory-per-trial lots: give a number"),
-        (run, "sws --searcher tpee", "--searcher tpee: give tpe, nsga2, gp or random"),
+        (run, "sws --searcher tpee", "--searcher tpee: give gp, nsga2, random or tpe"),
         (run, "kd --augment fli", "--augment fli: give crop, flip, none or shift"),
         (run, "kd --num-samples", "--num-samples: its value is missing"),
         (run, "kd --no-dashboardd", "--no-dashboardd: not understood; did you mean --dashboard?"),

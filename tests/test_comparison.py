@@ -219,7 +219,7 @@ def test_studies_without_a_score_give_a_page(tmp_path: Path) -> None:
     bare = [load(change_meta(synthetic.write_bare(tmp_path / n, "kd", "running"), name=n)) for n in "ab"]
     assert "nothing to compare" in words(comparison.build(bare))
     done = load(synthetic.write_kd(tmp_path / "done", epochs=5))
-    assert "kd-digits gives the most accurate network at every size" in words(comparison.build([bare[0], done]))
+    assert "kd-digits gives the most accurate searched network at every size" in words(comparison.build([bare[0], done]))
 
 
 def test_the_figure_has_every_study_in_its_own_look(studies: list[Study]) -> None:
@@ -284,3 +284,19 @@ def test_in_a_browser(browser: Any, which: str, width: int, request: pytest.Fixt
     page.close()
     assert complaints == []
     assert [url for url in asked if url != path.as_uri() and not url.startswith(("data:", "blob:"))] == []
+
+
+def test_baselines_that_no_searched_network_matches_are_named(folders: list[Path], tmp_path: Path) -> None:
+    """A quantised baseline that is smaller and better than all that was searched stands under the answer."""
+    both = [shutil.copytree(folder, tmp_path / folder.name) for folder in folders[1:3]]
+    before = " ".join(verdict.answer(merge([load(folder) for folder in both])).details)
+    assert "no searched network matches" not in before
+    trials = load(both[0]).trials
+    row = trials[trials["baseline"] == "paper settings"].assign(
+        trial_id="b777", baseline="8-bit quantisation", val_accuracy=99.9, file_bytes=900.0)
+    results.write_frame(both[0] / results.TRIALS, pd.concat([trials, row]))
+    m = merge([load(folder) for folder in both])
+    after = verdict.answer(m)
+    assert after.sentence.count("searched network") == 1
+    assert (f"Baselines that no searched network matches: {m.sides[0].name}’s 8-bit quantisation, 99.90 % in 900 bytes."
+            in after.details)

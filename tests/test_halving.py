@@ -15,7 +15,7 @@ from study import data, magnitude, results
 from study.checkpoints import Checkpoint, path_of
 from study.halving import Rungs, spread, standing
 from study.results import Ledger
-from study.settings import Magnitude, resolve
+from study.settings import KDSWS, Magnitude, resolve
 from study.stage import rungs_of
 
 ACCURACY = {"val_accuracy": "max"}
@@ -247,3 +247,10 @@ def test_a_trial_cut_off_before_its_verdict_is_judged(pruning: list[dict[str, An
     rungs = rungs_of(settings, space.OBJECTIVES, ledger, tmp_path)
     assert [rungs.judge("t002", row["epoch"], row) for row in worse[:2]] == [True, False]
     assert all(rungs.judge("t003", row["epoch"], row) for row in worse)
+
+
+def test_a_trial_that_is_distilled_first_is_judged_half_way_through_its_compression(tmp_path: Path) -> None:
+    """Before that its size says nothing; and under the first epochs of the mixture next to nothing."""
+    settings = resolve(KDSWS(dataset="mnist", epochs=20, cluster_epochs=20, codebook_epochs=4))
+    objectives = {"val_accuracy": "max", "file_bytes": "min"}
+    assert rungs_of(settings, objectives, Ledger(tmp_path), tmp_path).levels == [32]

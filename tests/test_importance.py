@@ -17,8 +17,9 @@ import synthetic
 
 from analysis import effects, importance
 from analysis.effects import Array
-from analysis.importance import ANOVA, PED, TradeOffs, trade_offs
+from analysis.importance import ANOVA, PED, TradeOffs, least_explained, trade_offs
 from analysis.targets import fenced, from_unit, targets, to_unit
+from study import results
 from study.results import Study, load
 
 LOG = {"type": "float", "low": 1e-3, "high": 1.0, "log": True}
@@ -354,3 +355,20 @@ def test_nothing_heavy_is_imported() -> None:
             "print(sorted(heavy), {'torch', 'ray'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] set()"
+
+
+def test_trials_that_failed_are_told_of(tmp_path: Path) -> None:
+    """Where they lie nobody knows what happens, and the figures go there all the same."""
+    folder = synthetic.write_sws(tmp_path / "sws", epochs=2)
+    assert not any("failed" in note for note in trade_offs(load(folder)).notes)
+    trials = load(folder).trials
+    far = (trials["baseline"] == "") & (trials["tau"] > trials["tau"].quantile(0.85))
+    results.write_frame(folder / results.TRIALS, trials.assign(state=trials["state"].where(~far, "failed")))
+    (note,) = (note for note in trade_offs(load(folder)).notes if "failed" in note)
+    broken = (load(folder).trials["state"] == "failed").sum()
+    assert broken >= far.sum() and note.startswith(f"{broken} of 64 trials failed")
+
+
+def test_few_trials_must_explain_more() -> None:
+    """Noise explains some of itself, the more the fewer trials there are."""
+    assert [round(least_explained(n), 3) for n in (20, 40, 64, 10_000)] == [0.5, 0.25, 0.2, 0.2]

@@ -98,10 +98,10 @@ def test_a_study_keeps_its_search_space(refused: Any, monkeypatch: pytest.Monkey
         assert "search_spaces/sws.py: space 'components' is " in said and "'high': 199" in said and "has {" in said
         edited.setitem(spaces.SPACE, "anneal", tune.uniform(0, 1))
         edited.setitem(spaces.OBJECTIVES, "sparsity", "min")
-        edited.delitem(spaces.BASELINES, "paper settings")
+        edited.delitem(spaces.BASELINES, "paper mixture")
         said = refused("sws")
         assert "space 'anneal' is " in said and "objectives 'sparsity' is min (the study has max)" in said
-        assert "baselines 'paper settings' is None (the study has {" in said
+        assert "baselines 'paper mixture' is None (the study has {" in said
         meta = results.read_meta(folder)
         results.write_meta(folder, {k: v for k, v in meta.items() if k not in ("space", "objectives", "baselines")})
         with pytest.raises(Started):

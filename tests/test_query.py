@@ -214,7 +214,7 @@ def test_states_and_baselines_are_asked_where_a_flag_says_so(folder: Path, capsy
     ("arguments", "status", "says"),
     [
         (["{folder}", "max sparsity where accuracy_drop < -5"], 1, "the nearest has accuracy_drop"),
-        (["{folder}", "all where baseline == 'paper settings'"], 1, "; with --baselines 1 would"),
+        (["{folder}", "all where baseline == 'paper mixture'"], 1, "; with --baselines 1 would"),
         (["{folder}", "all where state == 'failed'"], 1, "; with --states complete,failed "),
         (["{folder}", "all where tau = 1"], 2, "not understood from '= 1' on; equal is =="),
         (["{folder}", "max spars"], 2, "'spars' is no column"),

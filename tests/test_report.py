@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
@@ -301,6 +302,38 @@ def test_methods_tell_each_command_and_what_it_ran_with(sws: Path) -> None:
     assert f"continued 2026-11-30T10:00:00+00:00: {run['command']}" in text
     assert ("continued 2026-12-01T10:00:00+00:00: python -m study.run sws --num-samples 99 "
             "(torch 2.15.0, on GPU, 0.25 of it a trial)") in text
+
+
+def test_a_baseline_that_beats_the_answer_is_named(sws: Path, kd: Path) -> None:
+    """One at least as good in every objective stands in the warnings, with its numbers; a better teacher does not."""
+    said = " ".join(caveats(summarise(load(sws))))
+    assert "at least as good" not in said
+    best = summarise(load(sws)).best
+    assert best is not None
+    for column, value in (("val_accuracy", 98.25), ("sparsity", 99.9)):
+        change(sws, column, {"b001": value})  # the second baseline of the synthetic studies
+    said = " ".join(caveats(summarise(load(sws))))
+    assert ("The baseline “paper mixture” is at least as good as the answering trial in every objective: validation "
+            f"accuracy (%) 98.25 against {best['val_accuracy']:.2f}, sparsity (%) 99.90 against ") in said
+    assert "at least as good" not in " ".join(caveats(summarise(load(kd))))
+    (smoothed,) = load(kd).trials.query("baseline == 'label smoothing'")["trial_id"]
+    change(kd, "val_accuracy", {smoothed: 97.5})
+    assert "“label smoothing” is at least as good" in " ".join(caveats(summarise(load(kd))))
+
+
+def test_guessing_is_called_guessing(sws: Path) -> None:
+    """A study in which every network collapsed says so."""
+    assert "guessing" not in " ".join(caveats(summarise(load(sws))))
+    trials = load(sws).trials
+    change(sws, "val_accuracy", dict.fromkeys(trials.loc[trials["baseline"] == "", "trial_id"], 10.0))
+    assert "10.0 % is what guessing among 10 classes gives" in " ".join(caveats(summarise(load(sws))))
+
+
+def test_a_reference_without_a_score_is_none(sws: Path) -> None:
+    """A table that lost the reference's accuracy gives a page that says there is none, and no "nan"."""
+    change(sws, "val_accuracy", {"b000": np.nan})
+    text = page_of(load(sws)).text
+    assert "There is no complete baseline “uncompressed”" in text and "nan" not in text.split()
 
 
 def test_a_network_of_zeros_is_not_claimed(sws: Path) -> None:

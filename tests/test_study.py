@@ -141,9 +141,9 @@ def test_sws_study_is_whole(sws: Path) -> None:
     """Two trials beside the uncompressed network, with sparsity; phases in order; the front's weights are kept."""
     study = results.load(sws)
     assert set(study.trials.state) == {"complete"}
-    assert {"uncompressed", "paper settings"} < set(study.trials.trial_id)
+    assert {"uncompressed", "paper mixture"} < set(study.trials.trial_id)
     threads = study.trials.set_index("trial_id").threads  # what all others wait for has the cores of them all
-    assert threads["t001"] == threads["paper settings"] == 1
+    assert threads["t001"] == threads["paper mixture"] == 1
     assert torch.cuda.is_available() or threads["uncompressed"] == min(MOST_THREADS, len(os.sched_getaffinity(0)))
     assert study.trials.sparsity.between(0, 100).all()
     phases = study.history[study.history.trial_id == "t001"].phase
@@ -271,7 +271,7 @@ def test_ctrl_c_is_never_lost(tmp_path: Path, where: str) -> None:
     assert done.returncode == 130 and "Stopped" in done.stdout + done.stderr, done.stdout + done.stderr
     states = results.load(tmp_path / "sws-digits").trials.set_index("trial_id")["state"].to_dict()
     first = {"uncompressed": "complete"}
-    assert states == (first if module == "recorder" else {**first, "paper settings": "complete", "t001": "complete"})
+    assert states == (first if module == "recorder" else {**first, "paper mixture": "complete", "t001": "complete"})
     assert not (tmp_path / "sws-digits" / results.CONFIRMED).exists()
     run(tmp_path, *arguments[:-2])
     assert len(results.load(tmp_path / "sws-digits").confirmed)
@@ -300,7 +300,7 @@ def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path) -> None:
     assert not confirmed[["trial_id", "seed"]].duplicated().any()
     fresh = confirmed[confirmed.seed != 0]
     assert sorted(fresh.seed.unique()) == [1, 2] and fresh.test_accuracy.between(0, 100).all()
-    (member,) = set(fresh.trial_id) - {"uncompressed", "paper settings"}
+    (member,) = set(fresh.trial_id) - {"uncompressed", "paper mixture"}
     assert len(fresh) == 6 and member in set(confirmed[confirmed.seed == 0].trial_id)
     assert fresh[fresh.trial_id == "uncompressed"].val_loss.nunique() == 2  # the pretrained networks differ, too
     assert "Nothing to do" in run(sws.parent, *arguments)

@@ -8,7 +8,7 @@ from shown import batches
 
 from study import data, trainables
 from study.cache import Shared
-from study.settings import SWS, resolve
+from study.settings import KD, SWS, resolve
 from study.training import Progress
 
 
@@ -37,3 +37,14 @@ def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teach
     for batch in batches(splits, 64, augment, torch.Generator().manual_seed(0)):
         expected = teaching(batch.images)
         torch.testing.assert_close(targets.of(batch), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_teacher_of_the_same_architecture_begins_elsewhere() -> None:
+    """From the same weights, and with the same order of images, it would say little that its student does not know."""
+    same = resolve(KD(teacher="minivgg", student="minivgg", teacher_width=0.25, student_width=0.25))
+    other = resolve(KD(teacher="minivgg", student="minivgg", teacher_width=0.5, student_width=0.25))
+    assert trainables.teacher_training(same).seed != trainables.student_training(same).seed
+    assert trainables.teacher_training(other).seed == trainables.student_training(other).seed == other.seed
+    compressing = resolve(SWS(network="lenet_300_100", teacher="lenet_300_100", seed=2**32 - 1))
+    teacher = trainables.compression_teacher(compressing)
+    assert teacher is not None and 0 <= teacher.seed < 2**32 and teacher.seed != compressing.seed

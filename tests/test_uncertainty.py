@@ -123,15 +123,26 @@ def test_certain_and_hopeless_trials() -> None:
     assert one.sum() == 1 and one.idxmax() == trials["val_accuracy"].idxmax()
 
 
-def test_bootstrap_over_two_seeds_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two seeds are drawn as {1,1}, {1,2}, {2,2} with probabilities ¼, ½, ¼. The larger b is on the front where its
-    mean accuracy is above a's: −1 with seed 1, +3 with seed 2, so in three of four draws."""
+def test_probability_over_two_seeds_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The larger b is on the front where its mean accuracy is above a's: −1 with seed 1, +3 with seed 2, so 1 ± 2, and
+    Student's t with one degree of freedom, which is Cauchy's distribution, lies below ½ so often."""
     monkeypatch.setattr(uncertainty, "FEWEST_SEEDS", 2)
     rows = pd.DataFrame({"trial_id": list("aabbc"), "seed": [1, 2, 1, 2, 1],
                          "test_accuracy": [95.0, 95.0, 94.0, 98.0, 99.0], "file_bytes": [10.0, 10, 20, 20, 5]})
     found = over_seeds(rows, TWO)
     assert list(found.index) == ["a", "b"]  # c has one seed alone
-    assert found["a"] == 1.0 and found["b"] == pytest.approx(0.75, abs=0.05)
+    assert found["a"] == 1.0 and found["b"] == pytest.approx(0.5 + math.atan(0.5) / math.pi, abs=0.05)
+
+
+def test_equal_trials_seldom_look_different() -> None:
+    """Of two equal trials with five seeds each one has 95 % or more in one study of ten."""
+    sure = 0
+    for number in range(300):
+        scores = np.random.default_rng(number).normal(97, 0.3, (2, 5))
+        rows = pd.DataFrame([{"trial_id": t, "seed": seed, "test_accuracy": scores[t, seed]}
+                             for t in (0, 1) for seed in range(5)])
+        sure += over_seeds(rows, {"test_accuracy": "max"}).max() >= 0.95
+    assert sure / 300 == pytest.approx(0.1, abs=3 * math.sqrt(0.1 * 0.9 / 300))
 
 
 def test_seeds_are_paired() -> None:

@@ -115,9 +115,11 @@ def variants(network: str, wanted: str) -> dict[str, dict[str, Any]]:
         return recipes
     name, base = next(reversed(recipes.items()))
     changed = {change: {**base, **values} for change, values in CHANGES.items()}
-    # The baseline keeps as many weights as the recipe does, and has as many values.
-    kept = {"kept": KEPT[network], "codebook": base["components"], "magnitude": True}
-    return {name: base, **changed, "magnitude pruning": kept}
+    # The baseline keeps as many weights as the recipe does, and has as many values, epochs and the same rate.
+    pruned = {"kept": KEPT[network], "codebook": base["components"], "magnitude": True,
+              "epochs": base["epochs"] + base["retrain_epochs"], "weight_rate": sws.Hparams.weight_rate}  # fmt: skip
+    return {name: base, **changed, "magnitude pruning": pruned,
+            "magnitude pruning, teacher": {**pruned, "teacher": base["teacher"]}}  # fmt: skip
 
 
 def table(rows: pd.DataFrame) -> str:

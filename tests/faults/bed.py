@@ -133,9 +133,9 @@ def judge(folder: Path, wanted: int = TRIALS) -> None:
     assert len(searched) == wanted, f"{len(searched)} trials"
     assert trials["trial_id"].is_unique, "a trial twice"
     assert set(trials["state"]) == {"complete"}, trials[["trial_id", "state", "reason"]].to_string()
-    assert {"uncompressed", "paper settings"} == set(trials["baseline"]) - {""}, "baselines"
+    assert {"uncompressed", "paper mixture"} == set(trials["baseline"]) - {""}, "baselines"
     assert not searched[study.hyperparameters].duplicated().any(), "a configuration twice"
-    for trial_id in (*searched["trial_id"], "paper settings"):
+    for trial_id in (*searched["trial_id"], "paper mixture"):
         told = study.history[study.history["trial_id"] == trial_id]["epoch"].tolist()
         assert told == list(range(1, EPOCHS + 1)), f"epochs of {trial_id}: {told}"
     storage = JournalStorage(JournalFileBackend(str(folder / results.JOURNAL)))
