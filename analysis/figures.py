@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 
 from analysis import theme
 from analysis.published import published
-from analysis.summary import Summary, summarise
+from analysis.summary import REFERENCE, Summary, summarise
 from analysis.tables import counted, percent, text
 from analysis.theme import (
     BASELINE_COLOURS,
@@ -30,9 +30,6 @@ from analysis.theme import (
     plain,
 )
 from study.results import COLUMNS, Study
-
-UNCOMPRESSED = {"sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
-"""The baseline that was not compressed: a level, since its size would leave the trials no room on their axis."""
 
 ON_TEST_DATA = ("on test data", "fresh seeds, on test data", "published (test data)")
 """Traces of the figure of the front whose marks are test accuracies."""
@@ -55,7 +52,7 @@ def accuracy_vs_size(study: Study) -> go.Figure:
         x=_sizes(s, front), y=front["val_accuracy"].tolist(), mode="lines+markers", name="Pareto front",
         line={"color": VERMILLION, "width": 2, "shape": "vh"}, marker={"size": 9, "color": VERMILLION},
         **_hover(s, front))
-    others = s.baselines[s.baselines["baseline"] != UNCOMPRESSED[s.study.meta["kind"]]]
+    others = s.baselines[s.baselines["baseline"] != REFERENCE[s.study.meta["kind"]]]
     drawn.add_scatter(
         x=_sizes(s, others), y=others["val_accuracy"].tolist(), mode="markers", name=_names(others),
         marker={"size": 12, "symbol": "square", "color": GREEN}, showlegend=bool(len(others)), **_hover(s, others))
@@ -163,7 +160,7 @@ def _trials(
 def levels(s: Summary) -> pd.DataFrame:
     """Baselines that figures show as lines."""
     lines = s.baselines[s.baselines["val_accuracy"].notna()]
-    return lines[lines["baseline"] == UNCOMPRESSED[s.study.meta["kind"]]] if s.compresses else lines
+    return lines[lines["baseline"] == REFERENCE[s.study.meta["kind"]]] if s.compresses else lines
 
 
 def _level(drawn: go.Figure, s: Summary, band: bool, labelled: bool = True) -> None:
@@ -211,7 +208,7 @@ def _compressed(s: Summary, rows: pd.DataFrame) -> pd.DataFrame:
     """Of tested rows those that have a place on the axis of size."""
     if s.size not in rows:
         return pd.DataFrame(columns=[s.size, "test_accuracy"])
-    return rows[(rows["baseline"] != UNCOMPRESSED[s.study.meta["kind"]]) & rows[s.size].notna()]
+    return rows[(rows["baseline"] != REFERENCE[s.study.meta["kind"]]) & rows[s.size].notna()]
 
 
 def _at(s: Summary, row: dict[Any, Any], accuracy: float, how: str, half: float = np.nan) -> str:

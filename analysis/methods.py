@@ -82,12 +82,9 @@ def _constraint(meta: dict[str, Any]) -> list[str]:
 
 def _domain(name: str, domain: dict[str, Any]) -> str:
     shown = f"{COLUMNS[name].label} ({name})" if name in COLUMNS else name
-    if "low" not in domain:
-        values = domain.get("values") or domain.get("choices") or domain.get("categories") or "see study.json"
-        return f"{shown}: {values}"
+    if "low" not in domain:  # not of this harness, which searches numbers
+        return f"{shown}: {domain.get('values', 'see study.json')}"
     scale = "log-uniform" if domain.get("log") else "uniform"
-    if domain.get("axis") == "one_minus_log":
-        scale = f"1 − {name} log-uniform"
     whole = ", whole numbers" if domain.get("type") == "int" else ""
     return f"{shown}: {domain['low']:g} to {domain['high']:g}, {scale}{whole}"
 

@@ -122,8 +122,6 @@ def _reference(s: Summary, rows: pd.DataFrame, column: str, direction: str) -> f
 
 def _scale(domain: Mapping[str, Any]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     """The scale a hyperparameter was searched on, growing with it, and its inverse."""
-    if domain.get("axis") == "one_minus_log":
-        return (lambda v: -np.log(np.maximum(1 - v, 1e-12))), (lambda u: 1 - np.exp(-u))
     if domain.get("log"):
         return np.log, np.exp
     return (lambda v: v), (lambda u: u)

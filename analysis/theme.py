@@ -132,10 +132,6 @@ def hyperparameter_axis(
 ) -> tuple[list[float], dict[str, Any]]:
     """Coordinates and axis for a hyperparameter on the scale its search space gives it."""
     plotted = [float(v) for v in values]
-    if domain.get("axis") == "one_minus_log":
-        rest = [1 - v for v in plotted]
-        ends = [1 - float(domain[end]) for end in ("low", "high") if end in domain]
-        return rest, complement_axis(title, 1.0, [*rest, *ends], most=5)
     if domain.get("log"):
         low, high = np.log10(float(domain["low"])), np.log10(float(domain["high"]))
         pad = 0.03 * (high - low)

@@ -79,7 +79,6 @@ COLUMNS: dict[str, Column] = {
     "tau": Column("prior weight τ", "", 4),
     "components": Column("components", "", 0),
     "one_minus_pi_zero": Column("1 − zero proportion π₀", "", 4),
-    "pi_zero": Column("zero proportion π₀", "", 4),
     # magnitude pruning
     "kept": Column("share of weights kept", "", 4),
     "codebook": Column("codebook size", "", 0),

@@ -160,6 +160,9 @@ def student_training(s: KD) -> kd.Training:
                        s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
 
 
+RECIPE = 1
+"""To be raised when this project trains or initialises networks otherwise: what is in caches is then another's work."""
+
 APART = 1_000_003
 """Added to the seed of a teacher of the same architecture; far from the seeds that phases and fresh seeds take."""
 
@@ -208,6 +211,7 @@ def _teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
         "data": identity(data),
         "transfer": fingerprint(students_data(s, data).train),
         "torch": torch.__version__,
+        "recipe": RECIPE,
         **_own_code(data, teacher_training(s)),
     }
 
@@ -261,8 +265,8 @@ def _pretrain(
 def _network_key(s: Compressing, data: Splits, given: Shared | None) -> dict[str, Any]:
     training = compression_teacher(s)
     teacher = vars(training) if training else s.teacher
-    key = {"training": vars(pretraining(s)), "teacher": teacher, "data": identity(data), "torch": torch.__version__}
-    return {**key, **_own_code(data, pretraining(s), training)}
+    key = {"training": vars(pretraining(s)), "teacher": teacher, "data": identity(data)}
+    return {**key, "torch": torch.__version__, "recipe": RECIPE, **_own_code(data, pretraining(s), training)}
 
 
 def start(s: Compressing, data: Splits, shared: Shared) -> tuple[nn.Module, kd.Targets]:

@@ -30,7 +30,7 @@ def meta_of(kind: str, num_samples: int) -> dict[str, Any]:
                 "alpha": {"type": "float", "low": 0.0, "high": 1.0, "log": False}}
     sws_space = {"tau": {"type": "float", "low": 1e-3, "high": 1.0, "log": True},
                  "components": {"type": "int", "low": 4, "high": 64, "log": False},
-                 "pi_zero": {"type": "float", "low": 0.8, "high": 0.9999, "log": False, "axis": "one_minus_log"}}
+                 "one_minus_pi_zero": {"type": "float", "low": 1e-4, "high": 0.2, "log": True}}
     settings = {"dataset": "digits" if kd else "mnist", "seed": 0, "epochs": 20, "num_samples": num_samples,
                 "searcher": "tpe", "scheduler": "asha" if kd else "none", "max_concurrent": 2}
     meta: dict[str, Any] = {
@@ -96,19 +96,19 @@ def write_sws(
     rng = np.random.default_rng(seed)
     tau = np.exp(rng.uniform(np.log(1e-3), np.log(1.0), trials))
     components = rng.integers(4, 65, trials)
-    pi_zero = 1 - np.exp(rng.uniform(np.log(1e-4), np.log(0.2), trials))
-    pressure = np.log10(tau) + 0.35 * np.log10(1e-2 / (1 - pi_zero)) + rng.normal(0, 0.12, trials)
+    slack = np.exp(rng.uniform(np.log(1e-4), np.log(0.2), trials))  # 1 − π₀
+    pressure = np.log10(tau) + 0.35 * np.log10(1e-2 / slack) + rng.normal(0, 0.12, trials)
     nonzero = np.clip(100 / (1 + np.exp(2.1 * (pressure + 3.1))), 0.15, 100)
     lost = 0.05 + 0.9 / nonzero**1.2 + 2.5 / components + np.abs(rng.normal(0, 0.12, trials))
     accuracy = np.round(np.clip(98.3 - lost, 10, 98.3), 2)
     rows: list[dict[str, Any]] = [
         {"baseline": "uncompressed", "val_accuracy": 98.2, "sparsity": 0.0, "accuracy_drop": 0.0},
-        {"baseline": "paper mixture", "tau": 0.05, "components": 17, "pi_zero": 0.999, "val_accuracy": 97.3,
+        {"baseline": "paper mixture", "tau": 0.05, "components": 17, "one_minus_pi_zero": 1e-3, "val_accuracy": 97.3,
          "sparsity": 96.1, "accuracy_drop": 0.9, "nonzero_ratio": 25.6, "entropy_ratio": 96.0}]
     rows = [{"trial_id": f"b{i:03d}", "state": "complete", "reason": "", **row} for i, row in enumerate(rows)]
     for i, state in enumerate(states_of(rng, trials, 0.0)):
         row = {"trial_id": f"t{i:03d}", "state": state, "baseline": "", "tau": tau[i], "components": components[i],
-               "pi_zero": pi_zero[i], "reason": "the mixture collapsed in epoch 9" if state == "failed" else ""}
+               "one_minus_pi_zero": slack[i], "reason": "the mixture collapsed in epoch 9" if state == "failed" else ""}
         scores = {"val_accuracy": accuracy[i], "accuracy_drop": round(98.2 - accuracy[i], 2),
                   "sparsity": round(100 - nonzero[i], 3), "nonzero_ratio": 100 / nonzero[i],
                   "entropy_ratio": 350 / nonzero[i], "components_used": int(components[i] * 0.8)}

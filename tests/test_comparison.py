@@ -219,7 +219,8 @@ def test_studies_without_a_score_give_a_page(tmp_path: Path) -> None:
     bare = [load(change_meta(synthetic.write_bare(tmp_path / n, "kd", "running"), name=n)) for n in "ab"]
     assert "nothing to compare" in words(comparison.build(bare))
     done = load(synthetic.write_kd(tmp_path / "done", epochs=5))
-    assert "kd-digits gives the most accurate searched network at every size" in words(comparison.build([bare[0], done]))
+    said = words(comparison.build([bare[0], done]))
+    assert "kd-digits gives the most accurate searched network at every size" in said
 
 
 def test_the_figure_has_every_study_in_its_own_look(studies: list[Study]) -> None:

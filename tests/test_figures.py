@@ -78,7 +78,7 @@ def test_a_network_of_zeros_has_a_place_in_every_figure(tmp_path: Path) -> None:
     full = dataclasses.replace(study, trials=trials, history=history.assign(
         sparsity=history["sparsity"].mask(last, 100.0)), confirmed=tested)
     main, provisional = figures.accuracy_vs_size(full), weight_figures.provisional_sparsity(full)
-    slices = [figures.slice_of(full, name, "sparsity") for name in ("tau", "pi_zero")]
+    slices = [figures.slice_of(full, name, "sparsity") for name in ("tau", "one_minus_pi_zero")]
     seeds = intervals.attainment_surfaces(full)
     for drawn, side in ((main, "x"), (seeds, "x"), (provisional, "x"), (provisional, "y"), *((d, "y") for d in slices)):
         axis = drawn.layout[f"{side}axis"]
@@ -113,13 +113,13 @@ def test_plane_colours_are_gains_over_the_student_alone(kd: Study) -> None:
     assert np.allclose(marks.marker.color, scores - alone, atol=1e-4)
 
 
-@pytest.mark.parametrize("hyperparameter", ["tau", "components", "pi_zero"])
+@pytest.mark.parametrize("hyperparameter", ["tau", "components", "one_minus_pi_zero"])
 def test_axes_follow_the_search_space(sws: Study, hyperparameter: str) -> None:
-    """A hyperparameter that was searched on a log scale is drawn on one, π₀ on that of 1 − π₀."""
+    """A hyperparameter that was searched on a log scale is drawn on one."""
     drawn = figures.slice_of(sws, hyperparameter, "val_accuracy")
     assert drawn.layout.xaxis.type == (None if hyperparameter == "components" else "log")
     value = sws.trials.set_index("trial_id").loc[list(drawn.data[1].customdata), hyperparameter]
-    assert np.allclose(drawn.data[1].x, 1 - value if hyperparameter == "pi_zero" else value)
+    assert np.allclose(drawn.data[1].x, value)
 
 
 def test_curves_are_history_and_are_capped(tmp_path: Path) -> None:

@@ -42,13 +42,13 @@ def test_shares_are_drawn_with_their_intervals(sws: TradeOffs) -> None:
     assert {t.marker.symbol for t in drawn.data if t.name == ANOVA} == {"circle"}  # told apart without colour
 
 
-@pytest.mark.parametrize("name", ["tau", "components", "pi_zero"])
+@pytest.mark.parametrize("name", ["tau", "components", "one_minus_pi_zero"])
 def test_effects_stand_on_their_axes(sws: TradeOffs, name: str) -> None:
     """The curve is the effect's frame on the scale of the search, its band encloses it, and all hyperparameters share
     one axis of the target."""
     drawn, rows = drawing.effect(sws, "val_accuracy", name), sws.effect("val_accuracy", name)
     line, band = trace(drawn, "mean"), trace(drawn, "95 % interval")
-    assert np.allclose(line.x, 1 - rows["value"] if name == "pi_zero" else rows["value"])
+    assert np.allclose(line.x, rows["value"])
     assert np.allclose(line.y, rows["mean"])
     assert np.allclose(band.y, [*rows["high"], *rows["low"][::-1]])
     assert drawn.layout.yaxis.range == drawing.effect(sws, "val_accuracy", "tau").layout.yaxis.range
@@ -63,8 +63,7 @@ def test_the_plane_has_the_trials_on_it(sws: TradeOffs) -> None:
     marks = trace(drawn, "trial")
     assert set(marks.customdata) == set(rows.index)
     x = rows.loc[list(marks.customdata), found["names"][0]]
-    assert np.allclose(marks.x, 1 - x if found["names"][0] == "pi_zero" else x)
-    assert drawing.interaction(sws, "sparsity").layout.yaxis.range[0] > drawn.layout.yaxis.range[1]  # π₀ runs backwards
+    assert np.allclose(marks.x, x)
 
 
 def test_level_line_is_drawn_at_no_gain(kd: TradeOffs) -> None:

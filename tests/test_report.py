@@ -286,7 +286,7 @@ def test_methods_name_everything_that_repeats_the_study(sws: Path) -> None:
     text = page_of(load(sws)).text
     for part in ("50,000 train, 10,000 validation, 10,000 test", "split with seed 0", "lenet_300_100",
                  "266,610 parameters", "maximise sparsity", "0.001 to 1, log-uniform", "4 to 64, uniform, whole",
-                 "1 − pi_zero log-uniform", "num_samples = 64", "searcher = tpe", "torch 2.14.1", "0123456789abcdef",
+                 "0.0001 to 0.2, log-uniform", "num_samples = 64", "searcher = tpe", "torch 2.14.1", "0123456789abcdef",
                  "python -m study.run sws --num-samples 64", "AMD EPYC", "all linear layers: 266,610 values"):
         assert part in text
 
