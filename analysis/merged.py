@@ -156,5 +156,5 @@ def _names(studies: Sequence[Study]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = f"of {len(value)} names" if isinstance(value, list) else str(value)
+    text = f"{len(value)} ({', '.join(map(str, value))})" if isinstance(value, list) else str(value)
     return text if len(text) < 80 else text[:79] + "…"

@@ -216,6 +216,8 @@ def _run(arguments: Arguments) -> int:
             raise UserError("--live serves the page of one study: leave out the other folders, --out, --png and --svg")
         live.serve(arguments.folders[0], build)
         return 0
+    if arguments.out and arguments.out.is_dir():
+        raise UserError(f"--out {arguments.out}: is a folder; give a file, such as {arguments.out}/{results.REPORT}")
     try:
         if len(arguments.folders) == 1:
             path, items = _write(arguments.folders[0], arguments.out)

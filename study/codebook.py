@@ -212,7 +212,7 @@ def build(network: Network, custom: str | None, source: str) -> nn.Module:
     if is_custom(network.name) and custom != network.name:
         raise UserError(
             f"{source}: its network {network.name} is a user's code, which reading it would run; if you trust it, "
-            f'name it (--network {network.name}, or custom="{network.name}")'
+            f"name it (--network {network.name})"
         )
     with torch.random.fork_rng(devices=[]):  # the fresh weights are overwritten: leave the caller's sequence alone
         try:

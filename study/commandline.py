@@ -68,7 +68,7 @@ def _one_line(box: str, prog: str) -> str:
     first, last = rules[0] + 1, rules[1]
     message = " ".join(lines[first:last])
     meant = [line.split()[0].rstrip(",") for line in lines if re.match("--[a-z]", line)]
-    hint = f"; did you mean {meant[0]}?" if meant and "Unrecognized" in message else ""
+    hint = f"; did you mean {meant[0]}?" if meant and message.startswith("Unrecognized options") else ""
     for theirs, ours in _WORDS:
         message = re.sub(f"^{theirs}$", ours, message)
     return f"{message.rstrip('.')}{hint} (see {prog} --help)"
@@ -86,6 +86,12 @@ def _missing(found: re.Match[str]) -> str:
     return f"missing: {'; '.join(': '.join(a.split(' ', 1)) for a in arguments)}"
 
 
+def _of_another(found: re.Match[str]) -> str:
+    given = " ".join(re.sub(r" \(applied to .*?\)", "", found[1]).split())
+    kind = re.findall(r"\(applied to (.*?)\)", found[1])[0].split()[-1]
+    return f"{given}: not of {kind}, but of another kind of study"
+
+
 _FLAG = r"(--[\w-]+)"
 _WORDS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (rf"Error parsing {_FLAG}: .*invalid literal for int\(\) with base 10: '(.*?)'.*", r"\1 \2: give a whole number"),
@@ -93,6 +99,7 @@ _WORDS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (rf"Missing value for argument '{_FLAG}'.*", r"\1: its value is missing"),
     (rf"invalid choice '(.*?)' for argument '{_FLAG}'\. Expected one of \((.*)\)\.?", _choices),
     (r"Missing from [^:]*: (.*)", _missing),
+    (r"Unrecognized or misplaced options: (.*?) Arguments are applied.*", _of_another),
     (r"Unrecognized options?: (.*)", lambda found: f"{found[1].replace(',', '')}: not understood"),
 ]
 """tyro's messages → ours: the flag first, then what would be right."""

@@ -46,6 +46,11 @@ def begun(settings: SettingsT, spaces: Any) -> tuple[SettingsT, dict[str, Any] |
     """
     folder = settings.folder.resolve()
     if not (folder / results.STUDY).exists():
+        if (folder / results.TRIALS).exists():
+            raise UserError(
+                f"{folder / results.STUDY}: missing, though {results.TRIALS} is there; restore it from a copy, or "
+                "choose another --name"
+            )
         return settings, None
     recorded = results.read_meta(folder)
     if recorded["kind"] != settings.kind:
@@ -142,6 +147,8 @@ def given_teacher(settings: Any, data: Splits) -> Shared | None:
         kd.load(given.tensors(), trained_network(settings, "teacher"), data)
     except Exception as error:  # torch and safetensors raise many kinds for one cause: not these weights
         reason = " ".join(str(error).split())[:200]
+        if "weights_only" in reason:  # torch's advice there is to run whatever the file says
+            reason = "it is no .safetensors file, and no .pt file of a state dict alone"
         raise UserError(f"--teacher-checkpoint {path}: not weights of {settings.teacher} here ({reason})") from error
     return given
 

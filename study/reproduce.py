@@ -47,6 +47,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(options: Options) -> int:
+    if not options.tolerance >= 0:
+        raise UserError(f"--tolerance {options.tolerance:g}: must be 0 or more")
     study = results.load(options.folder)
     row = _row(study, options.trial_id)
     settings = settings_of(study, options)

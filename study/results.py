@@ -167,7 +167,7 @@ def load(folder: str | Path) -> Study:
 
     Raises:
         UserError: no `study.json` there, a schema this version cannot read, a file that is damaged, a trial with two
-            rows, or an accuracy that is no percentage.
+            rows or in no state, or an accuracy that is no percentage.
     """
     folder = Path(folder)
     study = Study(
@@ -180,9 +180,18 @@ def load(folder: str | Path) -> Study:
     twice = study.trials["trial_id"][study.trials["trial_id"].duplicated()]
     if len(twice):
         raise UserError(f"{folder / TRIALS}: trial {twice.iloc[0]!r} has two rows; remove one")
+    _check_states(folder / TRIALS, study.trials)
     _check_accuracies(folder / TRIALS, study.trials, "val_accuracy")
     _check_accuracies(folder / CONFIRMED, study.confirmed, "val_accuracy", "test_accuracy")
     return study
+
+
+def _check_states(path: Path, rows: pd.DataFrame) -> None:
+    """Refuse a row that was cut, or whose commas are gone: its cells are read as missing."""
+    wrong = rows[~rows["state"].isin([*FINAL_STATES, "running"])]
+    if len(wrong):
+        trial, state = str(wrong["trial_id"].iloc[0])[:80], wrong["state"].iloc[0]
+        raise UserError(f"{path}: damaged (trial {trial!r} has the state {state!r}); restore it from a copy")
 
 
 def _check_accuracies(path: Path, rows: pd.DataFrame, *columns: str) -> None:
@@ -293,7 +302,17 @@ class Ledger:
 
     @classmethod
     def open(cls, folder: Path) -> Ledger:
+        """What a study has so far.
+
+        Raises:
+            UserError: its tables are damaged, or the trials are gone that others tell of.
+        """
+        left = [name for name in (HISTORY, CONFIRMED) if (folder / name).exists()]
+        if left and not (folder / TRIALS).exists():
+            raise UserError(f"{folder / TRIALS}: missing, though {left[0]} is there; restore it from a copy, or choose "
+                            "another --name")  # fmt: skip
         trials = read_frame(folder / TRIALS, TRIAL_COLUMNS)
+        _check_states(folder / TRIALS, trials)
         history = read_frame(folder / HISTORY, HISTORY_COLUMNS)
         rows: list[dict[str, Any]] = [_without_nan(row) for row in trials.to_dict("records")]
         ledger = cls(folder, {row["trial_id"]: row for row in rows})

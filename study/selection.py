@@ -39,7 +39,10 @@ def front(study: results.Study) -> pd.DataFrame:
     Raises:
         UserError: there is none.
     """
-    members = pareto_front(feasible(finished(study.trials), study.meta), study.objectives)
+    allowed = feasible(finished(study.trials), study.meta)
+    if allowed.empty and len(finished(study.trials)):
+        raise UserError(f"{study.folder}: no trial reaches its --min-accuracy; start a study that asks for less")
+    members = pareto_front(allowed, study.objectives)
     members = members[members["trial_id"].isin(kept(study.folder))]
     if not len(members):
         raise UserError(f"{study.folder}: no weights of its front are kept; its command does that when it ends")

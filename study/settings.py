@@ -34,6 +34,9 @@ OLDER_PRECISION = "float32"
 LONGEST = 10**9
 """Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
 
+WIDEST = 16
+"""Largest width: a VGG's layer has 8,192 channels then, and 2.4 GB of weights."""
+
 WITH_WIDTH = frozenset("minivgg vgg11 vgg13 vgg16 vgg19".split())
 """Networks of study.models whose channels a width multiplies; a default other than 1 is meant for them alone."""
 
@@ -347,6 +350,7 @@ def resolve(settings: SettingsT) -> SettingsT:
         "learning_rate weight_rate codebook_rate precision_rate sigma temperature teacher_width "
         "student_width network_width",
     )
+    _at_most(settings, WIDEST, "teacher_width student_width network_width")
     _share(settings, "anneal alpha")
     for name in (*UNPACKED, "trial_timeout", "memory_per_trial") if settings.pack > 1 else ():
         if getattr(settings, name):
@@ -383,7 +387,8 @@ def _above_zero(settings: Common, names: str) -> None:
     for name in names.split():
         value = getattr(settings, name, None)
         if value is not None and not 0 < value < float("inf"):
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be above 0")
+            wanted = "above 0" if value <= 0 else "a finite number"
+            raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
 
 
 def as_json(settings: Common) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def run(settings: Any) -> Outcome:
             stopped = ""
             if _whole(ledger, settings, spaces, folder):
                 print(
-                    f"Nothing to do: {folder} has its {settings.num_samples} trials. "
+                    f"Nothing to do: {folder} has {len(ledger.of_state(*results.FINAL_STATES))} trials. "
                     "A larger --num-samples adds to them."
                 )
                 if recorded and recorded["settings"]["num_samples"] > len(ledger.of_state(*results.FINAL_STATES)):

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from ray import tune
 
-from study import describe, machine, reproduce, results, run
+from study import describe, inputs, machine, reproduce, results, run
+from study.errors import UserError
 from study.settings import resolve
 
 
@@ -186,3 +187,12 @@ class Branching(nn.Module):
 def build(input_shape, classes):
     return Branching()
 """
+
+
+def test_a_study_that_lost_its_description_is_not_begun_anew(tmp_path: Path) -> None:
+    """Its trials may have had other settings; the command says which file is missing."""
+    settings = resolve(run.parse(["sws", "--results-dir", str(tmp_path), "--name", "lost"]))
+    settings.folder.mkdir()
+    (settings.folder / results.TRIALS).write_text("trial_id,state\n")
+    with pytest.raises(UserError, match="study.json: missing, though trials.csv is there"):
+        inputs.begun(settings, importlib.import_module("search_spaces.sws"))

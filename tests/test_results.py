@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic
 
 from study import results
 from study.errors import UserError
@@ -163,3 +165,26 @@ def test_a_damaged_table_is_refused_in_one_line(content: bytes, table: str, tmp_
     with pytest.raises(UserError) as refused:
         results.load(tmp_path)
     assert str(tmp_path / table) in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("cut", "said"), [
+    (lambda text: text.replace("t002,complete", "t002;complete"), "has the state"),
+    (lambda text: text.replace("t002,complete", "t002,done"), "trial 't002' has the state 'done'"),
+])
+def test_a_damaged_row_is_refused(cut: Any, said: str, tmp_path: Path) -> None:
+    """A row without a state that there is, by reading and by the command that would go on."""
+    folder = synthetic.write_sws(tmp_path / "sws", epochs=2)
+    text = (folder / results.TRIALS).read_text()
+    assert text != cut(text)
+    (folder / results.TRIALS).write_text(cut(text))
+    for read in (results.load, results.Ledger.open):
+        with pytest.raises(UserError, match=f"trials.csv: damaged .*{said}"):
+            read(folder)
+
+
+def test_a_lost_table_is_not_begun_anew(tmp_path: Path) -> None:
+    """Other trials would get the ids of those whose epochs, weights and test results are there still."""
+    folder = synthetic.write_sws(tmp_path / "sws", epochs=2)
+    (folder / results.TRIALS).unlink()
+    with pytest.raises(UserError, match="trials.csv: missing, though history.csv is there"):
+        results.Ledger.open(folder)

@@ -118,8 +118,9 @@ def variants(network: str, wanted: str) -> dict[str, dict[str, Any]]:
     # The baseline keeps as many weights as the recipe does, and has as many values, epochs and the same rate.
     pruned = {"kept": KEPT[network], "codebook": base["components"], "magnitude": True,
               "epochs": base["epochs"] + base["retrain_epochs"], "weight_rate": sws.Hparams.weight_rate}  # fmt: skip
-    return {name: base, **changed, "magnitude pruning": pruned,
-            "magnitude pruning, teacher": {**pruned, "teacher": base["teacher"]}}  # fmt: skip
+    taught = {**pruned, "teacher": base["teacher"]}
+    return {name: base, **changed, "magnitude pruning": pruned, "magnitude pruning, teacher": taught,
+            "magnitude pruning, teacher, two thirds": {**taught, "kept": 2 * KEPT[network] / 3}}  # fmt: skip
 
 
 def table(rows: pd.DataFrame) -> str:
