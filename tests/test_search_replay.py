@@ -111,8 +111,6 @@ def test_a_study_is_recorded(tmp_path: Path) -> None:
     """The table read back holds each searched trial's history to six digits, without the baselines, and a failed trial
     has no end."""
     study = results.load(synthetic.write_sws(tmp_path / "sws", trials=60, epochs=8))
-    study.trials["one_minus_pi_zero"] = 1 - study.trials.pop("pi_zero")
-    results.write_frame(study.folder / results.TRIALS, study.trials)
     note, frame = replaying.record(study.folder)
     replaying.write(tmp_path / "new" / "table.csv", note, frame)
     recorded = replaying.Recorded.read(tmp_path / "new" / "table.csv")
