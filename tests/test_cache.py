@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from study import data, models
-from study.cache import Shared, digest, remember
+from study.cache import Shared, digest, read_arrays, remember, write_arrays
+from study.errors import UserError
 from study.settings import KD, KDSWS, SWS, Magnitude, resolve
 from study.trainables import KINDS
 
@@ -91,6 +92,17 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space"):
         remember(tmp_path, "teacher", {}, some)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_for_all_to_read_and_damaged_ones_are_named(tmp_path: Path) -> None:
+    """As the tables beside them are; a file that was cut is one line and no traceback."""
+    write_arrays(tmp_path / "t001.safetensors", {"w": np.arange(3.0)})
+    (tmp_path / "table.csv").touch()
+    path = tmp_path / "t001.safetensors"
+    assert path.stat().st_mode == (tmp_path / "table.csv").stat().st_mode
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(UserError, match="t001.safetensors: damaged"):
+        read_arrays(path)
 
 
 def test_a_scalar_stays_a_scalar(tmp_path: Path) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
-from study import machine
+from study import describe, machine
 from study.settings import SWS, resolve
 
 
@@ -65,3 +66,11 @@ def test_capacity_counts_what_each_machine_holds(monkeypatch: pytest.MonkeyPatch
     nodes(monkeypatch, {"CPU": 8, "memory": 64e9}, {"CPU": 2, "memory": 64e9}, {"CPU": 9, "memory": 4e9})
     assert machine.Capacity(settings)() == 2 + 0 + 2
     assert machine.Capacity(replace(settings, max_concurrent=3))() == 3
+
+
+def test_a_driver_without_a_gpu_does_not_call_its_cluster_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nodes' GPUs have no name there, but `study.json` says that they are GPUs."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = replace(resolve(SWS()), gpus_per_trial=0.5)
+    assert describe._device(settings) == "GPU, 0.5 of it a trial"
+    assert describe._device(replace(settings, gpus_per_trial=0)).startswith("CPU ")

@@ -6,10 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import synthetic
 
 from analysis.summary import summarise
 from study import results, selection
+from study.errors import UserError
 
 
 def test_the_answer_and_members_over_the_front_are_confirmed(tmp_path: Path) -> None:
@@ -41,3 +43,12 @@ def test_of_one_objective_the_best_are_confirmed(tmp_path: Path) -> None:
     study = results.load(synthetic.write_kd(tmp_path / "kd"))
     ranked = summarise(study).searched.sort_values("val_accuracy", ascending=False, kind="stable")
     assert selection.to_confirm(study, 3) == ranked["trial_id"].tolist()[:3]
+
+
+def test_a_front_that_the_constraint_empties_is_told_of(tmp_path: Path) -> None:
+    """Not as if the study had not ended."""
+    study = results.load(synthetic.write_sws(tmp_path / "sws"))
+    settings = {**study.meta["settings"], "min_accuracy": 99.9}
+    study = dataclasses.replace(study, meta={**study.meta, "settings": settings})
+    with pytest.raises(UserError, match="no trial reaches its --min-accuracy"):
+        selection.front(study)

@@ -22,7 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from search_spaces import sws as sws_space
-from study import checkpoints, describe, evaluate, models, results, retraining, tuner
+from study import cache, checkpoints, describe, evaluate, models, reproduce, results, retraining, tuner
 from study.cache import Shared
 from study.display import Display
 from study.errors import UserError
@@ -282,9 +282,10 @@ def _finished(folder: Path) -> set[str]:
     return set(trials[(trials.baseline == "") & trials.state.isin(results.FINAL_STATES)].trial_id)
 
 
-def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path) -> None:
+def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--confirm retrains a member of the front and every baseline with fresh seeds, tests each once, and is then done;
-    cut off before, it says so. One trial retrained by study.reproduce comes out bit for bit."""
+    cut off before, it says so. A trial retrained by study.reproduce comes out bit for bit, and a baseline as the study
+    had it, from the network that it began from, whatever torch and the search space are now."""
     arguments = [*SWS, "--num-samples", "2", "--confirm", "1", "--seeds", "2"]
     process = subprocess.Popen(
         command(sws.parent, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -309,6 +310,10 @@ def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path) -> None:
         done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0 and "matches: " in done.stdout, done.stdout + done.stderr
         assert "file_bytes" in done.stdout
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    monkeypatch.setitem(sws_space.BASELINES["paper mixture"], "components", 5)
+    monkeypatch.setattr(cache, "remember", lambda *arguments: pytest.fail("trained again"))
+    assert reproduce.main([str(sws), "paper mixture"]) == 0
 
 
 def test_another_studys_front_is_tried_first(kd: Path, tmp_path: Path) -> None:
