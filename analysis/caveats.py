@@ -8,9 +8,9 @@ import pandas as pd
 from analysis.answer import quoted
 from analysis.confirmation import ENOUGH_SEEDS
 from analysis.summary import REFERENCE, Summary, counts_of
-from analysis.tables import counted, points
+from analysis.tables import counted, points, text
 from analysis.targets import to_unit
-from study.results import COLUMNS, label
+from study.results import label
 
 FEWEST_TRIALS = 20
 COARSE = 0.1
@@ -61,18 +61,19 @@ def _beaten(s: Summary) -> list[str]:
     if s.best is None:
         return []
     signs = {column: 1 if direction == "max" else -1 for column, direction in s.study.objectives.items()}
-    rows = s.baselines[s.baselines["baseline"] != "teacher"]
-    as_good = [all(sign * row[c] >= sign * s.best[c] for c, sign in signs.items()) for _, row in rows.iterrows()]
-    return [f"The baseline “{row['baseline']}” is at least as good as the answering trial in every objective: "
-            + ", ".join(f"{label(c)} {row[c]:,.{COLUMNS[c].digits}f} against {s.best[c]:,.{COLUMNS[c].digits}f}"
-                        for c in signs) + "."
-            for _, row in rows[as_good].iterrows()]
+    found = []
+    for _, row in s.baselines[s.baselines["baseline"] != "teacher"].iterrows():
+        if all(sign * row[c] >= sign * s.best[c] for c, sign in signs.items()):
+            numbers = ", ".join(f"{label(c)} {text(c, row[c])} against {text(c, s.best[c])}" for c in signs)
+            found.append(f"The baseline “{row['baseline']}” is at least as good as the answering trial in every "
+                         f"objective: {numbers}.")
+    return found
 
 
 def _chance(s: Summary) -> list[str]:
-    classes = len(s.study.meta.get("data", {}).get("classes", []))
-    if s.best is None or not classes or not s.best["val_accuracy"] <= 100 / classes + 2 * s.error:
+    if s.best is None or not s.best["val_accuracy"] <= s.chance + 2 * s.error:
         return []
+    classes = len(s.study.meta["data"]["classes"])
     return [f"The answering trial's {s.best['val_accuracy']:.1f} % is what guessing among {classes} classes gives."]
 
 

@@ -158,7 +158,8 @@ def _trials(
 
 
 def levels(s: Summary) -> pd.DataFrame:
-    """Baselines that figures show as lines."""
+    """Baselines that figures show as lines; where sizes are, that which was not compressed, since its own would leave
+    the trials no room on their axis."""
     lines = s.baselines[s.baselines["val_accuracy"].notna()]
     return lines[lines["baseline"] == REFERENCE[s.study.meta["kind"]]] if s.compresses else lines
 

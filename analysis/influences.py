@@ -11,6 +11,7 @@ from analysis.tables import name_of, points
 from analysis.theme import left
 
 MOVES = "Which hyperparameter moves what"
+_INTERVAL = "with its 95 % interval, which is somewhat too narrow at the ends of the range."
 
 
 def groups(t: TradeOffs) -> list[Group]:
@@ -43,9 +44,6 @@ def overlay(drawn: go.Figure, t: TradeOffs, key: str, name: str) -> str:
         trace.showlegend = False
         drawn.add_trace(trace)
     return f" The line is the mean with all other hyperparameters averaged, {_INTERVAL}{_pulled(t, key)}"
-
-
-_INTERVAL = "with its 95 % interval, which is somewhat too narrow at the ends of the range."
 
 
 def _pulled(t: TradeOffs, key: str) -> str:

@@ -99,15 +99,15 @@ def check(studies: Sequence[Study]) -> None:
         if folders[study.folder.resolve()] > 1:
             raise UserError(f"{study.folder}: given twice; give each study once")
         mine, other = first.meta.get("data", {}), study.meta.get("data", {})
-        for key, what in SAME.items():
-            if mine.get(key) != other.get(key):
-                raise UserError(f"{first.folder} and {study.folder} do not compare: {what} {_short(mine.get(key))} and "
-                                f"{_short(other.get(key))}; give studies of one data set and split")
+        differ = [f"{what} {_short(mine.get(key))} and {_short(other.get(key))}"
+                  for key, what in SAME.items() if mine.get(key) != other.get(key)]
         # Images are enlarged for some networks, and then they are other numbers.
         prints = [data.get("fingerprints") for data in (mine, other)]
         if mine.get("shape") == other.get("shape") and all(prints) and prints[0] != prints[1]:
-            raise UserError(f"{first.folder} and {study.folder} do not compare: their images or labels are not the "
-                            "same; give studies of one data set and split")
+            differ.append("their images or labels are not the same")
+        if differ:
+            raise UserError(f"{first.folder} and {study.folder} do not compare: {differ[0]}; give studies of one data "
+                            "set and split")
 
 
 def held(front: pd.DataFrame, largest: float) -> pd.DataFrame:

@@ -142,19 +142,19 @@ def _front_lead(s: Summary) -> str:
 
 def _covered(s: Summary) -> str:
     """The front's hypervolume in words, where a reference point suggests itself: chance, and nothing compressed."""
-    classes = len(s.study.meta.get("data", {}).get("classes", []))
     worst, span, unit, said = 0.0, 100.0, "%²", "sparsity 0 %"
     if s.size == "file_bytes":
         if s.reference is None:
             return ""
         worst = span = float(s.reference.get("file_bytes", np.nan))
         unit, said = "% · bytes", f"the {worst:,.0f} bytes of “{s.reference['baseline']}”"
-    if s.front.empty or not classes or set(s.study.objectives) != {"val_accuracy", s.size} or not span > 0:
+    known = np.isfinite(s.chance) and set(s.study.objectives) == {"val_accuracy", s.size} and span > 0
+    if s.front.empty or not known:
         return ""
-    chance = 100 / classes
-    covered = hypervolume(s.front, s.study.objectives, {"val_accuracy": chance, s.size: worst})
-    return (f" The front covers {100 * covered / (100 - chance) / span:.1f} % of the area between its reference point "
-            f"(chance accuracy {chance:.3g} %, {said}) and perfection: its hypervolume is {covered:,.0f} {unit}.")
+    covered = hypervolume(s.front, s.study.objectives, {"val_accuracy": s.chance, s.size: worst})
+    share = 100 * covered / (100 - s.chance) / span
+    return (f" The front covers {share:.1f} % of the area between its reference point (chance accuracy "
+            f"{s.chance:.3g} %, {said}) and perfection: its hypervolume is {covered:,.0f} {unit}.")
 
 
 def _probability_lead(chances: pd.DataFrame) -> str:

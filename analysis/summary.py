@@ -72,6 +72,12 @@ class Summary:
         return {"compression_ratio": own, "accuracy_drop": below} if self.study.meta["kind"] == "kd_sws" else {}
 
     @property
+    def chance(self) -> float:
+        """Accuracy (%) of guessing; not a number where the classes are not recorded."""
+        classes = len(self.study.meta.get("data", {}).get("classes", []))
+        return 100 / classes if classes else np.nan
+
+    @property
     def validation(self) -> int:
         return int(self.study.meta.get("data", {}).get("validation", 0))
 

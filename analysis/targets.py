@@ -112,9 +112,8 @@ def _target(key: str, title: str, direction: str, values: pd.Series, log: bool =
 
 
 def _reference(s: Summary, rows: pd.DataFrame, column: str, direction: str) -> float:
-    classes = len(s.study.meta.get("data", {}).get("classes", []))
-    if column == "val_accuracy" and classes:
-        return 100.0 / classes
+    if column == "val_accuracy" and np.isfinite(s.chance):
+        return s.chance
     if column == "sparsity":
         return 0.0
     return float(rows[column].min() if direction == "max" else rows[column].max())

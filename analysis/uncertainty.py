@@ -20,8 +20,8 @@ DRAWS = 1000
 """Of a bootstrap: a probability is then known to ±1.6 points (one standard error) or better."""
 
 FEWEST_SEEDS = 5
-"""From so many on a probability is by resampling of seeds: of two equal trials with two seeds one wins both half of
-the time by chance, which would read as certainty; with five once in sixteen."""
+"""From so many on a probability is by seeds: with fewer, how far they spread is hardly known, and hardly any trial is
+told from another."""
 
 BY_IMAGES = ("Probabilities are by bootstrap of the validation accuracies, as other images might give them; they leave "
              "out the luck of the seed, and treat trials as independent, which overstates doubt.")

@@ -147,8 +147,6 @@ def given_teacher(settings: Any, data: Splits) -> Shared | None:
         kd.load(given.tensors(), trained_network(settings, "teacher"), data)
     except Exception as error:  # torch and safetensors raise many kinds for one cause: not these weights
         reason = " ".join(str(error).split())[:200]
-        if "weights_only" in reason:  # torch's advice there is to run whatever the file says
-            reason = "it is no .safetensors file, and no .pt file of a state dict alone"
         raise UserError(f"--teacher-checkpoint {path}: not weights of {settings.teacher} here ({reason})") from error
     return given
 

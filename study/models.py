@@ -110,27 +110,38 @@ def identity(name: str, model: nn.Module) -> str:
     hashed = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
     hashed.update(repr([(k, tuple(v.shape)) for k, v in model.state_dict().items()]).encode())
     for module in sorted({named, *_used_by(named), *(type(m).__module__ for m in model.modules())}):
-        path = getattr(sys.modules.get(module), "__file__", None)
-        if not path or not Path(path).is_file():
+        file = _file_of(module)
+        if file is None:
             return ""
         if module.partition(".")[0] != "torch":
-            hashed.update(Path(path).read_bytes())
+            hashed.update(file.read_bytes())
     return hashed.hexdigest()[:16]
+
+
+_INSTALLED = "site-packages"
 
 
 def _used_by(module: str) -> set[str]:
     """Modules of the same folder, or package, of which something stands in this one, or in one of those."""
-    root = getattr(sys.modules.get(module.partition(".")[0]), "__file__", None)
-    found, left = set(), [module] if root else []
+    files = [_file_of(name) for name in (module.partition(".")[0], module)]  # a package need not have a file
+    folder = next((file.parent for file in files if file), None)
+    if folder is None or folder.name == _INSTALLED:  # a file by itself, among all that is installed
+        return set()
+    found, left = set(), [module]
     while left:
         for value in vars(sys.modules[left.pop()]).copy().values():
-            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            path = getattr(sys.modules.get(str(name)), "__file__", None)
-            beside = path and root and Path(path).is_relative_to(Path(root).parent) and "site-packages" not in path
+            name = str(value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None))
+            file = _file_of(name)
+            beside = file and file.is_relative_to(folder) and _INSTALLED not in file.relative_to(folder).parts
             if beside and name not in found:
-                found.add(str(name))
-                left.append(str(name))
+                found.add(name)
+                left.append(name)
     return found
+
+
+def _file_of(module: str) -> Path | None:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return Path(file) if file and Path(file).is_file() else None
 
 
 def _vgg(plan: tuple[int | str, ...], input_shape: Shape, classes: int, width: float = 1.0) -> nn.Sequential:

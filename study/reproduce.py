@@ -10,7 +10,6 @@ import dataclasses
 import math
 import sys
 import time
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -81,12 +80,11 @@ def settings_of(study: Study, options: Options) -> Any:
     """The study's settings as they are recorded."""
     from study import run
 
-    kinds = {kind.kind: kind for kind in typing.get_args(run.Settings)}
-    kind = kinds.get(study.meta.get("kind", ""))
+    kind = run.KINDS.get(study.meta.get("kind", ""))
     if kind is None:
         raise UserError(
             f"{study.folder / results.STUDY}: kind {study.meta.get('kind')!r} is unknown; "
-            f"this version of the harness has {', '.join(kinds)}"
+            f"this version of the harness has {', '.join(run.KINDS)}"
         )
     paths = ("data_dir", "results_dir", "teacher_checkpoint", "warm_start")
     recorded = {"precision": OLDER_PRECISION, **study.meta["settings"]}

@@ -249,6 +249,7 @@ def _to_the_last_bit() -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole at every instant."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8")
 

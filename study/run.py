@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import typing
 from typing import Annotated
 
 import tyro
@@ -23,7 +24,8 @@ Command = (
 
 
 PROG = "python -m study.run"
-KINDS = ["kd", "sws", "magnitude", "kd_sws"]
+KINDS = {kind.kind: kind for kind in typing.get_args(Settings)}
+"""First word of the command → its settings."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +42,8 @@ def parse(argv: list[str]) -> Settings:
         near = difflib.get_close_matches(argv[0], KINDS, 1) if argv else []
         hint = f"; did you mean {near[0]}?" if near else ""
         given = argv[0] if argv else "no study"
-        raise UserError(f"{given}: the first word is the study, {commandline.any_of(KINDS)}{hint} (see {PROG} --help)")
+        kinds = commandline.any_of([*KINDS])
+        raise UserError(f"{given}: the first word is the study, {kinds}{hint} (see {PROG} --help)")
     settings: Settings = commandline.parse(Command, PROG, __doc__, argv)
     return settings
 

@@ -39,8 +39,9 @@ def front(study: results.Study) -> pd.DataFrame:
     Raises:
         UserError: there is none.
     """
-    allowed = feasible(finished(study.trials), study.meta)
-    if allowed.empty and len(finished(study.trials)):
+    complete = finished(study.trials)
+    allowed = feasible(complete, study.meta)
+    if allowed.empty and len(complete):
         raise UserError(f"{study.folder}: no trial reaches its --min-accuracy; start a study that asks for less")
     members = pareto_front(allowed, study.objectives)
     members = members[members["trial_id"].isin(kept(study.folder))]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from uuid import uuid4
 
@@ -33,6 +34,12 @@ from study.settings import KD, KDSWS, MOST_SEED, SWS, Common, Compressing, Magni
 from study.sizes import ratio
 from study.trace import pack
 from study.training import Progress, evaluate
+
+RECIPE = 1
+"""To be raised when this project trains or initialises networks otherwise: what is in caches is then another's work."""
+
+APART = 1_000_003
+"""Added to the seed of a teacher of the same architecture; far from the seeds that phases and fresh seeds take."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -158,13 +165,6 @@ def teacher_training(s: KD) -> kd.Training:
 def student_training(s: KD) -> kd.Training:
     return kd.Training(s.student, width(s.student_width), s.epochs or 0, s.batch_size or 0,
                        s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
-
-
-RECIPE = 1
-"""To be raised when this project trains or initialises networks otherwise: what is in caches is then another's work."""
-
-APART = 1_000_003
-"""Added to the seed of a teacher of the same architecture; far from the seeds that phases and fresh seeds take."""
 
 
 def _apart(teacher: kd.Training, taught: kd.Training) -> kd.Training:
@@ -478,9 +478,11 @@ def given_weights(path: Path) -> Shared:
     """
     from safetensors.torch import load_file
 
-    state = (
-        load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    )
+    try:
+        given = path.suffix == ".safetensors"
+        state = load_file(path) if given else torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's advice is to run whatever the file says
+        raise ValueError("it is no .safetensors file, and no .pt file of a state dict alone") from error
     with suppress(KeyError, TypeError):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):

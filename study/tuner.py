@@ -66,11 +66,9 @@ def run(settings: Any) -> Outcome:
             recover(ledger, folder)
             stopped = ""
             if _whole(ledger, settings, spaces, folder):
-                print(
-                    f"Nothing to do: {folder} has {len(ledger.of_state(*results.FINAL_STATES))} trials. "
-                    "A larger --num-samples adds to them."
-                )
-                if recorded and recorded["settings"]["num_samples"] > len(ledger.of_state(*results.FINAL_STATES)):
+                finished = len(ledger.of_state(*results.FINAL_STATES))
+                print(f"Nothing to do: {folder} has {finished} trials. A larger --num-samples adds to them.")
+                if recorded and recorded["settings"]["num_samples"] > finished:
                     wanted = {**recorded["settings"], "num_samples": settings.num_samples}  # no longer what it was
                     results.write_meta(folder, {**recorded, "settings": wanted})
             else:

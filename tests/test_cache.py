@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,22 @@ def test_a_users_network_is_known_by_the_files_that_it_uses(
 
     assert identity() == identity(other="x = 1")
     assert identity() != identity(factor="2")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_installed_network_is_known_by_its_own_package(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was installed counts with its package, with an `__init__.py` or without, and not with what else is."""
+    package = tmp_path / "site-packages" / "pack"
+    package.mkdir(parents=True)
+    monkeypatch.syspath_prepend(package.parent)
+    if named:
+        (package / "__init__.py").touch()
+    (package.parent / "strange.py").touch()
+    (package / "helper.py").write_text("def scaled(x):\n    return x\n")
+    (package / "own.py").write_text("import strange\nfrom pack.helper import scaled\n\ndef net():\n    pass\n")
+    importlib.import_module("pack.own")
+    assert models._used_by("pack.own") == {"pack.own", "pack.helper"}
+    for name in ("pack.own", "pack.helper", "pack", "strange"):
+        sys.modules.pop(name)
