@@ -481,7 +481,7 @@ def given_weights(path: Path) -> Shared:
     try:
         given = path.suffix == ".safetensors"
         state = load_file(path) if given else torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # torch's advice is to run whatever the file says
+    except (EOFError, LookupError, UnpicklingError) as error:  # torch's advice is to run whatever the file says
         raise ValueError("it is no .safetensors file, and no .pt file of a state dict alone") from error
     with suppress(KeyError, TypeError):
         state = state["state_dict"]
