@@ -5,13 +5,15 @@
 
 A seed has its own split, teacher and students. Images are mirrored at random; with --original also without that, at
 temperature 13 and alpha 0.8, as in the experiment that this project reproduces. On a GPU the seeds are trained side by
-side in one process, each in a thread with a stream of its own. What is not done after --seconds is left out.
+side in one process, each in a thread with a stream of its own, but teachers one after another, since one fills the GPU.
+What is not done after --seconds is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import math
 import queue
 import statistics
@@ -37,7 +39,7 @@ class Experiment:
     def __init__(self, o: argparse.Namespace) -> None:
         self.o, self.began = o, time.perf_counter()
         self.tested: Networks = {}
-        self.lock = threading.Lock()
+        self.lock, self.teaching = threading.Lock(), threading.Lock()
 
     def training(self, network: str, epochs: int, augment: str, seed: int) -> kd.Training:
         options = {} if self.o.width == 1 else {"width": self.o.width}
@@ -58,8 +60,9 @@ class Experiment:
         o, suffix = self.o, "" if augment == "flip" else ", original setting"
         splits, test = data.load("folder", o.data_dir / "cifar10-jpeg", split_seed=seed)
         splits, test = splits.to(o.device), test.to(o.device)
-        teaching = self.training("vgg13", o.teacher_epochs, augment, seed)
-        teacher = kd.fit_teacher(teaching, splits, self.on_epoch)
+        training = self.training("vgg13", o.teacher_epochs, augment, seed)
+        with self.teaching:
+            teacher = kd.fit_teacher(training, splits, self.on_epoch)
         self.test("teacher" + suffix, seed, teacher, splits, test)
         targets = kd.Targets(kd.teacher_logits(teacher, splits.train, splits, augment))
         student = self.training("minivgg", o.epochs, augment, seed)
@@ -122,6 +125,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=math.inf)
     o = parser.parse_args()
     torch.set_num_threads(o.threads)
+    data._READERS["folder"] = functools.cache(data._READERS["folder"])  # decode the images once, not for every split
+    data.load("folder", o.data_dir / "cifar10-jpeg")
     experiment, tasks = Experiment(o), queue.SimpleQueue()
     for seed in range(o.first_seed, o.first_seed + o.seeds):
         tasks.put((seed, "flip", o.temperature, o.alpha))
