@@ -262,8 +262,9 @@ class SWS(Sharing, Compressing):
     kind: ClassVar[str] = "sws"
 
     pack: int = 1
-    """Trials trained together as one batched program on each GPU, for small networks: 64 at once take a ninth of the
-    time. One that was cut off begins anew, and one that is stopped saves no time. 1 for none; the results differ by
+    """Trials trained together as one batched program on each GPU, baselines beside them, for small networks: 64 at once
+    train in a ninth of the time. The searcher learns from one pack to the next, so of a single pack it learns nothing.
+    A trial that was cut off begins anew, and one that is stopped saves no time. 1 for none; the results differ by
     rounding alone (and dropout)."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {

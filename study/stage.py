@@ -151,6 +151,8 @@ def run_trials(
     settings, spaces, ledger, objectives = job.settings, job.spaces, job.ledger, job.spaces.OBJECTIVES
     packers: list[Any] = []
     if searching and settings.pack > 1:
+        beside = sum(1 for *_, baseline in queue if baseline)  # or the last trial would wait for a pack of its own
+        settings = replace(settings, pack=settings.pack + beside)
         packers = packing.packers(settings)
         settings, run = packing.of_trials(settings), packing.through(packers, settings, **parameters)
     known = len(ledger.of_state("running", *results.FINAL_STATES))  # those that were cut off have been suggested, too

@@ -60,6 +60,27 @@ def test_a_packed_study_leaves_the_same_files(packed: Path) -> None:
             assert results.trace_of(packed, trial_id).exists()
 
 
+def test_baselines_have_room_beside_the_trials_of_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many trials as a pack has train at one time, and none of them waits for a baseline."""
+    train = packing.packed.fit
+
+    class Counting(packing.Packer):
+        def __init__(self) -> None:
+            super().__init__()
+
+            def fit(networks: Any, *others: Any) -> Any:
+                with (tmp_path / "sizes").open("a") as file:
+                    print(len(networks), file=file)
+                return train(networks, *others)
+
+            packing.packed.fit = fit  # in the pack's own process
+
+    monkeypatch.setattr(packing, "Packer", Counting)
+    assert tuner.run(settings(tmp_path, pack=3, epochs=1)).whole
+    sizes = [int(line) for line in (tmp_path / "sizes").read_text().split()]
+    assert sizes == [4]
+
+
 def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the process that trains the pack dies, its trials are tried again and every epoch is recorded once."""
     killed: list[int] = []
