@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 import queue
-import random
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from study import machine  # isort: skip  (first of all: it sets what Ray reads when it is imported)
 
 import ray
 import torch
-from ray import tune
-from ray.exceptions import RayActorError
 
-from study import kd, packed
+from study import packed
 from study.cache import Shared
 from study.data import Splits
 from study.errors import TrialFailed, UserError
+from study.packed_trial import Pack, others
 from study.settings import SWS
 from study.trace import Trace
-from study.trainables import Left, Run, compressed, device, pretraining, sharing, start, teaching
-from study.training import Progress
+from study.trainables import Telling, compressed, device, pretraining, sharing, start, teaching
 
 PATIENCE = 5.0
 """Seconds after the last trial that has come until those that are there begin, though there is room for more: processes
 of trials start one after another."""
 PLACE = 120.0
 """Seconds that the first process of a pack may take to start, and the GPU that it is to have to come free."""
-ANSWER = 5.0
-"""Seconds that other packs are given to say how many trials they have, once one has."""
-RESTART = 60.0
-"""Seconds that Ray may take to start the process of a pack again."""
 
 
 class _Stopped(Exception):
@@ -46,30 +37,33 @@ class _Stopped(Exception):
 
 
 class _Ticket:
-    """A trial that waits for, or is in, a pack; `told` holds what it is yet to hear."""
+    """A trial that waits for, or is in, a pack; `heard` holds what it is yet to be told: an epoch's row, the network it
+    ends with, or why it does not."""
 
-    def __init__(self, trial: str, values: dict[str, Any]) -> None:
-        self.trial, self.values = trial, values
-        self.told: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self.gone = False
+    def __init__(self, trial: str, config: dict[str, Any], folder: Path) -> None:
+        self.trial = trial
+        self.values = {k: v for k, v in config.items() if k not in ("trial_id", "seed")}
+        self.heard: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        self.telling = Telling(folder, config)
+        for row in self.telling.earlier():
+            self.heard.put(("earlier", row))
+        self.over = self.gone = False
 
     def epoch(self, row: dict[str, Any]) -> None:
         if self.gone:
             raise _Stopped
-        self.told.put(("epoch", row))
+        self.heard.put(("epoch", row))
 
     def ended(self, error: Exception) -> None:
         if isinstance(error, TrialFailed):
-            self.told.put(("failed", str(error)))
+            self.heard.put(("failed", str(error)))
         elif not isinstance(error, _Stopped):
-            self.told.put(("broken", f"{type(error).__name__}: {error}"))
+            self.heard.put(("broken", f"{type(error).__name__}: {error}"))
 
 
 class Packer:
-    """Trains the trials that come to it, up to `settings.pack` at a time, on its own GPU or on CPUs.
-
-    An actor whose methods wait, so Ray runs them in threads.
-    """
+    """Trains the trials that come to it, up to `settings.pack` at a time, on its own GPU or on CPUs. Its methods wait;
+    every caller has a thread of its own."""
 
     def __init__(self) -> None:
         self.tickets: dict[str, _Ticket] = {}
@@ -77,11 +71,11 @@ class Packer:
         self.prepared, self.preparing = False, threading.Lock()
 
     def _prepare(self, settings: SWS, held: Sequence[Any]) -> None:
-        data, shared = ray.get(list(held))
+        data, self.shared = ray.get(list(held))
         torch.set_num_threads(settings.threads)
         self.data = data.to(device(settings))
-        self.network, self.targets = start(settings, self.data, shared)
-        self.prepared = True
+        self.network, self.targets = start(settings, self.data, self.shared)
+        self.settings, self.prepared = settings, True
         threading.Thread(target=self._work, args=(settings,), daemon=True).start()
 
     def others(self, trial: str) -> int:
@@ -90,21 +84,22 @@ class Packer:
             for before in [i for i, t in self.tickets.items() if t.trial == trial]:
                 gone = self.tickets.pop(before)
                 gone.gone = True
-                gone.told.put(("broken", "it came again"))  # the thread that waits for this in `next` is free again
+                gone.heard.put(("broken", "it came again"))  # the thread that waits for this in `next` is free again
             return len(self.tickets)
 
     def join(
-        self, settings: SWS, held: Sequence[Any], values: dict[str, Any], trial: str, ticket_id: str
+        self, settings: SWS, held: Sequence[Any], config: dict[str, Any], folder: Path, trial: str, ticket_id: str
     ) -> None:
-        """A trial with these searched values comes.
+        """A trial with this configuration comes.
 
         Args:
             held: references to the data and the shared work in Ray's object store. With every trial, since Ray may
                 have started this process again.
-            trial: its name.
+            folder: of the study, where the trial's files are written here.
+            trial: Tune's name for it.
             ticket_id: what it will ask by, that nobody else has.
         """
-        ticket = _Ticket(trial, values)
+        ticket = _Ticket(trial, config, folder)
         self.others(trial)
         with self.came:  # it counts from now on: preparing takes seconds
             self.tickets[ticket_id] = ticket
@@ -119,10 +114,32 @@ class Packer:
             self.waiting.append(ticket)
             self.came.notify()
 
-    def next(self, ticket_id: str) -> tuple[str, Any]:
-        """What there is to hear next: ("epoch", row), ("end", …), ("failed", reason), or ("broken", error)."""
+    def next(self, ticket_id: str) -> dict[str, Any] | None:
+        """What the trial is to report next; None once that was all. Files are written here, beside the training.
+
+        Raises:
+            RuntimeError: its pack broke, so that the trial is to be tried again.
+        """
         ticket = self.tickets.get(ticket_id)
-        return ticket.told.get() if ticket else ("broken", "its process was started again")
+        while ticket and not ticket.over:
+            kind, what = ticket.heard.get()
+            if kind == "earlier":
+                return dict(what)
+            if kind == "epoch" and (row := ticket.telling.epoch(what)):
+                return row
+            if kind in ("failed", "end"):
+                ticket.over = True
+                return ticket.telling.failed(what) if kind == "failed" else self._finished(ticket.telling, *what)
+            if kind == "broken":
+                raise RuntimeError(f"the pack that this trial was in broke: {what}")
+        if ticket:
+            return None
+        raise RuntimeError("the pack that this trial was in broke: its process was started again")
+
+    def _finished(self, telling: Telling, network: Any, quantised: Any, metrics: Any, trace: Any) -> dict[str, Any]:
+        training = pretraining(self.settings)
+        telling.checkpoint.progress.trace = Trace(**trace)
+        return telling.finished(compressed(network, quantised, metrics, training, self.data, self.shared))
 
     def leave(self, ticket_id: str) -> None:
         """The trial has ended, or was stopped; the others go on."""
@@ -160,7 +177,7 @@ class Packer:
             if not isinstance(left, Exception):  # of those, `ended` was told
                 network, quantised, metrics = left
                 quantised = replace(quantised, **{name: t.cpu() for name, t in vars(quantised).items()})
-                ticket.told.put(("end", (kd.state_arrays(network), quantised, metrics, member.trace.state())))
+                ticket.heard.put(("end", (network.cpu(), quantised, metrics, member.trace.state())))
 
 
 def packers(settings: SWS) -> list[Any]:
@@ -171,14 +188,14 @@ def packers(settings: SWS) -> list[Any]:
     """
     nodes = machine.living()
     # They count as no CPUs: what there is belongs to the trials, which wait, but for writing their file at the end.
-    actor = ray.remote(Packer).options(
+    actor = ray.remote(Pack).options(
         num_cpus=0,
         num_gpus=1 if settings.gpus_per_trial else 0,
         max_concurrency=machine.packed_at_once(settings, nodes) + 8,  # every trial waits in one thread, and some ask
         max_restarts=-1,
     )
-    found: list[Any] = [actor.remote() for _ in range(machine.lanes(settings, nodes))]
-    if settings.gpus_per_trial and not _others(found, "", PLACE):
+    found: list[Any] = [actor.remote(Packer) for _ in range(machine.lanes(settings, nodes))]
+    if settings.gpus_per_trial and not others(found, "", PLACE):
         for packer in found:
             ray.kill(packer)
         raise UserError(f"--pack {settings.pack}: no GPU came free in {PLACE:.0f} s; others in the cluster use them")
@@ -193,67 +210,6 @@ def of_trials(settings: SWS) -> SWS:
     return replace(settings, gpus_per_trial=0.0, cpus_per_trial=share, max_concurrent=at_once)
 
 
-def through(packers: Sequence[Any], settings: SWS, data: Splits, shared: Mapping[int, Shared]) -> Run:
-    """A trial that is trained by one of these, under these settings, and writes its compressed file itself."""
-    given = (settings, [ray.put(data), ray.put(shared[settings.seed])])
-
-    def run(
-        values: dict[str, Any], s: SWS, data: Splits, shared: Shared | None, on_epoch: kd.Report, progress: Progress
-    ) -> Left:
-        assert shared is not None
-        joining, trial = (*given, values), tune.get_context().get_trial_id()
-        arrays, quantised, metrics, trace = _followed(_emptiest(packers, trial), joining, trial, on_epoch)
-        progress.trace = Trace(**trace)
-        network = kd.load({name: torch.from_numpy(a) for name, a in arrays.items()}, pretraining(s), data)
-        return compressed(network, quantised, metrics, pretraining(s), data, shared)
-
-    return run
-
-
-def _others(packers: Sequence[Any], trial: str, patience: float) -> list[tuple[int, Any]]:
-    """How many other trials each has, of those that answer within so many seconds after the first did: one whose GPU
-    others use waits for it, and one that died is being started again."""
-    asked = {packer.others.remote(trial): packer for packer in packers}
-    first, later = ray.wait(list(asked), timeout=patience)
-    ready, _ = ray.wait(later, num_returns=len(later), timeout=ANSWER) if first and later else ([], [])
-    found = []
-    for answer in (*first, *ready):
-        with contextlib.suppress(RayActorError):
-            found.append((ray.get(answer), asked[answer]))
-    return found
-
-
-def _emptiest(packers: Sequence[Any], trial: str) -> Any:
-    """The one with the fewest trials, any of them if several have so many."""
-    until = time.monotonic() + RESTART
-    while not (found := _others(packers, trial, RESTART)):
-        if time.monotonic() > until:
-            raise RuntimeError(f"no process of a pack has answered for {RESTART:.0f} s")
-        time.sleep(0.5)
-    fewest = min(count for count, _ in found)
-    return random.choice([packer for count, packer in found if count == fewest])
-
-
-def _followed(packer: Any, joining: tuple[Any, ...], trial: str, on_epoch: kd.Report) -> Any:
-    """Join a pack with these arguments, tell its epochs as they come, and return what it ends with."""
-    until, ticket_id = time.monotonic() + RESTART, uuid4().hex
-    while True:
-        try:
-            ray.get(packer.join.remote(*joining, trial, ticket_id))
-            break
-        except RayActorError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.5)
-    try:
-        while True:
-            kind, what = ray.get(packer.next.remote(ticket_id))
-            if kind == "end":
-                return what
-            if kind == "failed":
-                raise TrialFailed(what)
-            if kind == "broken":
-                raise RuntimeError(f"the pack that this trial was in broke: {what}")
-            on_epoch(what)
-    finally:
-        packer.leave.remote(ticket_id)
+def joining(settings: SWS, data: Splits, shared: Mapping[int, Shared]) -> tuple[Any, ...]:
+    """What every trial joins a pack with, whatever its configuration: these settings, and references to the rest."""
+    return settings, [ray.put(data), ray.put(shared[settings.seed])]

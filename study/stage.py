@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune.logger import TBXLoggerCallback
 from ray.tune.schedulers import FIFOScheduler
 
-from study import checkpoints, packing, results, search
+from study import checkpoints, packed_trial, packing, results, search
 from study.cache import Shared, read_arrays, remember
 from study.data import Splits
 from study.errors import NO_SPACE, UserError
@@ -154,7 +154,10 @@ def run_trials(
         beside = sum(1 for *_, baseline in queue if baseline)  # or the last trial would wait for a pack of its own
         settings = replace(settings, pack=settings.pack + beside)
         packers = packing.packers(settings)
-        settings, run = packing.of_trials(settings), packing.through(packers, settings, **parameters)
+        given: dict[str, Any] = {"packers": packers, "joining": packing.joining(settings, **parameters)}
+        settings, trainable = packing.of_trials(settings), packed_trial.trial(job.folder.name)
+    else:
+        given, trainable = {"settings": settings, **parameters}, trial(run, job.folder.name)
     known = len(ledger.of_state("running", *results.FINAL_STATES))  # those that were cut off have been suggested, too
     sampler = search.sampler(settings.searcher, settings.seed, known)
     study = search.study_of(
@@ -182,7 +185,7 @@ def run_trials(
     if searching and settings.scheduler == "asha":
         rungs = rungs_of(settings, objectives, ledger, job.folder)
         scheduler = Halving(rungs, {name for name, _, baseline in queue if baseline})
-    bound = tune.with_parameters(trial(run, job.folder.name), settings=settings, folder=job.folder, **parameters)
+    bound = tune.with_parameters(trainable, folder=job.folder, **given)
     tuner = tune.Tuner(
         tune.with_resources(bound, machine.request(settings)),
         tune_config=tune.TuneConfig(

@@ -62,6 +62,51 @@ Run = Callable[[dict[str, Any], Any, Splits, Shared | None, kd.Report, Progress]
 """One trial: searched values, settings, data, shared work, what hears of every epoch, and where the trial stands."""
 
 
+class Telling:
+    """What one trial tells Tune, and leaves in the study folder, whoever trains it.
+
+    Args:
+        folder: of the study.
+        config: of the trial. It goes on from its checkpoint if there is one.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.folder, self.trial_id = folder, config["trial_id"]
+        self.path = path_of(folder, self.trial_id)
+        self.checkpoint = Checkpoint.open(self.path, config)
+        self.last: dict[str, Any] = {}
+
+    def _with_time(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {**row, "spent": self.checkpoint.spent}
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """The epochs before the checkpoint, which a new listener has not heard of."""
+        for row in self.checkpoint.rows:
+            self.last.update(row)
+        return [self._with_time(row) for row in self.checkpoint.rows]
+
+    def epoch(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """An epoch that has ended; None if it was told before: a packed trial begins anew where another goes on."""
+        if self.checkpoint.rows and row["epoch"] <= self.checkpoint.rows[-1]["epoch"]:
+            return None
+        self.checkpoint.write(row)
+        self.last.update(row)
+        return self._with_time(row)
+
+    def failed(self, reason: object) -> dict[str, Any]:
+        return self._with_time({"failure": f"{reason} (after epoch {self.last.get('epoch', 0)})"})
+
+    def finished(self, left: Left) -> dict[str, Any]:
+        """Writes the trial's files. Only a trial that says it has finished is complete; another was stopped."""
+        write_arrays(weights_of(self.path), left.arrays)
+        if left.file:
+            write_bytes(codebook_of(self.path), left.file)
+        if self.checkpoint.progress.trace.frames:
+            write_bytes(trace_of(self.folder, self.trial_id), pack(self.checkpoint.progress.trace.arrays()))
+        metrics = {**self.last, **left.metrics, "threads": torch.get_num_threads()}
+        return self._with_time({**metrics, "finished": True})
+
+
 def trial(run: Run, name: str) -> Callable[..., None]:
     """Make a Tune trainable of a function that trains a network.
 
@@ -73,47 +118,31 @@ def trial(run: Run, name: str) -> Callable[..., None]:
     def trainable(
         config: dict[str, Any], settings: Any, folder: Path, data: Splits, shared: Mapping[int, Shared | None]
     ) -> None:
-        """Go on from the trial's checkpoint if there is one; its earlier epochs are told again, to a new listener."""
         values = dict(config)
         trial_id, seed = values.pop("trial_id"), values.pop("seed")
         settings = replace(settings, seed=seed)
-        path = path_of(folder, trial_id)
-        checkpoint = Checkpoint.open(path, config)
-        last: dict[str, Any] = {}
+        telling = Telling(folder, config)
         print(f"{trial_id}, seed {seed}: {values}", flush=True)
 
-        def tell(row: dict[str, Any]) -> None:
-            last.update(row)
-            tune.report({**row, "spent": checkpoint.spent})
-
         _limit_memory(settings.memory_per_trial)
-        torch.set_num_threads(checkpoint.threads or settings.threads)
+        torch.set_num_threads(telling.checkpoint.threads or settings.threads)
         torch.manual_seed(seed)  # the process may have run another trial before
         try:
-            with _watched(path.with_suffix(HUNG), settings.trial_timeout) as alive:
+            with _watched(telling.path.with_suffix(HUNG), settings.trial_timeout) as alive:
 
                 def on_epoch(row: dict[str, Any]) -> None:
                     alive()
-                    if checkpoint.rows and row["epoch"] <= checkpoint.rows[-1]["epoch"]:
-                        return  # told before: a packed trial begins anew where another goes on
-                    checkpoint.write(row)
-                    tell(row)
+                    if told := telling.epoch(row):
+                        tune.report(told)
 
-                for row in checkpoint.rows:
-                    tell(row)
-                left = run(values, settings, data.to(device(settings)), shared[seed], on_epoch, checkpoint.progress)
+                for row in telling.earlier():
+                    tune.report(row)
+                progress = telling.checkpoint.progress
+                left = run(values, settings, data.to(device(settings)), shared[seed], on_epoch, progress)
         except TrialFailed as error:
-            reason = f"{error} (after epoch {last.get('epoch', 0)})"
-            tune.report({"failure": reason, "spent": checkpoint.spent})
+            tune.report(telling.failed(error))
             return
-        write_arrays(weights_of(path), left.arrays)
-        if left.file:
-            write_bytes(codebook_of(path), left.file)
-        if checkpoint.progress.trace.frames:
-            write_bytes(trace_of(folder, trial_id), pack(checkpoint.progress.trace.arrays()))
-        # Only a trial that says so is complete; one that does not was stopped.
-        metrics = {**last, **left.metrics, "threads": torch.get_num_threads()}
-        tune.report({**metrics, "spent": checkpoint.spent, "finished": True})
+        tune.report(telling.finished(left))
 
     trainable.__name__ = name
     return trainable

@@ -15,7 +15,8 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from study import data, kd, packing, results, tuner
+from study import data, kd, packed_trial, packing, results, tuner
+from study.cache import Shared
 from study.errors import UserError
 from study.settings import SWS, resolve
 
@@ -60,25 +61,32 @@ def test_a_packed_study_leaves_the_same_files(packed: Path) -> None:
             assert results.trace_of(packed, trial_id).exists()
 
 
-def test_baselines_have_room_beside_the_trials_of_a_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many trials as a pack has train at one time, and none of them waits for a baseline."""
+def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many trials as asked for train at one time, none waits for a baseline, and no trial's process loads torch."""
     train = packing.packed.fit
 
-    class Counting(packing.Packer):
+    def libraries(process: psutil.Process) -> str:
+        return " ".join(m.path for m in process.memory_maps())
+
+    class Watched(packing.Packer):
         def __init__(self) -> None:
             super().__init__()
 
             def fit(networks: Any, *others: Any) -> Any:
-                with (tmp_path / "sizes").open("a") as file:
-                    print(len(networks), file=file)
+                beside = psutil.Process(os.getppid()).children()
+                trials = [p for p in beside if p.cmdline()[0].startswith("ray::ImplicitFunc")]
+                torch = sum("libtorch" in libraries(p) for p in trials)
+                with (tmp_path / "seen").open("a") as file:
+                    print(len(networks), len(trials), torch, "libtorch" in libraries(psutil.Process()), file=file)
                 return train(networks, *others)
 
             packing.packed.fit = fit  # in the pack's own process
 
-    monkeypatch.setattr(packing, "Packer", Counting)
+    monkeypatch.setattr(packing, "Packer", Watched)
     assert tuner.run(settings(tmp_path, pack=3, epochs=1)).whole
-    sizes = [int(line) for line in (tmp_path / "sizes").read_text().split()]
-    assert sizes == [4]
+    assert (tmp_path / "seen").read_text().split() == ["4", "4", "0", "True"]
 
 
 def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +117,7 @@ def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.M
         assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
 
 
-def packer(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
+def packer(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
     """Joins trials to a packer in this process; gives it, and what joins."""
     s = settings(Path("nowhere"), **changes)
     splits = data.load("digits", None)[0]
@@ -119,45 +127,72 @@ def packer(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
     found = packing.Packer()
 
     def join(trial: str, **values: float) -> str:
-        common = {"tau": 0.01, "components": 5, "one_minus_pi_zero": 0.1}
-        found.join(s, (splits, None), common | values, trial, trial + "'s ticket")
+        config = {"trial_id": trial, "seed": 0, "tau": 0.01, "components": 5, "one_minus_pi_zero": 0.1}
+        shared = Shared({}, {"metrics": {"val_accuracy": 90.0}})
+        found.join(s, (splits, shared), config | values, folder, trial, trial + "'s ticket")
         return trial + "'s ticket"
 
     return found, join
 
 
-def test_a_failure_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member whose loss is no number hears it after that epoch, while the others have far to go."""
-    found, join = packer(monkeypatch, pack=2, epochs=30)
+    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=30)
     bad, good = join("bad", tau=float("inf")), join("good")
-    assert found.next(bad) == ("failed", "the training loss became nan")
-    assert found.tickets[good].told.qsize() < 20
-    assert [found.next(good)[0] for _ in range(32)] == ["epoch"] * 31 + ["end"]
+    assert found.next(bad)["failure"] == "the training loss became nan (after epoch 0)"
+    assert found.next(bad) is None
+    assert found.tickets[good].heard.qsize() < 20
+    assert [found.next(good)["epoch"] for _ in range(31)] == list(range(1, 32))
+    last = found.next(good)
+    assert last["finished"] and last["accuracy_drop"] == 90 - last["val_accuracy"]
+    assert found.next(good) is None
+    assert (tmp_path / "checkpoints" / "good.codebook").stat().st_size == last["file_bytes"]
 
 
-def test_who_comes_again_takes_his_own_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_begins_anew_tells_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune hears again what the trial told before it was cut off, and then what came after that."""
+    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=3)
+    first = join("first")
+    told = [found.next(first) for _ in range(2)]
+    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=3)
+    again = join("first")
+    rows = [found.next(again) for _ in range(5)]
+    assert [row.get("epoch") for row in rows] == [1, 2, 3, 4, 4] and rows[-1]["finished"]
+    assert [row["train_loss"] for row in rows[:2]] == [row["train_loss"] for row in told]
+
+
+def test_who_comes_again_takes_his_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial whose process died leaves the pack when it comes again, and a ticket that nobody knows is no other's."""
-    found, join = packer(monkeypatch, pack=2, epochs=3)
+    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=3)
     lost = join("first")
     kept = found.tickets[lost]
     found.leave("unknown")
-    assert found.next("unknown")[0] == "broken"
-    heard: list[Any] = []
-    listener = threading.Thread(target=lambda: heard.append(found.next(lost)), daemon=True)
-    listener.start()  # the call of a process that then dies
+    with pytest.raises(RuntimeError, match="started again"):
+        found.next("unknown")
+    heard: list[str] = []
+
+    def listen() -> None:  # the call of a process that then dies
+        try:
+            found.next(lost)
+        except RuntimeError as error:
+            heard.append(str(error))
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
     assert found.others("second") == 1
     again = join("first")
     listener.join(10)
-    assert heard and heard[0][0] == "broken"  # or the thread would wait for ever
+    assert heard and heard[0].endswith("it came again")  # or the thread would wait for ever
     assert kept.gone and found.others("second") == 1
-    assert [found.next(again)[0] for _ in range(5)] == ["epoch"] * 4 + ["end"]
+    assert [found.next(again)["epoch"] for _ in range(4)] == [1, 2, 3, 4]
+    assert found.next(again)["finished"]
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As far as Ray knows."""
     ray.init("local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
-    monkeypatch.setattr(packing, "ANSWER", 1.0)
+    monkeypatch.setattr(packed_trial, "ANSWER", 1.0)
     yield
     ray.shutdown()
 
@@ -175,8 +210,8 @@ def test_a_gpu_that_others_use_is_not_waited_for(
     remove_placement_group(others[0])
     placed = packing.packers(s)
     assert len(placed) == 2
-    ((_, free),) = packing._others(placed, "", packing.PLACE)
-    assert [packing._emptiest(placed, "t001") for _ in range(3)] == 3 * [free]
+    ((_, free),) = packed_trial.others(placed, "", packing.PLACE)
+    assert [packed_trial.emptiest(placed, "t001") for _ in range(3)] == 3 * [free]
 
 
 def test_what_cannot_be_packed_is_refused_by_its_flag(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""A trial of Tune that a pack trains. Its process has neither torch nor data: it passes on what the pack tells."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ray
+from ray import tune
+from ray.exceptions import RayActorError
+
+ANSWER = 5.0
+"""Seconds that other packs are given to say how many trials they have, once one has."""
+RESTART = 60.0
+"""Seconds that Ray may take to start the process of a pack again."""
+
+
+class Pack:
+    """The actor that trials know: Ray loads its class wherever there is a handle to it, so it holds what trains, whose
+    class is loaded in the actor's own process alone. Its methods wait, so Ray runs them in threads."""
+
+    def __init__(self, trainer: Callable[[], Any]) -> None:
+        self.trainer = trainer()
+
+    def others(self, trial: str) -> int:
+        return int(self.trainer.others(trial))
+
+    def join(self, *arguments: Any) -> None:
+        self.trainer.join(*arguments)
+
+    def next(self, ticket_id: str) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.trainer.next(ticket_id)
+        return found
+
+    def leave(self, ticket_id: str) -> None:
+        self.trainer.leave(ticket_id)
+
+
+def trial(name: str) -> Callable[..., None]:
+    """Make a Tune trainable of which each trial joins the pack with the fewest others.
+
+    Args:
+        name: by which Ray's dashboard knows the processes.
+    """
+
+    def trainable(config: dict[str, Any], folder: Path, packers: Sequence[Any], joining: Sequence[Any]) -> None:
+        values = {k: v for k, v in config.items() if k not in ("trial_id", "seed")}
+        print(f"{config['trial_id']}, seed {config['seed']}: {values}", flush=True)
+        trial = tune.get_context().get_trial_id()
+        _follow(emptiest(packers, trial), (*joining, config, folder, trial))
+
+    trainable.__name__ = name
+    return trainable
+
+
+def others(packers: Sequence[Any], trial: str, patience: float) -> list[tuple[int, Any]]:
+    """How many trials beside this one each has, of those that answer within so many seconds after the first did: one
+    whose GPU others use waits for it, and one that died is being started again."""
+    asked = {packer.others.remote(trial): packer for packer in packers}
+    first, later = ray.wait(list(asked), timeout=patience)
+    ready, _ = ray.wait(later, num_returns=len(later), timeout=ANSWER) if first and later else ([], [])
+    found = []
+    for answer in (*first, *ready):
+        with contextlib.suppress(RayActorError):
+            found.append((ray.get(answer), asked[answer]))
+    return found
+
+
+def emptiest(packers: Sequence[Any], trial: str) -> Any:
+    """The one with the fewest trials, any of them if several have so many."""
+    until = time.monotonic() + RESTART
+    while not (found := others(packers, trial, RESTART)):
+        if time.monotonic() > until:
+            raise RuntimeError(f"no process of a pack has answered for {RESTART:.0f} s")
+        time.sleep(0.5)
+    fewest = min(count for count, _ in found)
+    return random.choice([packer for count, packer in found if count == fewest])
+
+
+def _follow(packer: Any, joining: tuple[Any, ...]) -> None:
+    """Join a pack with these arguments, and report what it tells."""
+    until, ticket_id = time.monotonic() + RESTART, uuid4().hex
+    while True:
+        try:
+            ray.get(packer.join.remote(*joining, ticket_id))
+            break
+        except RayActorError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+    try:
+        while row := ray.get(packer.next.remote(ticket_id)):
+            tune.report(row)
+    finally:
+        packer.leave.remote(ticket_id)
