@@ -33,9 +33,8 @@ class Pack:
     def join(self, *arguments: Any) -> None:
         self.trainer.join(*arguments)
 
-    def next(self, ticket_id: str) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = self.trainer.next(ticket_id)
-        return found
+    def next(self, ticket_id: str) -> dict[str, Any]:
+        return dict(self.trainer.next(ticket_id))
 
     def leave(self, ticket_id: str) -> None:
         self.trainer.leave(ticket_id)
@@ -93,8 +92,10 @@ def _follow(packer: Any, joining: tuple[Any, ...]) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(0.5)
+    row: dict[str, Any] = {}
     try:
-        while row := ray.get(packer.next.remote(ticket_id)):
+        while not ("finished" in row or "failure" in row):
+            row = ray.get(packer.next.remote(ticket_id))
             tune.report(row)
     finally:
         packer.leave.remote(ticket_id)

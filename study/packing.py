@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class _Ticket:
         self.telling = Telling(folder, config)
         for row in self.telling.earlier():
             self.heard.put(("earlier", row))
-        self.over = self.gone = False
+        self.gone = False
 
     def epoch(self, row: dict[str, Any]) -> None:
         if self.gone:
@@ -62,10 +63,11 @@ class _Ticket:
 
 
 class Packer:
-    """Trains the trials that come to it, up to `settings.pack` at a time, on its own GPU or on CPUs. Its methods wait;
-    every caller has a thread of its own."""
+    """Trains the trials that come to it, up to `room` at a time, on its own GPU or on CPUs. Its methods wait; every
+    caller has a thread of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
+        self.room = room
         self.tickets: dict[str, _Ticket] = {}
         self.waiting, self.came = list[_Ticket](), threading.Condition()
         self.prepared, self.preparing = False, threading.Lock()
@@ -114,26 +116,26 @@ class Packer:
             self.waiting.append(ticket)
             self.came.notify()
 
-    def next(self, ticket_id: str) -> dict[str, Any] | None:
-        """What the trial is to report next; None once that was all. Files are written here, beside the training.
+    def next(self, ticket_id: str) -> dict[str, Any]:
+        """What the trial is to report next, up to one that has "finished" or "failure". Files are written here, beside
+        the training.
 
         Raises:
             RuntimeError: its pack broke, so that the trial is to be tried again.
         """
         ticket = self.tickets.get(ticket_id)
-        while ticket and not ticket.over:
+        while ticket:
             kind, what = ticket.heard.get()
             if kind == "earlier":
                 return dict(what)
             if kind == "epoch" and (row := ticket.telling.epoch(what)):
                 return row
-            if kind in ("failed", "end"):
-                ticket.over = True
-                return ticket.telling.failed(what) if kind == "failed" else self._finished(ticket.telling, *what)
+            if kind == "failed":
+                return ticket.telling.failed(what)
+            if kind == "end":
+                return self._finished(ticket.telling, *what)
             if kind == "broken":
                 raise RuntimeError(f"the pack that this trial was in broke: {what}")
-        if ticket:
-            return None
         raise RuntimeError("the pack that this trial was in broke: its process was started again")
 
     def _finished(self, telling: Telling, network: Any, quantised: Any, metrics: Any, trace: Any) -> dict[str, Any]:
@@ -152,11 +154,11 @@ class Packer:
             with self.came:
                 self.came.wait_for(lambda: self.waiting)
                 there = 0
-                while there < len(self.waiting) < s.pack:
+                while there < len(self.waiting) < self.room:
                     there = len(self.waiting)
                     self.came.wait(PATIENCE)
-                tickets = [t for t in self.waiting[: s.pack] if not t.gone]
-                del self.waiting[: s.pack]
+                tickets = [t for t in self.waiting[: self.room] if not t.gone]
+                del self.waiting[: self.room]
             try:
                 self._train(s, tickets)
             except Exception as error:  # of the pack as a whole, such as memory that does not suffice
@@ -187,18 +189,19 @@ def packers(settings: SWS) -> list[Any]:
         UserError: none of them gets a place, in a cluster whose GPUs others use.
     """
     nodes = machine.living()
-    # They count as no CPUs: what there is belongs to the trials, which wait, but for writing their file at the end.
+    at_once = machine.packed_at_once(settings, nodes)
     actor = ray.remote(Pack).options(
-        num_cpus=0,
+        num_cpus=0,  # they are the trials', which only wait
         num_gpus=1 if settings.gpus_per_trial else 0,
-        max_concurrency=machine.packed_at_once(settings, nodes) + 8,  # every trial waits in one thread, and some ask
+        max_concurrency=at_once + 8,  # every trial waits in one thread, and some ask
         max_restarts=-1,
     )
-    found: list[Any] = [actor.remote(Packer) for _ in range(machine.lanes(settings, nodes))]
+    trainer = partial(Packer, min(settings.pack, at_once))
+    found: list[Any] = [actor.remote(trainer) for _ in range(machine.lanes(settings, nodes))]
     if settings.gpus_per_trial and not others(found, "", PLACE):
         for packer in found:
             ray.kill(packer)
-        raise UserError(f"--pack {settings.pack}: no GPU came free in {PLACE:.0f} s; others in the cluster use them")
+        raise UserError(f"--pack: no GPU came free in {PLACE:.0f} s; others in the cluster use them")
     return found
 
 
