@@ -47,10 +47,7 @@ def begun(settings: SettingsT, spaces: Any) -> tuple[SettingsT, dict[str, Any] |
     folder = settings.folder.resolve()
     if not (folder / results.STUDY).exists():
         if (folder / results.TRIALS).exists():
-            raise UserError(
-                f"{folder / results.STUDY}: missing, though {results.TRIALS} is there; restore it from a copy, or "
-                "choose another --name"
-            )
+            raise results.lost(folder / results.STUDY, results.TRIALS)
         return settings, None
     recorded = results.read_meta(folder)
     if recorded["kind"] != settings.kind:

@@ -16,12 +16,14 @@ from study import machine  # isort: skip  (first of all: it sets what Ray reads 
 
 import ray
 import torch
+from torch import nn
 
 from study import packed
 from study.cache import Shared
 from study.data import Splits
 from study.errors import TrialFailed, UserError
 from study.packed_trial import Pack, others
+from study.quantised import Quantised
 from study.settings import SWS
 from study.trace import Trace
 from study.trainables import Telling, compressed, device, pretraining, sharing, start, teaching
@@ -43,7 +45,6 @@ class _Ticket:
 
     def __init__(self, trial: str, config: dict[str, Any], folder: Path) -> None:
         self.trial = trial
-        self.values = {k: v for k, v in config.items() if k not in ("trial_id", "seed")}
         self.heard: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self.telling = Telling(folder, config)
         for row in self.telling.earlier():
@@ -101,8 +102,8 @@ class Packer:
             trial: Tune's name for it.
             ticket_id: what it will ask by, that nobody else has.
         """
-        ticket = _Ticket(trial, config, folder)
         self.others(trial)
+        ticket = _Ticket(trial, config, folder)
         with self.came:  # it counts from now on: preparing takes seconds
             self.tickets[ticket_id] = ticket
         try:
@@ -138,9 +139,11 @@ class Packer:
                 raise RuntimeError(f"the pack that this trial was in broke: {what}")
         raise RuntimeError("the pack that this trial was in broke: its process was started again")
 
-    def _finished(self, telling: Telling, network: Any, quantised: Any, metrics: Any, trace: Any) -> dict[str, Any]:
+    def _finished(
+        self, telling: Telling, network: nn.Module, quantised: Quantised, metrics: dict[str, Any], trace: Trace
+    ) -> dict[str, Any]:
         training = pretraining(self.settings)
-        telling.checkpoint.progress.trace = Trace(**trace)
+        telling.checkpoint.progress.trace = trace
         return telling.finished(compressed(network, quantised, metrics, training, self.data, self.shared))
 
     def leave(self, ticket_id: str) -> None:
@@ -170,7 +173,7 @@ class Packer:
     def _train(self, s: SWS, tickets: Sequence[_Ticket]) -> None:
         if not tickets:
             return
-        hparams = [sharing(s, t.values, epochs=s.epochs or 0, **teaching(s)) for t in tickets]
+        hparams = [sharing(s, t.telling.values, epochs=s.epochs or 0, **teaching(s)) for t in tickets]
         members = [packed.Member(h, t.epoch, t.ended) for h, t in zip(hparams, tickets, strict=True)]
         networks = [copy.deepcopy(self.network) for _ in tickets]
         torch.manual_seed(s.seed)  # as of a trial alone, which dropout draws from
@@ -179,7 +182,7 @@ class Packer:
             if not isinstance(left, Exception):  # of those, `ended` was told
                 network, quantised, metrics = left
                 quantised = replace(quantised, **{name: t.cpu() for name, t in vars(quantised).items()})
-                ticket.heard.put(("end", (network.cpu(), quantised, metrics, member.trace.state())))
+                ticket.heard.put(("end", (network.cpu(), quantised, metrics, member.trace)))
 
 
 def packers(settings: SWS) -> list[Any]:

@@ -186,6 +186,11 @@ def load(folder: str | Path) -> Study:
     return study
 
 
+def lost(path: Path, there: str) -> UserError:
+    """A study whose file is gone, though another one is there: it would be begun anew over what is left of it."""
+    return UserError(f"{path}: missing, though {there} is there; restore it from a copy, or choose another --name")
+
+
 def _check_states(path: Path, rows: pd.DataFrame) -> None:
     """Refuse a row that was cut, or whose commas are gone: its cells are read as missing."""
     wrong = rows[~rows["state"].isin([*FINAL_STATES, "running"])]
@@ -310,8 +315,7 @@ class Ledger:
         """
         left = [name for name in (HISTORY, CONFIRMED) if (folder / name).exists()]
         if left and not (folder / TRIALS).exists():
-            raise UserError(f"{folder / TRIALS}: missing, though {left[0]} is there; restore it from a copy, or choose "
-                            "another --name")  # fmt: skip
+            raise lost(folder / TRIALS, left[0])
         trials = read_frame(folder / TRIALS, TRIAL_COLUMNS)
         _check_states(folder / TRIALS, trials)
         history = read_frame(folder / HISTORY, HISTORY_COLUMNS)

@@ -149,10 +149,10 @@ def run_trials(
     if not queue and not wanted:
         return True
     settings, spaces, ledger, objectives = job.settings, job.spaces, job.ledger, job.spaces.OBJECTIVES
+    baselines = {name for name, _, baseline in queue if baseline}
     packers: list[Any] = []
     if searching and settings.pack > 1:
-        beside = sum(1 for *_, baseline in queue if baseline)  # or the last trial would wait for a pack of its own
-        settings = replace(settings, pack=settings.pack + beside)
+        settings = replace(settings, pack=settings.pack + len(baselines))  # or the last trial would have to wait
         packers = packing.packers(settings)
         given: dict[str, Any] = {"packers": packers, "joining": packing.joining(settings, **parameters)}
         settings, trainable = packing.of_trials(settings), packed_trial.trial(job.folder.name)
@@ -184,7 +184,7 @@ def run_trials(
     scheduler = None
     if searching and settings.scheduler == "asha":
         rungs = rungs_of(settings, objectives, ledger, job.folder)
-        scheduler = Halving(rungs, {name for name, _, baseline in queue if baseline})
+        scheduler = Halving(rungs, baselines)
     bound = tune.with_parameters(trainable, folder=job.folder, **given)
     tuner = tune.Tuner(
         tune.with_resources(bound, machine.request(settings)),

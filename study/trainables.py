@@ -71,7 +71,10 @@ class Telling:
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        self.folder, self.trial_id = folder, config["trial_id"]
+        self.folder = folder
+        self.values = dict(config)
+        """The searched ones."""
+        self.trial_id, self.seed = self.values.pop("trial_id"), self.values.pop("seed")
         self.path = path_of(folder, self.trial_id)
         self.checkpoint = Checkpoint.open(self.path, config)
         self.last: dict[str, Any] = {}
@@ -118,11 +121,10 @@ def trial(run: Run, name: str) -> Callable[..., None]:
     def trainable(
         config: dict[str, Any], settings: Any, folder: Path, data: Splits, shared: Mapping[int, Shared | None]
     ) -> None:
-        values = dict(config)
-        trial_id, seed = values.pop("trial_id"), values.pop("seed")
-        settings = replace(settings, seed=seed)
         telling = Telling(folder, config)
-        print(f"{trial_id}, seed {seed}: {values}", flush=True)
+        values, seed = telling.values, telling.seed
+        settings = replace(settings, seed=seed)
+        print(f"{telling.trial_id}, seed {seed}: {values}", flush=True)
 
         _limit_memory(settings.memory_per_trial)
         torch.set_num_threads(telling.checkpoint.threads or settings.threads)
