@@ -1,0 +1,1 @@
+"""Rounding, a method outside the package."""
