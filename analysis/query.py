@@ -4,7 +4,7 @@
     python -m analysis.query results/NAME "all where 2 < temperature <= 4 and alpha > 0.5" --csv -
 
 A question is `max COLUMN`, `min COLUMN` or `all`, then, if wanted, `where CONDITION`; a condition alone is one too.
-See `analysis.conditions` for what may stand in a condition.
+See `analysis.questions.conditions` for what may stand in a condition.
 
 Complete trials of the search are asked, unless flags say otherwise. A trial without a value that a condition needs
 meets neither it nor its opposite. Exit status: 0 with an answer, 1 without a match, 2 after a bad question.
@@ -24,13 +24,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis import conditions, confirmation
-from analysis.questions import NoMatch, Question, answer, parse, short
-from analysis.summary import numeric
-from analysis.tables import columns_with_values, text
-from study import commandline, results
+from analysis.formatting import text
+from analysis.questions import conditions
+from analysis.questions import question as questions_question
+from analysis.questions.question import NoMatch, Question, answer, short
+from analysis.stats import test_results
+from analysis.stats.summary import numeric
+from analysis.text.tables import columns_with_values
+from study import commandline
 from study.errors import UserError
-from study.results import COLUMNS, FINAL_STATES, SPENT, TRIAL_COLUMNS, Study, label
+from study.records import study_folder
+from study.records.columns import COLUMNS, FINAL_STATES, SPENT, TRIAL_COLUMNS, label
+from study.records.study_folder import Study
 
 PROG = "python -m analysis.query"
 UPRIGHT = 4
@@ -67,7 +72,7 @@ def table_of(study: Study) -> pd.DataFrame:
     level = trials.loc[trials["baseline"] == "uncompressed"].reindex(columns=["val_accuracy"])["val_accuracy"].dropna()
     if len(level) and not columns_with_values(trials, ["accuracy_drop"]):
         trials["accuracy_drop"] = level.iloc[0] - trials["val_accuracy"]
-    tested = confirmation.of_search(study).set_index("trial_id")["test_accuracy"]
+    tested = test_results.of_search(study).set_index("trial_id")["test_accuracy"]
     trials["test_accuracy"] = trials["trial_id"].map(tested).astype(float)
     there = columns_with_values(trials, list(trials.columns))
     return trials[there or [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives]]
@@ -86,9 +91,9 @@ def _run(argv: list[str]) -> int:
     for state in states:
         if state not in known:
             raise UserError(f"--states {options.states}: {state!r} is none; give some of {','.join(known)}")
-    study = results.load(options.study)
+    study = study_folder.load(options.study)
     table = table_of(study)
-    question = parse(options.question, table)
+    question = questions_question.parse(options.question, table)
     rows = table[table["state"].isin(states)]
     if not options.baselines:
         rows = rows[rows["baseline"] == ""]
@@ -119,8 +124,9 @@ def _elsewhere(question: Question, table: pd.DataFrame, rows: pd.DataFrame) -> s
     states = sorted(set(others.loc[others["baseline"] == "", "state"]))
     said = [f"with --baselines {baselines} would"] if baselines else []
     if states:
-        said.append(f"with --states complete,{','.join(s for s in states if s != 'complete')} "
-                    f"{len(others) - baselines} would")
+        said.append(
+            f"with --states complete,{','.join(s for s in states if s != 'complete')} {len(others) - baselines} would"
+        )
     return f"; {', and '.join(said)}" if said else ""
 
 
@@ -131,7 +137,7 @@ def _json(rows: pd.DataFrame) -> str:
 
 def _write(path: Path, content: str) -> None:
     try:
-        results.write_text(path, content)
+        study_folder.write_text(path, content)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}); give another file") from error
 

@@ -1,5 +1,5 @@
 """Distillation, then soft weight-sharing: what is searched. Conventions of the values are stated at
-`study.kd.distillation_loss` and `study.sws.Hparams`."""
+`study.training.distillation.distillation_loss` and `study.methods.sws.weight_sharing.Hparams`."""
 
 from ray import tune
 
@@ -17,6 +17,4 @@ SPACE = {
 # Sparsity does not compare students of different width; the file does.
 OBJECTIVES = {"val_accuracy": "max", "file_bytes": "min"}
 
-BASELINES = {
-    "without the teacher": {"alpha": 0.0, "tau": 0.03, "components": 17, "one_minus_pi_zero": 1e-3},
-}
+BASELINES = {"without the teacher": {"alpha": 0.0, "tau": 0.03, "components": 17, "one_minus_pi_zero": 1e-3}}

@@ -1,5 +1,5 @@
 """Magnitude pruning with a k-means codebook: what is searched. Conventions of the values are stated at
-`study.magnitude.Hparams`."""
+`study.methods.magnitude.pruning.Hparams`."""
 
 from ray import tune
 

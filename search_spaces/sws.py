@@ -1,4 +1,4 @@
-"""Soft weight-sharing: what is searched. Conventions of the values are stated at `study.sws.Hparams`."""
+"""Soft weight-sharing: what is searched. `study.methods.sws.weight_sharing.Hparams` states the conventions."""
 
 from ray import tune
 
@@ -14,5 +14,5 @@ OBJECTIVES = {"val_accuracy": "max", "sparsity": "max"}
 BASELINES = {
     # Ullrich et al. (2017), sec. 6: 17 components, π₀ = 0.999. The paper's tutorial has τ = 0.003 for 100 epochs of
     # smaller rates; this is one that prunes as much in the epochs that a trial has here.
-    "paper mixture": {"tau": 0.08, "components": 17, "one_minus_pi_zero": 1e-3},
+    "paper mixture": {"tau": 0.08, "components": 17, "one_minus_pi_zero": 1e-3}
 }

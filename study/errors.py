@@ -33,3 +33,9 @@ class TrialFailed(Exception):
 
     Deterministic, so the trial is recorded as `failed` with this reason and is not retried.
     """
+
+
+def one_line(error: Exception) -> str:
+    """The error as one line, cut where it would fill the screen."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= 200 else text[:199] + "…"

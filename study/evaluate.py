@@ -62,11 +62,13 @@ def report(options: Options) -> dict[str, Any]:
     if not 0 <= options.split_seed <= MOST_SEED:
         raise UserError(f"--split-seed {options.split_seed}: must be within 0 and {MOST_SEED}, as a study's --seed is")
     # These bring torch, which --help need not wait for.
-    from study import codebook, sizes
-    from study.quantised import shared_parameters, size_metrics
-    from study.training import evaluate
+    from study.compression import compressed_file
+    from study.compression import size_metrics as compression_size_metrics
+    from study.compression.quantised_weights import shared_parameters
+    from study.compression.size_metrics import csr_bits, ratio, size_metrics
+    from study.training.loop import evaluate
 
-    decoded = codebook.read(options.file, custom=options.network)
+    decoded = compressed_file.read(options.file, custom=options.network)
     data, part = _load(options, decoded.network)
     score = evaluate(decoded.model, part, data)
     parameters = shared_parameters(decoded.model)
@@ -82,26 +84,26 @@ def report(options: Options) -> dict[str, Any]:
         "loss": score.loss,
         "weights": weights,
         "file_bytes": file_bytes,
-        "compression_ratio": sizes.ratio(parameters, file_bytes),
-        "csr_ratio": 32 * weights / sizes.csr_bits(decoded.quantised, parameters),
+        "compression_ratio": ratio(parameters, file_bytes),
+        "csr_ratio": 32 * weights / csr_bits(decoded.quantised, parameters),
         **size_metrics(decoded.quantised),
         "tensors": [
             dataclasses.asdict(row) | {"sparsity": row.sparsity}
-            for row in sizes.table(decoded.model, decoded.quantised)
+            for row in compression_size_metrics.table(decoded.model, decoded.quantised)
         ],
     }
 
 
 def _load(options: Options, network: Any) -> tuple[Any, Any]:
     """The data set, normalised as the network was trained, and the part to score."""
-    from study import data as datasets
-    from study import models
+    from study.data.registry import load
+    from study.models import registry
 
     name = options.dataset or network.dataset
     folder = commandline.data_folder(name, options.data_dir)
     # A study enlarges its images to what the largest of its networks needs; the shorter side says what that was.
-    size = min(network.input_shape[1:]) if name == network.dataset else models.minimum_size(network.name)
-    data, test = datasets.load(name, folder, split_seed=options.split_seed, size=size)
+    size = min(network.input_shape[1:]) if name == network.dataset else registry.minimum_size(network.name)
+    data, test = load(name, folder, split_seed=options.split_seed, size=size)
     for what, has, needs in (
         ("images", "×".join(map(str, data.shape)), "×".join(map(str, network.input_shape))),
         ("classes", str(len(data.classes)), str(network.classes)),

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from study import commandline, results, selection
+from analysis import selection
+from study import commandline
 from study.errors import UserError
+from study.records import study_folder
+from study.records.paths import MODELS
+from study.records.study_folder import Study
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from study.codebook import Network
+    from study.compression.compressed_file import Network
+
 
 PROG = "python -m study.export"
 FORMATS = ("codebook", "safetensors", "onnx")
@@ -51,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     options: Options = commandline.parse(Options, PROG, __doc__, argv)
     formats = _formats(options.formats)
-    study = results.load(options.study)
+    study = study_folder.load(options.study)
     chosen = _chosen(options, study)
     if not formats or "onnx" in formats:
         check_onnx()  # before anything is written
@@ -72,7 +77,7 @@ def _formats(given: str | None) -> tuple[str, ...]:
     return formats
 
 
-def _chosen(options: Options, study: results.Study) -> list[str]:
+def _chosen(options: Options, study: Study) -> list[str]:
     """Ids of the trials that exactly one of the three flags asks for."""
     given = {"--pareto": options.pareto or None, "--trial": options.trial, "--best": options.best}
     named = [flag for flag, value in given.items() if value is not None]
@@ -84,13 +89,13 @@ def _chosen(options: Options, study: results.Study) -> list[str]:
     return [selection.best(options.best, front)] if options.best is not None else list(front["trial_id"])
 
 
-def has_codebook(study: results.Study, trial_id: str) -> bool:
+def has_codebook(study: Study, trial_id: str) -> bool:
     """Whether the study kept a compressed file of the trial; a KD study, or an uncompressed network, has none."""
     return _kept(study, trial_id, FORMATS[0]).exists()
 
 
 def export(
-    study: results.Study, trial_id: str, folder: Path, formats: tuple[str, ...], *, custom: str | None = None
+    study: Study, trial_id: str, folder: Path, formats: tuple[str, ...], *, custom: str | None = None
 ) -> list[Path]:
     """Write one trial's network in some of `FORMATS`, each file beside its place and then renamed.
 
@@ -102,13 +107,14 @@ def export(
         UserError: a network that may not or cannot be built, weights that are not its own, a compressed file that
             there is not, or a folder that cannot be written.
     """
-    from study import codebook, kd
-    from study.cache import write_arrays
-    from study.files import write_bytes
+    from study.artifacts.cache import write_arrays
+    from study.compression import compressed_file
+    from study.records.atomic_files import write_bytes
+    from study.training.network import state_arrays
 
     source = _kept(study, trial_id, "codebook")
     if source.exists():
-        decoded = codebook.read(source, custom=custom)
+        decoded = compressed_file.read(source, custom=custom)
         model, network = decoded.model, decoded.network
     elif "codebook" in formats:
         raise UserError(f"--formats codebook: {trial_id} was not compressed; give {','.join(FORMATS[1:])}")
@@ -121,7 +127,7 @@ def export(
             if path.suffix == ".codebook":
                 write_bytes(path, source.read_bytes())
             elif path.suffix == ".safetensors":
-                write_arrays(path, kd.state_arrays(model))
+                write_arrays(path, state_arrays(model))
             else:
                 write_bytes(path, onnx_bytes(model, network))
     except OSError as error:
@@ -129,13 +135,13 @@ def export(
     return paths
 
 
-def _kept(study: results.Study, trial_id: str, suffix: str) -> Path:
-    return study.folder / results.MODELS / f"{trial_id}.{suffix}"
+def _kept(study: Study, trial_id: str, suffix: str) -> Path:
+    return study.folder / MODELS / f"{trial_id}.{suffix}"
 
 
-def _network(study: results.Study, trial_id: str) -> Network:
+def _network(study: Study, trial_id: str) -> Network:
     """The network of a trial that left no compressed file, from `study.json`."""
-    from study.codebook import Network
+    from study.compression.compressed_file import Network
 
     row = study.trials[study.trials["trial_id"] == trial_id].iloc[0]
     roles, data = study.meta["models"], study.meta["data"]
@@ -147,8 +153,8 @@ def _network(study: results.Study, trial_id: str) -> Network:
 
 def _plain(network: Network, path: Path, custom: str | None) -> nn.Module:
     """The network with the weights that a study kept of it, in evaluation mode."""
-    from study.cache import Shared, read_arrays
-    from study.codebook import build
+    from study.artifacts.cache import Shared, read_arrays
+    from study.compression.compressed_file import build
 
     model = build(network, custom, str(path))
     try:

@@ -16,9 +16,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from study import commandline, results
+from study import commandline
 from study.errors import TrialFailed, UserError
-from study.results import COLUMNS, SPENT, Study
+from study.records import ledger, study_folder
+from study.records.columns import COLUMNS, SPENT
+from study.records.paths import CACHE, STUDY, TRIALS
+from study.records.study_folder import Study
 from study.settings import OLDER_PRECISION
 
 PROG = "python -m study.reproduce"
@@ -48,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(options: Options) -> int:
     if not options.tolerance >= 0:
         raise UserError(f"--tolerance {options.tolerance:g}: must be 0 or more")
-    study = results.load(options.folder)
+    study = study_folder.load(options.folder)
     row = _row(study, options.trial_id)
     settings = settings_of(study, options)
     print(f"{options.trial_id} of {study.meta['name']}: training it again, seed {settings.seed}", flush=True)
@@ -70,7 +73,7 @@ def _run(options: Options) -> int:
 def _row(study: Study, trial_id: str) -> dict[str, Any]:
     rows = study.trials[study.trials["trial_id"] == trial_id].to_dict("records")
     if not rows:
-        raise UserError(f"{trial_id}: no such trial in {study.folder}; its trials are in {results.TRIALS}")
+        raise UserError(f"{trial_id}: no such trial in {study.folder}; its trials are in {TRIALS}")
     if rows[0]["state"] != "complete":
         raise UserError(f"{trial_id}: it is {rows[0]['state']}; give a complete trial")
     return {str(k): v for k, v in rows[0].items() if not (isinstance(v, float) and math.isnan(v))}
@@ -83,7 +86,7 @@ def settings_of(study: Study, options: Options) -> Any:
     kind = run.KINDS.get(study.meta.get("kind", ""))
     if kind is None:
         raise UserError(
-            f"{study.folder / results.STUDY}: kind {study.meta.get('kind')!r} is unknown; "
+            f"{study.folder / STUDY}: kind {study.meta.get('kind')!r} is unknown; "
             f"this version of the harness has {', '.join(run.KINDS)}"
         )
     paths = ("data_dir", "results_dir", "teacher_checkpoint", "warm_start")
@@ -103,13 +106,15 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from study import describe, inputs
-    from study.cache import Shared, kept, remember
-    from study.trainables import KINDS, Run, device
-    from study.training import Progress
+    from study.artifacts.cache import Shared, kept, remember
+    from study.artifacts.checkpoints import Progress
+    from study.methods import registry
+    from study.methods.method import Run
+    from study.pipeline import preflight
+    from study.tuning.trainable import device
 
-    kind = KINDS[settings.kind]
-    data, _ = describe.load_data(settings)
+    kind = registry.KINDS[settings.kind]
+    data, _ = preflight.load_data(settings)
 
     def train(
         stage: Run, values: dict[str, Any], shared: Shared | None, row: dict[str, Any]
@@ -123,18 +128,18 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
         left = stage(values, settings, seen.to(device(settings)), shared, rows.append, Progress())
         last = rows[-1] if rows else {}
         metrics = {k: v for k, v in {**last, **left.metrics}.items() if k not in ("epoch", "phase")}
-        told = [{"trial_id": kind.first, **results.history_row(r)} for r in rows]
+        told = [{"trial_id": kind.first, **ledger.history_row(r)} for r in rows]
         spent = {"seconds": time.perf_counter() - start, "threads": torch.get_num_threads()}
         return metrics, Shared(left.arrays, {"metrics": {**metrics, **spent}, "history": told})
 
     try:
-        given = inputs.given_teacher(settings, data)
+        given = preflight.given_teacher(settings, data)
     except UserError as error:
-        raise UserError(f"{study.folder / results.STUDY}: {error}") from error
+        raise UserError(f"{study.folder / STUDY}: {error}") from error
     if row["baseline"] == kind.first:
         return train(kind.prepare, {}, given, row)[0]
 
-    cache = study.folder.resolve().parent / results.CACHE
+    cache = study.folder.resolve().parent / CACHE
     shared = kept(cache, kind.first, study.meta.get("shared_work", ""))  # as it was, whatever the versions are now
     if shared is None:
         key = kind.key(settings, data, given)
@@ -149,14 +154,12 @@ def compare(row: dict[str, Any], metrics: dict[str, Any], tolerance: float) -> d
     """Metrics that differ by more than `tolerance`, and by more than the digits of a table's rounding: name → both."""
     both = [k for k in metrics if k in row and k in COLUMNS and k not in SPENT and not isinstance(row[k], str)]
     return {
-        k: (row[k], metrics[k])
-        for k in both
-        if not abs(row[k] - metrics[k]) <= max(tolerance, 1e-12 * abs(row[k]))
+        k: (row[k], metrics[k]) for k in both if not abs(row[k] - metrics[k]) <= max(tolerance, 1e-12 * abs(row[k]))
     }
 
 
 def _versions_differ(study: Study) -> str:
-    from study.describe import PACKAGES, installed
+    from study.pipeline.metadata import PACKAGES, installed
 
     now, then = installed(PACKAGES), study.meta.get("versions", {})
     changed = [f"{p} {then[p]} → {now[p]}" for p in now if p in then and then[p] != now[p]]

@@ -12,7 +12,11 @@ import tyro
 
 from study import commandline
 from study.errors import UserError
-from study.settings import KD, KDSWS, SWS, Magnitude, resolve
+from study.methods.kd.settings import KD
+from study.methods.kd_sws.settings import KDSWS
+from study.methods.magnitude.settings import Magnitude
+from study.methods.sws.settings import SWS
+from study.settings import resolve
 
 Settings = KD | SWS | Magnitude | KDSWS
 Command = (
@@ -54,17 +58,17 @@ def _run(settings: Settings) -> int:
         # 127.0.0.1; Ray reads it when it is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # These bring torch and Ray, which --help need not wait for.
-    from study import tuner
-    from study.estimate import dry_run
+    from study.pipeline import driver
+    from study.pipeline.cost_estimate import dry_run
 
     if settings.dry_run:
         dry_run(settings)
         return 0
-    outcome = tuner.run(settings)
+    outcome = driver.run(settings)
 
-    from analysis import report
+    from analysis.page import study_page
 
-    page = report.write(outcome.folder)
+    page = study_page.write(outcome.folder)
     print(f"Study:  {outcome.folder}\nReport: {page}")
     if outcome.stopped:
         left = "" if outcome.whole else " The same command continues."

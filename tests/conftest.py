@@ -15,6 +15,7 @@ torch.set_num_threads(1)  # pytest runs as many processes as there are cores; mo
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a shell's script starts in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # commands that tests start shall hear it
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from study.data import Splits
-from study.views import Batch, Views
+from study.data.splits import Splits
+from study.training.batches import Batch, Views
 
 
 def batches(data: Splits, batch_size: int, augment: str, generator: torch.Generator) -> Iterator[Batch]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.front import finished, pareto_front
-from analysis.statistics import standard_error
-from analysis.summary import choose, summarise
-from study import results
+from analysis.stats.pareto_front import finished, pareto_front
+from analysis.stats.standard_error import standard_error
+from analysis.stats.summary import choose, summarise
+from study.records import columns, paths, study_folder
 
 CREATED = "2026-11-24T11:00:00+00:00"
 
@@ -22,17 +22,41 @@ def meta_of(kind: str, num_samples: int) -> dict[str, Any]:
     network = {"name": "lenet_300_100", "options": {}, "parameters": 266610}
     teacher = {"name": "vgg13", "options": {"width": 0.25}, "parameters": 592_906}
     student = {"name": "minivgg", "options": {"width": 0.125}, "parameters": 25_418}
-    digits = {"name": "digits", "title": "Digits (scikit-learn, 8×8)", "shape": [1, 32, 32], "train": 1077,
-              "validation": 360, "test": 360, "note": "Only 20 labelled images a class train the student."}
-    mnist = {"name": "mnist", "title": "MNIST", "shape": [1, 28, 28], "train": 50000, "validation": 10000,
-             "test": 10000}
-    kd_space = {"temperature": {"type": "float", "low": 1.0, "high": 20.0, "log": True},
-                "alpha": {"type": "float", "low": 0.0, "high": 1.0, "log": False}}
-    sws_space = {"tau": {"type": "float", "low": 1e-3, "high": 1.0, "log": True},
-                 "components": {"type": "int", "low": 4, "high": 64, "log": False},
-                 "one_minus_pi_zero": {"type": "float", "low": 1e-4, "high": 0.2, "log": True}}
-    settings = {"dataset": "digits" if kd else "mnist", "seed": 0, "epochs": 20, "num_samples": num_samples,
-                "searcher": "tpe", "scheduler": "asha" if kd else "none", "max_concurrent": 2}
+    digits = {
+        "name": "digits",
+        "title": "Digits (scikit-learn, 8×8)",
+        "shape": [1, 32, 32],
+        "train": 1077,
+        "validation": 360,
+        "test": 360,
+        "note": "Only 20 labelled images a class train the student.",
+    }
+    mnist = {
+        "name": "mnist",
+        "title": "MNIST",
+        "shape": [1, 28, 28],
+        "train": 50000,
+        "validation": 10000,
+        "test": 10000,
+    }
+    kd_space = {
+        "temperature": {"type": "float", "low": 1.0, "high": 20.0, "log": True},
+        "alpha": {"type": "float", "low": 0.0, "high": 1.0, "log": False},
+    }
+    sws_space = {
+        "tau": {"type": "float", "low": 1e-3, "high": 1.0, "log": True},
+        "components": {"type": "int", "low": 4, "high": 64, "log": False},
+        "one_minus_pi_zero": {"type": "float", "low": 1e-4, "high": 0.2, "log": True},
+    }
+    settings = {
+        "dataset": "digits" if kd else "mnist",
+        "seed": 0,
+        "epochs": 20,
+        "num_samples": num_samples,
+        "searcher": "tpe",
+        "scheduler": "asha" if kd else "none",
+        "max_concurrent": 2,
+    }
     meta: dict[str, Any] = {
         "kind": kind,
         "name": f"{kind}-{settings['dataset']}",
@@ -71,13 +95,23 @@ def write_kd(
     bump = np.exp(-((np.log(temperature / 4)) ** 2) / 0.9) * np.exp(-((alpha - 0.8) ** 2) / 0.12)
     accuracy = np.round((93.4 + 3.2 * bump + rng.normal(0, 0.45, trials)) * 3.6) / 3.6
     rows: list[dict[str, Any]] = [
-        {"baseline": "teacher", "val_accuracy": 98.8889}, {"baseline": "student alone", "val_accuracy": 94.1667},
-        {"baseline": "label smoothing", "val_accuracy": 94.7222, "label_smoothing": 0.1}]
+        {"baseline": "teacher", "val_accuracy": 98.8889},
+        {"baseline": "student alone", "val_accuracy": 94.1667},
+        {"baseline": "label smoothing", "val_accuracy": 94.7222, "label_smoothing": 0.1},
+    ]
     rows = [{"trial_id": f"b{i:03d}", "state": "complete", "reason": "", **row} for i, row in enumerate(rows)]
     for i, state in enumerate(states_of(rng, trials, 0.3)):
-        rows.append({"trial_id": f"t{i:03d}", "state": state, "baseline": "", "temperature": temperature[i],
-                     "alpha": alpha[i], "reason": "training loss became NaN in epoch 3" if state == "failed" else "",
-                     "val_accuracy": np.nan if state == "failed" else accuracy[i]})
+        rows.append(
+            {
+                "trial_id": f"t{i:03d}",
+                "state": state,
+                "baseline": "",
+                "temperature": temperature[i],
+                "alpha": alpha[i],
+                "reason": "training loss became NaN in epoch 3" if state == "failed" else "",
+                "val_accuracy": np.nan if state == "failed" else accuracy[i],
+            }
+        )
     frame, history = finish_rows(rows, rng, epochs, [("train", epochs)])
     best = finished(frame).nlargest(3, "val_accuracy")
     confirmed = confirm_rows(frame, rng, best.head(1), best, fresh, []) if confirm else None
@@ -103,15 +137,37 @@ def write_sws(
     accuracy = np.round(np.clip(98.3 - lost, 10, 98.3), 2)
     rows: list[dict[str, Any]] = [
         {"baseline": "uncompressed", "val_accuracy": 98.2, "sparsity": 0.0, "accuracy_drop": 0.0},
-        {"baseline": "paper mixture", "tau": 0.05, "components": 17, "one_minus_pi_zero": 1e-3, "val_accuracy": 97.3,
-         "sparsity": 96.1, "accuracy_drop": 0.9, "nonzero_ratio": 25.6, "entropy_ratio": 96.0}]
+        {
+            "baseline": "paper mixture",
+            "tau": 0.05,
+            "components": 17,
+            "one_minus_pi_zero": 1e-3,
+            "val_accuracy": 97.3,
+            "sparsity": 96.1,
+            "accuracy_drop": 0.9,
+            "nonzero_ratio": 25.6,
+            "entropy_ratio": 96.0,
+        },
+    ]
     rows = [{"trial_id": f"b{i:03d}", "state": "complete", "reason": "", **row} for i, row in enumerate(rows)]
     for i, state in enumerate(states_of(rng, trials, 0.0)):
-        row = {"trial_id": f"t{i:03d}", "state": state, "baseline": "", "tau": tau[i], "components": components[i],
-               "one_minus_pi_zero": slack[i], "reason": "the mixture collapsed in epoch 9" if state == "failed" else ""}
-        scores = {"val_accuracy": accuracy[i], "accuracy_drop": round(98.2 - accuracy[i], 2),
-                  "sparsity": round(100 - nonzero[i], 3), "nonzero_ratio": 100 / nonzero[i],
-                  "entropy_ratio": 350 / nonzero[i], "components_used": int(components[i] * 0.8)}
+        row = {
+            "trial_id": f"t{i:03d}",
+            "state": state,
+            "baseline": "",
+            "tau": tau[i],
+            "components": components[i],
+            "one_minus_pi_zero": slack[i],
+            "reason": "the mixture collapsed in epoch 9" if state == "failed" else "",
+        }
+        scores = {
+            "val_accuracy": accuracy[i],
+            "accuracy_drop": round(98.2 - accuracy[i], 2),
+            "sparsity": round(100 - nonzero[i], 3),
+            "nonzero_ratio": 100 / nonzero[i],
+            "entropy_ratio": 350 / nonzero[i],
+            "components_used": int(components[i] * 0.8),
+        }
         rows.append(row if state == "failed" else {**row, **scores})
     frame, history = finish_rows(rows, rng, epochs, [("cluster", epochs - 5), ("retrain", 5)])
     metrics = ["sparsity", "nonzero_ratio", "entropy_ratio"]
@@ -126,10 +182,10 @@ def write_sws(
 
 def rename(folder: Path, old: str, new: str) -> Path:
     """Give a hyperparameter of a written study another name, everywhere."""
-    trials = results.read_frame(folder / results.TRIALS, results.TRIAL_COLUMNS)
-    results.write_frame(folder / results.TRIALS, trials.rename(columns={old: new}))
-    meta = results.read_meta(folder)
-    results.write_meta(folder, {**meta, "space": {new if k == old else k: v for k, v in meta["space"].items()}})
+    trials = study_folder.read_frame(folder / paths.TRIALS, columns.TRIAL_COLUMNS)
+    study_folder.write_frame(folder / paths.TRIALS, trials.rename(columns={old: new}))
+    meta = study_folder.read_meta(folder)
+    study_folder.write_meta(folder, {**meta, "space": {new if k == old else k: v for k, v in meta["space"].items()}})
     return folder
 
 
@@ -144,16 +200,25 @@ def finish_rows(
         length = {"complete": epochs, "pruned": epochs // 3, "failed": 3}[row["state"]]
         final = row.get("val_accuracy", 60.0)
         final = 60.0 if np.isnan(final) else final
-        row.update(seconds=round(float(rng.uniform(4, 9)), 2), epochs=length, val_loss=round((100 - final) / 30, 4),
-                   train_loss=round((100 - final) / 50, 4))
+        row.update(
+            seconds=round(float(rng.uniform(4, 9)), 2),
+            epochs=length,
+            val_loss=round((100 - final) / 30, 4),
+            train_loss=round((100 - final) / 50, 4),
+        )
         for epoch in range(1, length + 1):
             share = 1 - np.exp(-5 * epoch / epochs)
             noise = rng.normal(0, 0.3)
             ended = epoch == length and row["state"] != "pruned"
             accuracy = final if ended else min(final * (0.35 + 0.65 * share) + noise, 100)
-            point = {"trial_id": row["trial_id"], "epoch": epoch, "phase": names[epoch - 1],
-                     "train_loss": 2.3 * (1 - share) + 0.02, "val_loss": 2.3 * (1 - share) + 0.1,
-                     "val_accuracy": accuracy}
+            point = {
+                "trial_id": row["trial_id"],
+                "epoch": epoch,
+                "phase": names[epoch - 1],
+                "train_loss": 2.3 * (1 - share) + 0.02,
+                "val_loss": 2.3 * (1 - share) + 0.1,
+                "val_accuracy": accuracy,
+            }
             if "sparsity" in row:
                 point["sparsity"] = row["sparsity"] * share**0.5
             history.append(point)
@@ -163,8 +228,12 @@ def finish_rows(
 
 
 def confirm_rows(
-    trials: pd.DataFrame, rng: np.random.Generator, front: pd.DataFrame, again: pd.DataFrame, fresh: int,
-    metrics: list[str]
+    trials: pd.DataFrame,
+    rng: np.random.Generator,
+    front: pd.DataFrame,
+    again: pd.DataFrame,
+    fresh: int,
+    metrics: list[str],
 ) -> pd.DataFrame:
     """Test rows as the confirm stage writes them: baselines and front as the search left them (seed 0), and with the
     seeds 1 to `fresh` the baselines and the trials `again`.
@@ -179,33 +248,50 @@ def confirm_rows(
             luck = shared[seed] + rng.normal(0, 0.1) - (0.0 if row["baseline"] else 0.3) if seed else 0.0
             value = min(row["val_accuracy"] + luck, 100.0)
             sizes = {m: row[m] * (1 + (rng.normal(0, 1e-3) if seed else 0)) for m in metrics}
-            rows.append({"trial_id": row["trial_id"], "baseline": row["baseline"], "seed": seed,
-                         "val_accuracy": round(value, 3), "test_accuracy": round(value - rng.uniform(0.1, 0.4), 3),
-                         **{m: min(v, 100.0) if m == "sparsity" else v for m, v in sizes.items()}})
+            rows.append(
+                {
+                    "trial_id": row["trial_id"],
+                    "baseline": row["baseline"],
+                    "seed": seed,
+                    "val_accuracy": round(value, 3),
+                    "test_accuracy": round(value - rng.uniform(0.1, 0.4), 3),
+                    **{m: min(v, 100.0) if m == "sparsity" else v for m, v in sizes.items()},
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def write(
     folder: Path, meta: dict[str, Any], trials: pd.DataFrame, history: pd.DataFrame, confirmed: pd.DataFrame | None
 ) -> Path:
-    results.write_meta(folder, meta)
-    results.write_frame(folder / results.TRIALS, trials)
-    results.write_frame(folder / results.HISTORY, history)
+    study_folder.write_meta(folder, meta)
+    study_folder.write_frame(folder / paths.TRIALS, trials)
+    study_folder.write_frame(folder / paths.HISTORY, history)
     if confirmed is not None:
-        results.write_frame(folder / results.CONFIRMED, confirmed)
+        study_folder.write_frame(folder / paths.CONFIRMED, confirmed)
     return folder
 
 
 def write_bare(folder: Path, kind: str, state: str, trials: int = 3) -> Path:
     """A study that has no score yet: `none` has no table at all, otherwise every trial is in `state`."""
     meta = meta_of(kind, 64)
-    results.write_meta(folder, meta)
+    study_folder.write_meta(folder, meta)
     if state != "none":
         values = {name: domain["high"] for name, domain in meta["space"].items()}
         reason = "out of memory" if state == "failed" else ""
-        rows = [{"trial_id": f"t{i:03d}", "state": state, "reason": reason, "baseline": "", **values,
-                 "seconds": 1.0, "epochs": 0} for i in range(trials)]
-        results.write_frame(folder / results.TRIALS, pd.DataFrame(rows))
+        rows = [
+            {
+                "trial_id": f"t{i:03d}",
+                "state": state,
+                "reason": reason,
+                "baseline": "",
+                **values,
+                "seconds": 1.0,
+                "epochs": 0,
+            }
+            for i in range(trials)
+        ]
+        study_folder.write_frame(folder / paths.TRIALS, pd.DataFrame(rows))
     return folder
 
 
@@ -225,15 +311,25 @@ def write_sized(folder: Path, kind: str, trials: int = 40, seed: int = 0, confir
     meta = {**meta_of("kd", trials), **sized_meta(kind, trials)}
     rows: list[dict[str, Any]] = [
         {"baseline": first, "val_accuracy": 98.6111, "sparsity": 0.0, "file_bytes": 1_066_440},
-        {"baseline": "paper settings", "val_accuracy": 96.1111, "sparsity": 92.0, "file_bytes": 21_000}]
+        {"baseline": "paper settings", "val_accuracy": 96.1111, "sparsity": 92.0, "file_bytes": 21_000},
+    ]
     rows = [{"trial_id": f"b{i:03d}", "state": "complete", "reason": "", **row} for i, row in enumerate(rows)]
     space = meta["space"]
     for i, state in enumerate(states_of(rng, trials, 0.0)):
         values = {name: rng.uniform(domain["low"], domain["high"]) for name, domain in space.items()}
-        row = {"trial_id": f"t{i:03d}", "state": state, "baseline": "", **values,
-               "reason": "the mixture collapsed in epoch 9" if state == "failed" else ""}
-        scores = {"val_accuracy": accuracy[i], "sparsity": sparsity[i], "file_bytes": bytes_[i],
-                  "compression_ratio": 1_066_440 / bytes_[i]}
+        row = {
+            "trial_id": f"t{i:03d}",
+            "state": state,
+            "baseline": "",
+            **values,
+            "reason": "the mixture collapsed in epoch 9" if state == "failed" else "",
+        }
+        scores = {
+            "val_accuracy": accuracy[i],
+            "sparsity": sparsity[i],
+            "file_bytes": bytes_[i],
+            "compression_ratio": 1_066_440 / bytes_[i],
+        }
         rows.append(row if state == "failed" else {**row, **scores})
     frame, history = finish_rows(rows, rng, 12, [("cluster", 12)])
     front = pareto_front(finished(frame), meta["objectives"]).sort_values("file_bytes")
@@ -251,43 +347,62 @@ def sized_meta(kind: str, trials: int) -> dict[str, Any]:
     if kind == "kd_sws":
         models = {role: meta_of("kd", trials)["models"][role] for role in ("teacher", "student")}
     lengths = {"pretrain_epochs": 40, "epochs": 50, "codebook_epochs": 20}
-    return {"kind": kind, "name": f"{kind}-digits", "command": f"python -m study.run {kind} --num-samples {trials}",
-            "objectives": {"val_accuracy": "max", "sparsity": "max"} if kind == "sws" else
-            {"val_accuracy": "max", "file_bytes": "min"}, "space": dict.fromkeys(names, share), "models": models,
-            "settings": {"dataset": "digits", "seed": 0, "num_samples": trials, **lengths},
-            "data": {**meta_of("kd", trials)["data"], "note": ""}}
+    return {
+        "kind": kind,
+        "name": f"{kind}-digits",
+        "command": f"python -m study.run {kind} --num-samples {trials}",
+        "objectives": {"val_accuracy": "max", "sparsity": "max"}
+        if kind == "sws"
+        else {"val_accuracy": "max", "file_bytes": "min"},
+        "space": dict.fromkeys(names, share),
+        "models": models,
+        "settings": {"dataset": "digits", "seed": 0, "num_samples": trials, **lengths},
+        "data": {**meta_of("kd", trials)["data"], "note": ""},
+    }
 
 
 def write_four(root: Path, fresh: int = 0) -> list[Path]:
     """A study of each kind on the same data and split."""
-    sized = [write_sized(root / f"{kind}-digits", kind, seed=i, fresh=fresh)
-             for i, kind in enumerate(("sws", "magnitude", "kd_sws"))]
+    sized = [
+        write_sized(root / f"{kind}-digits", kind, seed=i, fresh=fresh)
+        for i, kind in enumerate(("sws", "magnitude", "kd_sws"))
+    ]
     return [write_kd(root / "kd-digits", epochs=6, fresh=fresh), *sized]
 
 
 def write_trace(folder: Path, trial_id: str, epochs: int = 6, components: int = 5, weights: int = 30_000) -> Path:
-    """The trace of a trial whose weights fall into a mixture, as `study.trace` leaves it."""
+    """The trace of a trial whose weights fall into a mixture, as `study.artifacts.weight_trace` leaves it."""
     rng = np.random.default_rng(0)
     before = rng.normal(0, 0.1, weights)
     values = np.linspace(-0.3, 0.3, components - 1)
     goal = np.where(np.abs(before) < 0.15, 0.0, values[np.abs(before[:, None] - values).argmin(axis=1)])
     edges, index = np.linspace(-0.9, 0.9, 302), np.arange(0, weights, weights // 500)
-    arrays: dict[str, Any] = {"edges": edges, "index": index, "layers": ["first.weight", "<b>last</b>.weight"],
-                              "layer_weights": [weights - 1000, 1000]}
+    arrays: dict[str, Any] = {
+        "edges": edges,
+        "index": index,
+        "layers": ["first.weight", "<b>last</b>.weight"],
+        "layer_weights": [weights - 1000, 1000],
+    }
     phases = ["before", *["cluster"] * epochs, "quantised"]
     for i, phase in enumerate(phases):
         share = min(i / epochs, 1.0)
         now = goal if phase == "quantised" else (1 - share) * before + share * (goal + rng.normal(0, 0.004, weights))
         arrays |= {f"counts/{i}": np.histogram(now, edges)[0], f"sample/{i}": now[index].astype(np.float16)}
         if phase != "quantised":
-            arrays |= {f"means/{i}": np.concatenate([[0.0], values]),
-                       f"sigmas/{i}": np.full(components, 0.05 * (1 - share) + 0.005),
-                       f"proportions/{i}": np.array([0.9, *[0.1 / (components - 1)] * (components - 1)])}
+            arrays |= {
+                f"means/{i}": np.concatenate([[0.0], values]),
+                f"sigmas/{i}": np.full(components, 0.05 * (1 - share) + 0.005),
+                f"proportions/{i}": np.array([0.9, *[0.1 / (components - 1)] * (components - 1)]),
+            }
     last = goal[-1000:]
-    arrays |= {"epoch": [*range(epochs + 1), epochs + 2], "phase": phases, "codebook": np.concatenate([[0.0], values]),
-               "layer_nonzero": [int((goal[:-1000] != 0).sum()), int((last != 0).sum())],
-               "occupancy": [int((goal == v).sum()) for v in [0.0, *values]]}
-    path = results.trace_of(folder, trial_id)
+    arrays |= {
+        "epoch": [*range(epochs + 1), epochs + 2],
+        "phase": phases,
+        "codebook": np.concatenate([[0.0], values]),
+        "layer_nonzero": [int((goal[:-1000] != 0).sum()), int((last != 0).sum())],
+        "occupancy": [int((goal == v).sum()) for v in [0.0, *values]],
+    }
+    path = paths.trace_of(folder, trial_id)
     path.parent.mkdir(exist_ok=True)
     np.savez_compressed(path, **arrays)
     return path
@@ -297,10 +412,14 @@ def write_knowledge(folder: Path, classes: int = 10) -> Path:
     """What a made-up teacher says of one image of each class: its own class first, the next one second."""
     rng = np.random.default_rng(0)
     logits = 9 * np.eye(classes) + 5 * np.roll(np.eye(classes), 1, axis=1) + rng.normal(0, 0.3, (classes, classes))
-    path = results.trace_of(folder, "teacher")
+    path = paths.trace_of(folder, "teacher")
     path.parent.mkdir(exist_ok=True)
-    np.savez_compressed(path, images=rng.integers(0, 256, (classes, 1, 32, 32), dtype=np.uint8),
-                        labels=np.arange(classes), logits=logits.astype(np.float32))
+    np.savez_compressed(
+        path,
+        images=rng.integers(0, 256, (classes, 1, 32, 32), dtype=np.uint8),
+        labels=np.arange(classes),
+        logits=logits.astype(np.float32),
+    )
     return path
 
 
@@ -310,6 +429,6 @@ def write_traced(folder: Path, kind: str, trials: int = 64, epochs: int = 50) ->
     made = (write_kd if kind == "kd" else write_sws)(folder, trials, epochs=epochs, fresh=5)
     if kind == "kd":
         return write_knowledge(made).parents[1]
-    for trial_id in summarise(results.load(made)).front["trial_id"]:
+    for trial_id in summarise(study_folder.load(made)).front["trial_id"]:
         write_trace(made, trial_id, epochs=epochs - 5)
     return made

@@ -14,11 +14,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from study import cache, codebook, data, evaluate, export, kd, models, results, selection
-from study.data import Splits
+from analysis import selection
+from study import evaluate as study_evaluate
+from study import export
+from study.artifacts import cache
+from study.compression import compressed_file
+from study.compression.compressed_file import Network
+from study.compression.quantised_weights import Quantised, shared_parameters
+from study.data import registry
+from study.data.splits import Part, Splits
 from study.errors import UserError
-from study.quantised import Quantised, shared_parameters
-from study.training import evaluate as score
+from study.models.registry import build
+from study.models.zoo import Shape
+from study.records import paths, study_folder
+from study.training.loop import evaluate
+from study.training.network import state_arrays
 
 ROWS = [
     # trial, state, accuracy, drop, sparsity, ratio
@@ -32,13 +42,13 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Splits, data.Part]:
-    return data.load("digits", None)
+def digits() -> tuple[Splits, Part]:
+    return registry.load("digits", None)
 
 
-def quantised_network(network: codebook.Network, seed: int) -> tuple[torch.nn.Module, Quantised]:
+def quantised_network(network: Network, seed: int) -> tuple[torch.nn.Module, Quantised]:
     torch.manual_seed(seed)
-    model = models.build(network.name, network.input_shape, network.classes, **network.options)
+    model = build(network.name, network.input_shape, network.classes, **network.options)
     parameters = shared_parameters(model)
     codes = torch.cat([torch.zeros(1), torch.randn(7) / 8])
     assignment = torch.randint(0, 8, (sum(p.numel() for p in parameters),))
@@ -47,18 +57,18 @@ def quantised_network(network: codebook.Network, seed: int) -> tuple[torch.nn.Mo
     return model.eval(), quantised
 
 
-def described(digits: Splits, name: str = "lenet_300_100", **options: Any) -> codebook.Network:
-    return codebook.Network(name, options, digits.shape, len(digits.classes), digits.mean, digits.std, "digits")
+def described(digits: Splits, name: str = "lenet_300_100", **options: Any) -> Network:
+    return Network(name, options, digits.shape, len(digits.classes), digits.mean, digits.std, "digits")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Splits, data.Part]) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Splits, Part]) -> Path:
     """An SWS study on digits with the trials of ROWS, as its confirm stage leaves it."""
     path = tmp_path_factory.mktemp("results") / "sws-digits"
     splits, network = digits[0], described(digits[0])
     role = {"name": network.name, "options": {}, "parameters": 50_610}
     shape, classes = list(splits.shape), list(splits.classes)
-    results.write_meta(path, {
+    study_folder.write_meta(path, {
         "kind": "sws", "name": "sws-digits", "models": {"network": role},
         "objectives": {"val_accuracy": "max", "sparsity": "max"}, "space": {},
         "data": {"name": "digits", "shape": shape, "classes": classes, "mean": splits.mean, "std": splits.std},
@@ -66,22 +76,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Splits, data.
     columns = ["trial_id", "state", "val_accuracy", "accuracy_drop", "sparsity", "compression_ratio"]
     frame = pd.DataFrame([("uncompressed", "complete", 98.1, 0.0, 0.0, 1.0), *ROWS], columns=columns)
     frame = frame.assign(reason="", seconds=1.0, epochs=1, baseline=["uncompressed"] + [""] * len(ROWS))
-    results.write_frame(path / results.TRIALS, frame)
+    study_folder.write_frame(path / paths.TRIALS, frame)
     for seed, trial in enumerate(("uncompressed", "t000", "t001", "t002", "t003")):
         model, quantised = quantised_network(network, seed)
         if trial != "uncompressed":
-            codebook.save(path / results.MODELS / f"{trial}.codebook", model, quantised, network)
+            compressed_file.save(path / paths.MODELS / f"{trial}.codebook", model, quantised, network)
         extra = {"logits": np.zeros((1, 3, 10), np.float32)} if trial == "uncompressed" else {}
-        cache.write_arrays(path / results.MODELS / f"{trial}.safetensors", {**kd.state_arrays(model), **extra})
+        cache.write_arrays(path / paths.MODELS / f"{trial}.safetensors", {**state_arrays(model), **extra})
     return path
 
 
 def kept_state(folder: Path, trial: str) -> dict[str, torch.Tensor]:
-    return load_file(folder / results.MODELS / f"{trial}.safetensors")
+    return load_file(folder / paths.MODELS / f"{trial}.safetensors")
 
 
 def members(folder: Path) -> pd.DataFrame:
-    return selection.front(results.load(folder))
+    return selection.front(study_folder.load(folder))
 
 
 # --- files
@@ -91,9 +101,9 @@ def members(folder: Path) -> pd.DataFrame:
     ("name", "shape", "options"),
     [("lenet_300_100", (1, 8, 8), {}), ("lenet5", (1, 28, 28), {}), ("minivgg", (3, 32, 32), {"width": 0.25})],
 )
-def test_onnx_predicts_the_same(name: str, shape: models.Shape, options: dict[str, Any]) -> None:
+def test_onnx_predicts_the_same(name: str, shape: Shape, options: dict[str, Any]) -> None:
     """ONNX Runtime gives the network's logits to 1e-4 and its very predictions, for batches of any size."""
-    network = codebook.Network(name, options, shape, 10, (0.5,) * shape[0], (0.25,) * shape[0], "digits")
+    network = Network(name, options, shape, 10, (0.5,) * shape[0], (0.25,) * shape[0], "digits")
     model, _ = quantised_network(network, 0)
     exported = export.onnx_bytes(model, network)
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
@@ -112,7 +122,10 @@ def test_safetensors_are_the_decoded_network(folder: Path, tmp_path: Path, capsy
     """The exported state dict equals the decoded one, the compressed file is copied whole, one line is printed each."""
     arguments = [str(folder), "--trial", "t001", "--to", str(tmp_path), "--formats", "codebook,safetensors"]
     assert export.main(arguments) == 0
-    exported, decoded = load_file(tmp_path / "t001.safetensors"), codebook.load(tmp_path / "t001.codebook").state_dict()
+    exported, decoded = (
+        load_file(tmp_path / "t001.safetensors"),
+        compressed_file.load(tmp_path / "t001.codebook").state_dict(),
+    )
     assert exported.keys() == decoded.keys()
     assert all(torch.equal(exported[name], decoded[name]) for name in decoded)
     assert all(torch.equal(exported[name], kept) for name, kept in kept_state(folder, "t001").items())
@@ -168,20 +181,20 @@ def test_a_drop_at_the_limit_is_within_it(folder: Path) -> None:
 
 
 def test_evaluate_scores_what_was_compressed(
-    folder: Path, digits: tuple[Splits, data.Part], capsys: pytest.CaptureFixture[str]
+    folder: Path, digits: tuple[Splits, Part], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Accuracy and loss are those of the network itself on each part; the sizes are those of the file."""
-    file = folder / results.MODELS / "t000.codebook"
+    file = folder / paths.MODELS / "t000.codebook"
     model, _ = quantised_network(described(digits[0]), 1)
     for part, images in (("test", digits[1]), ("validation", digits[0].validation)):
-        assert evaluate.main([str(file), "--part", part, "--json"]) == 0
+        assert study_evaluate.main([str(file), "--part", part, "--json"]) == 0
         found = json.loads(capsys.readouterr().out)
-        wanted = score(model, images, digits[0])
+        wanted = evaluate(model, images, digits[0])
         assert (found["accuracy"], found["loss"]) == (wanted.accuracy, wanted.loss)
         assert found["file_bytes"] == file.stat().st_size
         assert found["compression_ratio"] == pytest.approx(4 * found["weights"] / found["file_bytes"])
         assert sum(row["weights"] for row in found["tensors"]) == found["weights"] == 50_610
-    assert evaluate.main([str(file)]) == 0
+    assert study_evaluate.main([str(file)]) == 0
     shown = capsys.readouterr().out
     assert f"{file.stat().st_size:,} bytes" in shown and "300×64" in shown
 
@@ -207,9 +220,7 @@ def test_evaluate_scores_what_was_compressed(
         ("{folder} --paret", "--pareto"),
     ],
 )
-def test_bad_export_is_one_line(
-    arguments: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_export_is_one_line(arguments: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each wrong use of `study.export` is one line on stderr that names it, and status 2; nothing is written."""
     given = [a.format(folder=folder).replace("|", " ") for a in arguments.split()]
     assert_one_line(export.main(given), named, capsys)
@@ -230,11 +241,9 @@ def test_bad_export_is_one_line(
         ("{folder}/models/t000.codebook --split-seed 100000000000000000000", "must be within 0 and 4294967295"),
     ],
 )
-def test_bad_evaluate_is_one_line(
-    arguments: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_evaluate_is_one_line(arguments: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each wrong use of `study.evaluate` is one line on stderr that names it, and status 2."""
-    assert_one_line(evaluate.main(arguments.format(folder=folder).split()), named, capsys)
+    assert_one_line(study_evaluate.main(arguments.format(folder=folder).split()), named, capsys)
 
 
 def assert_one_line(status: int, named: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,12 +255,12 @@ def assert_one_line(status: int, named: str, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(("shape", "classes", "words"), [((3, 8, 8), 10, "3×8×8"), ((1, 8, 8), 7, "7")])
 def test_data_that_do_not_fit(
-    shape: models.Shape, classes: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shape: Shape, classes: int, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A data set of another shape or number of classes is one line with both, and status 2."""
-    network = codebook.Network("lenet_300_100", {}, shape, classes, (0.5,) * shape[0], (0.2,) * shape[0], "mnist")
-    codebook.save(tmp_path / "x.codebook", *quantised_network(network, 0), network)
-    status = evaluate.main([str(tmp_path / "x.codebook"), "--dataset", "digits"])
+    network = Network("lenet_300_100", {}, shape, classes, (0.5,) * shape[0], (0.2,) * shape[0], "mnist")
+    compressed_file.save(tmp_path / "x.codebook", *quantised_network(network, 0), network)
+    status = study_evaluate.main([str(tmp_path / "x.codebook"), "--dataset", "digits"])
     assert_one_line(status, words, capsys)
 
 
@@ -262,7 +271,7 @@ def test_onnx_without_its_package(folder: Path, monkeypatch: pytest.MonkeyPatch)
         export.check_onnx()
 
 
-@pytest.mark.parametrize("command", [export, evaluate])
+@pytest.mark.parametrize("command", [export, study_evaluate])
 def test_help_ends_well(command: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """`--help` lists the flags with status 0."""
     with pytest.raises(SystemExit) as ended:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from study import run
-from study.settings import KD, SWS
+from study.methods.kd.settings import KD
+from study.methods.sws.settings import SWS
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 
-from study import models
 from study.errors import UserError
-from study.settings import KD, KDSWS, OPERATIONAL, SWS, WITH_WIDTH, Magnitude, as_json, contradiction, resolve
+from study.methods.kd.settings import KD
+from study.methods.kd_sws.settings import KDSWS
+from study.methods.magnitude.settings import Magnitude
+from study.methods.sws.settings import SWS
+from study.models import registry, zoo
+from study.settings import OPERATIONAL, WITH_WIDTH, as_json, contradiction, resolve
 
 
 @pytest.mark.parametrize("kind", [KD, SWS, Magnitude, KDSWS])
@@ -60,11 +64,11 @@ def test_defaults_are_those_of_the_data_set() -> None:
 
 def test_a_default_width_is_for_networks_that_have_one() -> None:
     """On digits every network with a width has a quarter of it unless told, and every other one the width 1; those of
-    `study.models` that take one are exactly those that the settings know."""
-    takes = {n for n, f in models._OURS.items() if "width" in inspect.signature(f).parameters}
+    `study.models.registry` that take one are exactly those that the settings know."""
+    takes = {n for n, f in zoo.BUILDERS.items() if "width" in inspect.signature(f).parameters}
     assert takes == WITH_WIDTH
     for kind in (KD, KDSWS):
-        for name in (*models.NAMES, "resnet18", "own:build"):
+        for name in (*registry.NAMES, "resnet18", "own:build"):
             settings = resolve(kind(teacher=name, student=name))
             wanted = 0.25 if name in takes else 1.0
             assert (settings.teacher_width, settings.student_width) == (wanted, wanted), name

@@ -43,9 +43,20 @@ import peer_sws
 import psutil
 import torch
 
-from study import codebook, data, kd, results, sws
-from study.checkpoints import Checkpoint
-from study.settings import KD, SWS, resolve
+from study.artifacts.checkpoints import Checkpoint
+from study.compression import compressed_file
+from study.data import registry
+from study.data.splits import Splits, subset_per_class
+from study.methods.kd import student as kd_student
+from study.methods.kd.settings import KD
+from study.methods.kd.student import fit_student
+from study.methods.sws import weight_sharing
+from study.methods.sws.settings import SWS
+from study.records import study_folder
+from study.settings import resolve
+from study.training import distillation
+from study.training.distillation import Targets
+from study.training.network import Training, build_network, fit_teacher, load_network
 
 Rows = list[dict[str, Any]]
 Run = Callable[[], Rows]
@@ -78,22 +89,27 @@ def sws_settings(dataset: str, o: argparse.Namespace) -> SWS:
     return settings
 
 
-def pretraining(s: SWS) -> kd.Training:
-    return kd.Training(s.network, {}, s.pretrain_epochs or 0, s.batch_size or 0, s.learning_rate, 0.0, "none", s.seed)
+def pretraining(s: SWS) -> Training:
+    return Training(s.network, {}, s.pretrain_epochs or 0, s.batch_size or 0, s.learning_rate, 0.0, "none", s.seed)
 
 
 def prepare_sws(dataset: str, o: argparse.Namespace) -> None:
     settings = sws_settings(dataset, o)
-    splits = data.load(settings.dataset, o.data_dir)[0].to(o.device)
-    torch.save(sws.pretrain(pretraining(settings), splits, lambda row: None).state_dict(), o.work / "network.pt")
+    splits = registry.load(settings.dataset, o.data_dir)[0].to(o.device)
+    torch.save(
+        weight_sharing.pretrain(pretraining(settings), splits, lambda row: None).state_dict(), o.work / "network.pt"
+    )
 
 
 def ours_sws(dataset: str, o: argparse.Namespace) -> Run:
     settings = sws_settings(dataset, o)
-    splits = data.load(settings.dataset, o.data_dir)[0].to(o.device)
+    splits = registry.load(settings.dataset, o.data_dir)[0].to(o.device)
     start, training = torch.load(o.work / "network.pt"), pretraining(settings)
-    names = {f.name for f in dataclasses.fields(sws.Hparams)} & set(vars(settings)) - {"temperature", "alpha"}
-    hparams = sws.Hparams(
+    names = {f.name for f in dataclasses.fields(weight_sharing.Hparams)} & set(vars(settings)) - {
+        "temperature",
+        "alpha",
+    }
+    hparams = weight_sharing.Hparams(
         tau=SWS_VALUES["tau"],
         components=int(SWS_VALUES["components"]),
         pi_zero=1 - SWS_VALUES["one_minus_pi_zero"],
@@ -101,15 +117,15 @@ def ours_sws(dataset: str, o: argparse.Namespace) -> Run:
     )
 
     def run() -> Rows:
-        model, checkpoint = kd.load(start, training, splits), Checkpoint(o.work / "trial.pt", {})
+        model, checkpoint = load_network(start, training, splits), Checkpoint(o.work / "trial.pt", {})
         if dataset == "clustering":
-            loss = kd.accuracy_loss(kd.Targets(), 1.0, 0.0)
+            loss = distillation.accuracy_loss(Targets(), 1.0, 0.0)
             ones = torch.ones(len(list(model.parameters())), device=o.device)
-            sws.cluster(model, ones, hparams, splits, loss, checkpoint.write, checkpoint.progress)
+            weight_sharing.cluster(model, ones, hparams, splits, loss, checkpoint.write, checkpoint.progress)
             # Of the weights as they are: what the peer reports while it clusters.
             return [{**row, "val_accuracy": row["unquantised_val_accuracy"]} for row in checkpoint.rows]
-        quantised, _ = sws.fit(model, hparams, splits, checkpoint.write, None, checkpoint.progress)
-        codebook.encode(model, quantised, codebook.network_of(training.network, {}, splits))
+        quantised, _ = weight_sharing.fit(model, hparams, splits, checkpoint.write, None, checkpoint.progress)
+        compressed_file.encode(model, quantised, compressed_file.network_of(training.network, {}, splits))
         return checkpoint.rows
 
     return run
@@ -139,44 +155,44 @@ def kd_settings(name: str, o: argparse.Namespace) -> KD:
     return dataclasses.replace(resolve(KD(dataset="cifar10")), epochs=o.epochs)
 
 
-def kd_splits(name: str, o: argparse.Namespace) -> data.Splits:
+def kd_splits(name: str, o: argparse.Namespace) -> Splits:
     if name == "digits":
-        return data.load("digits", None, size=32)[0].to(o.device)
-    whole = data.load("folder", o.data_dir / name)[0]
+        return registry.load("digits", None, size=32)[0].to(o.device)
+    whole = registry.load("folder", o.data_dir / name)[0]
     fewer = {"train": o.images, "validation": o.images // 2}
     parts = {what: getattr(whole, what)[peer_data.thinned(len(getattr(whole, what)), n)] for what, n in fewer.items()}
     return dataclasses.replace(whole, **parts).to(o.device)
 
 
-def training(s: KD, network: str, width: float | None, epochs: int | None, batch_size: int) -> kd.Training:
+def training(s: KD, network: str, width: float | None, epochs: int | None, batch_size: int) -> Training:
     options = {} if width == 1 else {"width": width}
-    return kd.Training(network, options, epochs or 0, batch_size, s.learning_rate, s.weight_decay, s.augment or "none")
+    return Training(network, options, epochs or 0, batch_size, s.learning_rate, s.weight_decay, s.augment or "none")
 
 
-def teaching(s: KD) -> kd.Training:
+def teaching(s: KD) -> Training:
     return training(s, s.teacher, s.teacher_width, s.teacher_epochs, max(s.batch_size or 0, 64))
 
 
 def prepare_kd(name: str, o: argparse.Namespace) -> None:
     """The teacher; untrained for the JPEG files, where what it says does not matter to the time."""
-    make = functools.partial(kd.fit_teacher, on_epoch=lambda row: None) if name == "digits" else kd.build
+    make = functools.partial(fit_teacher, on_epoch=lambda row: None) if name == "digits" else build_network
     torch.save(make(teaching(kd_settings(name, o)), kd_splits(name, o)).state_dict(), o.work / "teacher.pt")
 
 
 def ours_kd(name: str, o: argparse.Namespace) -> Run:
     settings, splits = kd_settings(name, o), kd_splits(name, o)
-    teacher = kd.load(torch.load(o.work / "teacher.pt"), teaching(settings), splits)
+    teacher = load_network(torch.load(o.work / "teacher.pt"), teaching(settings), splits)
     if settings.student_examples:
-        seen = data.subset_per_class(splits.train, settings.student_examples, settings.seed)
+        seen = subset_per_class(splits.train, settings.student_examples, settings.seed)
         splits = dataclasses.replace(splits, train=seen)
     student = training(settings, settings.student, settings.student_width, settings.epochs, settings.batch_size or 0)
     began = time.perf_counter()
-    targets = kd.Targets(kd.teacher_logits(teacher, splits.train, splits, student.augment))
+    targets = Targets(distillation.teacher_logits(teacher, splits.train, splits, student.augment))
     say(f"the teacher's logits, once a study: {time.perf_counter() - began:.1f} s")
 
     def run() -> Rows:
         checkpoint = Checkpoint(o.work / "trial.pt", {})
-        kd.fit(kd.Hparams(student, **KD_VALUES), splits, targets, checkpoint.write, checkpoint.progress)
+        fit_student(kd_student.Hparams(student, **KD_VALUES), splits, targets, checkpoint.write, checkpoint.progress)
         return checkpoint.rows
 
     return run
@@ -299,7 +315,7 @@ def run_study(case: str, side: Side, concurrent: int, o: argparse.Namespace) -> 
 
 def outcome(folder: Path) -> dict[str, float]:
     """Of our study's searched trials, as the peers print theirs: best accuracy, at 95 % sparsity where there is one."""
-    trials = results.load(folder).trials
+    trials = study_folder.load(folder).trials
     trials = trials[trials["baseline"].fillna("") == ""]
     good = trials[trials["sparsity"] >= 95] if "sparsity" in trials else trials
     best = float(good["val_accuracy"].max())

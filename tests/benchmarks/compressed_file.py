@@ -20,20 +20,22 @@ import zstandard
 from safetensors.torch import load_file
 from torch import nn
 
-from study import codebook, sizes
-from study.quantised import Quantised, flatten, shared_parameters, size_metrics
+from study.compression import compressed_file
+from study.compression.compressed_file import Network
+from study.compression.quantised_weights import Quantised, flatten, shared_parameters
+from study.compression.size_metrics import ratio, size_metrics
 
-MNIST = codebook.Network("lenet_300_100", {}, (1, 28, 28), 10, (0.1307,), (0.3082,), "mnist")
-VGG = codebook.Network("vgg13", {}, (3, 32, 32), 10, (0.5,) * 3, (0.25,) * 3, "cifar10")
+MNIST = Network("lenet_300_100", {}, (1, 28, 28), 10, (0.1307,), (0.3082,), "mnist")
+VGG = Network("vgg13", {}, (3, 32, 32), 10, (0.5,) * 3, (0.25,) * 3, "cifar10")
 
 
-def from_state(path: Path) -> tuple[nn.Module, Quantised, codebook.Network]:
+def from_state(path: Path) -> tuple[nn.Module, Quantised, Network]:
     """A LeNet-300-100 whose weights are each a codebook value."""
     state = load_file(path)
     classes, pixels = len(state["5.bias"]), state["1.weight"].shape[1]
     side = math.isqrt(pixels)
-    network = codebook.Network("lenet_300_100", {}, (1, side, side), classes, MNIST.mean, MNIST.std, "mnist")
-    model = codebook.build(network, None, str(path))
+    network = Network("lenet_300_100", {}, (1, side, side), classes, MNIST.mean, MNIST.std, "mnist")
+    model = compressed_file.build(network, None, str(path))
     model.load_state_dict(state)
     parameters = shared_parameters(model)
     values, assignment = flatten(parameters).detach().unique(return_inverse=True)
@@ -42,10 +44,10 @@ def from_state(path: Path) -> tuple[nn.Module, Quantised, codebook.Network]:
 
 
 def synthetic(
-    network: codebook.Network, sparsity: float, values: int, by_units: bool = False
-) -> tuple[nn.Module, Quantised, codebook.Network]:
+    network: Network, sparsity: float, values: int, by_units: bool = False
+) -> tuple[nn.Module, Quantised, Network]:
     """Nonzeros at random places, or, by units, in rows and columns of unequal density; values nearly Gaussian."""
-    model, generator = codebook.build(network, None, ""), torch.Generator().manual_seed(0)
+    model, generator = compressed_file.build(network, None, ""), torch.Generator().manual_seed(0)
     parameters = shared_parameters(model)
     scores = []
     for p in parameters:
@@ -84,19 +86,19 @@ def zstd_bytes(assignment: np.ndarray) -> int:
     return len(zstandard.ZstdCompressor(level=19).compress(symbols.tobytes())) + 4 * len(np.unique(assignment))
 
 
-def measure(title: str, model: nn.Module, quantised: Quantised, network: codebook.Network, zstd: bool = True) -> None:
+def measure(title: str, model: nn.Module, quantised: Quantised, network: Network, zstd: bool = True) -> None:
     parameters = shared_parameters(model)
     start = time.perf_counter()
-    data = codebook.encode(model, quantised, network)
+    data = compressed_file.encode(model, quantised, network)
     encoded = time.perf_counter()
-    decoded = codebook.decode(data)
+    decoded = compressed_file.decode(data)
     seconds = encoded - start, time.perf_counter() - encoded
     assert all(map(torch.equal, quantised.tensors(parameters), shared_parameters(decoded.model)))
     assignment = quantised.assignment.numpy()
     bound = 4 * len(assignment) / size_metrics(quantised)["entropy_ratio"]
     others = [huffman_bytes(assignment), zstd_bytes(assignment) if zstd else 0]
     cells = [f"{n:10,d} {n / bound:5.2f}" if n else f"{'':16}" for n in (len(data), *others)]
-    print(f"{title:34} {sizes.ratio(parameters, len(data)):7.1f} {bound:11,.0f}  {'  '.join(cells)}"
+    print(f"{title:34} {ratio(parameters, len(data)):7.1f} {bound:11,.0f}  {'  '.join(cells)}"
           f"  {seconds[0]:6.2f} {seconds[1]:6.2f}")  # fmt: skip
 
 
@@ -105,8 +107,8 @@ def main() -> None:
     print(f"{'network':34} {'ratio':>7} {'bound':>11}  {'file':>10} {'×':>5}  {'Huffman':>10} {'×':>5}  "
           f"{'zstd -19':>10} {'×':>5}  {'enc s':>6} {'dec s':>6}")  # fmt: skip
     for path in map(Path, sys.argv[1:]):
-        if path.suffix == codebook.SUFFIX:
-            decoded = codebook.read(path)
+        if path.suffix == compressed_file.SUFFIX:
+            decoded = compressed_file.read(path)
             measure(path.name, decoded.model, decoded.quantised, decoded.network)
         else:
             measure(path.name, *from_state(path))

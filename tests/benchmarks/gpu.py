@@ -24,13 +24,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from study import data, kd, packed, steps, sws, training
+from study.compression.quantised_weights import flatten, shared_parameters
+from study.data import registry
+from study.data.splits import Splits
 from study.errors import TrialFailed
-from study.mixture import Mixture, negative_log_likelihood
-from study.quantised import flatten, shared_parameters
-from study.views import Batch, Views
+from study.methods.sws import packed, weight_sharing
+from study.methods.sws.mixture import Mixture, negative_log_likelihood
+from study.methods.sws.packed import Member
+from study.methods.sws.weight_sharing import Hparams
+from study.training import cuda_graphs, distillation
+from study.training.batches import Batch, Views
+from study.training.distillation import Targets
+from study.training.network import Training, build_network
+from study.training.precision import logits
 
-HPARAMS = sws.Hparams(tau=0.05, components=17, pi_zero=0.999, epochs=20)
+HPARAMS = Hparams(tau=0.05, components=17, pi_zero=0.999, epochs=20)
 
 
 def milliseconds(call: Callable[[], Any], calls: int, rounds: int = 5) -> float:
@@ -47,20 +55,20 @@ def milliseconds(call: Callable[[], Any], calls: int, rounds: int = 5) -> float:
 
 
 def stepper(
-    model: nn.Module, splits: data.Splits, loss: Any, optimiser: Any, batch_size: int, augment: str, recorded: bool
+    model: nn.Module, splits: Splits, loss: Any, optimiser: Any, batch_size: int, augment: str, recorded: bool
 ) -> Callable[[], None]:
     """A step of `training.train` on ever new batches."""
     views = Views(splits, augment)
     views.shuffle(torch.Generator().manual_seed(0))
-    recorder = steps.Recorded
-    steps.Recorded = recorder if recorded else lambda step: step  # type: ignore
-    run = steps.stepping(model, views, loss, optimiser, torch.zeros((), device="cuda"))
-    steps.Recorded = recorder  # type: ignore
+    recorder = cuda_graphs.Recorded
+    cuda_graphs.Recorded = recorder if recorded else lambda step: step  # type: ignore
+    run = cuda_graphs.stepping(model, views, loss, optimiser, torch.zeros((), device="cuda"))
+    cuda_graphs.Recorded = recorder  # type: ignore
     batches = itertools.cycle(views.split(batch_size))
     rates = [float(group["lr"]) for group in optimiser.param_groups]
 
     def step() -> None:
-        steps.set_rates(optimiser, rates)
+        cuda_graphs.set_rates(optimiser, rates)
         run(next(batches))
 
     model.train()
@@ -109,8 +117,8 @@ def recorded(call: Callable[[], Any]) -> Callable[[], None]:
     return graph.replay
 
 
-def clustering_loss(model: nn.Module, mixture: Mixture, splits: data.Splits) -> Any:
-    weights, plain = shared_parameters(model), kd.accuracy_loss(kd.Targets(), 1.0, 0.0)
+def clustering_loss(model: nn.Module, mixture: Mixture, splits: Splits) -> Any:
+    weights, plain = shared_parameters(model), distillation.accuracy_loss(Targets(), 1.0, 0.0)
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         return plain(model, batch) + HPARAMS.tau / len(splits.train) * mixture.complexity(flatten(weights))
@@ -118,14 +126,14 @@ def clustering_loss(model: nn.Module, mixture: Mixture, splits: data.Splits) -> 
     return loss
 
 
-def clustering(splits: data.Splits) -> None:
+def clustering(splits: Splits) -> None:
     """A step of LeNet-300-100 under the prior."""
     print("\n| LeNet-300-100 on MNIST, batch 256, under the prior | ms a step |\n|---|---|")
     for record, tf32 in ((False, False), (True, False), (True, True)):
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        model = kd.build(kd.Training("lenet_300_100"), splits)
-        mixture = sws.mixture_over(flatten(shared_parameters(model)), HPARAMS)
-        optimiser = sws.adam(list(model.parameters()), mixture, HPARAMS)
+        model = build_network(Training("lenet_300_100"), splits)
+        mixture = weight_sharing.mixture_over(flatten(shared_parameters(model)), HPARAMS)
+        optimiser = weight_sharing.adam(list(model.parameters()), mixture, HPARAMS)
         step = stepper(model, splits, clustering_loss(model, mixture, splits), optimiser, 256, "none", record)
         name = f"{'recorded' if record else 'step by step'}{', TF32' if tf32 else ''}"
         print(f"| {name} | {milliseconds(step, 100):.3f} |", flush=True)
@@ -134,7 +142,7 @@ def clustering(splits: data.Splits) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def networks(splits: data.Splits, precisions: list[str], compiled: bool) -> None:
+def networks(splits: Splits, precisions: list[str], compiled: bool) -> None:
     """A step of VGG-13 and of MiniVGG, and how far it is from the rate of the matrix units."""
     square = torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16)
     peak = 2 * 8192**3 / milliseconds(lambda: square @ square, 5) / 1e9
@@ -144,10 +152,10 @@ def networks(splits: data.Splits, precisions: list[str], compiled: bool) -> None
     for name, batch_size in (("minivgg", 128), ("vgg13", 128), ("minivgg", 1024)):
         variants = [(p, recorded, False) for p in precisions for recorded in (False, True)]
         for precision, record, compile_ in variants + [("bfloat16", True, True)] * compiled:
-            model, loss = kd.build(kd.Training(name), splits), taught(splits, precision)
+            model, loss = build_network(Training(name), splits), taught(splits, precision)
             images = torch.randn(batch_size, *splits.shape, device="cuda")
             with FlopCounterMode(display=False) as counter:
-                training.logits(model, images, precision).sum().backward()
+                logits(model, images, precision).sum().backward()
             work = counter.get_total_flops()
             optimiser = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
             trained: Any = torch.compile(model) if compile_ else model
@@ -160,12 +168,12 @@ def networks(splits: data.Splits, precisions: list[str], compiled: bool) -> None
                 profile(step, 14)
 
 
-def taught(splits: data.Splits, precision: str) -> Any:
-    targets = kd.Targets(torch.randn(2, len(splits.train), 10, device="cuda"))
-    return kd.accuracy_loss(targets, 4.0, 0.9, precision=precision)
+def taught(splits: Splits, precision: str) -> Any:
+    targets = Targets(torch.randn(2, len(splits.train), 10, device="cuda"))
+    return distillation.accuracy_loss(targets, 4.0, 0.9, precision=precision)
 
 
-def side_by_side(splits: data.Splits, counts: list[int], each: int = 500) -> None:
+def side_by_side(splits: Splits, counts: list[int], each: int = 500) -> None:
     """MiniVGG several times in one process, each in a thread with a stream of its own: kernels of different networks
     share the GPU."""
     print("\n| MiniVGG at one time, batch 128, bfloat16 | ms a step of all | steps a second |\n|---|---|---|")
@@ -174,7 +182,7 @@ def side_by_side(splits: data.Splits, counts: list[int], each: int = 500) -> Non
 
         def work(ready: threading.Barrier = ready) -> None:
             with torch.cuda.stream(torch.cuda.Stream()):
-                model = kd.build(kd.Training("minivgg"), splits)
+                model = build_network(Training("minivgg"), splits)
                 optimiser = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
                 step = stepper(model, splits, taught(splits, "bfloat16"), optimiser, 128, "flip", True)
                 for _ in range(20):
@@ -216,7 +224,7 @@ def profile(step: Callable[[], None], most: int) -> None:
     print(flush=True)
 
 
-def configurations(count: int, epochs: int, codebook_epochs: int) -> list[sws.Hparams]:
+def configurations(count: int, epochs: int, codebook_epochs: int) -> list[Hparams]:
     """So many, at random from the ranges that `search_spaces/sws.py` searches."""
     generator = torch.Generator().manual_seed(0)
     return [
@@ -232,21 +240,21 @@ def configurations(count: int, epochs: int, codebook_epochs: int) -> list[sws.Hp
     ]
 
 
-def pretrained(splits: data.Splits) -> nn.Module:
+def pretrained(splits: Splits) -> nn.Module:
     """LeNet-300-100 after three epochs."""
-    how = kd.Training("lenet_300_100", epochs=3, batch_size=256, learning_rate=1e-3)
-    return sws.pretrain(how, splits, lambda row: None)
+    how = Training("lenet_300_100", epochs=3, batch_size=256, learning_rate=1e-3)
+    return weight_sharing.pretrain(how, splits, lambda row: None)
 
 
-def alone(network: nn.Module, hparams: sws.Hparams, splits: data.Splits) -> dict[str, float] | None:
+def alone(network: nn.Module, hparams: Hparams, splits: Splits) -> dict[str, float] | None:
     """A trial's final metrics; None if it failed."""
     try:
-        return sws.fit(copy.deepcopy(network), hparams, splits, lambda row: None)[1]
+        return weight_sharing.fit(copy.deepcopy(network), hparams, splits, lambda row: None)[1]
     except TrialFailed:
         return None
 
 
-def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: int) -> None:
+def packs(splits: Splits, counts: list[int], epochs: int, codebook_epochs: int) -> None:
     """Whole trials of soft weight-sharing, packed and one after another."""
     network = pretrained(splits)
     hparams = configurations(max(counts), epochs, codebook_epochs)
@@ -259,7 +267,7 @@ def packs(splits: data.Splits, counts: list[int], epochs: int, codebook_epochs: 
     single = (time.perf_counter() - began) / some
     for count in counts:
         torch.cuda.reset_peak_memory_stats()
-        members = [packed.Member(h, lambda row: None) for h in hparams[:count]]
+        members = [Member(h, lambda row: None) for h in hparams[:count]]
         torch.cuda.synchronize()
         began = time.perf_counter()
         found = packed.fit([copy.deepcopy(network) for _ in members], members, splits)
@@ -290,13 +298,13 @@ def main() -> None:
     if "prior" in cases:
         prior()
     if {"clustering", "packed"} & set(cases):
-        mnist = data.load("mnist", o.data_dir)[0].to("cuda")
+        mnist = registry.load("mnist", o.data_dir)[0].to("cuda")
         if "clustering" in cases:
             clustering(mnist)
         if "packed" in cases:
             packs(mnist, [int(n) for n in o.members.split(",")], o.epochs, o.codebook_epochs)
     if {"networks", "threads"} & set(cases):
-        cifar = data.load("folder", o.data_dir / "cifar10-jpeg")[0].to("cuda")
+        cifar = registry.load("folder", o.data_dir / "cifar10-jpeg")[0].to("cuda")
         if "threads" in cases:
             side_by_side(cifar, [int(n) for n in o.threads.split(",")])
         if "networks" in cases:

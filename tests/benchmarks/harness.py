@@ -29,7 +29,7 @@ WORKERS = 2
 
 def waiting(seconds: float) -> Any:
     """A trial of one epoch that waits, in the place of one that trains."""
-    from study.trainables import Left
+    from study.methods.method import Left
 
     def run(values: dict, s: Any, data: Any, shared: Any, on_epoch: Any, progress: Any) -> Left:
         time.sleep(seconds)
@@ -61,18 +61,22 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
     began = time.perf_counter()
     import ray
 
-    from search_spaces import kd as space
-    from study import describe, machine, results, stage
-    from study.cache import Shared
-    from study.display import Display
-    from study.recorder import Recorder
-    from study.results import Ledger
-    from study.settings import KD, resolve
+    from search_spaces import kd
+    from study.artifacts.cache import Shared
+    from study.methods.kd.settings import KD
+    from study.pipeline import preflight
+    from study.records import columns
+    from study.records.ledger import Ledger
+    from study.settings import resolve
+    from study.tuning import cluster, tune_run
+    from study.tuning.display import Display
+    from study.tuning.recorder import Recorder
+    from study.tuning.tune_run import Job
 
     settings = resolve(KD(num_samples=trials, scheduler="none", dashboard=False, results_dir=folder, name="waiting",
                           address=address, max_concurrent=None if address else WORKERS))  # fmt: skip
-    data, _ = describe.load_data(settings)
-    machine.start_ray(settings)
+    data, _ = preflight.load_data(settings)
+    cluster.start_ray(settings)
     ledger = Ledger.open(settings.folder)
     settings.folder.mkdir(parents=True)
     ends: list[float] = []
@@ -91,16 +95,16 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
                 memory.append((len(ends), pages * resource.getpagesize() / 1e6))
 
-    with Display(ledger, space.OBJECTIVES, trials, "") as display:
+    with Display(ledger, kd.OBJECTIVES, trials, "") as display:
         display.console.quiet = True
-        recorder = Watched(ledger, display, space.OBJECTIVES, settings, settings.folder)
-        job = stage.Job(settings, space, settings.folder, recorder)
+        recorder = Watched(ledger, display, kd.OBJECTIVES, settings, settings.folder)
+        job = Job(settings, kd, settings.folder, recorder)
         parameters = {"data": data, "shared": {settings.seed: Shared({})}}
-        stage.run_trials(job, waiting(seconds), parameters, [], trials, True)
+        tune_run.run_trials(job, waiting(seconds), parameters, [], trials, True)
         recorder.close()
         ended = time.perf_counter()
     ray.shutdown()
-    assert len(ledger.of_state(*results.FINAL_STATES)) == trials
+    assert len(ledger.of_state(*columns.FINAL_STATES)) == trials
     # The clock runs from the first trial on, as that of the plain loop does; the start is told by itself.
     return Timed(recorder.started - began, ends, ended - recorder.started, memory)
 

@@ -23,9 +23,13 @@ from pathlib import Path
 
 import torch
 
-from study import data, kd
-from study.data import Part, Splits
-from study.training import evaluate
+from study.data import registry
+from study.data.splits import Part, Splits
+from study.methods.kd.student import Hparams, fit_student
+from study.training import distillation
+from study.training.distillation import Targets
+from study.training.loop import evaluate
+from study.training.network import Training, fit_teacher
 
 Networks = dict[str, dict[int, float]]
 """What was trained → seed → test accuracy, %."""
@@ -41,9 +45,9 @@ class Experiment:
         self.tested: Networks = {}
         self.lock, self.teaching = threading.Lock(), threading.Lock()
 
-    def training(self, network: str, epochs: int, augment: str, seed: int) -> kd.Training:
+    def training(self, network: str, epochs: int, augment: str, seed: int) -> Training:
         options = {} if self.o.width == 1 else {"width": self.o.width}
-        return kd.Training(network, options, epochs, self.o.batch_size, 2e-3, 5e-4, augment, seed, self.o.precision)
+        return Training(network, options, epochs, self.o.batch_size, 2e-3, 5e-4, augment, seed, self.o.precision)
 
     def on_epoch(self, row: dict) -> None:
         if time.perf_counter() - self.began > self.o.seconds:
@@ -58,19 +62,19 @@ class Experiment:
     def seed(self, seed: int, augment: str, temperature: float, alpha: float) -> None:
         """One teacher and two students on a split of their own."""
         o, suffix = self.o, "" if augment == "flip" else ", original setting"
-        splits, test = data.load("folder", o.data_dir / "cifar10-jpeg", split_seed=seed)
+        splits, test = registry.load("folder", o.data_dir / "cifar10-jpeg", split_seed=seed)
         splits, test = splits.to(o.device), test.to(o.device)
         training = self.training("vgg13", o.teacher_epochs, augment, seed)
         with self.teaching:
-            teacher = kd.fit_teacher(training, splits, self.on_epoch)
+            teacher = fit_teacher(training, splits, self.on_epoch)
         self.test("teacher" + suffix, seed, teacher, splits, test)
-        targets = kd.Targets(kd.teacher_logits(teacher, splits.train, splits, augment))
+        targets = Targets(distillation.teacher_logits(teacher, splits.train, splits, augment))
         student = self.training("minivgg", o.epochs, augment, seed)
         for name, hparams in (
-            ("student alone", kd.Hparams(student, 0.0)),
-            (f"student distilled, T {temperature:g}, alpha {alpha:g}", kd.Hparams(student, alpha, temperature)),
+            ("student alone", Hparams(student, 0.0)),
+            (f"student distilled, T {temperature:g}, alpha {alpha:g}", Hparams(student, alpha, temperature)),
         ):
-            model = kd.fit(hparams, splits, targets, self.on_epoch)
+            model = fit_student(hparams, splits, targets, self.on_epoch)
             self.test(name + suffix, seed, model, splits, test)
 
     def work(self, tasks: queue.SimpleQueue) -> None:
@@ -125,8 +129,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=math.inf)
     o = parser.parse_args()
     torch.set_num_threads(o.threads)
-    data._READERS["folder"] = functools.cache(data._READERS["folder"])  # decode the images once, not for every split
-    data.load("folder", o.data_dir / "cifar10-jpeg")
+    registry._READERS["folder"] = functools.cache(
+        registry._READERS["folder"]
+    )  # decode the images once, not for every split
+    registry.load("folder", o.data_dir / "cifar10-jpeg")
     experiment, tasks = Experiment(o), queue.SimpleQueue()
     for seed in range(o.first_seed, o.first_seed + o.seeds):
         tasks.put((seed, "flip", o.temperature, o.alpha))

@@ -13,9 +13,16 @@ from collections.abc import Callable
 
 import torch
 
-from study import data, kd
-from study.settings import KD, resolve
-from study.trainables import student_training, students_data
+from study.data import registry
+from study.data.splits import Splits
+from study.methods.kd import student
+from study.methods.kd.method import student_training, students_data
+from study.methods.kd.settings import KD
+from study.methods.kd.student import Hparams
+from study.settings import resolve
+from study.training import network
+from study.training.distillation import Targets
+from study.training.network import Training
 
 PAIRS = 9
 
@@ -26,16 +33,16 @@ def seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def compare(what: str, training: kd.Training, splits: data.Splits) -> None:
+def compare(what: str, training: Training, splits: Splits) -> None:
     """Print the ratio for one student: median of the pairs, with its quartiles."""
-    targets = kd.Targets(torch.randn(1, len(splits.train), len(splits.classes)))
-    hparams = kd.Hparams(training, alpha=0.9, temperature=4.0)
+    targets = Targets(torch.randn(1, len(splits.train), len(splits.classes)))
+    hparams = Hparams(training, alpha=0.9, temperature=4.0)
 
     def alone() -> object:
-        return kd.fit_teacher(training, splits, lambda row: None)
+        return network.fit_teacher(training, splits, lambda row: None)
 
     def distilled() -> object:
-        return kd.fit(hparams, splits, targets, lambda row: None)
+        return student.fit_student(hparams, splits, targets, lambda row: None)
 
     alone(), distilled()
     ratios = [seconds(distilled) / seconds(alone) for _ in range(PAIRS)]
@@ -46,10 +53,10 @@ def compare(what: str, training: kd.Training, splits: data.Splits) -> None:
 def main() -> None:
     torch.set_num_threads(1)
     settings = resolve(KD())
-    splits = students_data(settings, data.load("digits", None, size=32)[0])
+    splits = students_data(settings, registry.load("digits", None, size=32)[0])
     compare("embedded default (narrow MiniVGG, 100 images)", student_training(settings), splits)
     wide = dataclasses.replace(student_training(settings), options={}, batch_size=128, epochs=2)
-    compare("full-width MiniVGG, batch 128", wide, data.load("digits", None, size=32)[0])
+    compare("full-width MiniVGG, batch 128", wide, registry.load("digits", None, size=32)[0])
 
 
 if __name__ == "__main__":

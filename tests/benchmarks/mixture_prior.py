@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from study.mixture import negative_log_likelihood
+from study.methods.sws.mixture import negative_log_likelihood
 
 Run = Callable[[], object]
 

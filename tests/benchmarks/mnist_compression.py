@@ -22,16 +22,24 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from study import codebook, data, kd, magnitude, sws
-from study.cache import LOGITS, Shared, identity, remember
-from study.quantised import shared_parameters
-from study.sizes import ratio
-from study.training import evaluate
+from study.artifacts.cache import LOGITS, Shared, remember
+from study.compression import compressed_file
+from study.compression.quantised_weights import shared_parameters
+from study.compression.size_metrics import ratio
+from study.data import registry
+from study.data.fingerprint import identity
+from study.data.splits import Splits
+from study.methods.magnitude import pruning
+from study.methods.sws import weight_sharing
+from study.training import distillation
+from study.training.distillation import Targets
+from study.training.loop import evaluate
+from study.training.network import Training, fit_teacher, load_network, state_arrays
 
 PRETRAINING = {
-    "lenet_300_100": kd.Training("lenet_300_100", {}, 20, 256, 1e-3, 0.0),
+    "lenet_300_100": Training("lenet_300_100", {}, 20, 256, 1e-3, 0.0),
     # Also the teacher of the other.
-    "lenet5": kd.Training("lenet5", {}, 12, 128, 2e-3, 5e-4),
+    "lenet5": Training("lenet5", {}, 12, 128, 2e-3, 5e-4),
 }
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # "accurate" is for the sparsity that costs (almost) nothing, "small" for the end where accuracy begins to go.
@@ -39,9 +47,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "accurate": dict(tau=0.3, components=20, pi_zero=0.9997, epochs=30, retrain_epochs=4, teacher="lenet5"),
         "small": dict(tau=0.6, components=20, pi_zero=0.9997, epochs=30, retrain_epochs=4, teacher="lenet5"),
     },
-    "lenet5": {
-        "accurate": dict(tau=0.25, components=16, pi_zero=0.9997, epochs=15, retrain_epochs=4, teacher="self"),
-    },
+    "lenet5": {"accurate": dict(tau=0.25, components=16, pi_zero=0.9997, epochs=15, retrain_epochs=4, teacher="self")},
 }
 CHANGES: dict[str, dict[str, Any]] = {
     "no codebook training": {"codebook_epochs": 0},
@@ -58,15 +64,15 @@ KEPT = {"lenet_300_100": 0.018, "lenet5": 0.01}
 TEACHING = {"temperature": 4.0, "alpha": 0.9}
 
 
-def trained(training: kd.Training, splits: data.Splits, folder: Path) -> tuple[nn.Module, Tensor]:
+def trained(training: Training, splits: Splits, folder: Path) -> tuple[nn.Module, Tensor]:
     """A network trained on the labels, from the cache if it was before, and its logits of the training part."""
 
     def compute() -> Shared:
-        model = kd.fit_teacher(training, splits, lambda row: None)
-        return Shared({**kd.state_arrays(model), **kd.kept_logits(model, splits.train, splits, "none")})
+        model = fit_teacher(training, splits, lambda row: None)
+        return Shared({**state_arrays(model), **distillation.kept_logits(model, splits.train, splits, "none")})
 
     kept, _ = remember(folder, training.network, {"training": vars(training), "data": identity(splits)}, compute)
-    return kd.load(kept.weights().tensors(), training, splits), kept.tensors()[LOGITS]
+    return load_network(kept.weights().tensors(), training, splits), kept.tensors()[LOGITS]
 
 
 def quiet(row: dict[str, Any]) -> None:
@@ -75,7 +81,7 @@ def quiet(row: dict[str, Any]) -> None:
 
 def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir: Path) -> dict[str, Any]:
     """One network: pretrained, compressed, encoded, decoded, tested."""
-    splits, test = data.load("mnist", data_dir, split_seed=seed)
+    splits, test = registry.load("mnist", data_dir, split_seed=seed)
     training = dataclasses.replace(PRETRAINING[network], seed=seed)
     model, logits = trained(training, splits, folder)
     before = evaluate(model, test, splits).accuracy
@@ -86,14 +92,18 @@ def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir:
         if teacher != "self":
             logits = trained(dataclasses.replace(PRETRAINING[teacher], seed=seed), splits, folder)[1]
     start = time.perf_counter()
-    targets = kd.Targets(logits)
+    targets = Targets(logits)
     if values.pop("magnitude", False):
-        quantised, metrics = magnitude.fit(model, magnitude.Hparams(seed=seed, **values), splits, quiet, targets)
+        quantised, metrics = pruning.fit(model, pruning.Hparams(seed=seed, **values), splits, quiet, targets)
     else:
-        quantised, metrics = sws.fit(model, sws.Hparams(seed=seed, **values), splits, quiet, targets)
+        quantised, metrics = weight_sharing.fit(
+            model, weight_sharing.Hparams(seed=seed, **values), splits, quiet, targets
+        )
     seconds = time.perf_counter() - start
-    file = codebook.encode(model, quantised, codebook.network_of(training.network, training.options, splits))
-    decoded = codebook.decode(file)
+    file = compressed_file.encode(
+        model, quantised, compressed_file.network_of(training.network, training.options, splits)
+    )
+    decoded = compressed_file.decode(file)
     return {
         "seed": seed,
         "uncompressed": before,
@@ -117,7 +127,7 @@ def variants(network: str, wanted: str) -> dict[str, dict[str, Any]]:
     changed = {change: {**base, **values} for change, values in CHANGES.items()}
     # The baseline keeps as many weights as the recipe does, and has as many values, epochs and the same rate.
     pruned = {"kept": KEPT[network], "codebook": base["components"], "magnitude": True,
-              "epochs": base["epochs"] + base["retrain_epochs"], "weight_rate": sws.Hparams.weight_rate}  # fmt: skip
+              "epochs": base["epochs"] + base["retrain_epochs"], "weight_rate": weight_sharing.Hparams.weight_rate}  # fmt: skip
     taught = {**pruned, "teacher": base["teacher"]}
     return {name: base, **changed, "magnitude pruning": pruned, "magnitude pruning, teacher": taught,
             "magnitude pruning, teacher, two thirds": {**taught, "kept": 2 * KEPT[network] / 3}}  # fmt: skip

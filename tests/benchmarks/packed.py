@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study import models
-from study.stack import Stack
+from study.methods.sws.network_stack import Stack
+from study.models import registry
 
 CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
     ("lenet_300_100", (1, 8, 8), 32, {}),
@@ -80,7 +80,7 @@ def main() -> None:
     print("| network | image | batch | networks | one after another, ms | packed, ms | gain |\n" + "|---" * 7 + "|")
     for name, shape, batch, options in CASES:
         for count in (4, 8):
-            networks = [models.build(name, shape, 10, **options) for _ in range(count)]
+            networks = [registry.build(name, shape, 10, **options) for _ in range(count)]
             networks = [n.to(device).to(memory_format=torch.channels_last) for n in networks]
             images = torch.randn(batch, *shape, device=device).to(memory_format=torch.channels_last)
             labels = torch.randint(0, 10, (batch,), device=device)

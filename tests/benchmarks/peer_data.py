@@ -21,7 +21,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import datasets, transforms
 
-from study import data as ours
+from study.data import registry
+from study.data.splits import stratified, subset_per_class
 
 STATISTICS = {
     "digits": ((0.3055,), (0.3759,)),
@@ -76,8 +77,8 @@ def load(
     plain = transforms.Compose([*resize, transforms.ToTensor(), normalise])
     augmented = transforms.Compose([transforms.RandomHorizontalFlip(), plain]) if flip else plain
     if name == "digits":
-        splits, _ = ours.load("digits", None, split_seed=seed)
-        train = ours.subset_per_class(splits.train, per_class, seed) if per_class else splits.train
+        splits, _ = registry.load("digits", None, split_seed=seed)
+        train = subset_per_class(splits.train, per_class, seed) if per_class else splits.train
         first: Dataset = Arrays(train.images[:, 0].numpy(), train.labels.numpy(), augmented)
         second: Dataset = Arrays(splits.validation.images[:, 0].numpy(), splits.validation.labels.numpy(), plain)
     elif name == "mnist":
@@ -93,7 +94,7 @@ def load(
 
 def _split(whole: Sequence[Dataset], labels: torch.Tensor, fraction: float, seed: int) -> tuple[Subset, Subset]:
     """Training part of the first and validation part of the second of two views of one data set."""
-    held_out = ours._stratified(labels, fraction, seed, range(10), "peer")
+    held_out = stratified(labels, fraction, seed, range(10), "peer")
     parts = [mask.nonzero().flatten().tolist() for mask in (~held_out, held_out)]
     return Subset(whole[0], parts[0]), Subset(whole[1], parts[1])
 

@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study import models
-from study.settings import KD, resolve
+from study.methods.kd.settings import KD
+from study.models import registry
+from study.settings import resolve
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -77,7 +78,7 @@ def train_teacher(config: dict[str, Any], data: peer_data.Data, report: Report) 
 
 
 def build(network: str, width: float, data: peer_data.Data) -> nn.Module:
-    return models.build(network, data.shape, data.classes, **({} if width == 1 else {"width": width}))
+    return registry.build(network, data.shape, data.classes, **({} if width == 1 else {"width": width}))
 
 
 def fit(

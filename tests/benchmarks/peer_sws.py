@@ -24,8 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from study import models
-from study.settings import SWS, resolve
+from study.methods.sws.settings import SWS
+from study.models import registry
+from study.settings import resolve
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -91,7 +92,7 @@ def train(config: dict[str, Any], data: peer_data.Data, report: Report) -> nn.Mo
 
 def build(config: dict[str, Any], data: peer_data.Data) -> nn.Module:
     # By itself: cloudpickle takes a function that names `torch` and `classes` to hold torch.classes, and fails.
-    return models.build(config["network"], data.shape, data.classes).to(config["device"])
+    return registry.build(config["network"], data.shape, data.classes).to(config["device"])
 
 
 def pretrain(model: nn.Module, config: dict[str, Any], data: peer_data.Data, report: Report) -> None:

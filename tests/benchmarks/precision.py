@@ -17,8 +17,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from study import data, kd, models
-from study.training import PRECISIONS, evaluate, logits, multiplies_bfloat16
+from study.data.registry import load
+from study.data.splits import Splits, subset_per_class
+from study.models import registry
+from study.training import network
+from study.training.loop import evaluate
+from study.training.network import Training
+from study.training.precision import PRECISIONS, logits, multiplies_bfloat16
 
 CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
     ("minivgg", (1, 32, 32), 32, {"width": 0.25}),
@@ -34,7 +39,7 @@ CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
 def steps() -> None:
     print("| network, images, batch | float32, ms | bfloat16, ms | float32 / bfloat16 |\n|---|---|---|---|")
     for name, shape, batch, options in CASES:
-        model = models.build(name, shape, 10, **options).to(memory_format=torch.channels_last).train()
+        model = registry.build(name, shape, 10, **options).to(memory_format=torch.channels_last).train()
         images, labels = torch.randn(batch, *shape), torch.randint(0, 10, (batch,))
         optimiser = torch.optim.AdamW(model.parameters(), fused=True)
 
@@ -53,14 +58,16 @@ def steps() -> None:
         print(f"| {title} | {plain:.1f} | {half:.1f} | {plain / half:.2f} |", flush=True)
 
 
-def paired(title: str, splits: data.Splits, training: kd.Training, seeds: int) -> None:
+def paired(title: str, splits: Splits, training: Training, seeds: int) -> None:
     """Validation accuracy after training in each, seed by seed."""
     found = []
     for seed in range(seeds):
         pair = []
         for precision in PRECISIONS:
-            how = kd.Training(**{**vars(training), "seed": seed, "precision": precision})
-            pair.append(evaluate(kd.fit_teacher(how, splits, lambda row: None), splits.validation, splits).accuracy)
+            how = Training(**{**vars(training), "seed": seed, "precision": precision})
+            pair.append(
+                evaluate(network.fit_teacher(how, splits, lambda row: None), splits.validation, splits).accuracy
+            )
         found.append(pair)
     plain, half = zip(*found, strict=True)
     off = [b - a for a, b in found]
@@ -77,14 +84,14 @@ def main() -> None:
     print(f"This CPU {'multiplies' if multiplies_bfloat16('cpu') else 'does not multiply'} in bfloat16.\n")
     steps()
     print("\n| trained | seeds | float32, validation % | bfloat16 | difference, paired |\n" + "|---" * 5 + "|")
-    digits = data.load("digits", None, size=32)[0]
-    few = data.Splits(**{**vars(digits), "train": data.subset_per_class(digits.train, 10, 0)})
+    digits = load("digits", None, size=32)[0]
+    few = Splits(**{**vars(digits), "train": subset_per_class(digits.train, 10, 0)})
     paired("MiniVGG of a quarter of the width, 100 digits, 40 epochs", few,
-           kd.Training("minivgg", {"width": 0.25}, 40, 32), o.seeds)  # fmt: skip
-    paired("the same, all digits, 10 epochs", digits, kd.Training("minivgg", {"width": 0.25}, 10, 32), o.seeds)
+           Training("minivgg", {"width": 0.25}, 40, 32), o.seeds)  # fmt: skip
+    paired("the same, all digits, 10 epochs", digits, Training("minivgg", {"width": 0.25}, 10, 32), o.seeds)
     if o.data_dir:
-        mnist = data.load("mnist", o.data_dir)[0]
-        paired("LeNet-5, MNIST, 2 epochs", mnist, kd.Training("lenet5", {}, 2, 256, 1e-3, 0.0), o.seeds // 2)
+        mnist = load("mnist", o.data_dir)[0]
+        paired("LeNet-5, MNIST, 2 epochs", mnist, Training("lenet5", {}, 2, 256, 1e-3, 0.0), o.seeds // 2)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,19 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
-STUDIES = {"kd, {long}": "write_kd(path, {trials}, epochs={epochs}, fresh=5)",
-           "sws, {long}": "write_sws(path, {trials}, epochs={epochs}, fresh=5)",
-           "kd, 64 trials with traces": "write_traced(path, 'kd')",
-           "sws, 64 trials with traces": "write_traced(path, 'sws')"}
+STUDIES = {
+    "kd, {long}": "write_kd(path, {trials}, epochs={epochs}, fresh=5)",
+    "sws, {long}": "write_sws(path, {trials}, epochs={epochs}, fresh=5)",
+    "kd, 64 trials with traces": "write_traced(path, 'kd')",
+    "sws, 64 trials with traces": "write_traced(path, 'sws')",
+}
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 ACTIONS: dict[str, tuple[str, str]] = {
     "open": ("", "document.readyState === 'complete' && p.querySelector('.main-svg')"),
-    "mark a trial": ("document.querySelector('#best .best .pick').click()",
-                     "owners(p).includes(marked()) === ringed(p)"),
+    "mark a trial": (
+        "document.querySelector('#best .best .pick').click()",
+        "owners(p).includes(marked()) === ringed(p)",
+    ),
     "unmark it": ("document.querySelector('#marked button').click()", "!ringed(p)"),
     "sort by accuracy": ("head('validation accuracy').click()", "true"),
     "sort by trial": ("head('trial').click()", "true"),
@@ -72,16 +76,19 @@ def write(call: str, folder: Path) -> None:
 def build(folder: Path) -> str:
     """Build the report in a child process; what that took, as a line."""
     start = time.perf_counter()
-    run = subprocess.Popen([sys.executable, "-m", "analysis.report", str(folder)], cwd=TESTS.parent,
-                           stdout=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "analysis.report", str(folder)], cwd=TESTS.parent, stdout=subprocess.DEVNULL
+    )
     _, status, used = os.wait4(run.pid, 0)
     seconds = time.perf_counter() - start
     run.returncode = os.waitstatus_to_exitcode(status)
     if run.returncode:
         raise SystemExit(f"{folder}: the report failed")
     size = (folder / "report.html").stat().st_size
-    return (f"built in {seconds:.1f} s ({used.ru_utime + used.ru_stime:.1f} s), {used.ru_maxrss / 1e3:.0f} MB memory, "
-            f"page {size / 1e6:.2f} MB")
+    return (
+        f"built in {seconds:.1f} s ({used.ru_utime + used.ru_stime:.1f} s), {used.ru_maxrss / 1e3:.0f} MB memory, "
+        f"page {size / 1e6:.2f} MB"
+    )
 
 
 def read(folder: Path) -> None:
@@ -109,8 +116,10 @@ def read(folder: Path) -> None:
                     continue
                 sight, all_ = page.evaluate(MEASURE.replace("ACT", act).replace("FOLLOWED", followed))
                 now = busy()
-                print(f"    {name:20} at the {place:8} {sight:6.0f} ms in sight, {all_:6.0f} ms all, "
-                      f"({now - used:.0f} ms)")
+                print(
+                    f"    {name:20} at the {place:8} {sight:6.0f} ms in sight, {all_:6.0f} ms all, "
+                    f"({now - used:.0f} ms)"
+                )
                 used = now
         browser.close()
 

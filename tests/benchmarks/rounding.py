@@ -17,7 +17,11 @@ import gpu
 import torch
 from torch import nn
 
-from study import data, packed, sws
+from study.data import registry
+from study.data.splits import Splits
+from study.methods.sws import packed
+from study.methods.sws.packed import Member
+from study.methods.sws.weight_sharing import Hparams
 
 Metrics = dict[str, float] | None
 """Of a trial; None if it failed."""
@@ -33,8 +37,8 @@ def last_bit(network: nn.Module) -> nn.Module:
     return found
 
 
-def together(network: nn.Module, hparams: list[sws.Hparams], splits: data.Splits) -> list[Metrics]:
-    members = [packed.Member(h, lambda row: None) for h in hparams]
+def together(network: nn.Module, hparams: list[Hparams], splits: Splits) -> list[Metrics]:
+    members = [Member(h, lambda row: None) for h in hparams]
     found = packed.fit([copy.deepcopy(network) for _ in members], members, splits)
     return [None if isinstance(left, Exception) else left[2] for left in found]
 
@@ -52,7 +56,7 @@ def main() -> None:
     parser.add_argument("--codebook-epochs", type=int, default=4)
     o = parser.parse_args()
     torch.set_num_threads(1)
-    splits = data.load("mnist" if o.data_dir else "digits", o.data_dir)[0].to(torch.device(o.device))
+    splits = registry.load("mnist" if o.data_dir else "digits", o.data_dir)[0].to(torch.device(o.device))
     network = gpu.pretrained(splits)
     hparams = gpu.configurations(o.trials, o.epochs, o.codebook_epochs)
     other = last_bit(network)

@@ -42,9 +42,12 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 from search_spaces.sws import OBJECTIVES, SPACE
-from study import commandline, results, search
+from study import commandline
 from study.errors import UserError
-from study.halving import Rungs
+from study.records import columns, study_folder
+from study.tuning.halving import Rungs
+from study.tuning.searcher import sampler
+from study.tuning.space import distributions
 
 TABLE = Path(__file__).parent / "recorded" / "sws_digits.csv"
 # Worse than this in either is of no use on digits: 17 points of accuracy lost, or over a tenth of the weights left.
@@ -64,8 +67,8 @@ def record(folder: Path) -> tuple[str, pd.DataFrame]:
     Raises:
         UserError: no such study, or one whose trials a scheduler stopped, so that their ends are not known.
     """
-    study = results.load(folder)
-    trials = study.trials[(study.trials["baseline"] == "") & study.trials["state"].isin(results.FINAL_STATES)]
+    study = study_folder.load(folder)
+    trials = study.trials[(study.trials["baseline"] == "") & study.trials["state"].isin(columns.FINAL_STATES)]
     if (trials["state"] == "pruned").any():
         raise UserError(f"{folder}: trials were stopped early; record a study run with --scheduler none")
     curves = study.history.pivot(index="trial_id", columns="epoch", values=list(OBJECTIVES))
@@ -79,7 +82,7 @@ def record(folder: Path) -> tuple[str, pd.DataFrame]:
 
 def write(path: Path, note: str, table: pd.DataFrame) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text(path, f"# {note}\n" + table.to_csv(index=False, float_format="%.6g"))
+    study_folder.write_text(path, f"# {note}\n" + table.to_csv(index=False, float_format="%.6g"))
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class Recorded:
 
     @classmethod
     def of(cls, note: str, table: pd.DataFrame) -> Recorded:
-        space = search.distributions(SPACE)
+        space = distributions(SPACE)
         epochs = max(int(column.split("@")[1]) for column in table.columns if "@" in column)
         values = [[table[f"{metric}@{epoch}"] for metric in OBJECTIVES] for epoch in range(1, epochs + 1)]
         curves = np.array(values, dtype=float).transpose(2, 0, 1)
@@ -180,14 +183,14 @@ class Drawn:
 
 
 class Suggested:
-    """One of the study's samplers, told what `study.search` tells it, and answered by the surrogate."""
+    """One of the study's samplers, told what `study.tuning.searcher` tells it, and answered by the surrogate."""
 
     def __init__(self, recorded: Recorded, searcher: str, seed: int, neighbours: int) -> None:
         self.recorded, self.neighbours = recorded, neighbours
-        self.space = search.distributions(SPACE)
+        self.space = distributions(SPACE)
         best = {"max": optuna.study.StudyDirection.MAXIMIZE, "min": optuna.study.StudyDirection.MINIMIZE}
         directions = [best[direction] for direction in OBJECTIVES.values()]
-        self.study = optuna.create_study(sampler=search.sampler(searcher, seed, 0), directions=directions)
+        self.study = optuna.create_study(sampler=sampler(searcher, seed, 0), directions=directions)
 
     def ask(self) -> tuple[Any, np.ndarray]:
         trial = self.study.ask(self.space)

@@ -28,7 +28,8 @@ import psutil
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from study import checkpoints, results
+from study.artifacts import checkpoints
+from study.records import columns, paths, study_folder
 
 ROOT = Path(__file__).parents[2]
 TRIALS, EPOCHS = 4, 10
@@ -112,12 +113,12 @@ def until(condition: Callable[[], bool], limit: float = LIMIT) -> None:
 
 
 def epochs_told(folder: Path) -> int:
-    return len(results.read_frame(folder / results.HISTORY, results.HISTORY_COLUMNS))
+    return len(study_folder.read_frame(folder / paths.HISTORY, columns.HISTORY_COLUMNS))
 
 
 def trials_ended(folder: Path) -> int:
-    trials = results.read_frame(folder / results.TRIALS, results.TRIAL_COLUMNS)
-    return int(((trials["baseline"] == "") & trials["state"].isin(results.FINAL_STATES)).sum())
+    trials = study_folder.read_frame(folder / paths.TRIALS, columns.TRIAL_COLUMNS)
+    return int(((trials["baseline"] == "") & trials["state"].isin(columns.FINAL_STATES)).sum())
 
 
 def searching(folder: Path) -> bool:
@@ -127,7 +128,7 @@ def searching(folder: Path) -> bool:
 
 def judge(folder: Path, wanted: int = TRIALS) -> None:
     """Raise AssertionError unless the study is exactly what was asked for: nothing lost, nothing twice."""
-    study = results.load(folder)
+    study = study_folder.load(folder)
     trials = study.trials
     searched = trials[trials["baseline"] == ""]
     assert len(searched) == wanted, f"{len(searched)} trials"
@@ -138,12 +139,12 @@ def judge(folder: Path, wanted: int = TRIALS) -> None:
     for trial_id in (*searched["trial_id"], "paper mixture"):
         told = study.history[study.history["trial_id"] == trial_id]["epoch"].tolist()
         assert told == list(range(1, EPOCHS + 1)), f"epochs of {trial_id}: {told}"
-    storage = JournalStorage(JournalFileBackend(str(folder / results.JOURNAL)))
+    storage = JournalStorage(JournalFileBackend(str(folder / paths.JOURNAL)))
     states = [t.state.name for t in optuna.load_study(study_name=folder.name, storage=storage).trials]
     assert states == ["COMPLETE"] * wanted, f"optuna.journal: {states}"
     confirmed = study.confirmed
     assert not confirmed[["trial_id", "seed"]].duplicated().any() and len(confirmed), "tested twice, or not"
-    assert (folder / results.REPORT).is_file(), "no report"
+    assert (folder / paths.REPORT).is_file(), "no report"
     left = [*folder.rglob("*.tmp"), *(folder / checkpoints.FOLDER).glob("*")]
     assert not left, f"left behind: {left}"
 
@@ -260,13 +261,13 @@ def cut_off(results_dir: Path) -> None:
 def table_corrupted(results_dir: Path) -> str:
     """Rubbish in the middle of trials.csv: the command names the file, and leaves it as it is."""
     cut_off(results_dir)
-    file = results_dir / NAME / results.TRIALS
+    file = results_dir / NAME / paths.TRIALS
     good = file.read_bytes()
-    bad = good[: len(good) // 2] + b"\x00\xff\xfe,,\n\"" + good[len(good) // 2 :]
+    bad = good[: len(good) // 2] + b'\x00\xff\xfe,,\n"' + good[len(good) // 2 :]
     file.write_bytes(bad)
     again = start(results_dir)
     status = again.wait()
-    assert status == 2 and results.TRIALS in again.said and "Traceback" not in again.said, again.said[-2000:]
+    assert status == 2 and paths.TRIALS in again.said and "Traceback" not in again.said, again.said[-2000:]
     assert file.read_bytes() == bad
     file.write_bytes(good)
     finish(results_dir)
@@ -276,7 +277,7 @@ def table_corrupted(results_dir: Path) -> str:
 def journal_cut(results_dir: Path) -> str:
     """The last line of optuna.journal cut in the middle."""
     cut_off(results_dir)
-    file = results_dir / NAME / results.JOURNAL
+    file = results_dir / NAME / paths.JOURNAL
     file.write_bytes(file.read_bytes()[:-20])
     finish(results_dir)
     return "written anew from trials.csv"

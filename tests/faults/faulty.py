@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from study import models
+from study.models import registry
 
 
 def next_fate() -> str:
@@ -49,4 +49,4 @@ class Faulty(nn.Module):
 
 
 def build(input_shape: tuple[int, int, int], classes: int, width: float = 0.125) -> nn.Module:
-    return Faulty(models.build("minivgg", input_shape, classes, width=width))
+    return Faulty(registry.build("minivgg", input_shape, classes, width=width))

@@ -12,7 +12,10 @@ from pathlib import Path
 import bed
 import pytest
 
-from study import results
+from study.errors import UserError
+from study.records import paths, study_folder
+from study.records.ledger import Ledger
+from study.records.study_folder import Study
 
 FAULTY = (
     "kd --student faulty:build --student-width 0.125 --teacher vgg11 --teacher-width 0.125 --teacher-epochs 1 "
@@ -20,7 +23,7 @@ FAULTY = (
 ).split()
 
 
-def study(folder: Path, fates: str, *arguments: str) -> tuple[subprocess.CompletedProcess, results.Study]:
+def study(folder: Path, fates: str, *arguments: str) -> tuple[subprocess.CompletedProcess, Study]:
     """A KD study whose trials meet these fates, in the order in which they begin to train."""
     (folder / "fates").write_text(fates)
     environment = {**bed.environment(), "FATES": str(folder / "fates"), "PYTHONPATH": str(Path(__file__).parent)}
@@ -28,7 +31,7 @@ def study(folder: Path, fates: str, *arguments: str) -> tuple[subprocess.Complet
         [sys.executable, "-m", "study.run", *FAULTY, "--results-dir", str(folder), *arguments],
         cwd=bed.ROOT, capture_output=True, text=True, timeout=900, env=environment,
     )  # fmt: skip
-    return done, results.load(folder / "kd-digits")
+    return done, study_folder.load(folder / "kd-digits")
 
 
 def test_a_trial_that_comes_to_harm_fails_alone(tmp_path: Path) -> None:
@@ -94,8 +97,8 @@ def test_a_table_that_is_corrupted(tmp_path: Path) -> None:
     """Rubbish in trials.csv is refused by the file's name, and left as it is."""
     folder = tmp_path / bed.NAME
     folder.mkdir()
-    results.write_meta(folder, {"kind": "sws", "settings": {}})
-    (folder / results.TRIALS).write_bytes(b"trial_id,state\n\xff\xfe\x00")
-    with pytest.raises(results.UserError, match=results.TRIALS):
-        results.Ledger.open(folder)
-    assert (folder / results.TRIALS).read_bytes() == b"trial_id,state\n\xff\xfe\x00"
+    study_folder.write_meta(folder, {"kind": "sws", "settings": {}})
+    (folder / paths.TRIALS).write_bytes(b"trial_id,state\n\xff\xfe\x00")
+    with pytest.raises(UserError, match=paths.TRIALS):
+        Ledger.open(folder)
+    assert (folder / paths.TRIALS).read_bytes() == b"trial_id,state\n\xff\xfe\x00"

@@ -1,0 +1,1 @@
+"""One module a figure family: what it computes, draws and says."""

@@ -1,0 +1,107 @@
+"""Numbers and lists as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from study.records.columns import COLUMNS, Column
+
+EXTRA = {
+    "seeds": Column("fresh seeds", "", 0),
+    "pairs": Column("pairs of seeds", "", 0),
+    "change": Column("against the reference", "points"),
+    "gap": Column("gap", "points"),
+    "optimism": Column("optimism gap: search minus fresh seeds", "points"),
+    "difference": Column("difference", "points"),
+    "test_spread": Column("standard deviation of test accuracy", "points"),
+    "standard_error": Column("standard error of one test accuracy", "points"),
+    "search_val_accuracy": Column("validation accuracy in the search", "%"),
+}
+"""Columns that analysis makes and no study folder has."""
+
+SIGNED = ("change", "gap", "optimism", "difference")
+
+
+def name_of(column: str) -> str:
+    """What a column is called, without its unit."""
+    return COLUMNS[column].label if column in COLUMNS else column
+
+
+def sentence(words: str) -> str:
+    """With a capital at its beginning."""
+    return words[:1].upper() + words[1:]
+
+
+def text(column: str, value: Any) -> str:
+    """A cell: the digits its column is printed with, "–" when there is none. A number without a unit (a
+    hyperparameter, mostly) that is too small for those digits gets three significant figures instead."""
+    if isinstance(value, str):
+        return value
+    if value is None or not np.isfinite(value):
+        return "–"
+    info = COLUMNS.get(column, EXTRA.get(column, Column(column)))
+    digits = info.digits
+    if not info.unit and value and abs(value) < 10.0 ** (1 - digits):
+        return f"{value:.3g}"
+    sign = "+" if column in SIGNED and round(value, digits) else ""
+    return f"{value:{sign},.{digits}f}".replace("-", "−")
+
+
+def zeros(sparsity: float) -> str:
+    """A sparsity in percent, with as many digits as it takes for it not to read as a network of zeros alone."""
+    digits = next((d for d in range(1, 6) if sparsity >= 100 or round(sparsity, d) < 100), 6)
+    return f"{sparsity:.{digits}f}"
+
+
+def percent(mean: float, half: float = np.nan) -> str:
+    """An accuracy in percent, with half of its interval where there is one."""
+    return f"{mean:.{_digits(half)}f}{_plus_minus(half)} %"
+
+
+def points(difference: float, half: float = np.nan) -> str:
+    """A difference of accuracies with its sign, which what rounds to nothing lacks, and half of its interval."""
+    digits = _digits(half)
+    sign = "−" if round(difference, digits) < 0 else "+" if round(difference, digits) > 0 else ""
+    return f"{sign}{abs(difference):.{digits}f}{_plus_minus(half)} points"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts, in the singular or plural."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def below(low: float, shown: Mapping[str, Iterable[float]]) -> str:
+    """What of a figure lies below its axis, as a sentence for its caption, with a space before it; "" without any.
+
+    Args:
+        low: where the axis begins.
+        shown: what marks stand for, in the singular → their values.
+    """
+    hidden = {noun: sum(value < low for value in values) for noun, values in shown.items()}
+    parts = [counted(number, noun) for noun, number in hidden.items() if number]
+    if not parts:
+        return ""
+    return (
+        f" {listed(parts)} {'lies' if sum(hidden.values()) == 1 else 'lie'} below the visible range; double-click "
+        "shows all."
+    )
+
+
+def mean_and_half(column: str, mean: float, half: float) -> str:
+    """A cell: a mean as `text` prints it, with half of its interval where there is one."""
+    return text(column, mean) + (f" ± {half:.2f}" if np.isfinite(mean) and np.isfinite(half) else "")
+
+
+def _digits(half: float) -> int:
+    return 2 if half < 0.095 else 1  # an interval of ± 0.0 would say that there is none
+
+
+def _plus_minus(half: float) -> str:
+    return f" ± {half:.{_digits(half)}f}" if np.isfinite(half) else ""

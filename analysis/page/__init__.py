@@ -1,0 +1,1 @@
+"""The page: order of its figures, template, live view, pictures."""

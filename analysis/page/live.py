@@ -1,0 +1,174 @@
+"""The report of a study while it runs: a page on 127.0.0.1 that follows the study's files.
+
+    python -m analysis.report results/NAME --live
+
+The page is the report with one script more, `page/live.js`, which asks for the page's ETag every few seconds and loads
+a new page where the reader stood. It is rebuilt only when a reader asks and a file has changed. The server knows this
+one page: no other path, no other method, and no other name of itself than 127.0.0.1 and localhost, so that a page from
+elsewhere whose name points here (DNS rebinding) reads nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from analysis.page.render import allowed, read
+from study.errors import UserError
+from study.records import paths, study_folder
+from study.records.study_folder import Study
+
+HOST = "127.0.0.1"
+INTERVAL = 5.0
+"""Least seconds from one build to the next."""
+REST = 3.0
+"""The same in durations of the build, so that a long table does not take the study's processor."""
+
+WATCHED = (paths.STUDY, paths.TRIALS, paths.HISTORY, paths.CONFIRMED)
+
+_WAITING = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; script-src ; style-src 'unsafe-inline'; img-src data:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>No report yet</title>
+<link rel="icon" href="data:,">
+<style>body {{ font: 17px/1.6 sans-serif; max-width: 40em; margin: 15vh auto; padding: 0 1em; }}</style>
+</head>
+<body><h1>No report yet</h1><p>{reason}</p><p>This page looks again by itself.</p></body>
+</html>
+"""
+
+
+class Page:
+    """The page as it stands, for any number of threads."""
+
+    def __init__(self, folder: Path, build: Callable[[Study], str]) -> None:
+        self._folder, self._build = folder, build
+        self._lock = threading.Lock()
+        self._seen: object = None
+        self._next = 0.0
+        self._content: tuple[bytes, str] = (b"", "")
+
+    def current(self) -> tuple[bytes, str]:
+        """The page and its version, rebuilt first if a file of the study changed and the last build is long ago."""
+        with self._lock:
+            start = time.monotonic()
+            if start >= self._next and (seen := self._stamps()) != self._seen:
+                self._content = alive(self._made())
+                self._seen = seen
+                took = time.monotonic() - start
+                self._next = start + took + max(INTERVAL, REST * took)
+            return self._content
+
+    def _stamps(self) -> list[tuple[int, int] | None]:
+        """When each file was written, and its size; taken before it is read, so that a later change is seen."""
+        found: list[tuple[int, int] | None] = []
+        for name in WATCHED:
+            try:
+                stat = (self._folder / name).stat()
+                found.append((stat.st_mtime_ns, stat.st_size))
+            except OSError:
+                found.append(None)
+        return found
+
+    def _made(self) -> str:
+        try:
+            return self._build(study_folder.load(self._folder))
+        except UserError as error:
+            reason = str(error)
+        except Exception as error:  # a damaged study can break any step; whoever watches learns of it in the page
+            reason = f"{self._folder}: the report cannot be built ({type(error).__name__}: {error})"
+        return _WAITING.format(reason=html.escape(reason))
+
+
+def alive(page: str) -> tuple[bytes, str]:
+    """A page that reloads itself when there is another one: with its version, the script, and the policy to run it.
+
+    Returns: the page in UTF-8, and its version.
+    """
+    script = read("live.js")
+    version = hashlib.sha256(page.encode()).hexdigest()[:16]
+    for old, new in (
+        ("script-src ", f"connect-src 'self'; script-src {allowed(script)} "),
+        ("</head>", f'<meta name="version" content="{version}">\n<script>{script}</script>\n</head>'),
+    ):
+        assert old in page, f"the page has no {old!r}"
+        page = page.replace(old, new, 1)
+    return page.encode(), version
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *given: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a browser that went away
+            super().handle_error(*given)
+
+
+def server(folder: Path, build: Callable[[Study], str], port: int = 0) -> ThreadingHTTPServer:
+    """A server of the page that waits for `serve_forever`; its port is `server_address[1]`.
+
+    Raises:
+        UserError: the port is taken, or may not be used.
+    """
+    page = Page(folder, build)
+
+    class Handler(BaseHTTPRequestHandler):
+        server_version, sys_version = "compression-study", ""
+        timeout = 30  # a client that sends nothing holds no thread for ever
+
+        def do_GET(self) -> None:
+            own = self.connection.getsockname()[1]
+            if self.headers.get("Host") not in (f"{HOST}:{own}", f"localhost:{own}"):
+                return self.send_error(HTTPStatus.FORBIDDEN)
+            if self.path != "/":
+                return self.send_error(HTTPStatus.NOT_FOUND)
+            content, version = page.current()
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{version}"')
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Content-Type-Options", "nosniff")
+            self.send_header("Content-Security-Policy", "frame-ancestors 'none'")
+            self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: a request every few seconds is no news."""
+
+    try:
+        return _Server((HOST, port), Handler)
+    except OSError as error:
+        raise UserError(f"--port {port}: cannot be used ({error.strerror}); give another, or 0") from error
+
+
+def serve(folder: str | Path, build: Callable[[Study], str], port: int = 0) -> None:
+    """Serve the report of the study in `folder` until Ctrl-C, and print its address. The study need not exist yet.
+
+    Args:
+        build: a study → its page, such as `analysis.page.study_page.build`.
+        port: 0 is any free one.
+    Raises:
+        UserError: the port is taken, or may not be used.
+    """
+    with server(Path(folder), build, port) as running:
+        print(f"http://{HOST}:{running.server_address[1]}/  Ctrl-C ends it.", flush=True)
+        try:
+            running.serve_forever()
+        except KeyboardInterrupt:
+            print(file=sys.stderr)  # after the ^C

@@ -1,0 +1,106 @@
+"""The page of one study: its figures, sentences and tables put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from analysis.figures.item import Group, Item
+from analysis.page import gallery
+from analysis.page.render import render
+from analysis.stats.summary import Summary, summarise
+from analysis.text.answer import answer
+from analysis.text.caveats import caveats
+from analysis.text.front_table import best_table, trial_counts
+from analysis.text.methods_section import SELECTION, UNTOUCHED, methods, title
+from analysis.text.tables import trial_records
+from analysis.text.test_tables import fresh_lead, fresh_table, search_table
+from study.records import paths, study_folder
+from study.records.study_folder import Study
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the template is given beside the fixed parts."""
+
+    study: Study
+    summary: Summary
+    main: Item | None
+    seeds: list[Item]
+    groups: list[Group] = field(default_factory=list)
+
+    @property
+    def items(self) -> list[Item]:
+        main = [self.main] if self.main else []
+        return [*main, *self.seeds, *(item for group in self.groups for item in group.items)]
+
+
+def page_of(study: Study) -> Page:
+    """A study with its figures drawn."""
+    summary = summarise(study)
+    return Page(study, summary, gallery.main_figure(summary), gallery.seeds_figures(summary), gallery.groups(summary))
+
+
+def build(study: Study) -> str:
+    """The whole page. Works for a study that has just begun, was cut off, or failed throughout."""
+    return _rendered(page_of(study))
+
+
+def _rendered(page: Page) -> str:
+    study, summary = page.study, page.summary
+    trials = trial_records(summary.trials, study.hyperparameters, summary.headings)
+    name = str(study.meta.get("name", study.folder.name))
+    return render("report.html", page.items, trials, name, **_context(page))
+
+
+def write(folder: str | Path, out: Path | None = None) -> Path:
+    """Build the report of the study in `folder` and put it there, or where `out` says; whole at every instant.
+
+    Raises:
+        UserError: no study there, or a damaged one.
+    """
+    return write_page(Path(folder), out)[0]
+
+
+def write_page(folder: Path, out: Path | None) -> tuple[Path, list[Item]]:
+    """`write`, and the page's figures."""
+    page = page_of(study_folder.load(folder))
+    path = out or folder / paths.REPORT
+    study_folder.write_text(path, _rendered(page))
+    return path, page.items
+
+
+def _context(page: Page) -> dict[str, Any]:
+    study, summary = page.study, page.summary
+    best, heading, lead = best_table(summary)
+    test, fresh = search_table(summary), fresh_table(summary)
+    said = caveats(summary)
+    sections = [
+        ("answer", "Answer", True),
+        ("caveats", "Limits", bool(said)),
+        ("best", "Best", bool(best.rows)),
+        ("seeds", "Seeds", bool(fresh.rows)),
+        ("figures", "Figures", bool(page.groups)),
+        ("test", "Test", bool(test.rows)),
+        ("trials", "Trials", True),
+        ("methods", "Methods", True),
+    ]
+    return {
+        "title": title(study),
+        "counts": trial_counts(summary),
+        "answer": answer(summary),
+        "caveats": said,
+        "selection": UNTOUCHED if summary.tested.empty and summary.fresh.empty else SELECTION,
+        "main_figure": page.main,
+        "sections": [(anchor, text) for anchor, text, there in sections if there],
+        "figures": page.groups,
+        "best_table": best,
+        "best_heading": heading,
+        "best_lead": lead,
+        "test_table": test,
+        "fresh_table": fresh,
+        "fresh_lead": fresh_lead(summary),
+        "fresh_figures": page.seeds,
+        "methods": methods(study),
+    }

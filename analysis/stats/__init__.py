@@ -1,0 +1,1 @@
+"""Frames in, frames out: what the tables of a study say."""

@@ -1,0 +1,182 @@
+"""Several studies on one plane, validation accuracy against bytes of the file, and the front of them all together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.stats.epsilon import Epsilon, epsilon_between, resampled_fronts
+from analysis.stats.pareto_front import pareto_front
+from analysis.stats.summary import Summary, summarise
+from analysis.stats.uncertainty import over_images
+from study.errors import UserError
+from study.records.study_folder import Study
+
+OBJECTIVES = {"val_accuracy": "max", "file_bytes": "min"}
+
+SAME = {
+    "name": "data set",
+    "title": "data set",
+    "classes": "classes",
+    "train": "number of training images",
+    "validation": "number of validation images",
+    "test": "number of test images",
+    "split_seed": "seed of the split",
+}
+"""What of `study.json`'s data must be equal: accuracies on other images do not compare."""
+
+DENSE = {"teacher": "teacher", "student alone": "student", "label smoothing": "student", "uncompressed": "network"}
+"""Baselines that are dense float32 networks → the role of that network in `study.json`'s models."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One study among several.
+
+    Attributes:
+        name: its own name, or its folder where two have the same.
+        trials: complete trials that keep to its constraint and have a size. `trial_id` is unique among all studies,
+            as in "kd-digits/t003"; `study` is `name`.
+        baselines: complete baselines that have a size, likewise.
+        front: those of `trials` that none of them beats.
+    """
+
+    name: str
+    summary: Summary
+    trials: pd.DataFrame
+    baselines: pd.DataFrame
+    front: pd.DataFrame
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        return self.summary.study.meta
+
+
+@dataclass(frozen=True)
+class Merged:
+    """All studies together.
+
+    Attributes:
+        front: trials of any study that no trial of any study beats, the smallest last, with `probability`, see
+            `uncertainty.over_images`.
+        held: see `held`.
+        epsilons: (name of a, name of b) → see `epsilon.epsilon`.
+        images: in the validation part.
+    """
+
+    sides: list[Side]
+    front: pd.DataFrame
+    held: pd.DataFrame
+    epsilons: dict[tuple[str, str], Epsilon]
+    images: int
+
+
+def merge(studies: Sequence[Study]) -> Merged:
+    """Lay studies beside each other.
+
+    Raises:
+        UserError: two of them have other data or another split, or are the same folder.
+    """
+    check(studies)
+    images = int(studies[0].meta.get("data", {}).get("validation") or 0)
+    sides = [_side(study, name) for study, name in zip(studies, _names(studies), strict=True)]
+    trials = pd.concat([side.trials for side in sides], ignore_index=True)
+    trials = trials.assign(probability=over_images(trials, OBJECTIVES, images))
+    front = pareto_front(trials, OBJECTIVES).sort_values(
+        ["file_bytes", "val_accuracy"], ascending=False, kind="stable", ignore_index=True
+    )
+    fronts = {side.name: resampled_fronts(side.trials, images, seed) for seed, side in enumerate(sides)}
+    epsilons = {(a, b): epsilon_between(fronts[a], fronts[b]) for a in fronts for b in fronts if a != b}
+    return Merged(sides, front, held(front, float(trials["file_bytes"].max())), epsilons, images)
+
+
+def check(studies: Sequence[Study]) -> None:
+    """Refuse what does not compare.
+
+    Raises:
+        UserError: one line with both folders and what differs.
+    """
+    first = studies[0]
+    folders = Counter(study.folder.resolve() for study in studies)
+    for study in studies:
+        if folders[study.folder.resolve()] > 1:
+            raise UserError(f"{study.folder}: given twice; give each study once")
+        mine, other = first.meta.get("data", {}), study.meta.get("data", {})
+        differ = [
+            f"{what} {_short(mine.get(key))} and {_short(other.get(key))}"
+            for key, what in SAME.items()
+            if mine.get(key) != other.get(key)
+        ]
+        # Images are enlarged for some networks, and then they are other numbers.
+        prints = [data.get("fingerprints") for data in (mine, other)]
+        if mine.get("shape") == other.get("shape") and all(prints) and prints[0] != prints[1]:
+            differ.append("their images or labels are not the same")
+        if differ:
+            raise UserError(
+                f"{first.folder} and {study.folder} do not compare: {differ[0]}; give studies of one data set and split"
+            )
+
+
+def held(front: pd.DataFrame, largest: float) -> pd.DataFrame:
+    """Which study gives the most accurate network at which sizes.
+
+    Args:
+        front: merged, see `Merged`.
+        largest: bytes at which the range of sizes ends.
+    Returns: `study` (two joined by " and " where they tie), `low` and `high` (bytes: the first size at which it does,
+        and that at which the next one takes over; infinite for the last), `share` (%) of the range of sizes from the
+        smallest member of the front to `largest`, in orders of magnitude; in the order of size.
+    """
+    owners = front.groupby("file_bytes", sort=True)["study"].agg(lambda names: " and ".join(dict.fromkeys(names)))
+    runs = owners[owners != owners.shift()].rename_axis("low").rename("study").reset_index()
+    ends = runs["low"].shift(-1)
+    runs = runs.assign(high=ends.fillna(np.inf))
+    span = np.log(largest / front["file_bytes"].min()) if len(front) else 0.0
+    parts = np.log(ends.fillna(largest) / runs["low"])
+    return runs.assign(share=100 * parts / span if span > 0 else 100.0)
+
+
+def _side(study: Study, name: str) -> Side:
+    s = summarise(study)
+    trials, baselines = (_sized(s, rows, name) for rows in (s.feasible, s.baselines))
+    return Side(name, s, trials, baselines, pareto_front(trials, OBJECTIVES).sort_values("file_bytes", ascending=False))
+
+
+def _sized(s: Summary, rows: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Rows that have an accuracy and a size, under names that no other study has.
+
+    A distilled student and an uncompressed baseline have no file of their own: 4 bytes for each parameter, as float32.
+    """
+    models = s.study.meta.get("models", {})
+    students = "student" if s.study.meta["kind"] == "kd" else None
+    dense = pd.Series(
+        [
+            4.0 * (models.get(DENSE.get(baseline, students if not baseline else None), {}).get("parameters") or np.nan)
+            for baseline in rows["baseline"]
+        ],
+        rows.index,
+        dtype=float,
+    )
+    rows = rows.assign(
+        file_bytes=dense.fillna(rows.reindex(columns=["file_bytes"])["file_bytes"]).astype(float),
+        own_id=rows["trial_id"],
+        trial_id=name + "/" + rows["trial_id"],
+        study=name,
+    )
+    return rows[np.isfinite(rows["val_accuracy"]) & (rows["file_bytes"] > 0)]
+
+
+def _names(studies: Sequence[Study]) -> list[str]:
+    names = [str(study.meta.get("name") or study.folder.name) for study in studies]
+    often = Counter(names)
+    return [name if often[name] == 1 else str(study.folder) for name, study in zip(names, studies, strict=True)]
+
+
+def _short(value: Any) -> str:
+    text = f"{len(value)} ({', '.join(map(str, value))})" if isinstance(value, list) else str(value)
+    return text if len(text) < 80 else text[:79] + "…"

@@ -1,0 +1,127 @@
+"""Test results: of the networks that the search itself found, and of configurations trained again with fresh seeds.
+
+`confirmed.csv` has a row a configuration and seed. With the study's own seed it is the network of the search, tested
+once. With any other seed it was trained anew, from the first stage on, on the same split, and tested once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.stats.standard_error import half_width
+from study.records.study_folder import Study
+
+SIZES = ("sparsity", "compression_ratio", "entropy_ratio", "nonzero_ratio", "file_bytes")
+
+ENOUGH_SEEDS = 3
+"""Fresh seeds from which on the page no longer warns that there are few."""
+
+
+def of_search(study: Study) -> pd.DataFrame:
+    """What the networks of the search scored on test data, one row a configuration, in the order of the table.
+
+    Returns: rows of `confirmed.csv` with the study's seed, and `search_val_accuracy` (what the search saw) and `gap`
+        (that minus `test_accuracy`, in points: what choosing on validation data flattered).
+    """
+    rows = _rows(study)
+    rows = rows[rows["seed"] == study.meta["seed"]].drop(columns="seed").reset_index(drop=True)
+    return rows.assign(gap=rows["search_val_accuracy"] - rows["test_accuracy"])
+
+
+def fresh(study: Study) -> pd.DataFrame:
+    """One row a configuration and fresh seed, in the order of the table: `confirmed.csv` without the study's seed."""
+    rows = _rows(study)
+    return rows[rows["seed"] != study.meta["seed"]].reset_index(drop=True)
+
+
+def over_seeds(study: Study, reference: str) -> pd.DataFrame:
+    """Configurations that were trained with fresh seeds, one row each, baselines first.
+
+    Args:
+        reference: the baseline that `paired` lays beside the others.
+    Returns: `trial_id`, `baseline`, `seeds` (how many), `search_val_accuracy` (%, what the search saw), then over
+        the fresh seeds `val_accuracy` (mean, %), `optimism` (search minus that mean, on the same validation images,
+        in points), `test_accuracy` (mean, %), `test_spread` (standard deviation, points) and `test_half` (half of the
+        95 % interval, points), the means of `SIZES`, and over the seeds that it shares with the reference `pairs` (how
+        many), `difference` (mean of its test accuracy minus the reference's, points) and `difference_half` (half of
+        the 95 % interval, points). Spreads and halves are NaN for a single seed, differences where there is no pair.
+    """
+    rows = fresh(study)
+    if rows.empty:
+        return pd.DataFrame()
+    groups = rows.groupby("trial_id", sort=False)
+    firsts = ["baseline", "search_val_accuracy"]
+    means = ["val_accuracy", "test_accuracy", *(c for c in SIZES if c in rows)]
+    test = groups["test_accuracy"]
+    table = (
+        groups[firsts]
+        .first()
+        .join(groups[means].mean())
+        .assign(seeds=groups["seed"].nunique(), test_spread=test.std(), test_half=test.agg(half_width))
+    )
+    table["optimism"] = table["search_val_accuracy"] - table["val_accuracy"]
+    differences = paired(rows, reference).groupby("trial_id", sort=False)["difference"]
+    table = table.join(
+        pd.DataFrame(
+            {
+                "pairs": differences.count(),
+                "difference": differences.mean(),
+                "difference_half": differences.agg(half_width),
+            }
+        )
+    )
+    table["pairs"] = table["pairs"].fillna(0).astype(int)
+    return table.reset_index().sort_values("baseline", key=lambda names: names == "", kind="stable", ignore_index=True)
+
+
+def paired(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Test accuracies beside those of the reference with the same seed, which also trained what both begin from.
+
+    Args:
+        rows: see `fresh`.
+        reference: name of a baseline; its own rows are left out.
+    Returns: the other rows whose seed the reference has too, with `reference_accuracy` (%) and `difference` (points).
+    """
+    level = rows[rows["baseline"] == reference].drop_duplicates("seed").set_index("seed")["test_accuracy"]
+    others = rows[(rows["baseline"] != reference) & rows["seed"].isin(level.index)]
+    levels = others["seed"].map(level).astype(float)
+    return others.assign(reference_accuracy=levels, difference=others["test_accuracy"] - levels)
+
+
+def reference_of(rows: pd.DataFrame, preferred: str) -> str:
+    """The baseline to pair with: the preferred one, or the first where that has no fresh seeds; "" without any."""
+    names = [name for name in rows["baseline"].unique() if name]
+    return preferred if preferred in names else (names[0] if names else "")
+
+
+def meaning(difference: float, half: float) -> str:
+    """What a paired difference and half of its interval (both in points) say, in a few words."""
+    if not np.isfinite(difference):
+        return "–"
+    if not np.isfinite(half):
+        return "no interval"
+    if abs(difference) <= half:
+        return "not told apart"
+    return "more accurate" if difference > 0 else "less accurate"
+
+
+def _rows(study: Study) -> pd.DataFrame:
+    """Tested rows, numbers as floats, one for each configuration and seed, with `search_val_accuracy` (%).
+
+    A configuration's baseline is that of `trials.csv` where the row does not name it.
+    """
+    wanted = ["trial_id", "baseline", "seed", "val_accuracy", "test_accuracy"]
+    rows = study.confirmed.reindex(columns=list(dict.fromkeys([*wanted, *study.confirmed.columns])))
+    numbers = [c for c in rows.columns if c in (*wanted[2:], *SIZES)]
+    rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
+    rows = rows[np.isfinite(rows["test_accuracy"]) & np.isfinite(rows["seed"])].drop_duplicates(["trial_id", "seed"])
+    trials = study.trials.reindex(columns=["trial_id", "baseline", "val_accuracy"]).drop_duplicates("trial_id")
+    trials = trials.set_index("trial_id")
+    names = rows["trial_id"].map(trials["baseline"]).fillna("")
+    seen = rows["trial_id"].map(pd.to_numeric(trials["val_accuracy"], errors="coerce"))
+    return rows.assign(
+        baseline=rows["baseline"].where(rows["baseline"] != "", names).astype(str),
+        seed=rows["seed"].astype(int),
+        search_val_accuracy=seen.astype(float),
+    )

@@ -1,0 +1,190 @@
+"""Where a study's data do not carry the claim that a reader would take from them, in sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.formatting import counted, points, text
+from analysis.stats.summary import REFERENCE, Summary, counts_of
+from analysis.stats.targets import to_unit
+from analysis.stats.test_results import ENOUGH_SEEDS
+from analysis.text.answer import quoted
+from study.records.columns import label
+
+FEWEST_TRIALS = 20
+COARSE = 0.1
+"""Points that one validation image is worth from which on the page says so."""
+
+
+def caveats(summary: Summary) -> list[str]:
+    """Warnings, the gravest first; empty when there is nothing to warn of."""
+    found = [*_unfinished(summary), *_failures(summary), *_missing_reference(summary)]
+    if summary.best is not None:
+        found += [*_beaten(summary), *_chance(summary)]
+        found += [
+            *_few(summary),
+            *_untested(summary),
+            *_one_seed(summary),
+            *_coarse(summary),
+            *_best_of_many(summary),
+            *_edges(summary),
+        ]
+    return found
+
+
+def _unfinished(s: Summary) -> list[str]:
+    counts = counts_of(s)
+    ended = sum(counts.values()) - counts["running"]
+    wanted = int(s.study.meta.get("settings", {}).get("num_samples") or ended)
+    if ended >= wanted and not counts["running"]:
+        return []
+    running = counts["running"]
+    return [
+        f"The study is not finished: {ended} of {counted(wanted, 'trial')} {'has' if ended == 1 else 'have'} ended"
+        + (f", {running} {'was' if running == 1 else 'were'} running when this page was made." if running else ".")
+    ]
+
+
+def _failures(s: Summary) -> list[str]:
+    counts = counts_of(s)
+    ended = sum(counts.values()) - counts["running"]
+    broken = s.trials[(s.trials["baseline"] != "") & (s.trials["state"] == "failed")]
+    said = [f"The baseline “{row.baseline}” failed: {row.reason or 'no reason given'}." for row in broken.itertuples()]
+    if s.best is not None and counts["failed"] * 5 >= ended > 0:
+        said.append(
+            f"{counts['failed']} of {counted(ended, 'trial')} failed, so part of the search space was hardly seen."
+        )
+    return said
+
+
+def _missing_reference(s: Summary) -> list[str]:
+    name = REFERENCE.get(s.study.meta["kind"])
+    if name is None or s.reference is not None:
+        return []
+    return [f"There is no complete baseline “{name}”, so no gain or loss can be stated."]
+
+
+def _beaten(s: Summary) -> list[str]:
+    """Baselines that one could take instead of the answering trial; a teacher is none, it is what shall be replaced."""
+    if s.best is None:
+        return []
+    signs = {column: 1 if direction == "max" else -1 for column, direction in s.study.objectives.items()}
+    found = []
+    for _, row in s.baselines[s.baselines["baseline"] != "teacher"].iterrows():
+        if all(sign * row[c] >= sign * s.best[c] for c, sign in signs.items()):
+            numbers = ", ".join(f"{label(c)} {text(c, row[c])} against {text(c, s.best[c])}" for c in signs)
+            found.append(
+                f"The baseline “{row['baseline']}” is at least as good as the answering trial in every "
+                f"objective: {numbers}."
+            )
+    return found
+
+
+def _chance(s: Summary) -> list[str]:
+    if s.best is None or not s.best["val_accuracy"] <= s.chance + 2 * s.error:
+        return []
+    classes = len(s.study.meta["data"]["classes"])
+    return [f"The answering trial's {s.best['val_accuracy']:.1f} % is what guessing among {classes} classes gives."]
+
+
+def _few(s: Summary) -> list[str]:
+    n = _tried(s)
+    if n >= FEWEST_TRIALS:
+        return []
+    return [
+        f"Only {counted(n, 'trial')} {'were' if n != 1 else 'was'} tried; with fewer than {FEWEST_TRIALS} the best "
+        "one says little about what the method can reach."
+    ]
+
+
+def _tried(s: Summary) -> int:
+    """Trials that the best one was chosen from: those that a scheduler stopped had their chance, too."""
+    counts = counts_of(s)
+    return counts["complete"] + counts["pruned"]
+
+
+def _untested(s: Summary) -> list[str]:
+    if s.tested.empty and s.fresh.empty:
+        return [
+            "Test data were not touched: every number here is a validation score, and the best of many validation "
+            "scores is too good."
+        ]
+    if s.best is not None and s.best["trial_id"] not in set(s.tested["trial_id"]) and s.best_fresh is None:
+        return [f"Trial {s.best['trial_id']} itself was not evaluated on test data."]
+    return []
+
+
+def _one_seed(s: Summary) -> list[str]:
+    """Silent where the answering trial was trained with fresh seeds, and enough of them."""
+    luck = "differences between trials include the luck of the seed, which one run cannot show."
+    if s.fresh.empty:
+        return [f"Every configuration was trained with one seed ({s.study.meta.get('seed', '?')}): {luck}"]
+    if s.best_fresh is None:
+        return [
+            f"Trial {s.best['trial_id'] if s.best is not None else '?'} itself was trained with one seed, not with "
+            f"fresh ones as others were: {luck}"
+        ]
+    seeds = int(s.best_fresh["seeds"])
+    if seeds > 1 and not np.isfinite(s.best_fresh["test_half"]):
+        return [
+            f"All {seeds} fresh seeds of the answering trial score the same on the test images, which gives no "
+            "interval; that is no sign of certainty."
+        ]
+    if seeds >= ENOUGH_SEEDS:
+        return []
+    return [
+        f"Only {seeds} fresh seed{'s confirm' if seeds > 1 else ' confirms'} the answering trial; with fewer than "
+        f"{ENOUGH_SEEDS} an interval is very wide, or there is none."
+    ]
+
+
+def _coarse(s: Summary) -> list[str]:
+    if not s.validation or 100 / s.validation < COARSE:
+        return []
+    return [
+        f"The validation part has {s.validation:,} images: one image is {100 / s.validation:.2f} points and the "
+        f"standard error of an accuracy is ±{s.error:.1f} points, so smaller differences may be chance."
+    ]
+
+
+def _best_of_many(s: Summary) -> list[str]:
+    if s.compresses or s.reference is None or _tried(s) < 2:
+        return []
+    fresh = quoted(s)
+    if fresh is not None and fresh["pairs"] > 1:  # the gain is known over seeds, and none of them was chosen
+        if abs(fresh["difference"]) > fresh["difference_half"]:
+            return []
+        none = "" if np.isfinite(fresh["difference_half"]) else " has no interval, since it is the same with each, and"
+        return [
+            f"Over the fresh seeds the difference to “{s.fresh_reference}”, "
+            f"{points(fresh['difference'], fresh['difference_half'])},{none} may be the luck of the seed."
+        ]
+    gain = float(s.best["val_accuracy"] - s.reference["val_accuracy"]) if s.best is not None else np.nan
+    text = (
+        f"The best of {_tried(s)} trials is laid beside one run of each baseline; the best of many noisy "
+        "scores lies above its true value."
+    )
+    if gain < 2 * s.error:
+        text += f" The gain on validation data is within two standard errors (±{2 * s.error:.1f} points)."
+    return [text]
+
+
+def _edges(s: Summary) -> list[str]:
+    """Hyperparameters whose best value sits at the end of their range, where a wider range might do better."""
+    at_edge = []
+    for name, domain in s.study.meta["space"].items():
+        low, high, value = domain.get("low"), domain.get("high"), s.best[name] if s.best is not None else np.nan
+        if low is None or high is None or low >= high or not isinstance(value, float) or pd.isna(value):
+            continue
+        if (low, high) == (0, 1):  # a share: there is nothing beyond these ends
+            continue
+        share = float(to_unit(np.array(value), domain))
+        if min(share, 1 - share) < 0.02:
+            at_edge.append(f"{name} (range {low:g} to {high:g})")
+    if not at_edge:
+        return []
+    return [
+        f"The answering trial lies at the edge of the searched range of {', '.join(at_edge)}; better values may "
+        "lie beyond it."
+    ]

@@ -1,0 +1,89 @@
+"""The tables of test results, and what is said above them."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.formatting import mean_and_half
+from analysis.stats.standard_error import standard_error
+from analysis.stats.summary import Summary, has_pairs
+from analysis.stats.test_results import SIZES, meaning
+from analysis.text.tables import Table, table
+
+
+def search_table(s: Summary) -> Table:
+    """The networks of the search itself."""
+    errors = [standard_error(v, _images(s)) if _images(s) else float("nan") for v in s.tested["test_accuracy"]]
+    return table(
+        _by_kind(s.tested.assign(standard_error=errors)),
+        ["search_val_accuracy", "test_accuracy", "gap", "standard_error", *SIZES],
+        s.headings,
+    )
+
+
+def fresh_table(s: Summary) -> Table:
+    """Means over fresh seeds, each with half of its interval in the same cell."""
+    if s.fresh.empty:
+        return Table([], [])
+    halves = (("test_accuracy", "test_half"), ("difference", "difference_half"))
+    cells = {c: [mean_and_half(c, *pair) for pair in zip(s.fresh[c], s.fresh[half], strict=True)] for c, half in halves}
+    said = [
+        meaning(*pair).replace(" ", "\u00a0")
+        for pair in zip(s.fresh["difference"], s.fresh["difference_half"], strict=True)
+    ]
+    alike = (s.fresh["pairs"] == s.fresh["seeds"]) | (s.fresh["pairs"] == 0)
+    paired = ["difference", "meaning", *([] if alike.all() else ["pairs"])] if has_pairs(s) else []
+    columns = [
+        "seeds",
+        "search_val_accuracy",
+        "val_accuracy",
+        "optimism",
+        "test_accuracy",
+        "test_spread",
+        *paired,
+        *SIZES,
+    ]
+    return table(
+        _by_kind(s.fresh.assign(**cells, meaning=said)),
+        columns,
+        {
+            **s.headings,
+            "val_accuracy": "validation accuracy, mean of fresh seeds (%)",
+            "meaning": "which means",
+            "test_accuracy": "test accuracy, mean ± 95 % interval (%)",
+            "difference": f"difference to “{s.fresh_reference}”, mean ± 95 % interval (points)",
+        },
+    )
+
+
+def fresh_lead(s: Summary) -> list[str]:
+    """How to read `fresh_table`, in paragraphs."""
+    if s.fresh.empty:
+        return []
+    error = ""
+    if _images(s):
+        error = f", ±{standard_error(float(s.fresh['test_accuracy'].max()), _images(s)):.2f} points or more"
+    lead = [
+        "Trained again from the first stage on, on the same split, with seeds that the search had not seen, and "
+        "tested once a seed. ± is half of a 95 % Student-t interval over the seeds: it covers the luck of initial "
+        f"weights and batches, not that of these test images, whose standard error comes on top{error}. Seeds that "
+        "all score the same give no interval.",
+        "The optimism gap is what the search saw minus the mean of the fresh seeds, on the same validation "
+        "images. A baseline was not chosen for its score, so its gap is chance alone.",
+    ]
+    if has_pairs(s):
+        lead.append(
+            "Differences are between test accuracies with the same seed, so what a seed does to both drops "
+            "out. “More” or “less accurate” means that the interval does not contain 0, so the luck of the "
+            "seed does not explain it; each interval stands by itself, and of twenty such one misses."
+        )
+    return lead
+
+
+def _images(s: Summary) -> int:
+    return int(s.study.meta.get("data", {}).get("test", 0))
+
+
+def _by_kind(rows: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    kinds = (("baseline", rows["baseline"] != ""), ("best", rows["baseline"] == ""))
+    return [(kind, rows[those]) for kind, those in kinds if those.any()]

@@ -1,0 +1,1 @@
+"""Tensors on disk: the cache of shared work, checkpoints, traces of weights."""

@@ -1,0 +1,179 @@
+"""Training the values of a codebook after quantising, and scoring what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from study.artifacts.checkpoints import Progress
+from study.artifacts.weight_trace import Trace
+from study.compression.quantised_weights import Quantised, Report, flatten, shared_parameters
+from study.compression.size_metrics import size_metrics
+from study.data.splits import Splits
+from study.errors import TrialFailed
+from study.training.batches import Batch
+from study.training.loop import Loss, Score, evaluate, train
+
+
+def train_values(
+    model: nn.Module,
+    quantised: Quantised,
+    loss: Loss,
+    data: Splits,
+    on_epoch: Report,
+    *,
+    epochs: int,
+    learning_rate: float,
+    batch_size: int,
+    seed: int,
+    augment: str = "none",
+    first_epoch: int = 1,
+    progress: Progress | None = None,
+) -> Quantised:
+    """Train the codebook's values, and the scales if there are any; zero stays zero.
+
+    A value's gradient is the sum over the weights that share it (Han et al. 2015, sec. 3.3). Which weight has which
+    value does not change, so neither does the size of the compressed network. The model is changed in place. Weights
+    that are frozen, or that the loss does not depend on, have no say.
+
+    Args:
+        loss: of the model and a batch; scalar, nats per example.
+    Returns: the same assignment with the trained values.
+    Raises:
+        TrialFailed: the loss is not a finite number.
+    """
+    parameters = shared_parameters(model)
+    free = nn.Parameter(quantised.values[1:].clone())
+    scaled = not bool((quantised.scales == 1).all())
+    log_scales = nn.Parameter(quantised.scales.log(), requires_grad=scaled)
+
+    def current() -> Quantised:
+        scales = log_scales.exp() if scaled else quantised.scales
+        return replace(quantised, values=torch.cat([free.new_zeros(1), free]), scales=scales)
+
+    def chained(model: nn.Module, batch: Batch) -> Tensor:
+        now = current()
+        now.write(parameters)
+        value = loss(model, batch)
+        pairs = [(p, w) for p, w in zip(parameters, now.tensors(parameters), strict=True) if p.requires_grad]
+        pulls = torch.autograd.grad(value, [p for p, _ in pairs], allow_unused=True, materialize_grads=True)
+        pulled = torch.stack([(w * pull).sum() for (_, w), pull in zip(pairs, pulls, strict=True)]).sum()
+        # The value of the loss, with the gradient that the chain rule gives values and scales.
+        return value.detach() + pulled - pulled.detach()
+
+    def after_epoch(epoch: int, train_loss: float) -> None:
+        now = current()
+        now.write(parameters)
+        row = {"epoch": first_epoch + epoch - 1, "phase": "codebook", "train_loss": train_loss}
+        on_epoch({**row, **score(model, now, data)})
+
+    train(
+        model,
+        data,
+        chained,
+        torch.optim.Adam([free, *([log_scales] if scaled else [])], lr=learning_rate, fused=True),
+        epochs=epochs,
+        batch_size=batch_size,
+        generator=torch.Generator().manual_seed(seed),
+        augment=augment,
+        after_epoch=after_epoch,
+        progress=progress,
+    )
+    trained = current()
+    return replace(trained, values=trained.values.detach(), scales=trained.scales.detach())
+
+
+class CodebookTraining(Protocol):
+    """What the hyperparameters of every method say of the codebook's training; no epochs, no training."""
+
+    @property
+    def codebook_epochs(self) -> int: ...
+    @property
+    def codebook_rate(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def augment(self) -> str: ...
+
+
+def finish(
+    model: nn.Module,
+    quantised: Quantised,
+    loss: Loss,
+    hparams: CodebookTraining,
+    data: Splits,
+    on_epoch: Report,
+    *,
+    seed: int,
+    first_epoch: int,
+    progress: Progress | None = None,
+) -> tuple[Quantised, dict[str, float]]:
+    """What every method ends with: see that something is left, train the codebook's values, score.
+
+    Returns: the quantised weights, and the final metrics.
+    Raises:
+        TrialFailed: the loss is not a finite number, or `check` finds nothing left.
+    """
+    check(quantised)
+    if hparams.codebook_epochs:
+        quantised = train_values(
+            model,
+            quantised,
+            loss,
+            data,
+            on_epoch,
+            epochs=hparams.codebook_epochs,
+            learning_rate=hparams.codebook_rate,
+            batch_size=hparams.batch_size,
+            augment=hparams.augment,
+            seed=seed,
+            first_epoch=first_epoch,
+            progress=progress,
+        )
+        check(quantised)
+    if progress:
+        trace_end(progress.trace, first_epoch - 1 + hparams.codebook_epochs, model, quantised)
+    return quantised, score(model, quantised, data)
+
+
+def trace_end(trace: Trace, epoch: int, model: nn.Module, quantised: Quantised) -> None:
+    """What the figures need of a network that has its quantised weights."""
+    parameters = shared_parameters(model)
+    names = {p: name for name, p in model.named_parameters()}
+    weights = flatten([p / scale for p, scale in zip(parameters, quantised.scales, strict=True)])
+    layers = [(names[p], p.numel()) for p in parameters]
+    trace.end(epoch, weights, quantised.values, quantised.assignment, layers)
+
+
+def check(quantised: Quantised) -> None:
+    """Raise `TrialFailed` where quantising has left no network: not a number, all pruned, or one shared value."""
+    used = torch.bincount(quantised.assignment, minlength=len(quantised.values)).nonzero().flatten().tolist()
+    if not bool(quantised.values.isfinite().all() & quantised.scales.isfinite().all()):
+        raise TrialFailed("the codebook's values are not finite numbers")
+    if used == [0]:
+        raise TrialFailed("every weight was pruned: tau is too large, or pi_zero too close to 1")
+    if len(used) == 1:
+        raise TrialFailed(f"the mixture collapsed: every weight belongs to component {used[0]}")
+
+
+def score(model: nn.Module, quantised: Quantised, data: Splits) -> dict[str, float]:
+    """Validation loss (nats) and accuracy (%) of a network that has its quantised weights, and their size."""
+    return scored(evaluate(model, data.validation, data), size_metrics(quantised))
+
+
+def scored(found: Score, size: dict[str, float]) -> dict[str, float]:
+    """A score on the validation part, and a size, as they are reported."""
+    return {"val_loss": found.loss, "val_accuracy": found.accuracy, **size}
+
+
+def provisional(model: nn.Module, quantise: Callable[[], Quantised], data: Splits) -> dict[str, float]:
+    """What `quantise`, which changes the model, would give now, and the accuracy before it; the model is restored."""
+    unquantised = evaluate(model, data.validation, data).accuracy
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = score(model, quantise(), data)
+    model.load_state_dict(state)
+    return {**found, "unquantised_val_accuracy": unquantised}

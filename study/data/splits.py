@@ -1,0 +1,145 @@
+"""Train, validation and test parts of a data set, and how they are divided."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from study.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images with their labels. Nothing may write into them: between trials they are shared memory.
+
+    Attributes:
+        images: (n, channels, height, width), uint8, 0 to 255.
+        labels: class ids, (n,), int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: Tensor) -> Part:
+        """The chosen examples, as a copy. `index`: (m,) int64, or (n,) bool."""
+        return Part(self.images[index], self.labels[index])
+
+    def to(self, device: torch.device | str) -> Part:
+        return Part(self.images.to(device), self.labels.to(device))
+
+    def __reduce__(self) -> tuple[Callable[..., Part], tuple[np.ndarray, np.ndarray]]:
+        # As NumPy arrays, because pickle (protocol 5) leaves their bytes out-of-band and Ray's object store then maps
+        # them into every trial; a tensor's bytes would be copied into each.
+        arrays = (tensor.cpu().contiguous().numpy() for tensor in (self.images, self.labels))
+        return _part_from_arrays, (next(arrays), next(arrays))
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A tensor on the array's own memory, which is read-only where Ray shares it: copy before writing."""
+    with warnings.catch_warnings():
+        # torch has no read-only tensors and warns; that nothing writes is the caller's contract, as it is Part's.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(array)
+
+
+def _part_from_arrays(images: np.ndarray, labels: np.ndarray) -> Part:
+    return Part(as_tensor(images), as_tensor(labels))
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """What a search may see of a data set: its train and validation parts, never its test part.
+
+    Attributes:
+        name: one of `NAMES`.
+        title: for people, such as "CIFAR-10 (JPEG)".
+        classes: name of each class id.
+        train, validation: disjoint parts.
+        mean, std: of each channel over `train`, for pixels scaled to 0…1.
+        split_seed: the seed that divided train from validation.
+    """
+
+    name: str
+    title: str
+    classes: tuple[str, ...]
+    train: Part
+    validation: Part
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    split_seed: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image."""
+        _, channels, height, width = self.train.images.shape
+        return channels, height, width
+
+    def to(self, device: torch.device | str) -> Splits:
+        return dataclasses.replace(self, train=self.train.to(device), validation=self.validation.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set as it was published; `validation_fraction` of `train` is its usual validation part."""
+
+    title: str
+    classes: tuple[str, ...]
+    train: Part
+    test: Part
+    validation_fraction: float
+
+
+def subset_per_class(part: Part, per_class: int, seed: int) -> Part:
+    """Draw the same number of examples from every class.
+
+    Args:
+        part: its classes are the labels that occur in it.
+        per_class: examples of each class, at least 1.
+        seed: of the draw.
+    Returns: per_class × classes examples, in the order of `part`.
+    Raises:
+        UserError: a class has fewer examples; the message names the flag `--student-examples`.
+    """
+    labels = part.labels.cpu().numpy()
+    counts = np.bincount(labels)
+    present = np.flatnonzero(counts)
+    scarcest = present[counts[present].argmin()]
+    if not 1 <= per_class <= counts[scarcest]:
+        raise UserError(
+            f"--student-examples {per_class}: class {scarcest} has {counts[scarcest]} training images; "
+            f"give 1 to {counts[scarcest]} per class"
+        )
+    rng = np.random.default_rng(seed)
+    chosen = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in present])
+    return part[torch.from_numpy(np.sort(chosen)).to(part.labels.device)]
+
+
+def stratified(labels: Tensor, fraction: float, seed: int, classes: Sequence[str], title: str) -> Tensor:
+    """Mark round(fraction × n) examples, every class in proportion and on both sides. Returns (n,) bool."""
+    ids = labels.numpy()
+    counts = np.bincount(ids, minlength=len(classes))
+    scarcest = int(counts.argmin())
+    if counts[scarcest] < 2:
+        raise UserError(
+            f"{title}: class {classes[scarcest]!r} has {counts[scarcest]} training images; "
+            "at least 2 are needed, one to train on and one to validate"
+        )
+    exact = counts * fraction
+    take = np.floor(exact).astype(int)
+    short = round(len(ids) * fraction) - take.sum()
+    take[np.argsort(take - exact, kind="stable")[:short]] += 1  # to those whose share was rounded down the most
+    take = take.clip(1, counts - 1)
+    rng = np.random.default_rng(seed)
+    marked = torch.zeros(len(ids), dtype=torch.bool)
+    for c, k in enumerate(take):
+        marked[rng.permutation(np.flatnonzero(ids == c))[:k]] = True
+    return marked

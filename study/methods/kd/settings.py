@@ -1,0 +1,68 @@
+"""Flags of knowledge distillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from study.settings import Augment, Common, Scheduler
+
+
+@dataclass(frozen=True)
+class KD(Common):
+    """Knowledge distillation: a teacher trains a smaller student; searches temperature and alpha.
+
+    On digits a full-width MiniVGG reaches 99 % by itself, so the embedded default leaves something to find: a student
+    of a quarter of the width that sees ten labelled images of each class, of a teacher that saw them all (the setting
+    of Hinton et al. 2015, sec. 4).
+    """
+
+    kind: ClassVar[str] = "kd"
+
+    epochs: int | None = None
+    """Epochs of each student. Default: 40 on digits, 75 on CIFAR, otherwise 20."""
+    teacher: str = "vgg13"
+    """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, a torchvision.models name, or
+    module:function."""
+    teacher_width: float | None = None
+    """Multiplies the teacher's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
+    teacher_epochs: int | None = None
+    """Epochs of the teacher. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
+    teacher_checkpoint: Path | None = None
+    """Weights of a trained teacher (.safetensors, or a .pt state dict) instead of training one."""
+    student: str = "minivgg"
+    """Student network; names as for --teacher."""
+    student_width: float | None = None
+    """Multiplies the student's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
+    student_examples: int | None = None
+    """Training images of each class that students see; 0 for all. Default: 10 on digits, otherwise all."""
+    augment: Augment | None = None
+    """none, flip (mirror; teacher logits of both views are kept), shift (by up to an eighth of the side) or crop (both;
+    with these two the teacher runs in every step). Default: flip on CIFAR, otherwise none."""
+    batch_size: int | None = None
+    """Images a step of a student; the teacher's are 64 at least. Default: 32 on digits, otherwise 128."""
+    learning_rate: float = 2e-3
+    """Peak rate of AdamW, for teacher and students; falls to zero along half a cosine."""
+    weight_decay: float = 5e-4
+    """Decoupled weight decay of AdamW, for teacher and students."""
+    scheduler: Scheduler = "asha"
+    """asha stops trials that fall behind in validation accuracy (see study.tuning.halving); none lets every trial
+    finish."""
+
+    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
+        "digits": dict(
+            epochs=40, teacher_width=0.25, teacher_epochs=20, student_width=0.25, student_examples=10, batch_size=32
+        ),
+        "cifar10": dict(epochs=75, teacher_epochs=75, augment="flip"),
+        "cifar100": dict(epochs=75, teacher_epochs=75, augment="flip"),
+        "": dict(
+            epochs=20,
+            teacher_width=1.0,
+            teacher_epochs=20,
+            student_width=1.0,
+            student_examples=0,
+            augment="none",
+            batch_size=128,
+        ),
+    }

@@ -1,0 +1,79 @@
+"""Knowledge distillation: Hinton, Vinyals & Dean (2015), https://arxiv.org/abs/1503.02531."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from study.artifacts.checkpoints import Progress
+from study.data.splits import Splits
+from study.training.distillation import Targets, accuracy_loss
+from study.training.loop import Report, logits_of
+from study.training.network import Training, train_network
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """One distillation trial: the searched values, and the student's training.
+
+    Attributes:
+        temperature, alpha: see `distillation_loss`.
+        label_smoothing: of the hard term; a baseline uses it, the search leaves it at 0.
+    """
+
+    student: Training
+    alpha: float
+    temperature: float = 1.0
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and 0 <= self.alpha <= 1):
+            raise ValueError(f"temperature {self.temperature} must be above 0, and alpha {self.alpha} within 0 and 1")
+        if self.alpha and self.label_smoothing:
+            raise ValueError("label smoothing is a baseline without a teacher: alpha must be 0")
+
+
+def fit_student(
+    hparams: Hparams, data: Splits, targets: Targets, on_epoch: Report, progress: Progress | None = None
+) -> nn.Module:
+    """Train one student under `distillation_loss` and report every epoch.
+
+    Args:
+        targets: may be empty (`Targets()`) when alpha is 0.
+        progress: of a trial that was stopped, to go on from.
+    Returns: the student after its last epoch.
+    Raises:
+        TrialFailed: the loss is not a finite number.
+    """
+    student = hparams.student
+    loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, student.precision)
+    return train_network(student, data, loss, on_epoch, progress)
+
+
+EXAMPLES_ASKED = 500
+"""Validation images that the teacher is asked about for `dark_knowledge`: a host without a GPU takes seconds."""
+
+
+def dark_knowledge(teacher: nn.Module, data: Splits) -> dict[str, np.ndarray]:
+    """What a teacher says of one validation image of each class (Hinton et al. 2015, sec. 1), to be looked at.
+
+    Of each class the image that the teacher gets right with the smallest lead over the next class, since it says the
+    most; the first one where it gets none right.
+
+    Returns: `images` (classes, channels, height, width), uint8; `labels` (classes,); `logits` (classes, classes).
+    """
+    of_each = max(1, EXAMPLES_ASKED // len(data.classes))  # those of a folder come class by class
+    rows = [(data.validation.labels == label).nonzero().flatten()[:of_each] for label in range(len(data.classes))]
+    chosen = torch.cat(rows).sort().values
+    images, labels = data.validation.images[chosen], data.validation.labels[chosen]
+    logits = logits_of(teacher, images, data)
+    best = logits.topk(2, dim=1)
+    lead = best.values[:, 0] - best.values[:, 1]
+    lead = torch.where(best.indices[:, 0] == labels, lead, torch.inf)
+    asked = [(labels == label).nonzero().flatten() for label in labels.unique()]
+    chosen = torch.stack([rows[lead[rows].argmin()] for rows in asked])
+    found = {"images": images[chosen], "labels": labels[chosen], "logits": logits[chosen]}
+    return {name: tensor.cpu().numpy() for name, tensor in found.items()}

@@ -1,0 +1,1 @@
+"""Distillation, then soft weight-sharing."""

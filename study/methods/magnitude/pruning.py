@@ -1,0 +1,223 @@
+"""Magnitude pruning with a k-means codebook, the baseline to soft weight-sharing, and post-training quantisation.
+
+Han, Mao & Dally (2015), "Deep Compression", https://arxiv.org/abs/1510.00149, with the gradual pruning of
+Zhu & Gupta (2017), https://arxiv.org/abs/1710.01878.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from study.artifacts.checkpoints import Progress
+from study.compression.codebook_training import check, finish, provisional, score
+from study.compression.quantised_weights import Quantised, Report, flatten, shared_parameters
+from study.data.splits import Splits
+from study.errors import TrialFailed
+from study.methods.magnitude.kmeans import kmeans, nearest
+from study.training import distillation
+from study.training.batches import steps_per_epoch
+from study.training.distillation import Targets
+from study.training.loop import Loss, train
+
+PRUNINGS = 100
+"""Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """One pruning trial: the searched values first.
+
+    Attributes:
+        kept: share of weights that stay, in (0, 1]. One threshold over all shared parameters decides which.
+        codebook: number of distinct values, zero included, at least 2. All layers share them: on MNIST a codebook for
+            each layer, as in Han et al. (2015), sec. 3, was no more accurate, and costs more to describe.
+        bits: above 0: none of the rest, but plain post-training quantisation to that many bits.
+        epochs: of pruning, and retraining what is left.
+        weight_rate: Adam's learning rate meanwhile, falling to zero along half a cosine.
+        ramp: share of these epochs over which the threshold rises; 0 prunes once, before the first step.
+        temperature, alpha: with a teacher, of the loss, as `kd.distillation_loss` takes them; alpha 0 is cross-entropy
+            on the labels.
+        augment: one of `views.AUGMENTATIONS`, while pruning and while the codebook is trained.
+        codebook_epochs, codebook_rate: training of the codebook's values alone after clustering; 0 epochs for none.
+        precision: as `training.logits` takes it.
+    """
+
+    kept: float = 0.05
+    codebook: int = 16
+    bits: int = 0
+    epochs: int = 20
+    batch_size: int = 256
+    weight_rate: float = 2e-3
+    ramp: float = 0.5
+    temperature: float = 1.0
+    alpha: float = 0.0
+    augment: str = "none"
+    codebook_epochs: int = 4
+    codebook_rate: float = 1e-3
+    seed: int = 0
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 < self.kept <= 1 and self.codebook >= 2):
+            raise ValueError(f"kept {self.kept} must be above 0 and at most 1, and codebook {self.codebook} at least 2")
+        if not (self.bits == 0 or 2 <= self.bits <= 16):
+            raise ValueError(f"bits {self.bits} must be 2 to 16, or 0 for pruning")
+        if not (0 <= self.ramp <= 1 and self.epochs >= 1):
+            raise ValueError(f"ramp {self.ramp} must be within 0 and 1, and epochs {self.epochs} at least 1")
+
+
+def fit(
+    model: nn.Module,
+    hparams: Hparams,
+    data: Splits,
+    on_epoch: Report,
+    targets: Targets | None = None,
+    progress: Progress | None = None,
+) -> tuple[Quantised, dict[str, float]]:
+    """Prune, cluster and quantise a pretrained network, which is changed in place.
+
+    Post-training quantisation (`bits`) has no epoch to report.
+
+    Args:
+        targets: the teacher, where `alpha` is above 0.
+        progress: of a trial that was stopped, to go on from.
+    Returns: the quantised weights, and the final metrics.
+    Raises:
+        TrialFailed: a loss is not a finite number, or no weight is left.
+    """
+    if hparams.bits:
+        quantised = post_training(model, hparams.bits)
+        check(quantised)
+        return quantised, score(model, quantised, data)
+    targets = targets or Targets()
+    loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
+    kept = prune(model, hparams, data, loss, on_epoch, progress)
+    return finish(
+        model,
+        cluster(model, kept, hparams.codebook),
+        loss,
+        hparams,
+        data,
+        on_epoch,
+        seed=hparams.seed + 1,
+        first_epoch=hparams.epochs + 1,
+        progress=progress,
+    )
+
+
+def post_training(model: nn.Module, bits: int) -> Quantised:
+    """Round every weight to a multiple of its tensor's step, max |w| / (2^(bits − 1) − 1).
+
+    Symmetric and uniform, so that zero is a value and has index 0. Integers that no weight has leave the codebook.
+    The model is changed in place.
+    """
+    parameters = shared_parameters(model)
+    top = 2 ** (bits - 1) - 1
+    with torch.no_grad():
+        widest = torch.stack([p.abs().max() for p in parameters])
+        steps = torch.where(widest > 0, widest, 1.0) / top  # a tensor of zeros needs a step too, and any will do
+        levels = flatten([p / step for p, step in zip(parameters, steps, strict=True)]).round().clamp(-top, top)
+    values, assignment = torch.cat([levels.new_zeros(1), levels]).unique(return_inverse=True)
+    zero, index = assignment[0], assignment[1:]
+    # Zero moves to the front, and the negative integers up by one.
+    order = torch.cat([values[values == 0], values[values != 0]])
+    quantised = Quantised(torch.where(index == zero, 0, torch.where(index < zero, index + 1, index)), order, steps)
+    quantised.write(parameters)
+    return quantised
+
+
+def prune(
+    model: nn.Module, hparams: Hparams, data: Splits, loss: Loss, on_epoch: Report, progress: Progress | None = None
+) -> Tensor:
+    """Set the smallest weights to zero while training, ever more of them, and then retrain those that stay.
+
+    A pruned weight stays at zero and never returns (Zhu & Gupta 2017, sec. 3); on MNIST, letting it return for as long
+    as the threshold rises was no better. Every epoch reports what clustering now would give. The model is changed in
+    place.
+
+    Args:
+        loss: of the model and a batch; scalar, nats per example.
+    Returns: which weights stay, (weights,), bool; round(kept × weights) of them.
+    Raises:
+        TrialFailed: the loss is not a finite number, or no weight is left.
+    """
+    progress = progress or Progress()
+    parameters = shared_parameters(model)
+    progress.trace.add(0, "before", flatten(parameters))
+    sizes = [p.numel() for p in parameters]
+    if not round(hparams.kept * sum(sizes)):
+        raise TrialFailed(f"every weight was pruned: kept {hparams.kept} of {sum(sizes)} weights is none")
+    rise = max(1, round(hparams.ramp * hparams.epochs * steps_per_epoch(len(data.train), hparams.batch_size)))
+    every = max(1, rise // PRUNINGS)
+    kept = torch.ones(sum(sizes), dtype=torch.bool, device=parameters[0].device)
+
+    @torch.no_grad()
+    def zero(*_: object) -> None:
+        for p, mask in zip(parameters, kept.split(sizes), strict=True):
+            p.mul_(mask.view_as(p))
+
+    def pruning(step: int) -> None:
+        if step == rise or (step < rise and step % every == 0):
+            share = 1 - pruned_share(step / rise, hparams.kept)
+            kept.copy_(largest(flatten(parameters).detach(), round(share * len(kept))))
+            zero()
+
+    def after_epoch(epoch: int, train_loss: float) -> None:
+        row = {"epoch": epoch, "phase": "prune", "train_loss": train_loss}
+        progress.trace.add(epoch, "prune", flatten(parameters))
+        on_epoch({**row, **provisional(model, lambda: cluster(model, kept, hparams.codebook), data)})
+
+    optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate, fused=True)
+    optimiser.register_step_post_hook(zero)  # without gradient, too, Adam's momentum would move a pruned weight
+    train(
+        model,
+        data,
+        loss,
+        optimiser,
+        epochs=hparams.epochs,
+        batch_size=hparams.batch_size,
+        generator=torch.Generator().manual_seed(hparams.seed),
+        augment=hparams.augment,
+        before_step=pruning,
+        after_epoch=after_epoch,
+        progress=progress,
+        also=[kept],
+    )
+    return kept
+
+
+def pruned_share(progress: float, kept: float) -> float:
+    """Share of weights at zero: (1 − kept) (1 − (1 − progress)³). Zhu & Gupta (2017), eq. 1, from none.
+
+    Args:
+        progress: of the ramp, 0 to 1.
+    """
+    return (1 - kept) * (1 - (1 - progress) ** 3)
+
+
+def largest(weights: Tensor, count: int) -> Tensor:
+    """Mark the `count` weights of largest magnitude. (weights,) → (weights,), bool."""
+    marked = torch.zeros_like(weights, dtype=torch.bool)
+    marked[weights.abs().topk(count, sorted=False).indices] = True
+    return marked
+
+
+def cluster(model: nn.Module, kept: Tensor, codebook: int) -> Quantised:
+    """Give every kept weight the nearest of `codebook` − 1 values, and all others zero. The model is changed in place.
+
+    Args:
+        kept: (weights,), bool.
+    """
+    parameters = shared_parameters(model)
+    survivors = flatten(parameters).detach()[kept]
+    centroids = kmeans(survivors, codebook - 1)
+    assignment = torch.zeros_like(kept, dtype=torch.int64)
+    assignment[kept] = nearest(survivors, centroids) + 1
+    values = F.pad(centroids.to(survivors.dtype), (1, 0))
+    quantised = Quantised(assignment, values, values.new_ones(len(parameters)))
+    quantised.write(parameters)
+    return quantised

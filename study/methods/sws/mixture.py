@@ -1,0 +1,366 @@
+"""The Gaussian-mixture prior over weights of soft weight-sharing: maths on tensors only.
+
+Nowlan & Hinton (1992), "Simplifying Neural Networks by Soft Weight-Sharing"; Ullrich, Meeds & Welling (2017),
+https://arxiv.org/abs/1702.04008.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOG_TWO = math.log(2)
+LOG_TWO_PI = math.log(2 * math.pi)
+
+BLOCK = 1 << 19
+"""Responsibilities held at one time (components × weights of a block), 2 MB in float32.
+
+Measured on one core with 4, 17 and 64 components: smaller blocks pay for calls, larger ones leave the cache.
+"""
+
+GPU_BLOCK = 1 << 24
+"""The same on a GPU, 64 MB, where calls cost more: for what the kernel does not do."""
+
+RUN = 1 << 10
+"""Weights whose statistics are summed in their own precision, before float64 takes over; a block is a number of runs.
+
+In one product over a whole block of float32, rounding grows to 1e-4 of the sum; runs cost no time.
+"""
+
+FLOOR = -100.0
+"""Logits, in bits, are clamped here before `exp2`. 2**-100 and its products are still normal float32; further down the
+responsibilities become denormal numbers, which cost 2 to 20 times as much in every operation after."""
+
+FAINT = 2.0**-64
+"""Evidence beside which what `FLOOR` adds is less than float32 resolves. A weight that has less is some nine standard
+deviations from every component; its logits have to be shifted by their largest first."""
+
+
+def negative_log_likelihood(weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
+    """Negative log-likelihood of weights under a mixture of Gaussians, Ullrich et al. (2017), eq. 5.
+
+    −Σᵢ log Σⱼ πⱼ N(wᵢ | μⱼ, 1/λⱼ). Value and gradients come from one pass over the weights, on a GPU in one kernel
+    (`study.methods.sws.mixture_kernel`), on a CPU in blocks, so no weights × components tensor is kept for the backward
+    pass.
+
+    Args:
+        weights: (weights,), float32, or float64 on a CPU; or (members, weights), each with a mixture of its own.
+        means: μ, (components,) or (members, components), and so the others.
+        log_precisions: log λ.
+        log_proportions: log π; the caller sees to it that the proportions sum to one. With −inf a component takes no
+            part.
+    Returns: nats, summed over weights: scalar, or (members,). Differentiable once, in all four arguments.
+    Raises:
+        ValueError: the arguments do not fit together.
+    """
+    mixture = (means, log_precisions, log_proportions)
+    if weights.dim() not in (1, 2) or any(t.shape[:-1] != weights.shape[:-1] for t in mixture):
+        raise ValueError(f"negative_log_likelihood takes 1-D tensors, or 2-D ones of as many members, not "
+                         f"{', '.join(str(tuple(t.shape)) for t in (weights, *mixture))}")  # fmt: skip
+    if not means.shape == log_precisions.shape == log_proportions.shape:
+        raise ValueError(f"means, log_precisions, log_proportions differ in length: "
+                         f"{', '.join(str(t.shape[-1]) for t in mixture)}")  # fmt: skip
+    value: Tensor
+    if weights.is_cuda and weights.dtype == torch.float32 and _has_kernel():
+        value = _FusedNLL.apply(*(torch.atleast_2d(t) for t in (weights, *mixture)))
+        return value.view(weights.shape[:-1])
+    if weights.dim() == 2:
+        return torch.stack([negative_log_likelihood(*member) for member in zip(weights, *mixture, strict=True)])
+    value = _MixtureNLL.apply(weights, *mixture)
+    return value
+
+
+@functools.cache
+def _has_kernel() -> bool:
+    """Whether Triton is here and finds the C compiler that it needs; without them the prior takes far longer."""
+    try:
+        from study.methods.sws.mixture_kernel import moments
+
+        moments(*(torch.zeros(1, 2, device="cuda") for _ in range(4)))
+    except Exception as error:  # whatever a missing or broken compiler makes of it
+        print(f"the prior's GPU kernel is not used: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        return False
+    return True
+
+
+class _FusedNLL(torch.autograd.Function):
+    """The same as `_MixtureNLL` of every member at once, by one kernel on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
+        from study.methods.sws.mixture_kernel import moments
+
+        value, weight_grad, statistics = moments(weights.contiguous(), means, log_precisions, log_proportions)
+        ctx.save_for_backward(weight_grad, statistics, log_precisions.double().exp())
+        return value
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        grad = grads[0].unsqueeze(1)
+        weight_grad, statistics, precision = ctx.saved_tensors
+        r, first, second = statistics.unbind(1)  # Σr, Σr(w − μ), Σr(w − μ)²
+        small = (-precision * first, 0.5 * (precision * second - r), -r)
+        return (grad * weight_grad, *(grad * g.to(grad.dtype) for g in small))
+
+
+def _block(weights: Tensor) -> int:
+    return GPU_BLOCK if weights.is_cuda else BLOCK
+
+
+class _MixtureNLL(torch.autograd.Function):
+    """Every gradient is a function of the responsibilities r through Σr, Σrw and Σrw² (per component) and
+    Σⱼ rⱼλⱼ(w − μⱼ) (per weight), each of which is a small matrix product with the block in cache.
+
+    Logits are in bits, not nats: on a CPU `torch.exp2` takes little more than half the time of `torch.exp`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
+        precisions = log_precisions.exp()
+        mu, root = means.unsqueeze(1), (0.5 * precisions / LOG_TWO).sqrt().unsqueeze(1)
+        peak = ((log_proportions + 0.5 * (log_precisions - LOG_TWO_PI)) / LOG_TWO).unsqueeze(1)
+        sums = torch.stack([torch.ones_like(means), -precisions * means, precisions])
+
+        count = len(means)
+        runs = max(1, min(_block(weights) // count // RUN, math.ceil(len(weights) / RUN)))
+        block = runs * RUN
+        buffer = weights.new_empty(count + 6, block)
+        z, products, features = buffer.split([count, 3, 3])
+        left, right = (t.unflatten(1, (runs, RUN)).transpose(0, 1) for t in (features, z))
+        views = [z, products, *products, *features]
+        weight_grad = torch.empty_like(weights)
+        statistics, bits = [], []
+        # Most mixtures need no shift, and are an eighth faster without. To find out would make a GPU wait for the host.
+        shifted = weights.is_cuda
+        for w, out in zip(weights.split(block), weight_grad.split(block), strict=True):
+            if len(w) < block:  # the last: the rest of its runs counts for nothing
+                buffer[:, len(w) :] = 0
+                views = [t[..., : len(w)] for t in views]
+            z, products, evidence, rate_mean, rate, r, rw, rww = views
+            while True:
+                torch.sub(w, mu, out=z).mul_(root)  # the square is not expanded: no cancellation
+                torch.addcmul(peak, z, z, value=-1, out=z)
+                shift = z.amax(dim=0) if shifted else None
+                if shift is not None:
+                    z.sub_(shift)
+                z.clamp_(min=FLOOR).exp2_()  # responsibilities, before the division by `evidence`
+                torch.mm(sums, z, out=products)
+                if shifted or bool((evidence > FAINT).all()):
+                    break
+                shifted = True  # for this block again, and for those to come
+            torch.reciprocal(evidence, out=r)
+            torch.mul(r, w, out=rw)
+            torch.mul(rw, w, out=rww)
+            statistics.append(torch.bmm(left, right.transpose(1, 2)))
+            torch.addcmul(rate_mean, rate, w, out=out).mul_(r)
+            evidence.log2_()
+            bits.append((evidence if shift is None else shift.add_(evidence)).sum())
+        ctx.save_for_backward(weight_grad, torch.cat(statistics).sum(dim=0, dtype=torch.float64), means, precisions)
+        return (-LOG_TWO * torch.stack(bits).sum(dtype=torch.float64)).to(weights.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        (grad,) = grads
+        weight_grad, statistics, means, precisions = ctx.saved_tensors
+        r, rw, rww = statistics  # Σr, Σrw, Σrw²
+        mu, precision = means.double(), precisions.double()
+        first = rw - mu * r  # Σr(w − μ)
+        second = rww - mu * (rw + first)  # Σr(w − μ)²
+        small = (-precision * first, 0.5 * (precision * second - r), -r)
+        return (grad * weight_grad, *(grad * g.to(means.dtype) for g in small))
+
+
+_FILLINGS = {
+    "free_means": 0.0, "free_logits": -math.inf, "log_precisions": 0.0, "gamma_shape": 1.0, "gamma_rate": 0.0,
+    "zero_logit": None, "beta": None,
+}  # fmt: skip
+"""Tensor of a mixture → what a component that takes no part has there; None where there is none a component."""
+
+
+class Mixture(nn.Module):
+    """The prior's parameters: component 0 sits at mean zero, everything else is learned.
+
+    Args:
+        means: of the components 1, 2, …, (components − 1,).
+        pi_zero: proportion of component 0, in (0, 1).
+        sigma: initial standard deviation of every component, in units of weight.
+        gamma_zero, gamma_rest: shape and rate of the Gamma hyper-prior on the precision of component 0 and of the
+            others (Ullrich et al. 2017, sec. 4); its mode is (shape − 1) / rate.
+        pi_zero_strength: 0 keeps π₀ fixed. Above it π₀ is learned under a Beta prior with its mode at `pi_zero`, worth
+            this many weights: Beta(1 + s π₀, 1 + s (1 − π₀)).
+    """
+
+    gamma_shape: Tensor
+    gamma_rate: Tensor
+    beta: Tensor
+
+    def __init__(
+        self,
+        means: Tensor,
+        pi_zero: float,
+        sigma: float,
+        gamma_zero: tuple[float, float],
+        gamma_rest: tuple[float, float],
+        pi_zero_strength: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 < pi_zero < 1:
+            raise ValueError(f"pi_zero is a proportion in (0, 1), not {pi_zero}")
+        self.free_means = nn.Parameter(means.clone())
+        self.log_precisions = nn.Parameter(means.new_full((len(means) + 1,), -2 * math.log(sigma)))
+        self.free_logits = nn.Parameter(torch.zeros_like(means))
+        self.zero_logit = nn.Parameter(
+            means.new_tensor(math.log(pi_zero / (1 - pi_zero))), requires_grad=pi_zero_strength > 0
+        )
+        shape, rate = zip(gamma_zero, *[gamma_rest] * len(means), strict=True)
+        self.register_buffer("gamma_shape", means.new_tensor(shape))
+        self.register_buffer("gamma_rate", means.new_tensor(rate))
+        self.register_buffer("beta", means.new_tensor([pi_zero_strength * pi_zero, pi_zero_strength * (1 - pi_zero)]))
+
+    @property
+    def means(self) -> Tensor:
+        """(components,); the first is zero."""
+        return torch.cat([torch.zeros_like(self.free_means[..., :1]), self.free_means], dim=-1)
+
+    @property
+    def log_proportions(self) -> Tensor:
+        """(components,); the first is log π₀, the others share 1 − π₀ by a softmax of their logits."""
+        odds = self.zero_logit.unsqueeze(-1)
+        rest = F.logsigmoid(-odds) + torch.log_softmax(self.free_logits, dim=-1)
+        return torch.cat([F.logsigmoid(odds), rest], dim=-1)
+
+    def shape(self) -> dict[str, Tensor]:
+        """Means, standard deviations and proportions of the components, (components,) each, outside the gradient."""
+        sigmas = (-0.5 * self.log_precisions).exp()
+        named = {"means": self.means, "sigmas": sigmas, "proportions": self.log_proportions.exp()}
+        return {name: tensor.detach() for name, tensor in named.items()}
+
+    def complexity(self, weights: Tensor) -> Tensor:
+        """Negative log of prior times hyper-prior, up to a constant: scalar, nats, summed over weights (weights,)."""
+        prior = negative_log_likelihood(weights, self.means, self.log_precisions, self.log_proportions)
+        precisions = self.log_precisions.exp()
+        hyper = (self.gamma_rate * precisions - (self.gamma_shape - 1) * self.log_precisions).sum(dim=-1)
+        odds = self.zero_logit
+        zero = -self.beta[..., 0] * F.logsigmoid(odds) - self.beta[..., 1] * F.logsigmoid(-odds)
+        return prior + hyper + zero
+
+    @classmethod
+    @torch.no_grad()
+    def stacked(cls, mixtures: Sequence[Mixture]) -> Mixture:
+        """One for as many members, every tensor with an axis in front; `shape` and `complexity` are of all of them.
+
+        Members with fewer components than others have some at the end that take no part.
+        """
+        stack = copy.deepcopy(mixtures[0])
+        for name, filling in _FILLINGS.items():
+            tensors = [getattr(m, name) for m in mixtures]
+            if filling is not None:
+                most = max(len(t) for t in tensors)
+                tensors = [F.pad(t, (0, most - len(t)), value=filling) for t in tensors]
+            stack._put(name, torch.stack(tensors))
+        return stack
+
+    @torch.no_grad()
+    def member(self, index: int, components: int) -> Mixture:
+        """One of those that were stacked, which had so many components."""
+        found = copy.deepcopy(self)
+        for name, filling in _FILLINGS.items():
+            tensor = getattr(self, name)[index]
+            if filling is not None:
+                tensor = tensor[: components - name.startswith("free")]
+            found._put(name, tensor.clone())
+        return found
+
+    def _put(self, name: str, tensor: Tensor) -> None:
+        """In the place of a parameter, or of a buffer, which it is from then on."""
+        old = getattr(self, name)
+        trained = isinstance(old, nn.Parameter)
+        setattr(self, name, nn.Parameter(tensor, requires_grad=old.requires_grad) if trained else tensor)
+
+    @torch.no_grad()
+    def assign(self, weights: Tensor) -> Tensor:
+        """Component of the largest responsibility for each weight: (weights,) → (weights,), int64; or with members."""
+        peak = self.log_proportions + 0.5 * self.log_precisions
+        mixture = (self.means, self.log_precisions.exp(), peak)
+        if weights.dim() > 1:
+            return torch.stack([_most_responsible(*member) for member in zip(weights, *mixture, strict=True)])
+        return _most_responsible(weights, *mixture)
+
+    @torch.no_grad()
+    def merged(self, threshold: float) -> Mixture:
+        """A mixture in which no two components are closer than `threshold`, in nats of symmetric KL divergence.
+
+        The closest two become one with their joint proportion, mean and variance, until none are that close; one that
+        merges with component 0 keeps mean zero. What is left is learned on from there.
+        """
+        merged = copy.deepcopy(self)
+        while len(merged.means) > 2:
+            distance = symmetric_kl(merged.means, merged.log_precisions)
+            distance.fill_diagonal_(math.inf)
+            i, j = sorted(divmod(int(distance.argmin()), len(distance)))
+            if float(distance[i, j]) >= threshold:
+                break
+            merged._merge(i, j)
+        return merged
+
+    def _merge(self, i: int, j: int) -> None:
+        """Moment matching of components i < j, into i."""
+        proportions, means, variances = self.log_proportions.exp(), self.means, (-self.log_precisions).exp()
+        share = proportions[[i, j]] / proportions[[i, j]].sum()
+        mean = (share * means[[i, j]]).sum() if i else means[0]
+        variance = (share * (variances[[i, j]] + (means[[i, j]] - mean) ** 2)).sum()
+        proportions[i] += proportions[j]
+        means[i], variances[i] = mean, variance
+        keep = torch.arange(len(means), device=means.device) != j
+        proportions, means, variances = proportions[keep], means[keep], variances[keep]
+        learned = self.zero_logit.requires_grad
+        self.free_means = nn.Parameter(means[1:])
+        self.log_precisions = nn.Parameter(-variances.log())
+        self.free_logits = nn.Parameter(proportions[1:].log())
+        odds = proportions[0] / proportions[1:].sum()  # torch.logit would lose what float32 has no room for beside 1
+        self.zero_logit = nn.Parameter(odds.log(), requires_grad=learned)
+        self.gamma_shape, self.gamma_rate = self.gamma_shape[keep], self.gamma_rate[keep]
+
+
+def _most_responsible(weights: Tensor, means: Tensor, precisions: Tensor, peak: Tensor) -> Tensor:
+    means, precisions, peak = means.unsqueeze(1), precisions.unsqueeze(1), peak.unsqueeze(1)
+    blocks = weights.split(max(1, _block(weights) // len(means)))
+    return torch.cat([(peak - 0.5 * precisions * (w - means) ** 2).argmax(dim=0) for w in blocks])
+
+
+def symmetric_kl(means: Tensor, log_precisions: Tensor) -> Tensor:
+    """KL(i ‖ j) + KL(j ‖ i) of every pair of Gaussians, in nats.
+
+    ½ (λᵢ / λⱼ + λⱼ / λᵢ − 2) + ½ (λᵢ + λⱼ) (μᵢ − μⱼ)².
+
+    Args:
+        means, log_precisions: (components,).
+    Returns: (components, components), zero on the diagonal.
+    """
+    precisions = log_precisions.exp()
+    ratio = torch.cosh(log_precisions[:, None] - log_precisions) - 1
+    return ratio + 0.5 * (precisions[:, None] + precisions) * (means[:, None] - means) ** 2
+
+
+def even_means(weights: Tensor, components: int) -> Tensor:
+    """Means of the components beside the zero one, evenly over the weights' range (Ullrich et al. 2017, sec. 6.1).
+
+    Args:
+        weights: (weights,).
+        components: counts the zero component too; at least 2.
+    Returns: (components − 1,).
+    """
+    low, high = weights.aminmax()
+    if components == 2:
+        return torch.stack([high if high > -low else low])
+    return torch.linspace(float(low), float(high), components - 1, dtype=weights.dtype, device=weights.device)

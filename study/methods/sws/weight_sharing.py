@@ -1,0 +1,302 @@
+"""Soft weight-sharing in three phases: `pretrain`, `cluster`, `quantise`.
+
+Nowlan & Hinton (1992); Ullrich, Meeds & Welling (2017), https://arxiv.org/abs/1702.04008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from study.artifacts.checkpoints import Progress
+from study.compression.codebook_training import finish, provisional
+from study.compression.quantised_weights import Quantised, Report, flatten, no_scales, shared_parameters
+from study.data.splits import Splits
+from study.methods.sws.mixture import Mixture, even_means
+from study.training import distillation, network
+from study.training.batches import Batch, steps_per_epoch
+from study.training.distillation import Targets
+from study.training.loop import Loss, train
+from study.training.network import Training
+
+
+@dataclass(frozen=True)
+class Hparams:
+    """One soft weight-sharing trial: the searched values first.
+
+    Attributes:
+        tau: weight of the prior. It multiplies the mixture's negative log-likelihood summed over weights and divided
+            by the number of training examples (Ullrich et al. 2017, eq. 3), so it compares across data sets; but not
+            with and without a teacher, whose soft targets have gradients several times as large as labels.
+        components: all Gaussians of the mixture, the one at zero included.
+        pi_zero: mixing proportion of the zero component, in (0, 1).
+        epochs: of phase two, clustering.
+        weight_rate, mean_rate, precision_rate, proportion_rate: Adam's learning rates in phase two, each falling to
+            zero along half a cosine. The last two move logarithms.
+        sigma: initial standard deviation of every component, in units of weight. About the pretrained weights' own:
+            with the tutorial's 0.25 the precisions spend the whole phase growing, and weights stay between components.
+        gamma_zero, gamma_rest: shape and rate of the Gamma hyper-priors on the precisions; the values of the paper's
+            tutorial. Narrower ones leave weights between components, which quantising then ruins.
+        pi_zero_strength: 0 keeps pi_zero fixed; above it, pi_zero is learned under a Beta prior with its mode at
+            `pi_zero`, worth this many weights seen beforehand (Ullrich et al. 2017, sec. 4).
+        anneal: share of phase two over which tau rises linearly from zero; 0 for tau constant.
+        merge: components whose symmetric KL divergence, in nats, is below this become one before quantising; 0 for
+            none.
+        layer_scales: the prior sees each layer's weights divided by how much wider than all weights they were before
+            phase two, so that one mixture fits layers of different width; the codebook's training trains the scales.
+        retrain_epochs: between phases two and three, with the pruned weights held at zero; 0 for none.
+        temperature, alpha: with a teacher, of the accuracy term in all phases but the first, as
+            `kd.distillation_loss` takes them; alpha 0 is cross-entropy on the labels.
+        augment: one of `views.AUGMENTATIONS`, in all phases but the first.
+        codebook_epochs, codebook_rate: training of the codebook's values alone after quantising; 0 epochs for none.
+        precision: as `training.logits` takes it.
+    """
+
+    tau: float
+    components: int
+    pi_zero: float
+    epochs: int = 20
+    batch_size: int = 256
+    weight_rate: float = 3e-3
+    mean_rate: float = 1e-4
+    precision_rate: float = 3e-3
+    proportion_rate: float = 3e-3
+    sigma: float = 0.05
+    gamma_zero: tuple[float, float] = (5e3, 2.0)
+    gamma_rest: tuple[float, float] = (250.0, 0.1)
+    pi_zero_strength: float = 0.0
+    anneal: float = 0.0
+    merge: float = 0.0
+    layer_scales: bool = False
+    retrain_epochs: int = 0
+    temperature: float = 1.0
+    alpha: float = 0.0
+    augment: str = "none"
+    codebook_epochs: int = 4
+    codebook_rate: float = 1e-3
+    seed: int = 0
+    precision: str | None = None
+
+
+def fit(
+    model: nn.Module,
+    hparams: Hparams,
+    data: Splits,
+    on_epoch: Report,
+    targets: Targets | None = None,
+    progress: Progress | None = None,
+) -> tuple[Quantised, dict[str, float]]:
+    """Phases two and three on a pretrained network, which is changed in place.
+
+    Args:
+        targets: the teacher, where `alpha` is above 0.
+        progress: of a trial that was stopped, to go on from.
+    Returns: the quantised weights, and the final metrics.
+    Raises:
+        TrialFailed: a loss is not a finite number, or nothing worth keeping is left of the mixture.
+    """
+    targets = targets or Targets()
+    loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
+    parameters = shared_parameters(model)
+    scales = layer_scales(model) if hparams.layer_scales else no_scales(parameters)
+    mixture = cluster(model, scales, hparams, data, loss, on_epoch, progress)
+    if hparams.merge:
+        mixture = mixture.merged(hparams.merge)
+    if hparams.retrain_epochs:
+        retrain(model, mixture, scales, hparams, data, loss, on_epoch, progress)
+    return finish(
+        model,
+        quantise(model, mixture, scales),
+        loss,
+        hparams,
+        data,
+        on_epoch,
+        seed=hparams.seed + 2,
+        first_epoch=hparams.epochs + hparams.retrain_epochs + 1,
+        progress=progress,
+    )
+
+
+def pretrain(training: Training, data: Splits, on_epoch: Report, progress: Progress | None = None) -> nn.Module:
+    """Phase one: an ordinary network, trained on the labels."""
+    return network.fit_teacher(training, data, on_epoch, progress)
+
+
+def cluster(
+    model: nn.Module,
+    scales: Tensor,
+    hparams: Hparams,
+    data: Splits,
+    loss: Loss,
+    on_epoch: Report,
+    progress: Progress | None = None,
+) -> Mixture:
+    """Phase two: move the weights and the mixture towards each other, minimising Ullrich et al. (2017), eq. 3.
+
+    accuracy term + τ / N · (−log p(weights | mixture) − log p(mixture)), N the number of training examples.
+
+    Every epoch reports what quantising now would give. The model is changed in place.
+
+    Args:
+        scales: what each shared tensor is divided by before the prior sees it, (tensors,).
+        loss: the accuracy term; scalar, nats per example.
+    Returns: the mixture at the end.
+    Raises:
+        TrialFailed: the loss is not a finite number.
+    """
+    mixture = mixture_over(_scaled(shared_parameters(model), scales), hparams)
+    _move(model, mixture, scales, hparams, data, loss, on_epoch, progress, phase="cluster")
+    return mixture
+
+
+@torch.no_grad()
+def mixture_over(weights: Tensor, hparams: Hparams) -> Mixture:
+    """The mixture that phase two begins with, its means evenly over the weights, (weights,)."""
+    means = even_means(weights, hparams.components)
+    mixture = Mixture(
+        means, hparams.pi_zero, hparams.sigma, hparams.gamma_zero, hparams.gamma_rest, hparams.pi_zero_strength
+    )
+    return mixture.to(means.device)
+
+
+def adam(weights: Sequence[Tensor], mixture: Mixture, hparams: Hparams) -> torch.optim.Adam:
+    """The optimiser of phase two."""
+    return torch.optim.Adam(
+        [
+            {"params": list(weights), "lr": hparams.weight_rate},
+            {"params": [mixture.free_means], "lr": hparams.mean_rate},
+            {"params": [mixture.log_precisions], "lr": hparams.precision_rate},
+            {"params": [mixture.free_logits, mixture.zero_logit], "lr": hparams.proportion_rate},
+        ],
+        fused=True,
+    )
+
+
+def annealing(hparams: Hparams, data: Splits, share: float) -> tuple[Tensor, Callable[[int], None] | None]:
+    """The factor by which tau has risen, scalar, over this share of phase two; and what sets it before every step."""
+    risen, rise = torch.ones((), device=data.train.images.device), _steps(hparams, data) * share
+
+    def anneal(step: int) -> None:
+        risen.fill_(min(1.0, step / rise))
+
+    return risen, anneal if rise else None
+
+
+def retrain(
+    model: nn.Module,
+    mixture: Mixture,
+    scales: Tensor,
+    hparams: Hparams,
+    data: Splits,
+    loss: Loss,
+    on_epoch: Report,
+    progress: Progress | None = None,
+) -> None:
+    """Go on as in phase two with the pruned weights held at zero, outside the prior: the survivors make good the loss.
+
+    The model and the mixture are changed in place.
+    """
+    parameters = shared_parameters(model)
+    with torch.no_grad():
+        kept = mixture.assign(_scaled(parameters, scales)) != 0
+        masks = [m.view_as(p) for m, p in zip(kept.split([p.numel() for p in parameters]), parameters, strict=True)]
+        for p, mask in zip(parameters, masks, strict=True):
+            p.mul_(mask)
+    # Without a gradient from its first step on, Adam leaves a weight where it is.
+    hooks = [p.register_hook(mask.mul) for p, mask in zip(parameters, masks, strict=True)]
+    try:
+        survivors = kept.nonzero().flatten()
+        _move(model, mixture, scales, hparams, data, loss, on_epoch, progress, phase="retrain", kept=survivors)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def quantise(model: nn.Module, mixture: Mixture, scales: Tensor) -> Quantised:
+    """Phase three: set every weight to the mean of its most responsible component; those of component 0 become zero.
+
+    Components that no weight belongs to leave the codebook. The model is changed in place.
+    """
+    parameters = shared_parameters(model)
+    assignment = mixture.assign(_scaled(parameters, scales).detach())
+    used = torch.bincount(assignment, minlength=len(mixture.means)) > 0
+    used[0] = True
+    quantised = Quantised((used.cumsum(0) - 1)[assignment], mixture.means.detach()[used], scales)
+    quantised.write(parameters)
+    return quantised
+
+
+@torch.no_grad()
+def layer_scales(model: nn.Module) -> Tensor:
+    """Root mean square of each layer's weight over that of all weights: one for each shared tensor, (tensors,).
+
+    A layer's bias has its weight's scale. Dividing by them leaves the mixture's units those of a weight.
+    """
+    parameters = shared_parameters(model)
+    size: dict[nn.Parameter, Tensor] = {}
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+            for p in layer.parameters(recurse=False):
+                size.setdefault(p, layer.weight.square().mean().sqrt())
+    return torch.stack([size[p] for p in parameters]) / flatten(parameters).square().mean().sqrt()
+
+
+def _scaled(parameters: Sequence[Tensor], scales: Tensor) -> Tensor:
+    return flatten([p / s for p, s in zip(parameters, scales, strict=True)])
+
+
+def _move(
+    model: nn.Module,
+    mixture: Mixture,
+    scales: Tensor,
+    hparams: Hparams,
+    data: Splits,
+    loss: Loss,
+    on_epoch: Report,
+    progress: Progress | None,
+    *,
+    phase: str,
+    kept: Tensor | None = None,
+) -> None:
+    """Train weights and mixture together; with `kept` the prior is over these weights alone."""
+    parameters = shared_parameters(model)
+    clustering = phase == "cluster"
+    progress = progress or Progress()
+    epochs = hparams.epochs if clustering else hparams.retrain_epochs
+    factor = hparams.tau / len(data.train)
+    risen, anneal = annealing(hparams, data, hparams.anneal if clustering else 0.0)
+
+    def under_prior(model: nn.Module, batch: Batch) -> Tensor:
+        weights = _scaled(parameters, scales) if hparams.layer_scales else flatten(parameters)
+        prior = mixture.complexity(weights if kept is None else weights[kept])
+        return loss(model, batch) + factor * risen * prior
+
+    def after_epoch(epoch: int, train_loss: float) -> None:
+        epoch += 0 if clustering else hparams.epochs
+        row = {"epoch": epoch, "phase": phase, "train_loss": train_loss}
+        progress.trace.add(epoch, phase, _scaled(parameters, scales), mixture.shape())
+        on_epoch({**row, **provisional(model, lambda: quantise(model, mixture, scales), data)})
+
+    if clustering:
+        progress.trace.add(0, "before", _scaled(parameters, scales), mixture.shape())
+
+    train(
+        model,
+        data,
+        under_prior,
+        adam(list(model.parameters()), mixture, hparams),
+        epochs=epochs,
+        batch_size=hparams.batch_size,
+        generator=torch.Generator().manual_seed(hparams.seed + (0 if clustering else 1)),
+        augment=hparams.augment,
+        before_step=anneal,
+        after_epoch=after_epoch,
+        progress=progress,
+    )
+
+
+def _steps(hparams: Hparams, data: Splits) -> int:
+    return hparams.epochs * steps_per_epoch(len(data.train), hparams.batch_size)

@@ -1,0 +1,3 @@
+"""Networks by name."""
+
+from study.models.registry import build as build

@@ -1,0 +1,131 @@
+"""Networks by name: our own small ones, any of torchvision.models, or a user's `module:function`."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from study.errors import UserError, one_line
+from study.models.custom import build_custom
+from study.models.zoo import BUILDERS, MINIMUM_SIZES, Shape, build_ours
+
+_THEIRS = "torchvision:"
+# These two return a second output while they train unless told not to, and warn unless told how to initialise.
+_TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
+
+class GreyToColour(nn.Module):
+    """Repeats one channel three times, for networks that take colour images only."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, 1, height, width) → (n, 3, height, width), without a copy."""
+        return images.expand(-1, 3, -1, -1)
+
+
+def build(name: str, input_shape: Shape, classes: int, **options: Any) -> nn.Module:
+    """Build a network with fresh weights, and check with one batch of zeros that it fits its input and output.
+
+    The weights depend on `torch.manual_seed` alone, which the caller sets.
+
+    Args:
+        name: one of `NAMES`; a name of `torchvision.models` (`torchvision:vgg13` where the name is also ours); or
+            `module:function`, called as `function(input_shape=…, classes=…, **options)`.
+        input_shape: (channels, height, width) of one image.
+        classes: number of classes, the length of the output.
+        **options: `width` (a factor on every channel count) for the VGG kinds; else passed on.
+    Returns: a module from (n, channels, height, width) float32 to logits (n, classes), in training mode.
+    Raises:
+        UserError: an unknown name or option, an input too small, or a network that does not fit.
+    """
+    if name in BUILDERS:
+        model = build_ours(name, input_shape, classes, options)
+    elif _is_theirs(name):
+        model = _build_torchvision(name.removeprefix(_THEIRS), input_shape, classes, options)
+    elif ":" in name:
+        model = build_custom(name, input_shape, classes, options)
+    else:
+        raise _unknown(name)
+    _check_fits(model, name, input_shape, classes)
+    return model.train()
+
+
+def minimum_size(name: str) -> int:
+    """Smallest image side, in pixels, that the network takes; 1 where there is no limit or none is known.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if name in BUILDERS:
+        return MINIMUM_SIZES.get(name, 1)
+    if _is_theirs(name):
+        from torchvision.models import get_model_weights
+
+        sizes = [side for weights in get_model_weights(name.removeprefix(_THEIRS)) for side in weights.meta["min_size"]]
+        return max(sizes, default=1)
+    if ":" not in name:
+        raise _unknown(name)
+    return 1
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of learned scalars; batch-norm's running statistics are not among them."""
+    return sum(p.numel() for p in model.parameters())
+
+
+NAMES = tuple(BUILDERS)
+
+
+def _build_torchvision(name: str, input_shape: Shape, classes: int, options: dict[str, Any]) -> nn.Module:
+    from torchvision.models import get_model
+
+    if input_shape[0] not in (1, 3):
+        raise UserError(f"network {name}: takes images of 1 or 3 channels, not {input_shape[0]}")
+    options = {**_TORCHVISION_OPTIONS.get(name, {}), **options}
+    try:
+        model: nn.Module = get_model(name, weights=None, num_classes=classes, **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"network {name}: torchvision does not build it with {options} ({one_line(error)})") from error
+    return nn.Sequential(GreyToColour(), model) if input_shape[0] == 1 else model
+
+
+def _check_fits(model: nn.Module, name: str, input_shape: Shape, classes: int) -> None:
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    model.eval()
+    try:
+        # Forked, so that a network that draws numbers in its forward pass leaves the caller's sequence as it was.
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            logits = model(torch.zeros(2, *input_shape, device=device))
+    except Exception as error:  # whatever a layer raises on a shape that it cannot take
+        raise UserError(f"network {name}: does not take images of shape {input_shape} ({one_line(error)})") from error
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (2, classes):
+        raise UserError(f"network {name}: gives {shape} for 2 images, but logits of shape (2, {classes}) are needed")
+
+
+def _is_theirs(name: str) -> bool:
+    if name.startswith(_THEIRS):
+        if name.removeprefix(_THEIRS) not in _torchvision_names():
+            raise _unknown(name)
+        return True
+    return ":" not in name and name in _torchvision_names()
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision.models
+
+    # The listing without a module also holds detection, segmentation, video and quantised networks.
+    return list(torchvision.models.list_models(module=torchvision.models))
+
+
+def _unknown(name: str) -> UserError:
+    close = difflib.get_close_matches(name.removeprefix(_THEIRS), [*NAMES, *_torchvision_names()], n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return UserError(
+        f"network {name}: unknown; {hint}give one of {', '.join(NAMES)}, a torchvision.models name, or module:function"
+    )

@@ -1,0 +1,95 @@
+"""The networks that this project defines: the VGG kinds, MiniVGG and the LeNets."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from study.errors import UserError
+
+Shape = tuple[int, int, int]
+"""(channels, height, width)"""
+
+# Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556, table 1, columns A, B, D, E; "M" is a max pool.
+_M = "M"
+_VGG: dict[str, tuple[int | str, ...]] = {
+    "vgg11": (64, _M, 128, _M, 256, 256, _M, 512, 512, _M, 512, 512, _M),
+    "vgg13": (64, 64, _M, 128, 128, _M, 256, 256, _M, 512, 512, _M, 512, 512, _M),
+    "vgg16": (64, 64, _M, 128, 128, _M, 256, 256, 256, _M, 512, 512, 512, _M, 512, 512, 512, _M),
+    "vgg19": (64, 64, _M, 128, 128, _M, *[256] * 4, _M, *[512] * 4, _M, *[512] * 4, _M),
+    "minivgg": (32, _M, 64, _M, 128, _M, 256, _M, 512, _M),
+}
+_NARROWEST = 4
+
+
+def _vgg(plan: tuple[int | str, ...], input_shape: Shape, classes: int, width: float = 1.0) -> nn.Sequential:
+    channels, height, sideways = input_shape
+    layers: list[nn.Module] = []
+    for step in plan:
+        if isinstance(step, str):
+            layers.append(nn.MaxPool2d(2))
+            continue
+        wide = max(_NARROWEST, round(step * width))
+        layers += [nn.Conv2d(channels, wide, 3, padding=1), nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
+        channels = wide
+    pools = plan.count(_M)
+    if max(height, sideways) >> pools > 1:  # at 32×32 one pixel is left, and pooling it would be a layer for nothing
+        layers.append(nn.AdaptiveAvgPool2d(1))
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, classes))
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):  # He et al. 2015, https://arxiv.org/abs/1502.01852, eq. 14
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return model
+
+
+def _lenet_300_100(input_shape: Shape, classes: int) -> nn.Module:
+    """LeCun et al. 1998, "Gradient-based learning applied to document recognition", sec. III.C.5, with ReLU."""
+    pixels = input_shape[0] * input_shape[1] * input_shape[2]
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(pixels, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, classes)
+    )
+
+
+def _lenet5(input_shape: Shape, classes: int) -> nn.Module:
+    """Caffe's variant (examples/mnist/lenet.prototxt): no ReLU between the convolutions, as there."""
+    channels, height, width = input_shape
+    left_height, left_width = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+    return nn.Sequential(
+        nn.Conv2d(channels, 20, 5),
+        nn.MaxPool2d(2),
+        nn.Conv2d(20, 50, 5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(50 * left_height * left_width, 500),
+        nn.ReLU(),
+        nn.Linear(500, classes),
+    )
+
+
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
+    **{name: functools.partial(_vgg, plan) for name, plan in _VGG.items()},
+    "lenet_300_100": _lenet_300_100,
+    "lenet5": _lenet5,
+}
+MINIMUM_SIZES = {**dict.fromkeys(_VGG, 32), "lenet5": 16}
+
+
+def build_ours(name: str, input_shape: Shape, classes: int, options: dict[str, Any]) -> nn.Module:
+    known = [p for p in inspect.signature(BUILDERS[name]).parameters if p not in ("input_shape", "classes")]
+    for option in options:
+        if option not in known:
+            raise UserError(f"network {name}: unknown option {option!r}; it has {', '.join(known) or 'none'}")
+    width = options.get("width", 1.0)
+    if not (isinstance(width, int | float) and 0 < width < float("inf")):
+        raise UserError(f"network {name}: width {width!r} is not a positive number")
+    _, height, sideways = input_shape
+    least = MINIMUM_SIZES.get(name, 1)
+    if min(height, sideways) < least:
+        raise UserError(f"network {name}: needs images of at least {least}×{least}, not {height}×{sideways}")
+    return BUILDERS[name](input_shape, classes, **options)

@@ -1,0 +1,1 @@
+"""What one command does, in this order: preflight, metadata, shared work, search, final test, fresh seeds."""

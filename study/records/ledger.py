@@ -1,0 +1,138 @@
+"""The rows of `trials.csv` and `history.csv` while a study runs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from study.errors import no_space
+from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, SPENT, TRIAL_COLUMNS
+from study.records.paths import CONFIRMED, HISTORY, TRIALS
+from study.records.study_folder import check_states, lost, read_frame, write_rows
+
+
+def history_row(result: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a report belongs in `history.csv`."""
+    return {k: v for k, v in result.items() if k in COLUMNS and k != "trial_id"}
+
+
+@dataclass
+class Ledger:
+    """The rows of `trials.csv` and `history.csv` while a study runs; what is in them is what has happened.
+
+    A trial's row is written when the trial starts (`running`) and when it ends, so a study that was cut off knows
+    which configurations it still owes. History is written now and then, and by `flush`: a long table takes long to
+    write. Until then the trials' checkpoints have it.
+
+    Attributes:
+        unwritten: trials with epochs that `history.csv` lacks.
+        full: whether a table could not be written since its disk is full. The study goes on to a good place to stop,
+            and `flush` then says so.
+    """
+
+    folder: Path
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
+    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    unwritten: set[str] = field(default_factory=set)
+    full: bool = False
+    _next_history_write: float = 0.0
+
+    @classmethod
+    def open(cls, folder: Path) -> Ledger:
+        """What a study has so far.
+
+        Raises:
+            UserError: its tables are damaged, or the trials are gone that others tell of.
+        """
+        left = [name for name in (HISTORY, CONFIRMED) if (folder / name).exists()]
+        if left and not (folder / TRIALS).exists():
+            raise lost(folder / TRIALS, left[0])
+        trials = read_frame(folder / TRIALS, TRIAL_COLUMNS)
+        check_states(folder / TRIALS, trials)
+        history = read_frame(folder / HISTORY, HISTORY_COLUMNS)
+        rows: list[dict[str, Any]] = [_without_nan(row) for row in trials.to_dict("records")]
+        ledger = cls(folder, {row["trial_id"]: row for row in rows})
+        for row in history.to_dict("records"):
+            # Rows of an unfinished trial are dropped: the trial starts again and reports them anew.
+            if ledger.trials.get(row["trial_id"], {}).get("state") in FINAL_STATES:
+                ledger.history.setdefault(row["trial_id"], []).append(_without_nan(row))
+        return ledger
+
+    def of_state(self, *states: str, baseline: bool = False) -> list[dict[str, Any]]:
+        return [r for r in self.trials.values() if r["state"] in states and bool(r["baseline"]) == baseline]
+
+    def count(self, state: str) -> int:
+        """Trials in this state, baselines not counted."""
+        return len(self.of_state(state))
+
+    def start(self, trial_id: str, hyperparameters: Mapping[str, Any], baseline: str = "") -> None:
+        self.history.pop(trial_id, None)
+        self.trials[trial_id] = {
+            "trial_id": trial_id,
+            "state": "running",
+            "reason": "",
+            "baseline": baseline,
+            **hyperparameters,
+        }
+        self._if_there_is_room(self._write_trials)
+
+    def epoch(self, trial_id: str, row: Mapping[str, Any]) -> None:
+        rows = self.history.setdefault(trial_id, [])
+        if rows and rows[-1]["epoch"] >= row["epoch"]:  # the trial was retried: its epochs are told again
+            rows[:] = [r for r in rows if r["epoch"] < row["epoch"]]
+        rows.append({"trial_id": trial_id, **row})
+        self.unwritten.add(trial_id)
+        if time.monotonic() >= self._next_history_write:
+            self._if_there_is_room(self._write_history)
+
+    def finish(
+        self, trial_id: str, state: str, reason: str = "", metrics: Mapping[str, Any] | None = None, seconds: float = 0
+    ) -> None:
+        assert state in FINAL_STATES, state
+        row = self.trials[trial_id]
+        row.update(state=state, reason=" ".join(reason.split()), seconds=round(seconds, 3), **(metrics or {}))
+        row["epochs"] = len(self.history.get(trial_id, []))
+        self._if_there_is_room(self._write_trials)
+
+    def flush(self) -> None:
+        """Write all there is.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        self._write_history()
+        if self.trials:
+            self._write_trials()
+
+    def _if_there_is_room(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if not no_space(error):
+                raise
+            self.full = True
+
+    def _write_history(self) -> None:
+        start = time.monotonic()
+        rows = [row for rows in self.history.values() for row in rows]
+        write_rows(self.folder / HISTORY, rows, HISTORY_COLUMNS)
+        self.unwritten.clear()
+        # Spend at most a twentieth of the time on it.
+        self._next_history_write = time.monotonic() + max(1.0, 20 * (time.monotonic() - start))
+
+    def _write_trials(self) -> None:
+        first = [c for c in TRIAL_COLUMNS if c not in SPENT]
+        write_rows(
+            self.folder / TRIALS,
+            list(self.trials.values()),
+            [*first, *(c for c in COLUMNS if c not in (*first, *SPENT)), *SPENT],
+            always=TRIAL_COLUMNS,
+        )
+
+
+def _without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(k): v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}

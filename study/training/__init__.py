@@ -1,0 +1,1 @@
+"""The training loop, distillation, batches and precision; it knows no tuner and no method."""

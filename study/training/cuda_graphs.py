@@ -1,0 +1,187 @@
+"""One step of training, recorded and replayed on a GPU, and the learning rate in each."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from study.training.batches import Batch, Views
+
+Step = Callable[[Tensor], None]
+"""One step on these rows of the training part, (members, batch)."""
+
+WARM = 3
+"""Steps that a batch size is run before it is recorded: libraries choose their kernels and the optimiser makes its
+moments meanwhile."""
+
+
+_RECORDING = threading.Lock()
+"""One at a time in a process."""
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without garbage collection: an older graph that is freed spoils the one that is recorded."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+class Recorded:
+    """A step on a GPU, recorded as a CUDA graph and replayed from then on; one graph for each size of batch.
+
+    A step of a small network is some hundred kernels of a few microseconds each, and launching them one by one takes
+    far longer than running them. What cannot be recorded goes on step by step, and that is printed once: a network that
+    waits for the GPU in its forward pass, or that puts new tensors in the place of its buffers. What a network decides
+    on the host, from numbers that it draws or counts there, is replayed as it was when recorded.
+
+    Args:
+        held: the tensors that the network holds now.
+    """
+
+    def __init__(self, step: Step, held: Callable[[], Sequence[Tensor]] = tuple) -> None:
+        self.step, self.held = step, held
+        current = torch.cuda.current_stream()
+        # The default stream cannot be recorded. Not a new one each time: libraries keep 32 MB for every stream.
+        self.stream = current if current != torch.cuda.default_stream() else _side_stream(current.device)
+        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self.seen: dict[int, int] = {}
+        self.before: Sequence[Tensor] = ()
+        self.recording = True
+
+    def __call__(self, index: Tensor) -> None:
+        size = index.shape[-1]
+        if size not in self.graphs and not (self.recording and self._record(index)):
+            self._alone(index)
+            return
+        graph, place = self.graphs[size]
+        place.copy_(index)
+        graph.replay()
+
+    def _alone(self, index: Tensor) -> None:
+        """On the stream that is recorded, as CUDA wants it of a first step."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            self.step(index)
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+    def _record(self, index: Tensor) -> bool:
+        size = index.shape[-1]
+        self.seen[size] = self.seen.get(size, 0) + 1
+        if self.seen[size] == WARM:  # not before: a network may make its buffers in its first step
+            self.before = self.held()
+        if self.seen[size] <= WARM:
+            return False
+        if [id(tensor) for tensor in self.held()] != [id(tensor) for tensor in self.before]:
+            # A replayed step would read for ever what lay in the old one.
+            return self._refused("the network puts new tensors in the place of its buffers")
+        graph, place = torch.cuda.CUDAGraph(), index.clone()
+        self.stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with _RECORDING, _uncollected(), torch.cuda.stream(self.stream):
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    self.step(place)
+                finally:
+                    graph.capture_end()
+        except RuntimeError as error:
+            self._end_capture()
+            return self._refused(str(error).splitlines()[0])
+        self.graphs[size] = graph, place
+        return True
+
+    def _refused(self, why: str) -> bool:
+        self.recording = False
+        print(f"steps are not recorded, so they take longer: {why}", flush=True)
+        return False
+
+    def _end_capture(self) -> None:
+        """Older versions of torch leave dropout's generator as in a capture where one fails; a whole one ends that."""
+        with contextlib.suppress(RuntimeError), _RECORDING, _uncollected(), torch.cuda.stream(self.stream):
+            graph = torch.cuda.CUDAGraph()
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                torch.zeros((), device=self.stream.device).add_(1)
+            finally:
+                graph.capture_end()
+
+
+def stepping(
+    model: nn.Module,
+    views: Views,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    optimiser: torch.optim.Optimizer,
+    total: Tensor,
+) -> Step:
+    """One step of `train`, recorded where the data lie on a GPU.
+
+    Args:
+        total: what the loss, times the examples of the batch, is added to, () or (members,).
+    """
+
+    def step(index: Tensor) -> None:
+        value = loss(model, views.batch(index))
+        optimiser.zero_grad(set_to_none=True)
+        value.sum().backward()
+        optimiser.step()
+        total.add_(value.detach() * index.shape[-1])
+
+    if not views.order.is_cuda:
+        return step
+    for group in optimiser.param_groups:
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=views.order.device)
+        if "capturable" in group:
+            group["capturable"] = True
+    return Recorded(step, lambda: [*model.parameters(), *model.buffers()])
+
+
+def epoch_of(
+    run: Step,
+    batches: Sequence[Tensor],
+    optimiser: torch.optim.Optimizer,
+    rates: Sequence[Sequence[float]],
+    first: int,
+    before_step: Callable[[int], None] | None,
+) -> None:
+    """An epoch's steps, each at its rates; `first` have been done before, and `before_step` is given numbers from 1."""
+    for step, index in enumerate(batches, first):
+        set_rates(optimiser, rates[step])
+        if before_step:
+            before_step(step + 1)
+        run(index)
+
+
+def falling(peaks: Sequence[float], steps: int) -> list[list[float]]:
+    """Learning rates in each of so many steps, and after them: from the peaks to zero along half a cosine."""
+    rates, found = [float(peak) for peak in peaks], []
+    for step in range(1, steps + 1):
+        found.append(list(rates))
+        # As PyTorch's CosineAnnealingLR has it, to the last bit; that one is slow on rates that lie on a GPU.
+        fall = (1 + math.cos(math.pi * step / steps)) / (1 + math.cos(math.pi * (step - 1) / steps))
+        rates = [fall * rate for rate in rates]
+    return [*found, rates]
+
+
+def set_rates(optimiser: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    """The learning rate of every group of parameters, in place where it is a tensor."""
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate

@@ -1,0 +1,146 @@
+"""One network: what it is built and trained from, its training on labels, and its weights as arrays."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from study.artifacts.checkpoints import Progress
+from study.data.splits import Splits
+from study.models import custom, registry
+from study.settings import MOST_SEED
+from study.training.batches import Batch
+from study.training.loop import Report, evaluate, train
+from study.training.precision import logits
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one network is trained: what both the teacher and the student need to know.
+
+    Attributes:
+        network, options: as `models.build` takes them.
+        learning_rate: peak rate of Adam with decoupled weight decay; it falls to zero along half a cosine.
+        augment: one of `views.AUGMENTATIONS`.
+        precision: as `training.logits` takes it.
+    """
+
+    network: str
+    options: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 5e-4
+    augment: str = "none"
+    seed: int = 0
+    precision: str | None = None
+
+
+_SEEDING = threading.Lock()
+"""The host's sequence of random numbers is one for all threads."""
+
+
+def build_network(training: Training, data: Splits) -> nn.Module:
+    """The network, initialised from the seed, on the data's device."""
+    with _SEEDING, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        model = registry.build(training.network, data.shape, len(data.classes), **training.options)
+    # Channels last: a step of LeNet-5 takes two thirds of the time on a CPU, and tensor cores want it on a GPU.
+    return model.to(data.train.images.device).to(memory_format=torch.channels_last)
+
+
+def fit_teacher(training: Training, data: Splits, on_epoch: Report, progress: Progress | None = None) -> nn.Module:
+    """Train a network on the labels alone, and report every epoch."""
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return F.cross_entropy(logits(model, batch.images, training.precision), batch.labels)
+
+    return train_network(training, data, loss, on_epoch, progress)
+
+
+def train_network(
+    training: Training,
+    data: Splits,
+    loss: Callable[[nn.Module, Batch], Tensor],
+    on_epoch: Report,
+    progress: Progress | None,
+) -> nn.Module:
+    model = build_network(training, data)
+
+    def after_epoch(epoch: int, train_loss: float) -> None:
+        score = evaluate(model, data.validation, data)
+        on_epoch(
+            {
+                "epoch": epoch,
+                "phase": "train",
+                "train_loss": train_loss,
+                "val_loss": score.loss,
+                "val_accuracy": score.accuracy,
+            }
+        )
+
+    train(
+        model,
+        data,
+        loss,
+        torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True),
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        generator=torch.Generator().manual_seed(training.seed),
+        augment=training.augment,
+        after_epoch=after_epoch,
+        progress=progress,
+    )
+    return model
+
+
+def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    """The state dict as NumPy arrays, on the host."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+
+
+def load_network(state: Mapping[str, Tensor], training: Training, data: Splits) -> nn.Module:
+    """The network with these weights, on the data's device.
+
+    Raises:
+        RuntimeError: the weights are not this network's.
+    """
+    model = build_network(training, data)
+    model.load_state_dict(state)
+    return model
+
+
+RECIPE = 1
+"""To be raised when this project trains or initialises networks otherwise: what is in caches is then another's work."""
+
+APART = 1_000_003
+"""Added to the seed of a teacher of the same architecture; far from the seeds that phases and fresh seeds take."""
+
+
+def teacher_apart(teacher: Training, taught: Training) -> Training:
+    """A teacher, not begun from the same weights as the network it teaches where both are of one architecture."""
+    if (teacher.network, teacher.options) != (taught.network, taught.options):
+        return teacher
+    return replace(teacher, seed=(teacher.seed + APART) % (MOST_SEED + 1))
+
+
+def width(value: float | None) -> dict[str, Any]:
+    """Only the VGG kinds have a width, so 1 is not passed on."""
+    return {} if value in (None, 1.0) else {"width": value}
+
+
+def custom_code_key(data: Splits, *trainings: Training | None) -> dict[str, Any]:
+    """What belongs to the key of shared work where networks are a user's own: their names do not say what they are.
+
+    Where nobody can say, it is a key that comes once: such work is not found again.
+    """
+    own = [t for t in trainings if t and custom.is_custom(t.network)]
+    return {"code": [custom.identity(t.network, build_network(t, data)) or uuid4().hex for t in own]} if own else {}

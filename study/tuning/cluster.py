@@ -1,0 +1,231 @@
+"""Ray on this machine, or a cluster: starting it quietly, and what its nodes can hold."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune import PlacementGroupFactory
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from study.errors import UserError
+from study.settings import Common
+from study.training.precision import fitting
+
+
+def start_ray(settings: Common) -> str:
+    """Join or start Ray; returns the dashboard's address, or ""."""
+    if settings.address:
+        _answers(settings.address)
+    quiet = not settings.verbose
+    logging.getLogger("ray").setLevel(logging.ERROR if quiet else logging.INFO)
+    for name in ("ray.tune", "ray.train", "ray.air"):  # a trial's error has its place: the reason in trials.csv
+        logging.getLogger(name).setLevel(logging.CRITICAL if quiet else logging.INFO)
+    local: dict[str, Any] = {"include_dashboard": settings.dashboard, "dashboard_host": "127.0.0.1"}
+    try:
+        context = ray.init(
+            address=settings.address or "local",
+            log_to_driver=not quiet,
+            logging_level=logging.ERROR if quiet else logging.INFO,
+            configure_logging=True,
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}},
+            **({} if settings.address else local),
+        )
+    except (ConnectionError, ValueError, TimeoutError) as error:
+        where = settings.address
+        what = f"--address {where}: no Ray cluster answers there" if where else "Ray did not start here"
+        raise UserError(f"{what} ({str(error).splitlines()[0]})") from error
+    url = getattr(context, "dashboard_url", "")
+    return f"http://{url}" if settings.dashboard and url else ""
+
+
+def stop_ray() -> None:
+    """Leave the cluster, or end the Ray that `start_ray` started."""
+    ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """See that something listens at HOST:PORT, for which Ray itself would wait minutes.
+
+    Raises:
+        UserError: nothing does.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        if address != "auto":
+            raise UserError(f"--address {address}: give HOST:PORT of a Ray head node, or auto")
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from error
+
+
+Node = Mapping[str, float]
+"""What a machine has, by Ray's names: CPU, GPU, and memory in bytes."""
+
+
+def living() -> list[Node]:
+    """The nodes that are there now."""
+    return [n["Resources"] for n in ray.nodes() if n["Alive"]]
+
+
+def resources(settings: Common, nodes: Sequence[Node]) -> tuple[float, int]:
+    """GPUs of each trial, and trials at one time. Refuses what no node can hold, which Ray would wait for."""
+    has_gpu = any(n.get("GPU", 0) for n in nodes)
+    gpus = gpu_share(settings, has_gpu)
+    cpus = settings.cpus_per_trial
+    if gpus and not has_gpu:
+        raise UserError(f"--gpus-per-trial {gpus:g}: there is no GPU here; leave the flag out, or give 0")
+    if cpus > max(n.get("CPU", 0) for n in nodes):
+        most = max(n.get("CPU", 0) for n in nodes)
+        raise UserError(f"--cpus-per-trial {cpus:g}: the largest machine has {most:g} CPUs; give that or less")
+    if gpus > max(n.get("GPU", 0) for n in nodes) or (gpus > 1 and gpus != int(gpus)):
+        raise UserError(f"--gpus-per-trial {gpus:g}: give a fraction of one GPU, or a whole number that a machine has")
+    if memory_of(settings) > max(n.get("memory", 0) for n in nodes):
+        most = max(n.get("memory", 0) for n in nodes) / 1e9
+        raise UserError(
+            f"--memory-per-trial {settings.memory_per_trial:g}: the largest machine has {most:.1f} GB; give less"
+        )
+    if settings.pack > 1:
+        return gpus, packed_at_once(replace(settings, gpus_per_trial=gpus), nodes)
+    held = holding(nodes, asked_for(settings, gpus))
+    if held < 1:
+        raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
+    return gpus, min(held, settings.max_concurrent or held)
+
+
+def fitting_precision(settings: Common) -> str:
+    """What a machine that trials run on does best; in a cluster the driver's may be another kind."""
+    kind = "cuda" if settings.gpus_per_trial else "cpu"
+    if not settings.address:
+        return fitting(kind)
+    asked = asked_for(settings, settings.gpus_per_trial or 0)
+    there = ray.remote(fitting).options(
+        num_cpus=asked.get("CPU", 0), num_gpus=asked.get("GPU", 0), memory=asked.get("memory")
+    )
+    return str(ray.get(there.remote(kind)))
+
+
+def lanes(settings: Common, nodes: Sequence[Node]) -> int:
+    """Packs that run at one time: one on each GPU, or one on CPUs."""
+    return max(1, sum(int(n.get("GPU", 0)) for n in nodes)) if settings.gpus_per_trial else 1
+
+
+def packed_at_once(settings: Common, nodes: Sequence[Node]) -> int:
+    """Trials at one time, where they are packed."""
+    most = settings.pack * lanes(settings, nodes)
+    return min(most, settings.max_concurrent or most)
+
+
+def gpu_share(settings: Common, has_gpu: bool) -> float:
+    """GPUs of each trial, where the settings leave it open too."""
+    return settings.gpus_per_trial if settings.gpus_per_trial is not None else (0.25 if has_gpu else 0.0)
+
+
+def memory_of(settings: Common) -> float:
+    """Bytes of main memory that a trial is promised; 0 if none are."""
+    return 1e9 * (settings.memory_per_trial or 0)
+
+
+def request(settings: Common) -> PlacementGroupFactory:
+    """What Ray sets aside for a trial."""
+    return PlacementGroupFactory([asked_for(settings, settings.gpus_per_trial or 0)])
+
+
+MOST_THREADS = 16
+"""Of a training: more of them gain nothing with networks of this size."""
+
+
+def for_shared_work(settings: Common, trainings: int) -> Common:
+    """The settings with each of so many trainings on its part of the cores that the search will have.
+
+    What all trials wait for would otherwise run on one core, and the others be idle. In a cluster that was joined it
+    gets what a trial gets: others may use the machines, and all of one might never be free.
+    """
+    if settings.address:
+        return settings
+    return replace(settings, cpus_per_trial=shared_cores(settings, Capacity(settings)(), trainings))
+
+
+def shared_cores(settings: Common, at_once: int, trainings: int = 1) -> float:
+    """Cores of each of so many trainings that share those of the trials that run at one time."""
+    return max(settings.cpus_per_trial, min(MOST_THREADS, at_once * settings.cpus_per_trial // trainings))
+
+
+def asked_for(settings: Common, gpus: float) -> dict[str, float]:
+    """What Ray sets aside for a trial, by the name of the resource."""
+    asked = {"CPU": settings.cpus_per_trial, "GPU": gpus, "memory": memory_of(settings)}
+    return {k: v for k, v in asked.items() if v}
+
+
+def holding(nodes: Sequence[Node], asked: Mapping[str, float]) -> int:
+    """Trials that these nodes hold together at one time."""
+    return sum(min(int(node.get(k, 0) / v + 1e-9) for k, v in asked.items()) for node in nodes)
+
+
+class Capacity:
+    """Called, how many trials the machines that are there now hold at one time: nodes come and go."""
+
+    SECONDS = 2.0
+    """For so long an answer holds."""
+
+    def __init__(self, settings: Common) -> None:
+        self.settings = settings
+        self.known, self.until = 0, 0.0
+
+    def __call__(self) -> int:
+        if time.monotonic() > self.until:
+            held = max(1, holding(living(), asked_for(self.settings, self.settings.gpus_per_trial or 0)))
+            self.known = min(held, self.settings.max_concurrent or held)
+            self.until = time.monotonic() + self.SECONDS
+        return self.known
+
+
+def check_shared(folder: Path) -> None:
+    """See that every node of a cluster has this folder: trials keep their checkpoints and weights in it.
+
+    Raises:
+        UserError: a node that does not, by its address.
+    """
+    nodes = [n for n in ray.nodes() if n["Alive"]]
+    if len(nodes) < 2:
+        return
+    token = folder / f".shared-{uuid.uuid4().hex}"
+    token.touch()
+    try:
+        sees = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
+        asked = {
+            n["NodeManagerAddress"]: sees.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
+            ).remote(str(token))
+            for n in nodes
+        }
+        blind = [address for address, answer in asked.items() if not ray.get(answer, timeout=120)]
+    finally:
+        token.unlink(missing_ok=True)
+    if blind:
+        raise UserError(
+            f"--results-dir {folder.parent}: node {blind[0]} does not see it; give a folder that all nodes share, "
+            "such as one on NFS"
+        )
+
+
+def addresses(settings: Common, dashboard: str) -> list[str]:
+    """Lines that tell where a running study can be watched."""
+    lines = [f"Ray dashboard: {dashboard}"] if dashboard else []
+    if lines and os.environ.get("RAY_AUTH_MODE") == "token":  # Ray sets it for clusters that it starts
+        lines[0] += "  (it asks for a token, once: ray get-auth-token prints it)"
+    if settings.prometheus:
+        nodes = [n for n in ray.nodes() if n["Alive"]]
+        targets = ", ".join(f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in nodes)
+        lines.append(f"Prometheus scrape target: {targets} (/metrics; the study's are ray_study_*)")
+    return lines

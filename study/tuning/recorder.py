@@ -1,0 +1,134 @@
+"""What happens in Ray Tune's trials, into the ledger, the display and Ray's metrics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.util.metrics import Gauge
+
+from study.artifacts import checkpoints
+from study.errors import NO_SPACE
+from study.records import paths
+from study.records.columns import COLUMNS, FINAL_STATES, OF_AN_EPOCH
+from study.records.ledger import Ledger, history_row
+from study.tuning import searcher
+from study.tuning.display import Display
+from study.tuning.searcher import LedgerSearch
+
+FULL_DISK = "no space left on the disk; free some"
+
+FEW = 4
+"""Failures that may happen before most trials failing stops a study."""
+
+METRICS = ("val_accuracy", "sparsity", "file_bytes", "train_loss")
+"""What of an epoch goes to Ray's metrics, where Prometheus finds it as `ray_study_val_accuracy` and so on."""
+
+
+class Recorder(tune.Callback):
+    """Writes what Tune's trials report into the ledger, and tells the display.
+
+    Attributes:
+        searcher: asks for the trials that are recorded; it is told to stop when most of them fail, or when there is no
+            room for what they write.
+        stopped: why it was told so, or "".
+    """
+
+    def __init__(
+        self, ledger: Ledger, display: Display, objectives: dict[str, str], settings: Any, folder: Path
+    ) -> None:
+        self.ledger, self.display, self.objectives = ledger, display, objectives
+        self.settings, self.folder = settings, folder
+        self.searcher: LedgerSearch | None = None
+        self.stopped = ""
+        self.ended, self.reasons = 0, Counter[str]()
+        self.done: list[str] = []
+        self.front: set[str] = set()
+        self.gauges: dict[str, Gauge] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks; nothing is restored from that
+
+    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+        if "epoch" in result and not result.get("finished") and not result.get("failure"):
+            self.ledger.epoch(trial.config["trial_id"], history_row(result))
+            self._measure(trial.config["trial_id"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        state, reason = searcher.outcome(trial.last_result, list(self.objectives), error=False)
+        self._end(trial, state, reason)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        reason = last_error(trial)
+        if NO_SPACE in reason:
+            self._stop(FULL_DISK)  # the trial's row stays: it is owed
+            return
+        if where := checkpoints.hung(checkpoints.path_of(self.folder, trial.config["trial_id"])):
+            reason = f"hung: no epoch ended within --trial-timeout {self.settings.trial_timeout:g} s (at {where})"
+        self._end(trial, "failed", reason)
+
+    def _end(self, trial: Any, state: str, reason: str) -> None:
+        trial_id, result = trial.config["trial_id"], trial.last_result or {}
+        row = self.ledger.trials[trial_id]
+        metrics = {k: v for k, v in history_row(result).items() if k not in OF_AN_EPOCH and k not in row}
+        self.ledger.finish(trial_id, state, reason, metrics, result.get("spent", 0.0))
+        if self.ledger.full:
+            self._stop(FULL_DISK)
+        self._tidy(trial_id)
+        self._count(state, reason)
+        self.display.trial_ended(self.ledger.trials[trial_id], len(self.front))
+
+    def _tidy(self, trial_id: str) -> None:
+        """Remove checkpoints of trials whose epochs are in history.csv, and weights and traces of dominated ones."""
+        self.done.append(trial_id)
+        saved = [i for i in self.done if i not in self.ledger.unwritten]
+        for i in saved:
+            checkpoints.forget(self.folder, i)
+        self.done = [i for i in self.done if i not in saved]
+        front = set(searcher.front(self.ledger, self.objectives, self.settings.min_accuracy))
+        mine = {trial_id} if not self.ledger.trials[trial_id]["baseline"] else set()
+        for i in (self.front | mine) - front:
+            checkpoints.discard(self.folder, i)
+            paths.trace_of(self.folder, i).unlink(missing_ok=True)
+        self.front = front
+
+    def _count(self, state: str, reason: str) -> None:
+        self.ended += 1
+        if state == "failed":
+            self.reasons[reason] += 1
+        failed = self.reasons.total()
+        if failed >= FEW and 2 * failed > self.ended:
+            commonest, times = self.reasons.most_common(1)[0]
+            self._stop(f"{failed} of {self.ended} trials failed, {times} of them with: {commonest}")
+
+    def _stop(self, reason: str) -> None:
+        self.stopped = self.stopped or reason
+        if self.searcher is not None:
+            self.searcher.stop(reason)
+
+    def _measure(self, trial_id: str, result: dict[str, Any]) -> None:
+        for name in METRICS:
+            if name in result and name in COLUMNS:
+                gauge = self.gauges.get(name) or Gauge(f"study_{name}", COLUMNS[name].label, ("study", "trial"))
+                self.gauges[name] = gauge
+                gauge.set(float(result[name]), {"study": self.folder.name, "trial": trial_id})
+
+    def close(self) -> None:
+        """Write all history, and remove what it makes needless."""
+        self.ledger.flush()
+        for trial_id in self.done:
+            if self.ledger.trials[trial_id]["state"] in FINAL_STATES:
+                checkpoints.forget(self.folder, trial_id)
+        self.done = []
+
+
+def last_error(trial: Any) -> str:
+    """One line from the error that ended a Tune trial: its last line is what was raised."""
+    path = trial.error_file  # where Tune has it first; the copy in the study folder comes later
+    text = Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
+    if "ActorDiedError" in text.rpartition("Failure #")[2]:
+        return "the trial's process died, as it does when the machine runs out of memory or someone kills it"
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].strip()[:500] if lines else "the trial's process died"

@@ -1,0 +1,228 @@
+"""Optuna inside Ray Tune: the searcher that asks for what the ledger still lacks, and the front of what it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import moocore
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from ray.tune.search import Searcher
+
+from study.records.columns import FINAL_STATES
+from study.records.ledger import Ledger
+from study.tuning.space import distributions
+
+STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
+
+
+def sampler(name: str, seed: int, trials_before: int) -> optuna.samplers.BaseSampler:
+    """The sampler of this name. Its seed depends on the trials there are, so continuing does not repeat samples."""
+    derived = int(np.random.SeedSequence([seed, trials_before]).generate_state(1)[0])
+    if name == "tpe":
+        return optuna.samplers.TPESampler(seed=derived, multivariate=True, constant_liar=True)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=derived, population_size=20)
+    if name == "gp":
+        return optuna.samplers.GPSampler(seed=derived)
+    return optuna.samplers.RandomSampler(seed=derived)
+
+
+CONSTRAINT = "min_accuracy"
+
+
+def shortfall(row: Mapping[str, Any], min_accuracy: float) -> float:
+    """Points of validation accuracy that a trial lacks, as an Optuna constraint: kept where it is 0 or less."""
+    return min_accuracy - float(row["val_accuracy"])
+
+
+def recorded_trial(
+    row: Mapping[str, Any],
+    space: Mapping[str, BaseDistribution],
+    objectives: Mapping[str, str],
+    min_accuracy: float | None = None,
+) -> FrozenTrial:
+    """A finished row of the ledger as Optuna knows it. Values count only where the trial ran to its end."""
+    complete = row["state"] == "complete"
+    values = [float(row[m]) for m in objectives] if complete else None
+    bound = {CONSTRAINT: shortfall(row, min_accuracy)} if complete and min_accuracy is not None else None
+    integer = optuna.distributions.IntDistribution
+    params = {k: int(row[k]) if isinstance(d, integer) else row[k] for k, d in space.items()}
+    return create_trial(
+        state=STATES[row["state"]],
+        params=params,
+        distributions=dict(space),
+        values=values,
+        user_attrs={"trial_id": row["trial_id"]},
+        constraints=bound,
+    )
+
+
+def study_of(
+    ledger: Ledger,
+    space: Mapping[str, Any],
+    objectives: Mapping[str, str],
+    *,
+    min_accuracy: float | None = None,
+    storage: BaseStorage | None = None,
+    chosen: optuna.samplers.BaseSampler | None = None,
+    name: str = "study",
+) -> optuna.Study:
+    """An Optuna study that holds exactly the ledger's finished trials, baselines left out."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        storage=storage,
+        sampler=chosen,
+        study_name=name,
+        directions=["maximize" if d == "max" else "minimize" for d in objectives.values()],
+    )
+    domains = distributions(space)
+    rows = ledger.of_state(*FINAL_STATES)
+    trials = [recorded_trial(row, domains, objectives, min_accuracy) for row in rows]
+    if isinstance(chosen, optuna.samplers.NSGAIISampler):
+        give_generations(trials, chosen)
+    study.add_trials(trials)
+    return study
+
+
+def give_generations(trials: Sequence[FrozenTrial], chosen: optuna.samplers.NSGAIISampler) -> None:
+    """Write into trials, in order, the generation that the sampler would have: without one they are nobody's parents,
+    and evolution would begin anew. Only complete trials fill a generation."""
+    complete = 0
+    for trial in trials:
+        generation = complete // (chosen.population_size or 1)
+        trial.system_attrs = {**trial.system_attrs, chosen._get_generation_key(): generation}
+        complete += trial.state == TrialState.COMPLETE
+
+
+def front(ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None) -> list[str]:
+    """Ids of the complete trials that no other one dominates, best in the first objective first; none of them below
+    `min_accuracy`."""
+    rows = [r for r in ledger.of_state("complete") if min_accuracy is None or shortfall(r, min_accuracy) <= 0]
+    if not rows:
+        return []
+    values = np.array([[float(r[m]) for m in objectives] for r in rows])
+    best = moocore.is_nondominated(values, maximise=[d == "max" for d in objectives.values()], keep_weakly=True)
+    first, direction = next(iter(objectives.items()))
+    members = [r for r, b in zip(rows, best, strict=True) if b]
+    return [r["trial_id"] for r in sorted(members, key=lambda r: r[first], reverse=direction == "max")]
+
+
+def fresh_journal(path: Path) -> JournalStorage:
+    """An empty journal in place of the old one: it is written anew from the ledger, so it never disagrees with it."""
+    for file in path.parent.glob(path.name + "*"):
+        file.unlink()
+    return JournalStorage(JournalFileBackend(str(path)))
+
+
+class LedgerSearch(Searcher):
+    """Asks Optuna for the trials that the ledger lacks, after the baselines and those that were cut off.
+
+    Optuna learns from finished trials alone: one that a scheduler stopped is told as PRUNED, one that failed or whose
+    objective is no number as FAIL.
+
+    Args:
+        study: see `study_of`; trials are asked from it and told to it.
+        queue: configurations to run first: (trial id or "" for a new one, hyperparameters, baseline's name or "").
+        wanted: trials to ask Optuna for.
+        capacity: most trials at one time, asked anew each time: a cluster grows and shrinks.
+        min_accuracy: see `shortfall`.
+        seed: of every trial whose configuration names none.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        study: optuna.Study,
+        space: Mapping[str, Any],
+        objectives: Mapping[str, str],
+        queue: list[tuple[str, dict[str, Any], str]],
+        wanted: int,
+        capacity: Callable[[], int],
+        min_accuracy: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.ledger, self.study, self.objectives = ledger, study, list(objectives)
+        self.space, self.min_accuracy = distributions(space), min_accuracy
+        self.queue, self.wanted, self.capacity = list(queue), wanted, capacity
+        self.seed = seed
+        self.running: dict[str, optuna.Trial | None] = {}
+        self.stopped = ""
+
+    def stop(self, reason: str) -> None:
+        """Start no further trial; those that run may end."""
+        self.stopped = self.stopped or reason
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher; a study continues from its ledger, never from that
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next configuration, None while enough are running, or `Searcher.FINISHED`."""
+        if self.stopped or self.ledger.full:
+            return Searcher.FINISHED
+        if len(self.running) >= self.capacity():
+            return None
+        if self.queue:
+            name, values, baseline = self.queue.pop(0)
+            asked = None if baseline else self._ask(values)
+            name = name or self._next_id()
+        elif self.wanted:
+            self.wanted -= 1
+            asked = self._ask(None)
+            name, values, baseline = self._next_id(), asked.params, ""
+        else:
+            return Searcher.FINISHED
+        if asked is not None:
+            asked.set_user_attr("trial_id", name)
+        self.running[trial_id] = asked
+        self.ledger.start(name, values, baseline)
+        return {"trial_id": name, "seed": self.seed, **values}
+
+    def _ask(self, values: dict[str, Any] | None) -> optuna.Trial:
+        if values is not None:
+            self.study.enqueue_trial(values)
+        return self.study.ask(dict(self.space))
+
+    def _next_id(self) -> str:
+        used = [int(i[1:]) for i in self.ledger.trials if i[:1] == "t" and i[1:].isdigit()]
+        return f"t{max(used, default=0) + 1:03d}"
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        asked = self.running.pop(trial_id, None)
+        if asked is None:
+            return
+        state, _ = outcome(result or {}, self.objectives, error)
+        values = [(result or {})[m] for m in self.objectives] if state == "complete" else None
+        if values and self.min_accuracy is not None:
+            asked.set_constraint(CONSTRAINT, shortfall(result or {}, self.min_accuracy))
+        self.study.tell(asked, values, state=STATES[state])
+
+    def save(self, checkpoint_path: str) -> None:
+        """Tune wants a file. Nothing is restored from it: a study continues from its ledger."""
+        Path(checkpoint_path).write_text("")
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a study continues from its ledger")
+
+
+def outcome(result: Mapping[str, Any], objectives: list[str], error: bool) -> tuple[str, str]:
+    """State and reason of a trial, from its last report: complete, pruned (a scheduler stopped it), or failed."""
+    if error:
+        return "failed", "the trial's process raised an error"
+    if result.get("failure"):
+        return "failed", str(result["failure"])
+    if not result.get("finished"):
+        return "pruned", ""
+    for metric in objectives:
+        value = result.get(metric)
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return "failed", f"{metric} is {value}, not a finite number"
+    return "complete", ""

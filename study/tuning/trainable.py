@@ -1,0 +1,146 @@
+"""One trial as Ray Tune runs it: a configuration in, reports and files out."""
+
+from __future__ import annotations
+
+import faulthandler
+import resource
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from study.artifacts.cache import Shared, write_arrays
+from study.artifacts.checkpoints import HUNG, Checkpoint, codebook_of, path_of, weights_of
+from study.artifacts.weight_trace import pack
+from study.data.splits import Splits
+from study.errors import TrialFailed
+from study.methods.method import Left, Run
+from study.records.atomic_files import write_bytes
+from study.records.paths import trace_of
+from study.settings import Common
+
+
+def device(settings: Common) -> torch.device:
+    """The device that Ray gave this trial."""
+    return torch.device("cuda" if settings.gpus_per_trial and torch.cuda.is_available() else "cpu")
+
+
+class Telling:
+    """What one trial tells Tune, and leaves in the study folder, whoever trains it.
+
+    Args:
+        folder: of the study.
+        config: of the trial. It goes on from its checkpoint if there is one.
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.values = dict(config)
+        """The searched ones."""
+        self.trial_id, self.seed = self.values.pop("trial_id"), self.values.pop("seed")
+        self.path = path_of(folder, self.trial_id)
+        self.checkpoint = Checkpoint.open(self.path, config)
+        self.last: dict[str, Any] = {}
+
+    def _with_time(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return {**row, "spent": self.checkpoint.spent}
+
+    def earlier(self) -> list[dict[str, Any]]:
+        """The epochs before the checkpoint, which a new listener has not heard of."""
+        for row in self.checkpoint.rows:
+            self.last.update(row)
+        return [self._with_time(row) for row in self.checkpoint.rows]
+
+    def epoch(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
+        """An epoch that has ended; None if it was told before: a packed trial begins anew where another goes on."""
+        if self.checkpoint.rows and row["epoch"] <= self.checkpoint.rows[-1]["epoch"]:
+            return None
+        self.checkpoint.write(row)
+        self.last.update(row)
+        return self._with_time(row)
+
+    def failed(self, reason: object) -> dict[str, Any]:
+        return self._with_time({"failure": f"{reason} (after epoch {self.last.get('epoch', 0)})"})
+
+    def finished(self, left: Left) -> dict[str, Any]:
+        """Writes the trial's files. Only a trial that says it has finished is complete; another was stopped."""
+        write_arrays(weights_of(self.path), left.arrays)
+        if left.file:
+            write_bytes(codebook_of(self.path), left.file)
+        if self.checkpoint.progress.trace.frames:
+            write_bytes(trace_of(self.folder, self.trial_id), pack(self.checkpoint.progress.trace.arrays()))
+        metrics = {**self.last, **left.metrics, "threads": torch.get_num_threads()}
+        return self._with_time({**metrics, "finished": True})
+
+
+def trial(run: Run, name: str) -> Callable[..., None]:
+    """Make a Tune trainable of a function that trains a network.
+
+    Args:
+        name: by which Ray's dashboard knows the processes. They run one trial after another, so it is the study's;
+            their logs, which the dashboard shows, say when which trial began.
+    """
+
+    def trainable(
+        config: dict[str, Any], settings: Any, folder: Path, data: Splits, shared: Mapping[int, Shared | None]
+    ) -> None:
+        telling = Telling(folder, config)
+        values, seed = telling.values, telling.seed
+        settings = replace(settings, seed=seed)
+        print(f"{telling.trial_id}, seed {seed}: {values}", flush=True)
+
+        _limit_memory(settings.memory_per_trial)
+        torch.set_num_threads(telling.checkpoint.threads or settings.threads)
+        torch.manual_seed(seed)  # the process may have run another trial before
+        try:
+            with _watched(telling.path.with_suffix(HUNG), settings.trial_timeout) as alive:
+
+                def on_epoch(row: dict[str, Any]) -> None:
+                    alive()
+                    if told := telling.epoch(row):
+                        tune.report(told)
+
+                for row in telling.earlier():
+                    tune.report(row)
+                progress = telling.checkpoint.progress
+                left = run(values, settings, data.to(device(settings)), shared[seed], on_epoch, progress)
+        except TrialFailed as error:
+            tune.report(telling.failed(error))
+            return
+        tune.report(telling.finished(left))
+
+    trainable.__name__ = name
+    return trainable
+
+
+@contextmanager
+def _watched(path: Path, seconds: float | None) -> Iterator[Callable[[], None]]:
+    """End this process, with its stack in `path`, if what is yielded is not called for so many seconds.
+
+    The watch is a thread of C, which Python code that holds the interpreter for ever cannot stop.
+    """
+    path.unlink(missing_ok=True)  # an earlier process of this trial may have been taken for hung
+    if seconds is None:
+        yield lambda: None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+
+        def alive() -> None:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+
+        alive()
+        try:
+            yield alive
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
+def _limit_memory(gigabytes: float | None) -> None:
+    """Let this process's allocations fail beyond so much, rather than let the machine choose whom to kill."""
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (int(gigabytes * 1e9) if gigabytes else most, most))

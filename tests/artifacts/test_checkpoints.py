@@ -1,0 +1,178 @@
+"""A trial that is stopped goes on as if it had not been."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from study.artifacts import checkpoints
+from study.artifacts.cache import Shared
+from study.artifacts.checkpoints import Checkpoint
+from study.data import registry
+from study.data.splits import Splits
+from study.methods.kd.settings import KD
+from study.methods.kd_sws.settings import KDSWS
+from study.methods.magnitude.settings import Magnitude
+from study.methods.method import Left, Run
+from study.methods.registry import KINDS
+from study.methods.sws.settings import SWS
+from study.settings import resolve
+from study.tuning import trainable
+
+SHARING = dict(codebook_epochs=2, sigma=0.02, precision_rate=0.05, retrain_epochs=2, layer_scales=True)
+SMALL_KD = dict(teacher="vgg11", teacher_width=0.125, student_width=0.125, teacher_epochs=2, epochs=2)
+SMALL = dict(pretrain_epochs=2, epochs=3, codebook_epochs=2)
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "kd": (KD(**SMALL_KD), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
+    "kd, augmented": (KD(**SMALL_KD, augment="crop"), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
+    "sws": (
+        SWS(**{**SMALL, **SHARING}, teacher="lenet_300_100", teacher_epochs=2, anneal=0.5, merge=0.1),  # type: ignore
+        {"tau": 0.02, "components": 6, "one_minus_pi_zero": 0.01},
+    ),
+    "magnitude": (Magnitude(**SMALL, teacher="self"), {"kept": 0.1, "codebook": 8}),  # type: ignore[arg-type]
+    "magnitude, augmented": (
+        Magnitude(**SMALL, teacher="lenet_300_100", teacher_epochs=2, augment="shift"),  # type: ignore[arg-type]
+        {"kept": 0.1, "codebook": 8},
+    ),
+    "kd_sws": (
+        KDSWS(**SMALL_KD, **SHARING, cluster_epochs=2, augment="flip"),  # type: ignore[arg-type]
+        {"student_width": 0.125, "temperature": 2.0, "alpha": 0.5, "tau": 0.02, "components": 6,
+         "one_minus_pi_zero": 0.01},
+    ),
+}  # fmt: skip
+
+
+def test_a_trial_that_was_cut_off_outlives_the_end_of_a_study(tmp_path: Path) -> None:
+    """What trials ended with waits until it is tested; then all goes but the checkpoints of those that still run."""
+    assert not checkpoints.waiting(tmp_path)
+    for trial_id in ("t001", "t002", "paper settings"):
+        path = checkpoints.path_of(tmp_path, trial_id)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert not checkpoints.waiting(tmp_path)
+    checkpoints.weights_of(checkpoints.path_of(tmp_path, "paper settings")).touch()
+    assert checkpoints.waiting(tmp_path)
+    checkpoints.clear(tmp_path, [{"trial_id": "t002"}])
+    assert [p.name for p in (tmp_path / checkpoints.FOLDER).iterdir()] == ["t002.pt"]
+    checkpoints.clear(tmp_path, [])
+    checkpoints.clear(tmp_path, [])
+    assert not (tmp_path / checkpoints.FOLDER).exists()
+
+
+def test_an_earlier_hang_is_not_the_reason_of_a_later_end(tmp_path: Path) -> None:
+    """A trial that begins again without a time limit leaves nothing behind that says it hung."""
+    path = checkpoints.path_of(tmp_path, "t001")
+    stack = path.with_suffix(checkpoints.HUNG)
+    stack.parent.mkdir()
+    stack.write_text('  File "mine.py", line 3 in forward\n')
+    assert checkpoints.hung(path) == "mine.py, line 3, in forward"
+    with trainable._watched(stack, None):
+        assert checkpoints.hung(path) == ""
+
+
+class Killed(Exception):
+    """Stands for the end of the trial's process."""
+
+
+def run(stage: Run, values: dict, settings: Any, splits: Splits, shared: Shared | None,
+        checkpoint: Checkpoint, die_after: int = 99) -> Left:  # fmt: skip
+    """A trial as Tune runs it, without Tune, that dies after so many epochs of its own."""
+    lived = 0
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        nonlocal lived
+        checkpoint.write(row)
+        lived += 1
+        if lived == die_after:
+            raise Killed
+
+    return stage(values, settings, splits, shared, on_epoch, checkpoint.progress)
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return registry.load("digits", None, split_seed=0, size=32)[0]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_trial_goes_on_to_the_same_result(case: str, splits: Splits, tmp_path: Path) -> None:
+    """Killed after every single epoch and continued each time by a new process, both stages of every kind of study end
+    with the weights, the file, the trace and the epochs of a run without a stop, bit for bit; no epoch is trained
+    twice."""
+    settings, values = CASES[case]
+    settings = resolve(settings)
+    kind = KINDS[settings.kind]
+    shared = None
+    for stage, given in ((kind.prepare, {}), (kind.search, values)):
+        seen = kind.trial_data(settings, splits) if stage is kind.search else splits
+        whole = Checkpoint.open(tmp_path / "whole.pt", {"stage": stage.__name__})
+        left = run(stage, given, settings, seen, shared, whole)
+        for _ in range(len(whole.rows) + 1):
+            # As a new process reads it: from the file alone.
+            part = Checkpoint.open(tmp_path / "part.pt", {"stage": stage.__name__})
+            try:
+                again = run(stage, given, settings, seen, shared, part, die_after=1)
+                break
+            except Killed:
+                continue
+        assert part.rows == whole.rows and len(whole.rows) >= 2
+        assert left.file == again.file and left.metrics == again.metrics
+        assert left.arrays.keys() == again.arrays.keys()
+        assert all(np.array_equal(left.arrays[k], again.arrays[k]) for k in left.arrays)
+        seen_once, seen_again = whole.progress.trace.arrays(), part.progress.trace.arrays()
+        assert seen_once.keys() == seen_again.keys()
+        assert all(np.array_equal(seen_once[k], seen_again[k]) for k in seen_once)
+        shared = Shared(left.arrays, {"metrics": {"val_accuracy": 0.0}})
+
+
+def test_a_file_of_another_trial_or_a_damaged_one_is_not_read(tmp_path: Path) -> None:
+    """A checkpoint is of one configuration; another one, and any cut of the file, begins at the beginning."""
+    path = tmp_path / "t001.pt"
+    Checkpoint.open(path, {"tau": 0.1}).write({"epoch": 1, "val_accuracy": 50.0})
+    assert Checkpoint.open(path, {"tau": 0.1}).rows == [{"epoch": 1, "val_accuracy": 50.0}]
+    assert Checkpoint.open(path, {"tau": 0.2}).rows == []
+    assert Checkpoint.open(tmp_path / "t002.pt", {}).rows == []
+    content = path.read_bytes()
+    for end in range(0, len(content), 97):
+        path.write_bytes(content[:end])
+        assert Checkpoint.open(path, {"tau": 0.1}).rows == [] and checkpoints.rows_of(path) == []
+
+
+def test_seconds_add_up_over_processes(tmp_path: Path) -> None:
+    """A trial has spent what its earlier processes spent, and what this one has."""
+    first = Checkpoint.open(tmp_path / "t.pt", {})
+    first._since -= 10
+    first.write({"epoch": 1})
+    second = Checkpoint.open(tmp_path / "t.pt", {})
+    assert 10 <= second.seconds <= second.spent < 15
+
+
+def test_a_trial_goes_on_with_the_threads_it_had(tmp_path: Path) -> None:
+    """Rounding differs with their number, so the file keeps it; a trial that has not begun has none."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        began = Checkpoint.open(tmp_path / "t.pt", {})
+        assert began.threads == 0
+        began.write({"epoch": 1})
+    finally:
+        torch.set_num_threads(before)
+    assert Checkpoint.open(tmp_path / "t.pt", {}).threads == 2
+
+
+def test_nothing_in_a_checkpoint_is_executed(tmp_path: Path) -> None:
+    """A pickle that would run code when loaded is not loaded."""
+
+    class Evil:
+        def __reduce__(self) -> tuple:
+            return (Path(tmp_path / "ran").touch, ())
+
+    content = {"config": {}, "rows": [Evil()], "seconds": 0.0, "states": [], "trace": {}}
+    (tmp_path / "t.pt").write_bytes(pickle.dumps(content, protocol=2))
+    assert Checkpoint.open(tmp_path / "t.pt", {}).rows == []
+    assert not (tmp_path / "ran").exists()

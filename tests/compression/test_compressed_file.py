@@ -1,0 +1,367 @@
+"""The compressed file: it gives back the very network, is as small as it should be, and is never read wrongly."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import struct
+import textwrap
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from study.compression import compressed_file
+from study.compression.compressed_file import Network
+from study.compression.entropy_coder import Decoder, Encoder, code_tensor
+from study.compression.quantised_weights import Quantised, shared_parameters
+from study.compression.size_metrics import csr_bits, ratio, size_metrics, table
+from study.errors import UserError
+from study.models import registry
+from study.models.zoo import Shape
+
+NETS = """
+    from torch import nn
+
+    class Tied(nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.first, self.second, self.one = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(1, 1)
+            self.second.weight = self.first.weight
+            self.last = nn.Linear(4, classes)
+
+        def forward(self, images):
+            x = images.mean(dim=(1, 2, 3))[:, None]
+            return self.last(self.second(self.first(self.one(x).repeat(1, 4))))
+
+    def tied(input_shape, classes):
+        return Tied(classes)
+
+    def tall(input_shape, classes, wide=500):
+        pixels = input_shape[0] * input_shape[1] * input_shape[2]
+        return nn.Sequential(nn.Flatten(), nn.Linear(pixels, wide), nn.BatchNorm1d(wide), nn.Linear(wide, classes))
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's module `codebook_nets` with the functions `tied` and `tall`."""
+    (tmp_path / "codebook_nets.py").write_text(textwrap.dedent(NETS))
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def network(name: str, shape: Shape = (1, 28, 28), **options: Any) -> Network:
+    return Network(name, options, shape, 10, (0.1 + 0.2,) * shape[0], (1 / 3,) * shape[0], "digits")
+
+
+def compressed(
+    like: Network, seed: int, *, values: int = 16, sparsity: float = 0.9, scaled: bool = False
+) -> tuple[nn.Module, Quantised]:
+    """A network with a random assignment of random values; its batch-norm has moved, too."""
+    generator = torch.Generator().manual_seed(seed)
+    model = registry.build(like.name, like.input_shape, like.classes, **like.options)
+    parameters = shared_parameters(model)
+    weights = sum(p.numel() for p in parameters)
+    assignment = torch.randint(1, max(values, 2), (weights,), generator=generator)
+    assignment[torch.rand(weights, generator=generator) < sparsity] = 0
+    codes = torch.randn(values, generator=generator)
+    codes[0] = 0
+    scales = torch.rand(len(parameters), generator=generator) + 0.5 if scaled else torch.ones(len(parameters))
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.normal_(module.weight, generator=generator)
+            module.running_mean.normal_(generator=generator)
+            module.num_batches_tracked.fill_(seed + 3)
+    quantised = Quantised(assignment, codes, scales)
+    quantised.write(parameters)
+    return model, quantised
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.numpy(force=True).tobytes() == b.numpy(force=True).tobytes()
+
+
+def assert_round_trip(like: Network, model: nn.Module, quantised: Quantised) -> None:
+    decoded = compressed_file.decode(compressed_file.encode(model, quantised, like), custom=like.name)
+    assert decoded.network == like
+    state, again = model.state_dict(), decoded.model.state_dict()
+    assert list(state) == list(again)
+    assert all(same_bits(state[name], again[name]) for name in state)
+    parameters = shared_parameters(decoded.model)
+    assert all(map(same_bits, decoded.quantised.tensors(parameters), parameters))
+    assert size_metrics(decoded.quantised) == size_metrics(quantised)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "like",
+    [
+        network("lenet_300_100"),
+        network("lenet5"),
+        network("minivgg", (3, 32, 40), width=0.25),
+        network("torchvision:mobilenet_v2", (3, 32, 32)),  # convolutions of 9 weights a channel
+        network("codebook_nets:tied"),
+        network("codebook_nets:tall", (1, 2, 2), wide=700),
+    ],
+    ids=lambda like: like.name,
+)
+def test_round_trip_is_exact(like: Network, seed: int, nets: None) -> None:
+    """decode(encode(x)) has every tensor of x bit for bit: shared ones, scaled ones, batch-norm, counters."""
+    kinds = [dict(), dict(values=200, sparsity=0.3, scaled=True), dict(values=3, sparsity=0.99)]
+    assert_round_trip(like, *compressed(like, seed, **kinds[seed]))
+
+
+@pytest.mark.parametrize("values", [1, 2, 3, 256, 257, 65_536])
+def test_any_number_of_values(values: int) -> None:
+    """From the zero alone to 65,536 values, dense or empty, the network comes back."""
+    like = network("lenet_300_100")
+    model, quantised = compressed(like, 0, values=values, sparsity=0.0 if values > 1 else 1.0)
+    assert_round_trip(like, model, quantised)
+
+
+def test_too_many_values_are_refused() -> None:
+    """65,537 values do not fit, and neither does a codebook without a zero in front."""
+    like = network("lenet_300_100")
+    model, quantised = compressed(like, 0)
+    parameters = shared_parameters(model)
+    many = Quantised(torch.arange(266_610) % 65_537, torch.arange(65_537.0), torch.ones(len(parameters)))
+    for wrong in (many, Quantised(quantised.assignment, quantised.values + 1, quantised.scales)):
+        with pytest.raises(ValueError, match="begins with zero"):
+            compressed_file.encode(model, wrong, like)
+
+
+def test_unused_values_cost_nothing() -> None:
+    """Values that no weight has are left out; the weights are the same."""
+    like = network("lenet_300_100")
+    model, quantised = compressed(like, 0, values=8)
+    padded = Quantised(quantised.assignment * 2, quantised.values.repeat_interleave(2), quantised.scales)
+    assert compressed_file.encode(model, padded, like) == compressed_file.encode(model, quantised, like)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (1, 1), (3, 1), (1, 50), (64, 3), (5, 4, 3, 3), (2000, 2), (16, 257)])
+@pytest.mark.parametrize("sparsity", [0.0, 0.03, 0.5, 0.97, 1.0])
+def test_any_tensor_round_trips(shape: tuple[int, ...], sparsity: float) -> None:
+    """A tensor of any shape and density, empty and full rows among them, is decoded as it was encoded."""
+    rng = np.random.default_rng(len(shape) + shape[0])
+    index = np.where(rng.random(math.prod(shape)) < sparsity, 0, rng.integers(1, 5, math.prod(shape)))
+    index[: shape[-1]] = 1
+    coder = Encoder()
+    assert np.array_equal(code_tensor(coder, shape, 5, index), index)
+    assert np.array_equal(code_tensor(Decoder(coder.data()), shape, 5), index)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.98])
+def test_file_is_near_its_bound(sparsity: float) -> None:
+    """With nothing to learn (a random mask, random values), the whole file is within 3 % of the entropy bound."""
+    like = network("lenet_300_100")
+    model, quantised = compressed(like, 0, sparsity=sparsity)
+    achieved = ratio(shared_parameters(model), len(compressed_file.encode(model, quantised, like)))
+    assert achieved >= size_metrics(quantised)["entropy_ratio"] / 1.03
+
+
+def test_pruned_units_are_used() -> None:
+    """Where rows and columns differ in density, as pruning leaves them, the file beats the entropy bound by far."""
+    like = network("lenet_300_100")
+    model, quantised = compressed(like, 0, sparsity=0.0)
+    generator = torch.Generator().manual_seed(1)
+    masks = []
+    for p in shared_parameters(model):
+        live = [torch.rand(n, generator=generator) < 0.2 for n in p.shape]
+        masks.append((live[0][:, None] & live[1] if p.dim() == 2 else live[0]).reshape(-1))
+    quantised = Quantised(quantised.assignment * torch.cat(masks), quantised.values, quantised.scales)
+    quantised.write(shared_parameters(model))
+    achieved = ratio(shared_parameters(model), len(compressed_file.encode(model, quantised, like)))
+    assert achieved > 1.4 * size_metrics(quantised)["entropy_ratio"]
+    assert_round_trip(like, model, quantised)
+
+
+# --- damage
+
+
+@pytest.fixture(scope="module")
+def data() -> bytes:
+    like = network("minivgg", (1, 32, 32), width=0.125)
+    return compressed_file.encode(*compressed(like, 0, sparsity=0.98, scaled=True), like)
+
+
+def refused(data: bytes, words: str | None = None) -> None:
+    """Reading raises UserError, whose one line names the file and says these words."""
+    with pytest.raises(UserError, match=words) as raised:
+        compressed_file.decode(data, source="x.codebook")
+    assert str(raised.value).startswith("x.codebook: ") and "\n" not in str(raised.value)
+
+
+def test_every_flipped_bit_is_noticed(data: bytes) -> None:
+    """Any bit of the first hundred bytes flipped, or one of a sample of the others, is refused, never decoded."""
+    for at in (*range(100), *range(100, len(data), 97), len(data) - 1):
+        for bit in range(8):
+            damaged = bytearray(data)
+            damaged[at] ^= 1 << bit
+            refused(bytes(damaged), "damaged|no compressed network|format version")
+
+
+def test_every_truncation_is_noticed(data: bytes) -> None:
+    """A file cut short at any of a sample of lengths, the empty one among them, or with a byte too many, is refused."""
+    for length in (*range(60), *range(60, len(data), 89), len(data) - 1):
+        refused(data[:length], "damaged|no compressed network")
+    refused(data + b"\0", "damaged")
+
+
+@pytest.mark.parametrize("foreign", [b"PK\x03\x04" + bytes(100), b"\x80\x04K\x01.", b"CBK", b"text\n" * 9])
+def test_foreign_files_are_refused(foreign: bytes) -> None:
+    """A file of another kind is refused by name of the right one; nothing is unpickled."""
+    refused(foreign, ".codebook file")
+
+
+def test_newer_version_is_refused(data: bytes) -> None:
+    """A file of a later format says which version it has, and which is read."""
+    refused(data[:3] + b"\x02" + data[4:], "format version 2, but this version of the harness reads 1")
+
+
+def sealed(rest: bytes) -> bytes:
+    """A file with a checksum that fits."""
+    return b"CBK\x01" + struct.pack("<I", zlib.crc32(rest)) + rest
+
+
+def with_header(header: Any, lengths: tuple[int, ...] = (0, 0, 0, 0)) -> bytes:
+    deflated = zlib.compress(json.dumps(header).encode(), 9, -15)
+    return sealed(struct.pack("<HHHII", len(deflated), *lengths) + deflated)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        sealed(b""),
+        sealed(bytes(14)),
+        with_header({}),
+        with_header(["lenet5", {}, [1, 28], 10, [0.0], [1.0], "mnist"]),
+        with_header(["lenet_300_100", {}, [1, 10**6, 10**6], 10, [0.0], [1.0], "mnist"]),
+        with_header(["lenet_300_100", {}, [1, 28, 28], -1, [0.0], [1.0], "mnist"]),
+        with_header(["lenet_300_100", {}, [1, 28, 28], 10, [0.0], [1.0], "mnist"], (65_535, 65_535, 2**32 - 1, 0)),
+        with_header(["nope", {}, [1, 28, 28], 10, [0.0], [1.0], "mnist"]),
+        with_header(["lenet5", {"x": 1}, [1, 28, 28], 10, [0.0], [1.0], "mnist"]),
+    ],
+)
+def test_nonsense_with_a_fitting_checksum_is_refused(bad: bytes) -> None:
+    """Parts that are not there, and absurd numbers, are one line, not a crash, and ask for no memory."""
+    refused(bad)
+
+
+def test_parts_that_contradict_each_other_are_refused(data: bytes) -> None:
+    """Weights that no coder wrote, or a batch-norm cut short, are refused although the checksum fits."""
+    header, values, scales, others, layout = struct.unpack_from("<HHHII", data, 8)
+    start = 8 + 14 + header + 4 * values + 4 * scales
+    short = zlib.compress(b"short", 9, -15)
+    lengths = struct.pack("<HHHII", header, values, scales, len(short), layout)
+    refused(sealed(lengths + data[22:start] + short + data[start + others :]), "format version 1")
+    refused(sealed(data[8 : start + others] + b"\xff" * 64), "format version 1")
+    refused(sealed(data[8:-1]), "format version 1")  # the coder writes four bytes at a time
+
+
+def test_a_network_built_otherwise_is_refused(nets: None) -> None:
+    """If a user's function no longer builds what was compressed, the file is refused, not filled in wrongly."""
+    like = network("codebook_nets:tall", (1, 2, 2))
+    data = compressed_file.encode(*compressed(like, 0), like)
+    import codebook_nets  # type: ignore[import-not-found]
+
+    codebook_nets.tall.__defaults__ = (501,)
+    with pytest.raises(UserError, match="not built as it was"):
+        compressed_file.decode(data, custom="codebook_nets:tall")
+
+
+def test_a_users_code_is_not_run_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that names a user's function is read only when the caller gives that very name, and is told so."""
+    (tmp_path / "codebook_once.py").write_text(textwrap.dedent(NETS))
+    monkeypatch.syspath_prepend(tmp_path)
+    like = network("codebook_once:tied")
+    model, quantised = compressed(like, 0)
+    path = tmp_path / "tied.codebook"
+    compressed_file.save(path, model, quantised, like)
+    (tmp_path / "codebook_once.py").write_text("raise SystemExit('imported')")
+    monkeypatch.delitem(__import__("sys").modules, "codebook_once")
+    for custom in (None, "codebook_once:other", "codebook_once"):
+        with pytest.raises(UserError, match="--network codebook_once:tied") as raised:
+            compressed_file.load(path, custom=custom)
+        assert str(path) in str(raised.value)
+
+
+def test_files_on_disk(tmp_path: Path) -> None:
+    """`save` returns the bytes it wrote and leaves nothing beside; `load` is ready to evaluate; no file is one line."""
+    like = network("lenet5")
+    model, quantised = compressed(like, 0)
+    path = tmp_path / "new" / "x.codebook"
+    assert compressed_file.save(path, model, quantised, like) == path.stat().st_size
+    assert [p.name for p in path.parent.iterdir()] == ["x.codebook"]
+    loaded = compressed_file.load(path)
+    images = torch.rand(3, 1, 28, 28)
+    assert not loaded.training and torch.equal(loaded(images), model.eval()(images))
+    with pytest.raises(UserError, match="nope.codebook"):
+        compressed_file.load(tmp_path / "nope.codebook")
+
+
+def test_reading_leaves_the_random_sequence_alone(data: bytes) -> None:
+    """Decoding builds a network, but draws nothing from the caller's generator."""
+    torch.manual_seed(0)
+    wanted = torch.rand(3)
+    torch.manual_seed(0)
+    compressed_file.decode(data)
+    assert torch.equal(torch.rand(3), wanted)
+
+
+GOLDEN = (
+    "Lqbad=O@k@F8~7o00000002P53`&bu%1O;jEr~ZaFo-uaFi_H|uGNV))B(a+9V4A+13e?tSP%sym2&eki%XPZ0RR91zW@M$J^%o~"
+    "KQ@>=E?ayvxy)QWS<0{`)ZEwGD&j$Z2LIuJwY{>7<t|*5oLm@~|HrJ_5u@$mbt}vWU%QidW22^Y5xsDes{"
+)
+
+
+def test_files_of_version_one_stay_readable() -> None:
+    """A file written when the format was made is decoded to the same weights; constriction must not change either."""
+    decoded = compressed_file.decode(base64.b85decode(GOLDEN))
+    assert torch.equal(decoded.quantised.assignment, golden_assignment())
+    assert decoded.quantised.values.tolist() == [0, -0.5, 0.25, 1.5]
+
+
+def golden_assignment() -> Tensor:
+    """LeNet-300-100 for one pixel and two classes: 31,002 weights, of which every 997th is not zero."""
+    index = torch.arange(300 * 2 + 300 * 100 + 100 + 2 * 100 + 2)
+    return torch.where(index % 997 == 3, 1 + index % 3, 0)
+
+
+# --- counts
+
+
+def test_csr_count_by_hand() -> None:
+    """Han's count: 5-bit steps in linear and 8-bit in convolution layers, fillers for long steps, a shared codebook."""
+    linear, conv = nn.Linear(100, 1), nn.Conv2d(1, 1, (1, 600))
+    parameters = shared_parameters(nn.Sequential(linear, conv))
+    index = torch.zeros(100 + 1 + 600 + 1, dtype=torch.int64)
+    index[0] = 1  # a step of 1
+    index[32] = 2  # a step of 32 fits into 5 bits
+    index[65] = 1  # one of 33 needs a filler
+    index[101 + 599] = 2  # the conv's last weight: 600 = 256 + 256 + 88, two fillers
+    index[101 + 600] = 1  # its bias
+    quantised = Quantised(index, torch.tensor([0.0, 1.0, -1.0, 5.0]), torch.ones(4))
+    entries = 3  # the zero, 1 and −1; nothing has 5
+    assert csr_bits(quantised, parameters) == 4 * (5 + 2) + (3 + 1) * (8 + 2) + 32 * entries
+
+
+def test_ratio_by_hand() -> None:
+    """The compression ratio is float32 bytes of the shared weights over the file's bytes."""
+    assert ratio([torch.zeros(3, 5), torch.zeros(1)], 16) == 4.0
+
+
+def test_table_adds_up() -> None:
+    """The table has one row a shared tensor, and its weights and nonzeros are the network's."""
+    like = network("lenet5")
+    model, quantised = compressed(like, 0)
+    rows = table(model, quantised)
+    assert [row.name for row in rows] == [name for name, _ in model.named_parameters()]
+    assert sum(row.nonzero for row in rows) == int((quantised.assignment != 0).sum())
+    assert sum(row.coded_bytes for row in rows) == pytest.approx(
+        len(compressed_file.encode(model, quantised, like)), rel=0.02
+    )

@@ -1,0 +1,102 @@
+"""The trade-off figures show what `analysis.stats.importance` computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+import synthetic
+
+from analysis.figures import importance
+from analysis.stats.importance import ANOVA, TradeOffs, trade_offs
+from study.records import columns, paths, study_folder
+from study.records.study_folder import load
+
+
+@pytest.fixture(scope="module")
+def sws(tmp_path_factory: pytest.TempPathFactory) -> TradeOffs:
+    return trade_offs(load(synthetic.write_sws(tmp_path_factory.mktemp("sws"))))
+
+
+@pytest.fixture(scope="module")
+def kd(tmp_path_factory: pytest.TempPathFactory) -> TradeOffs:
+    return trade_offs(load(synthetic.write_kd(tmp_path_factory.mktemp("kd"))))
+
+
+def trace(drawn: go.Figure, name: str) -> go.Scatter:
+    return next(t for t in drawn.data if t.name == name)
+
+
+def test_shares_are_drawn_with_their_intervals(sws: TradeOffs) -> None:
+    """Every target has a panel and every hyperparameter two marks, whose bars end where the intervals do."""
+    drawn, frame = importance.importances(sws), sws.importances()
+    assert len(drawn.data) == 2 * len(sws.targets) == 8
+    for t in drawn.data:
+        panel = int(t.yaxis[1:] or "1") - 1
+        rows = frame[(frame["target"] == list(sws.targets)[panel]) & (frame["measure"] == t.name)].iloc[::-1]
+        assert np.allclose(t.x, rows["share"]) and np.allclose(np.add(t.x, t.error_x.array), rows["high"])
+        assert np.allclose(np.subtract(t.x, t.error_x.arrayminus), rows["low"]) and len(t.y) == 3
+    assert {t.marker.symbol for t in drawn.data if t.name == ANOVA} == {"circle"}  # told apart without colour
+
+
+@pytest.mark.parametrize("name", ["tau", "components", "one_minus_pi_zero"])
+def test_effects_stand_on_their_axes(sws: TradeOffs, name: str) -> None:
+    """The curve is the effect's frame on the scale of the search, its band encloses it, and all hyperparameters share
+    one axis of the target."""
+    drawn, rows = importance.effect(sws, "val_accuracy", name), sws.effect("val_accuracy", name)
+    line, band = trace(drawn, "mean"), trace(drawn, "95 % interval")
+    assert np.allclose(line.x, rows["value"])
+    assert np.allclose(line.y, rows["mean"])
+    assert np.allclose(band.y, [*rows["high"], *rows["low"][::-1]])
+    assert drawn.layout.yaxis.range == importance.effect(sws, "val_accuracy", "tau").layout.yaxis.range
+    assert drawn.layout.xaxis.type == (None if name == "components" else "log")
+
+
+def test_the_plane_has_the_trials_on_it(sws: TradeOffs) -> None:
+    """The surface is the interaction's, over the two strongest hyperparameters; each mark is a trial that counted."""
+    drawn, found = importance.interaction(sws, "given"), sws.interaction("given")
+    assert found is not None and np.allclose(drawn.data[0].z, found["surface"])
+    rows = sws.trials.loc[sws.targets["given"].values.index].set_index("trial_id")
+    marks = trace(drawn, "trial")
+    assert set(marks.customdata) == set(rows.index)
+    x = rows.loc[list(marks.customdata), found["names"][0]]
+    assert np.allclose(marks.x, x)
+
+
+def test_level_line_is_drawn_at_no_gain(kd: TradeOffs) -> None:
+    """The solid line is the contour of the gain at zero, the dashed one that of the interval's lower end; neither is
+    shown, nor named, where it does not exist."""
+    drawn, found = importance.gain(kd), kd.gain()
+    assert found is not None
+    solid, dashed = trace(drawn, "as good as the student alone"), trace(drawn, "better, by the 95 % interval")
+    assert np.allclose(solid.z, found["gain"]) and np.allclose(dashed.z, found["low"])
+    assert (solid.contours.start, solid.contours.end, solid.contours.coloring) == (0, 0, "none")
+    assert solid.visible and drawn.data[0].zmid == 0
+    assert dashed.visible == dashed.showlegend == bool(found["low"].max() > 0 > found["low"].min())
+
+
+@pytest.mark.parametrize("state", ["none", "failed"])
+def test_studies_without_scores_give_empty_figures(tmp_path: Path, state: str) -> None:
+    """With nothing to say the figures are empty and the note remains."""
+    t = trade_offs(load(synthetic.write_bare(tmp_path, "kd", state)))
+    assert not importance.importances(t).data and not importance.gain(t).data and len(t.notes) == 1
+
+
+def test_text_of_a_study_is_no_markup(tmp_path: Path) -> None:
+    """Names of trials and hyperparameters reach Plotly escaped."""
+    folder = synthetic.write_sws(tmp_path)
+    bold = "<b>bold</b>"
+    meta = study_folder.read_meta(folder)
+    meta["space"][bold] = meta["space"].pop("components")
+    study_folder.write_meta(folder, meta)
+    trials = study_folder.read_frame(folder / paths.TRIALS, columns.TRIAL_COLUMNS).rename(columns={"components": bold})
+    study_folder.write_frame(folder / paths.TRIALS, trials.assign(trial_id=bold + trials["trial_id"]))
+    t = trade_offs(load(folder))
+    drawn = [importance.importances(t), importance.effect(t, "sparsity", bold), importance.interaction(t, "sparsity")]
+    for figure in drawn:
+        for trace in figure.data:
+            trace.customdata = None  # ids, which the page looks up and never shows
+        assert bold not in json.dumps(figure.to_plotly_json(), default=list)

@@ -1,0 +1,231 @@
+"""A study whose trials are packed is the study without, and survives what happens to its packs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from study.artifacts.cache import Shared
+from study.data import registry
+from study.errors import UserError
+from study.methods.sws import packed as sws_packed
+from study.methods.sws.settings import SWS
+from study.pipeline import driver
+from study.records import paths, study_folder
+from study.settings import resolve
+from study.training.distillation import Targets
+from study.training.network import Training, build_network
+from study.tuning import pack_trial, packs
+from study.tuning.packs import Packer
+
+
+def settings(folder: Path, **changes: Any) -> SWS:
+    small: dict[str, Any] = {"epochs": 3, "pretrain_epochs": 5, "codebook_epochs": 1, "batch_size": 64}
+    common: dict[str, Any] = {"searcher": "random", "dashboard": False, "results_dir": folder, "num_samples": 3}
+    return resolve(SWS(**small | common | changes))
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study of packed trials."""
+    folder = tmp_path_factory.mktemp("packed")
+    outcome = driver.run(settings(folder, pack=4))
+    assert outcome.whole
+    return outcome.folder
+
+
+def test_trials_are_those_of_an_unpacked_study(packed: Path, tmp_path: Path) -> None:
+    """The same configurations, states and epochs, and results that differ by rounding alone."""
+    plain = study_folder.load(driver.run(settings(tmp_path)).folder)
+    both = [s.trials.set_index("trial_id").sort_index() for s in (study_folder.load(packed), plain)]
+    ours, theirs = (t.sort_values(["baseline", "tau"]).reset_index() for t in both)
+    for column in ("state", "baseline", "components", "epochs"):
+        assert ours[column].astype(str).tolist() == theirs[column].astype(str).tolist()
+    for column, off in (("tau", 1e-12), ("val_accuracy", 3.0), ("sparsity", 0.3)):
+        assert ours[column].fillna(0).tolist() == pytest.approx(theirs[column].fillna(0).tolist(), abs=off)
+
+
+def test_a_packed_study_leaves_the_same_files(packed: Path) -> None:
+    """Each epoch is told once, in order, and the front has weights, a compressed file and a trace."""
+    study = study_folder.load(packed)
+    for _, rows in study.history.groupby("trial_id"):
+        assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
+    tested = study.confirmed["trial_id"].unique()
+    assert len(tested) >= 2
+    for trial_id in tested:
+        assert (packed / paths.MODELS / f"{trial_id}.safetensors").exists()
+        if trial_id != "uncompressed":
+            assert (packed / paths.MODELS / f"{trial_id}.codebook").exists()
+            assert paths.trace_of(packed, trial_id).exists()
+
+
+def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many trials as asked for train at one time, none waits for a baseline, and no trial's process loads torch."""
+    train = sws_packed.fit
+
+    def libraries(process: psutil.Process) -> str:
+        return " ".join(m.path for m in process.memory_maps())
+
+    class Watched(Packer):
+        def __init__(self, room: int) -> None:
+            super().__init__(room)
+
+            def fit(networks: Any, *others: Any) -> Any:
+                beside = psutil.Process(os.getppid()).children()
+                trials = [p for p in beside if p.cmdline()[0].startswith("ray::ImplicitFunc")]
+                torch = sum("libtorch" in libraries(p) for p in trials)
+                with (tmp_path / "seen").open("a") as file:
+                    print(len(networks), len(trials), torch, "libtorch" in libraries(psutil.Process()), file=file)
+                return train(networks, *others)
+
+            sws_packed.fit = fit  # in the pack's own process
+
+    monkeypatch.setattr(packs, "Packer", Watched)
+    assert driver.run(settings(tmp_path, pack=3, epochs=1)).whole
+    assert (tmp_path / "seen").read_text().split() == ["4", "4", "0", "True"]
+
+
+def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the process that trains the pack dies, its trials are tried again and every epoch is recorded once."""
+    killed: list[int] = []
+    make = packs.packers
+
+    def dying(*arguments: Any, **others: Any) -> list[Any]:
+        found = make(*arguments, **others)
+        pid = ray.get(found[0].__ray_call__.remote(lambda self: os.getpid()))
+        checkpoints = tmp_path / "sws-digits" / "checkpoints"
+
+        def kill() -> None:
+            while not list(checkpoints.glob("t*.pt")):
+                time.sleep(0.02)
+            killed.append(pid)
+            psutil.Process(pid).send_signal(signal.SIGKILL)
+
+        threading.Thread(target=kill, daemon=True).start()
+        return found
+
+    monkeypatch.setattr(packs, "packers", dying)
+    outcome = driver.run(settings(tmp_path, pack=4, epochs=15))
+    assert killed and outcome.whole
+    study = study_folder.load(outcome.folder)
+    assert set(study.trials["state"]) == {"complete"}
+    for _, rows in study.history.groupby("trial_id"):
+        assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
+
+
+def packer(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
+    """Joins trials to a packer in this process; gives it, and what joins."""
+    s = settings(Path("nowhere"), **changes)
+    splits = registry.load("digits", None)[0]
+    network = build_network(Training("lenet_300_100"), splits)
+    monkeypatch.setattr(packs.ray, "get", lambda held: held)
+    monkeypatch.setattr(packs, "start", lambda *_: (network, Targets()))
+    found = Packer(room=2)
+
+    def join(trial: str, **values: float) -> str:
+        config = {"trial_id": trial, "seed": 0, "tau": 0.01, "components": 5, "one_minus_pi_zero": 0.1}
+        shared = Shared({}, {"metrics": {"val_accuracy": 90.0}})
+        found.join(s, (splits, shared), config | values, folder, trial, trial + "'s ticket")
+        return trial + "'s ticket"
+
+    return found, join
+
+
+def test_a_failure_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member whose loss is no number hears it after that epoch, while the others have far to go."""
+    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=30)
+    bad, good = join("bad", tau=float("inf")), join("good")
+    assert found.next(bad)["failure"] == "the training loss became nan (after epoch 0)"
+    assert found.tickets[good].heard.qsize() < 20
+    assert [found.next(good)["epoch"] for _ in range(31)] == list(range(1, 32))
+    last = found.next(good)
+    assert last["finished"] and last["accuracy_drop"] == 90 - last["val_accuracy"]
+    assert (tmp_path / "checkpoints" / "good.codebook").stat().st_size == last["file_bytes"]
+
+
+def test_a_trial_that_begins_anew_tells_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune hears again what the trial told before it was cut off, and then what came after that."""
+    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=3)
+    first = join("first")
+    told = [found.next(first) for _ in range(2)]
+    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=3)
+    again = join("first")
+    rows = [found.next(again) for _ in range(5)]
+    assert [row.get("epoch") for row in rows] == [1, 2, 3, 4, 4] and rows[-1]["finished"]
+    assert [row["train_loss"] for row in rows[:2]] == [row["train_loss"] for row in told]
+
+
+def test_who_comes_again_takes_his_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial whose process died leaves the pack when it comes again, and a ticket that nobody knows is no other's."""
+    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=3)
+    lost = join("first")
+    kept = found.tickets[lost]
+    found.leave("unknown")
+    with pytest.raises(RuntimeError, match="started again"):
+        found.next("unknown")
+    heard: list[str] = []
+
+    def listen() -> None:  # the call of a process that then dies
+        try:
+            found.next(lost)
+        except RuntimeError as error:
+            heard.append(str(error))
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    assert found.others("second") == 1
+    again = join("first")
+    listener.join(10)
+    assert heard and heard[0].endswith("it came again")  # or the thread would wait for ever
+    assert kept.gone and found.others("second") == 1
+    assert [found.next(again)["epoch"] for _ in range(4)] == [1, 2, 3, 4]
+    assert found.next(again)["finished"]
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As far as Ray knows."""
+    ray.init("local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    monkeypatch.setattr(pack_trial, "ANSWER", 1.0)
+    yield
+    ray.shutdown()
+
+
+def test_a_gpu_that_others_use_is_not_waited_for(
+    two_gpus: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials go to the pack that has a GPU; where there is none for any pack, that is one line, not a hang."""
+    s = settings(tmp_path, pack=2, gpus_per_trial=0.5)
+    others = [placement_group([{"GPU": 1}]) for _ in range(2)]
+    assert all(other.wait(30) for other in others)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="--pack: no GPU came free in 2 s"):
+        patch.setattr(packs, "PLACE", 2.0)
+        packs.packers(s)
+    remove_placement_group(others[0])
+    placed = packs.packers(s)
+    assert len(placed) == 2
+    ((_, free),) = pack_trial.others(placed, "", packs.PLACE)
+    assert [pack_trial.emptiest(placed, "t001") for _ in range(3)] == 3 * [free]
+
+
+def test_what_cannot_be_packed_is_refused_by_its_flag(tmp_path: Path) -> None:
+    """One line that names both flags."""
+    refused = ({"merge": 0.5}, {"layer_scales": True}, {"retrain_epochs": 1}, {"trial_timeout": 9.0})
+    for changes in refused:
+        flag = "--" + next(iter(changes)).replace("_", "-")
+        with pytest.raises(UserError, match=f"--pack 2: does not go with {flag}"):
+            settings(tmp_path, pack=2, **changes)
+    with pytest.raises(UserError, match="--pack 0"):
+        settings(tmp_path, pack=0)

@@ -1,0 +1,107 @@
+"""What Tune's callbacks do to the ledger, without Ray running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from study.methods.sws.settings import SWS
+from study.records.ledger import Ledger
+from study.tuning.display import Display
+from study.tuning.recorder import FEW, FULL_DISK, Recorder
+
+OBJECTIVES = {"val_accuracy": "max", "sparsity": "max"}
+
+
+class Searcher:
+    stopped = ""
+
+    def stop(self, reason: str) -> None:
+        self.stopped = self.stopped or reason
+
+
+def recorder(folder: Path) -> tuple[Recorder, Ledger, Searcher]:
+    ledger, searcher = Ledger(folder), Searcher()
+    display = Display(ledger, OBJECTIVES, 9, "")
+    display.console.quiet = True
+    made = Recorder(ledger, display, OBJECTIVES, SWS(), folder)
+    made.searcher = searcher  # type: ignore[assignment]
+    return made, ledger, searcher
+
+
+def end(made: Recorder, ledger: Ledger, trial_id: str, result: dict[str, Any], error: str = "") -> None:
+    ledger.start(trial_id, {"tau": 0.1})
+    file = made.folder / f"{trial_id}.txt"
+    file.write_text(error)
+    trial = SimpleNamespace(config={"trial_id": trial_id}, last_result=result, error_file=str(file))
+    if error:
+        made.on_trial_error(0, [], trial)
+    else:
+        made.on_trial_complete(0, [], trial)
+
+
+GOOD = {"finished": True, "val_accuracy": 90.0, "sparsity": 50.0, "spent": 3.0}
+
+
+def test_most_trials_failing_stops_the_study(tmp_path: Path) -> None:
+    """Few failures do not stop it, nor do as many as half; when more than half failed, it names the commonest."""
+    made, ledger, searcher = recorder(tmp_path)
+    for i in range(FEW):
+        end(made, ledger, f"t{i}", GOOD)
+        end(made, ledger, f"f{i}", {}, "Failure # 1\nTraceback\nValueError: too small\n")
+    assert searcher.stopped == ""
+    end(made, ledger, "t9", {"failure": "every weight was pruned"})
+    assert searcher.stopped == f"{FEW + 1} of {2 * FEW + 1} trials failed, {FEW} of them with: ValueError: too small"
+    assert ledger.trials["f0"]["reason"] == "ValueError: too small" and ledger.trials["t0"]["seconds"] == 3.0
+
+
+def test_a_full_disk_stops_the_study_and_loses_no_trial(tmp_path: Path) -> None:
+    """A trial that could not write stays owed."""
+    made, ledger, searcher = recorder(tmp_path)
+    end(made, ledger, "t001", {}, "Failure # 1\nOSError: [Errno 28] No space left on device: 'x'\n")
+    assert searcher.stopped == FULL_DISK and ledger.trials["t001"]["state"] == "running"
+
+
+def test_a_table_that_cannot_be_written_stops_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No space for trials.csv: the ledger keeps what happened, and `flush` says so at the end."""
+    made, ledger, _ = recorder(tmp_path)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("study.records.ledger.write_rows", full)
+    end(made, ledger, "t001", GOOD)
+    assert ledger.full and made.stopped == FULL_DISK and ledger.trials["t001"]["state"] == "complete"
+    with pytest.raises(OSError, match="No space"):
+        made.close()
+
+
+def test_weights_of_dominated_trials_are_removed(tmp_path: Path) -> None:
+    """Only the front's weights stay while the study runs."""
+    from study.artifacts import checkpoints
+
+    made, ledger, _ = recorder(tmp_path)
+    paths = {}
+    for trial_id, accuracy in (("t001", 90.0), ("t002", 95.0), ("t003", 80.0)):
+        paths[trial_id] = checkpoints.weights_of(checkpoints.path_of(tmp_path, trial_id))
+        paths[trial_id].parent.mkdir(exist_ok=True)
+        paths[trial_id].touch()
+        end(made, ledger, trial_id, {**GOOD, "val_accuracy": accuracy})
+    assert [i for i, path in paths.items() if path.exists()] == ["t002"]
+
+
+def test_the_display_counts_what_is_confirmed(tmp_path: Path) -> None:
+    """While it confirms, it counts the trainings with fresh seeds, baselines among them; then the search's again."""
+    made, ledger, _ = recorder(tmp_path)
+    end(made, ledger, "t001", GOOD)
+    own = Ledger(tmp_path / "confirm")
+    own.folder.mkdir()
+    for name in ("t001 seed 1", "uncompressed seed 1"):
+        own.start(name, {}, "uncompressed")
+        own.finish(name, "complete")
+    with made.display.confirming(own, 4):
+        assert (made.display._done(), made.display.wanted) == (2, 4)
+    assert (made.display._done(), made.display.wanted) == (1, 9)
