@@ -124,7 +124,8 @@ def compression_slices(s: Summary, t: TradeOffs) -> list[Group]:
                     drawn,
                     sentence(f"{name_of(objective)} by {name_of(name)}."),
                     "Vermillion marks are on the front." + mean + below_axis_note(s, drawn, objective),
-                    f"Scatter plot of {label(objective)} against {name_of(name)} for {counted(len(s.searched), 'trial')}.",
+                    f"Scatter plot of {label(objective)} against {name_of(name)} for "
+                    f"{counted(len(s.searched), 'trial')}.",
                 )
             )
         found.append(Group(f"What moves {name_of(objective)}", items, narrow=True))

@@ -368,8 +368,8 @@ def remaining_figures(trace: Trace) -> list[Item]:
                 "priors",
                 prior_shapes(trace),
                 "What a weight costs.",
-                "L2 regularisation draws every weight to zero. The mixture leaves a weight alone once it has a value that "
-                "others have too.",
+                "L2 regularisation draws every weight to zero. The mixture leaves a weight alone once it has a value "
+                "that others have too.",
                 "Line chart of the cost of a weight by its value, under an L2 prior and under the mixture.",
             )
         )

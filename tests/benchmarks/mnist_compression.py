@@ -127,7 +127,8 @@ def variants(network: str, wanted: str) -> dict[str, dict[str, Any]]:
     changed = {change: {**base, **values} for change, values in CHANGES.items()}
     # The baseline keeps as many weights as the recipe does, and has as many values, epochs and the same rate.
     pruned = {"kept": KEPT[network], "codebook": base["components"], "magnitude": True,
-              "epochs": base["epochs"] + base["retrain_epochs"], "weight_rate": weight_sharing.Hparams.weight_rate}  # fmt: skip
+              "epochs": base["epochs"] + base["retrain_epochs"],
+              "weight_rate": weight_sharing.Hparams.weight_rate}  # fmt: skip
     taught = {**pruned, "teacher": base["teacher"]}
     return {name: base, **changed, "magnitude pruning": pruned, "magnitude pruning, teacher": taught,
             "magnitude pruning, teacher, two thirds": {**taught, "kept": 2 * KEPT[network] / 3}}  # fmt: skip
