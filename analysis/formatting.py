@@ -25,17 +25,17 @@ EXTRA = {
 SIGNED = ("change", "gap", "optimism", "difference")
 
 
-def name_of(column: str) -> str:
+def column_label(column: str) -> str:
     """What a column is called, without its unit."""
     return COLUMNS[column].label if column in COLUMNS else column
 
 
-def sentence(words: str) -> str:
+def capitalise(words: str) -> str:
     """With a capital at its beginning."""
     return words[:1].upper() + words[1:]
 
 
-def text(column: str, value: Any) -> str:
+def format_cell(column: str, value: Any) -> str:
     """A cell: the digits its column is printed with, "–" when there is none. A number without a unit (a
     hyperparameter, mostly) that is too small for those digits gets three significant figures instead."""
     if isinstance(value, str):
@@ -50,18 +50,18 @@ def text(column: str, value: Any) -> str:
     return f"{value:{sign},.{digits}f}".replace("-", "−")
 
 
-def zeros(sparsity: float) -> str:
+def format_sparsity(sparsity: float) -> str:
     """A sparsity in percent, with as many digits as it takes for it not to read as a network of zeros alone."""
     digits = next((d for d in range(1, 6) if sparsity >= 100 or round(sparsity, d) < 100), 6)
     return f"{sparsity:.{digits}f}"
 
 
-def percent(mean: float, half: float = np.nan) -> str:
+def format_percent(mean: float, half: float = np.nan) -> str:
     """An accuracy in percent, with half of its interval where there is one."""
     return f"{mean:.{_digits(half)}f}{_plus_minus(half)} %"
 
 
-def points(difference: float, half: float = np.nan) -> str:
+def format_points(difference: float, half: float = np.nan) -> str:
     """A difference of accuracies with its sign, which what rounds to nothing lacks, and half of its interval."""
     digits = _digits(half)
     sign = "−" if round(difference, digits) < 0 else "+" if round(difference, digits) > 0 else ""
@@ -73,11 +73,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def listed(parts: list[str]) -> str:
+def join_words(parts: list[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def below(low: float, shown: Mapping[str, Iterable[float]]) -> str:
+def below_axis_sentence(low: float, shown: Mapping[str, Iterable[float]]) -> str:
     """What of a figure lies below its axis, as a sentence for its caption, with a space before it; "" without any.
 
     Args:
@@ -89,14 +89,14 @@ def below(low: float, shown: Mapping[str, Iterable[float]]) -> str:
     if not parts:
         return ""
     return (
-        f" {listed(parts)} {'lies' if sum(hidden.values()) == 1 else 'lie'} below the visible range; double-click "
+        f" {join_words(parts)} {'lies' if sum(hidden.values()) == 1 else 'lie'} below the visible range; double-click "
         "shows all."
     )
 
 
 def mean_and_half(column: str, mean: float, half: float) -> str:
-    """A cell: a mean as `text` prints it, with half of its interval where there is one."""
-    return text(column, mean) + (f" ± {half:.2f}" if np.isfinite(mean) and np.isfinite(half) else "")
+    """A cell: a mean as `format_cell` prints it, with half of its interval where there is one."""
+    return format_cell(column, mean) + (f" ± {half:.2f}" if np.isfinite(mean) and np.isfinite(half) else "")
 
 
 def _digits(half: float) -> int:

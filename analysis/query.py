@@ -24,17 +24,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.formatting import text
+from analysis.formatting import format_cell
 from analysis.questions import conditions
 from analysis.questions import question as questions_question
-from analysis.questions.question import NoMatch, Question, answer, short
+from analysis.questions.question import NoMatch, Question, answer_question, short
 from analysis.stats import test_results
 from analysis.stats.summary import numeric
 from analysis.text.tables import columns_with_values
 from study import commandline
 from study.errors import UserError
 from study.records import study_folder
-from study.records.columns import COLUMNS, FINAL_STATES, SPENT, TRIAL_COLUMNS, label
+from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, TRIAL_COLUMNS, label
 from study.records.study_folder import Study
 
 PROG = "python -m analysis.query"
@@ -72,7 +72,7 @@ def table_of(study: Study) -> pd.DataFrame:
     level = trials.loc[trials["baseline"] == "uncompressed"].reindex(columns=["val_accuracy"])["val_accuracy"].dropna()
     if len(level) and not columns_with_values(trials, ["accuracy_drop"]):
         trials["accuracy_drop"] = level.iloc[0] - trials["val_accuracy"]
-    tested = test_results.of_search(study).set_index("trial_id")["test_accuracy"]
+    tested = test_results.search_test_rows(study).set_index("trial_id")["test_accuracy"]
     trials["test_accuracy"] = trials["trial_id"].map(tested).astype(float)
     there = columns_with_values(trials, list(trials.columns))
     return trials[there or [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives]]
@@ -98,7 +98,7 @@ def _run(argv: list[str]) -> int:
     if not options.baselines:
         rows = rows[rows["baseline"] == ""]
     try:
-        found = answer(question, rows, options.top)
+        found = answer_question(question, rows, options.top)
     except NoMatch as none:
         print(f"{short(options.question)}: {none}{_elsewhere(question, table, rows)}", file=sys.stderr)
         return 1
@@ -145,10 +145,10 @@ def _write(path: Path, content: str) -> None:
 def _print(question: Question, study: Study, rows: pd.DataFrame) -> None:
     """The answer as a table: what was asked for, the configuration, and of a few trials all else."""
     first = ["trial_id", "baseline", *question.names, *study.hyperparameters, *study.objectives]
-    known = [c for c in COLUMNS if c not in ("state", "reason", *SPENT)]
+    known = [c for c in COLUMNS if c not in ("state", "reason", *COST_COLUMNS)]
     shown = list(dict.fromkeys([*first, *(known if len(rows) <= UPRIGHT else [])]))
     shown = [c for c in columns_with_values(rows, shown) if (rows[c] != "").any()]
-    lines = [[label(c), *(text(c, value) for value in rows[c])] for c in shown]
+    lines = [[label(c), *(format_cell(c, value) for value in rows[c])] for c in shown]
     upright = len(rows) <= UPRIGHT
     lines = lines if upright else [list(line) for line in zip(*lines, strict=True)]
     table = Table()

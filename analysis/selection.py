@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.questions import question as questions_question
-from analysis.questions.question import parse
+from analysis.questions.question import answer_question, parse
 from analysis.stats.pareto_front import feasible, finished, pareto_front
 from analysis.stats.summary import summarise
 from study.errors import UserError
@@ -15,18 +14,18 @@ from study.records import paths
 from study.records.study_folder import Study
 
 
-def kept(folder: Path) -> list[str]:
+def trials_with_weights(folder: Path) -> list[str]:
     """Ids of the trials and baselines whose weights the study kept."""
     return sorted({path.stem for path in (folder / paths.MODELS).glob("*.safetensors")})
 
 
-def one(trial_id: str, study: Study) -> str:
-    """The id, if it is one of `kept`.
+def require_trial(trial_id: str, study: Study) -> str:
+    """The id, if it is one of `trials_with_weights`.
 
     Raises:
         UserError: an unknown trial, or one whose weights were not kept.
     """
-    with_weights = kept(study.folder)
+    with_weights = trials_with_weights(study.folder)
     known = trial_id in set(study.trials["trial_id"])
     if trial_id not in with_weights or not known:
         what = "its weights were not kept" if known else "no such trial"
@@ -46,7 +45,7 @@ def front(study: Study) -> pd.DataFrame:
     if allowed.empty and len(complete):
         raise UserError(f"{study.folder}: no trial reaches its --min-accuracy; start a study that asks for less")
     members = pareto_front(allowed, study.objectives)
-    members = members[members["trial_id"].isin(kept(study.folder))]
+    members = members[members["trial_id"].isin(trials_with_weights(study.folder))]
     if not len(members):
         raise UserError(f"{study.folder}: no weights of its front are kept; its command does that when it ends")
     return members
@@ -89,6 +88,6 @@ def best(sentence: str, members: pd.DataFrame) -> str:
         question = parse(sentence, members)
         if question.goal == "all":
             raise UserError(f'{sentence!r} does not say of what the most; ask "max COLUMN where CONDITION"')
-        return str(questions_question.answer(question, members)["trial_id"].iloc[0])
+        return str(answer_question(question, members)["trial_id"].iloc[0])
     except UserError as error:
         raise UserError(f"--best {error}") from None

@@ -63,9 +63,8 @@ def report(options: Options) -> dict[str, Any]:
         raise UserError(f"--split-seed {options.split_seed}: must be within 0 and {MOST_SEED}, as a study's --seed is")
     # These bring torch, which --help need not wait for.
     from study.compression import compressed_file
-    from study.compression import size_metrics as compression_size_metrics
     from study.compression.quantised_weights import shared_parameters
-    from study.compression.size_metrics import csr_bits, ratio, size_metrics
+    from study.compression.size_metrics import csr_bits, ratio, size_metrics, tensor_table
     from study.training.loop import evaluate
 
     decoded = compressed_file.read(options.file, custom=options.network)
@@ -89,7 +88,7 @@ def report(options: Options) -> dict[str, Any]:
         **size_metrics(decoded.quantised),
         "tensors": [
             dataclasses.asdict(row) | {"sparsity": row.sparsity}
-            for row in compression_size_metrics.table(decoded.model, decoded.quantised)
+            for row in tensor_table(decoded.model, decoded.quantised)
         ],
     }
 

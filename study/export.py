@@ -84,7 +84,7 @@ def _chosen(options: Options, study: Study) -> list[str]:
     if len(named) != 1:
         raise UserError(f"{' and '.join(named) or 'nothing chosen'}: give one of --pareto, --trial ID, --best QUESTION")
     if options.trial is not None:
-        return [selection.one(options.trial, study)]
+        return [selection.require_trial(options.trial, study)]
     front = selection.front(study)
     return [selection.best(options.best, front)] if options.best is not None else list(front["trial_id"])
 
@@ -153,13 +153,13 @@ def _network(study: Study, trial_id: str) -> Network:
 
 def _plain(network: Network, path: Path, custom: str | None) -> nn.Module:
     """The network with the weights that a study kept of it, in evaluation mode."""
-    from study.artifacts.cache import Shared, read_arrays
+    from study.artifacts.cache import SharedWork, read_arrays
     from study.compression.compressed_file import build
 
     model = build(network, custom, str(path))
     try:
         # A teacher's file holds its logits as well.
-        model.load_state_dict(Shared(read_arrays(path)).weights().tensors())
+        model.load_state_dict(SharedWork(read_arrays(path)).weights().tensors())
     except RuntimeError as error:
         raise UserError(f"{path}: not weights of the network {network.name} in study.json; "
                         "restore both from a copy") from error  # fmt: skip

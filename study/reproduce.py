@@ -19,7 +19,7 @@ import tyro
 from study import commandline
 from study.errors import TrialFailed, UserError
 from study.records import ledger, study_folder
-from study.records.columns import COLUMNS, SPENT
+from study.records.columns import COLUMNS, COST_COLUMNS
 from study.records.paths import CACHE, STUDY, TRIALS
 from study.records.study_folder import Study
 from study.settings import OLDER_PRECISION
@@ -106,31 +106,31 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
     """
     import torch
 
-    from study.artifacts.cache import Shared, kept, remember
+    from study.artifacts.cache import SharedWork, get, get_or_compute
     from study.artifacts.checkpoints import Progress
     from study.methods import registry
-    from study.methods.method import Run
+    from study.methods.method import TrialFunction
     from study.pipeline import preflight
-    from study.tuning.trainable import device
+    from study.tuning.trainable import trial_device
 
     kind = registry.KINDS[settings.kind]
     data, _ = preflight.load_data(settings)
 
     def train(
-        stage: Run, values: dict[str, Any], shared: Shared | None, row: dict[str, Any]
-    ) -> tuple[dict[str, Any], Shared]:
+        stage: TrialFunction, values: dict[str, Any], shared: SharedWork | None, row: dict[str, Any]
+    ) -> tuple[dict[str, Any], SharedWork]:
         """Metrics, and what a study would keep of it."""
         rows: list[dict[str, Any]] = []
         start = time.perf_counter()
         torch.manual_seed(settings.seed)
         seen = data if stage is kind.prepare else kind.trial_data(settings, data)
         torch.set_num_threads(int(row.get("threads") or settings.threads))
-        left = stage(values, settings, seen.to(device(settings)), shared, rows.append, Progress())
+        left = stage(values, settings, seen.to(trial_device(settings)), shared, rows.append, Progress())
         last = rows[-1] if rows else {}
         metrics = {k: v for k, v in {**last, **left.metrics}.items() if k not in ("epoch", "phase")}
         told = [{"trial_id": kind.first, **ledger.history_row(r)} for r in rows]
         spent = {"seconds": time.perf_counter() - start, "threads": torch.get_num_threads()}
-        return metrics, Shared(left.arrays, {"metrics": {**metrics, **spent}, "history": told})
+        return metrics, SharedWork(left.arrays, {"metrics": {**metrics, **spent}, "history": told})
 
     try:
         given = preflight.given_teacher(settings, data)
@@ -140,10 +140,12 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
         return train(kind.prepare, {}, given, row)[0]
 
     cache = study.folder.resolve().parent / CACHE
-    shared = kept(cache, kind.first, study.meta.get("shared_work", ""))  # as it was, whatever the versions are now
+    shared = get(cache, kind.first, study.meta.get("shared_work", ""))  # as it was, whatever the versions are now
     if shared is None:
         key = kind.key(settings, data, given)
-        shared, _ = remember(cache, kind.first, key, lambda: train(kind.prepare, {}, given, _row(study, kind.first))[1])
+        shared, _ = get_or_compute(
+            cache, kind.first, key, lambda: train(kind.prepare, {}, given, _row(study, kind.first))[1]
+        )
     values = study.meta["baselines"].get(row["baseline"]) or {
         k: int(row[k]) if domain["type"] == "int" else float(row[k]) for k, domain in study.meta["space"].items()
     }
@@ -152,7 +154,7 @@ def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 def compare(row: dict[str, Any], metrics: dict[str, Any], tolerance: float) -> dict[str, tuple[float, float]]:
     """Metrics that differ by more than `tolerance`, and by more than the digits of a table's rounding: name → both."""
-    both = [k for k in metrics if k in row and k in COLUMNS and k not in SPENT and not isinstance(row[k], str)]
+    both = [k for k in metrics if k in row and k in COLUMNS and k not in COST_COLUMNS and not isinstance(row[k], str)]
     return {
         k: (row[k], metrics[k]) for k in both if not abs(row[k] - metrics[k]) <= max(tolerance, 1e-12 * abs(row[k]))
     }

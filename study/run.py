@@ -12,23 +12,23 @@ import tyro
 
 from study import commandline
 from study.errors import UserError
-from study.methods.kd.settings import KD
-from study.methods.kd_sws.settings import KDSWS
-from study.methods.magnitude.settings import Magnitude
-from study.methods.sws.settings import SWS
+from study.methods.kd.settings import KDSettings
+from study.methods.kd_sws.settings import KDSWSSettings
+from study.methods.magnitude.settings import MagnitudeSettings
+from study.methods.sws.settings import SWSSettings
 from study.settings import resolve
 
-Settings = KD | SWS | Magnitude | KDSWS
+AnySettings = KDSettings | SWSSettings | MagnitudeSettings | KDSWSSettings
 Command = (
-    Annotated[KD, tyro.conf.subcommand("kd", prefix_name=False)]
-    | Annotated[SWS, tyro.conf.subcommand("sws", prefix_name=False)]
-    | Annotated[Magnitude, tyro.conf.subcommand("magnitude", prefix_name=False)]
-    | Annotated[KDSWS, tyro.conf.subcommand("kd_sws", prefix_name=False)]
+    Annotated[KDSettings, tyro.conf.subcommand("kd", prefix_name=False)]
+    | Annotated[SWSSettings, tyro.conf.subcommand("sws", prefix_name=False)]
+    | Annotated[MagnitudeSettings, tyro.conf.subcommand("magnitude", prefix_name=False)]
+    | Annotated[KDSWSSettings, tyro.conf.subcommand("kd_sws", prefix_name=False)]
 )
 
 
 PROG = "python -m study.run"
-KINDS = {kind.kind: kind for kind in typing.get_args(Settings)}
+KINDS = {kind.kind: kind for kind in typing.get_args(AnySettings)}
 """First word of the command → its settings."""
 
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     )
 
 
-def parse(argv: list[str]) -> Settings:
+def parse(argv: list[str]) -> AnySettings:
     """Settings from the arguments; usage errors become one line."""
     if not argv or argv[0] not in [*KINDS, "-h", "--help"]:
         near = difflib.get_close_matches(argv[0], KINDS, 1) if argv else []
@@ -48,11 +48,11 @@ def parse(argv: list[str]) -> Settings:
         given = argv[0] if argv else "no study"
         kinds = commandline.any_of([*KINDS])
         raise UserError(f"{given}: the first word is the study, {kinds}{hint} (see {PROG} --help)")
-    settings: Settings = commandline.parse(Command, PROG, __doc__, argv)
+    settings: AnySettings = commandline.parse(Command, PROG, __doc__, argv)
     return settings
 
 
-def _run(settings: Settings) -> int:
+def _run(settings: AnySettings) -> int:
     if not settings.address:
         # Every port of Ray's is a way to run code here. So named for where it is the default, this keeps them all on
         # 127.0.0.1; Ray reads it when it is imported.

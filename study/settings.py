@@ -40,16 +40,16 @@ WIDEST = 16
 WITH_WIDTH = frozenset("minivgg vgg11 vgg13 vgg16 vgg19".split())
 """Networks of `study.models` whose channels a width multiplies; a default other than 1 is meant for them alone."""
 
-SettingsT = TypeVar("SettingsT", bound="Common")
+SettingsT = TypeVar("SettingsT", bound="Settings")
 
 
 @dataclass(frozen=True)
-class Common:
+class Settings:
     """Settings of every kind of study."""
 
     kind: ClassVar[str]
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]]
-    pack = 1  # not a setting, but of `SWS`
+    pack = 1  # not a setting, but of `SWSSettings`
 
     num_samples: int = 64
     """Trials that the study has when the command ends, baselines not counted. Run again to continue or to add."""
@@ -164,7 +164,7 @@ def resolve(settings: SettingsT) -> SettingsT:
     return settings
 
 
-def _at_least(settings: Common, least: float, names: str) -> None:
+def _at_least(settings: Settings, least: float, names: str) -> None:
     for name in names.split():
         value = getattr(settings, name, None)
         if value is not None and not least <= value < float("inf"):
@@ -172,21 +172,21 @@ def _at_least(settings: Common, least: float, names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
 
 
-def _at_most(settings: Common, most: float, names: str) -> None:
+def _at_most(settings: Settings, most: float, names: str) -> None:
     for name in names.split():
         value = getattr(settings, name, None)
         if value is not None and value > most:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be {most} or less")
 
 
-def _share(settings: Common, names: str) -> None:
+def _share(settings: Settings, names: str) -> None:
     for name in names.split():
         value = getattr(settings, name, None)
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"--{name} {value}: must be within 0 and 1")
 
 
-def _above_zero(settings: Common, names: str) -> None:
+def _above_zero(settings: Settings, names: str) -> None:
     for name in names.split():
         value = getattr(settings, name, None)
         if value is not None and not 0 < value < float("inf"):
@@ -194,7 +194,7 @@ def _above_zero(settings: Common, names: str) -> None:
             raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
 
 
-def as_json(settings: Common) -> dict[str, Any]:
+def as_json(settings: Settings) -> dict[str, Any]:
     """Every setting as a JSON value."""
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
     if values["data_dir"]:  # study.json is read from other folders, too
@@ -202,7 +202,7 @@ def as_json(settings: Common) -> dict[str, Any]:
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
-def contradiction(settings: Common, recorded: dict[str, Any]) -> str:
+def contradiction(settings: Settings, recorded: dict[str, Any]) -> str:
     """How these settings differ from those a study was begun with: `--epochs 40 (the study has 30)`, or ""."""
     recorded = {"precision": OLDER_PRECISION, **recorded}
     now, had = settings.defining(), dict(recorded)

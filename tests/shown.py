@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import torch
 
 from study.data.splits import Splits
-from study.training.batches import Batch, Views
+from study.training.batches import Batch, EpochBatches
 
 
 def batches(data: Splits, batch_size: int, augment: str, generator: torch.Generator) -> Iterator[Batch]:
     """One epoch over the training part in a fresh order."""
-    views = Views(data, augment)
+    views = EpochBatches(data, augment)
     views.shuffle(generator)
     return (views.batch(index) for index in views.split(batch_size))

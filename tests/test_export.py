@@ -20,7 +20,7 @@ from study import export
 from study.artifacts import cache
 from study.compression import compressed_file
 from study.compression.compressed_file import Network
-from study.compression.quantised_weights import Quantised, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, shared_parameters
 from study.data import registry
 from study.data.splits import Part, Splits
 from study.errors import UserError
@@ -46,13 +46,13 @@ def digits() -> tuple[Splits, Part]:
     return registry.load("digits", None)
 
 
-def quantised_network(network: Network, seed: int) -> tuple[torch.nn.Module, Quantised]:
+def quantised_network(network: Network, seed: int) -> tuple[torch.nn.Module, QuantisedWeights]:
     torch.manual_seed(seed)
     model = build(network.name, network.input_shape, network.classes, **network.options)
     parameters = shared_parameters(model)
     codes = torch.cat([torch.zeros(1), torch.randn(7) / 8])
     assignment = torch.randint(0, 8, (sum(p.numel() for p in parameters),))
-    quantised = Quantised(assignment, codes, torch.ones(len(parameters)))
+    quantised = QuantisedWeights(assignment, codes, torch.ones(len(parameters)))
     quantised.write(parameters)
     return model.eval(), quantised
 

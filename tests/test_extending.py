@@ -150,9 +150,9 @@ def test_a_time_can_be_an_objective(tmp_path: Path) -> None:
     """Accuracy against `latency_ms` has a front, an axis, a rule for halving, and a true first sentence."""
     import plotly.graph_objects as go
 
-    from analysis import load
     from analysis.page.study_page import page_of
-    from analysis.text.answer import answer
+    from analysis.text.answer import headline
+    from study.records.study_folder import load
     from study.tuning.scheduler import measured_objectives
 
     folder = synthetic.write_sws(tmp_path / "study", trials=20)
@@ -166,6 +166,6 @@ def test_a_time_can_be_an_objective(tmp_path: Path) -> None:
     assert page.main is not None
     figure: go.Figure = page.main.figure
     assert "latency (ms)" in figure.layout.xaxis.title.text and any(t.name == "Pareto front" for t in figure.data)
-    said = answer(page.summary).sentence
+    said = headline(page.summary).sentence
     assert "student" not in said and "ms" in said and "validation accuracy" in said
     assert measured_objectives(objectives) == objectives

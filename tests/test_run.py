@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from study import run
-from study.methods.kd.settings import KD
-from study.methods.sws.settings import SWS
+from study.methods.kd.settings import KDSettings
+from study.methods.sws.settings import SWSSettings
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_a_dry_run_refuses_what_the_run_refuses(
 
 def test_defaults_are_those_of_the_dataclasses() -> None:
     """With no flags, the command line gives the dataclasses' own defaults."""
-    assert run.parse(["kd"]) == KD()
-    assert run.parse(["sws", "--num-samples", "5"]) == SWS(num_samples=5)
+    assert run.parse(["kd"]) == KDSettings()
+    assert run.parse(["sws", "--num-samples", "5"]) == SWSSettings(num_samples=5)
 
 
 @pytest.mark.parametrize("kind", ["kd", "sws"])

@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from study.errors import UserError
-from study.methods.kd.settings import KD
-from study.methods.kd_sws.settings import KDSWS
-from study.methods.magnitude.settings import Magnitude
-from study.methods.sws.settings import SWS
+from study.methods.kd.settings import KDSettings
+from study.methods.kd_sws.settings import KDSWSSettings
+from study.methods.magnitude.settings import MagnitudeSettings
+from study.methods.sws.settings import SWSSettings
 from study.models import registry, zoo
 from study.settings import OPERATIONAL, WITH_WIDTH, as_json, contradiction, resolve
 
 
-@pytest.mark.parametrize("kind", [KD, SWS, Magnitude, KDSWS])
+@pytest.mark.parametrize("kind", [KDSettings, SWSSettings, MagnitudeSettings, KDSWSSettings])
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "cifar100", "folder"])
 def test_every_default_is_filled(kind: type, dataset: str) -> None:
     """After `resolve` only what may be absent is None, for every data set."""
@@ -32,7 +32,7 @@ def test_every_default_is_filled(kind: type, dataset: str) -> None:
 
 def test_a_flag_wins_over_the_default() -> None:
     """What the user gave stays, zero included."""
-    resolved = resolve(KD(epochs=7, student_examples=0))
+    resolved = resolve(KDSettings(epochs=7, student_examples=0))
     assert resolved.epochs == 7 and resolved.student_examples == 0 and resolved.teacher_epochs == 20
 
 
@@ -40,26 +40,26 @@ def test_a_flag_wins_over_the_default() -> None:
 def test_names_that_leave_the_folder_are_refused(name: str) -> None:
     """A study's name is a plain folder name."""
     with pytest.raises(UserError, match="--name"):
-        resolve(KD(name=name))
+        resolve(KDSettings(name=name))
 
 
 def test_only_defining_settings_contradict() -> None:
     """More samples or fewer CPUs go with a study; another temperature schedule, seed or network does not."""
-    begun = resolve(KD()).defining()
-    assert contradiction(resolve(KD(num_samples=99, cpus_per_trial=2, verbose=True)), begun) == ""
-    assert contradiction(resolve(KD(seed=1)), begun) == "--seed 1 (the study has 0)"
+    begun = resolve(KDSettings()).defining()
+    assert contradiction(resolve(KDSettings(num_samples=99, cpus_per_trial=2, verbose=True)), begun) == ""
+    assert contradiction(resolve(KDSettings(seed=1)), begun) == "--seed 1 (the study has 0)"
 
 
 def test_defaults_are_those_of_the_data_set() -> None:
     """Digits and CIFAR have their own values, anything else the common ones; the name says kind and data set."""
-    digits, mnist, cifar = (resolve(KD(dataset=name)) for name in ("digits", "mnist", "cifar100"))
+    digits, mnist, cifar = (resolve(KDSettings(dataset=name)) for name in ("digits", "mnist", "cifar100"))
     assert [s.epochs for s in (digits, mnist, cifar)] == [40, 20, 75]
     assert [s.augment for s in (digits, mnist, cifar)] == ["none", "none", "flip"]
     assert (digits.student_examples, mnist.student_examples, digits.batch_size) == (10, 0, 32)
     assert digits.name == "kd-digits" and digits.folder == Path("results/kd-digits")
-    assert [resolve(SWS(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
-    assert [resolve(kind(dataset="cifar10")).augment for kind in (SWS, Magnitude)] == ["flip", "flip"]
-    assert resolve(SWS(dataset="mnist")).augment == "none"
+    assert [resolve(SWSSettings(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
+    assert [resolve(kind(dataset="cifar10")).augment for kind in (SWSSettings, MagnitudeSettings)] == ["flip", "flip"]
+    assert resolve(SWSSettings(dataset="mnist")).augment == "none"
 
 
 def test_a_default_width_is_for_networks_that_have_one() -> None:
@@ -67,56 +67,56 @@ def test_a_default_width_is_for_networks_that_have_one() -> None:
     `study.models.registry` that take one are exactly those that the settings know."""
     takes = {n for n, f in zoo.BUILDERS.items() if "width" in inspect.signature(f).parameters}
     assert takes == WITH_WIDTH
-    for kind in (KD, KDSWS):
+    for kind in (KDSettings, KDSWSSettings):
         for name in (*registry.NAMES, "resnet18", "own:build"):
             settings = resolve(kind(teacher=name, student=name))
             wanted = 0.25 if name in takes else 1.0
             assert (settings.teacher_width, settings.student_width) == (wanted, wanted), name
-    assert resolve(KD(student="lenet5", student_width=0.5)).student_width == 0.5
+    assert resolve(KDSettings(student="lenet5", student_width=0.5)).student_width == 0.5
 
 
 def test_resolving_twice_changes_nothing() -> None:
     """Resolved settings are a fixed point."""
-    once = resolve(SWS(name="my study"))
+    once = resolve(SWSSettings(name="my study"))
     assert resolve(once) == once and once.name == "my study"
 
 
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (KD, {"num_samples": 0}),
-        (KD, {"epochs": 0}),
-        (KD, {"batch_size": -1}),
-        (KD, {"teacher_epochs": 0}),
-        (KD, {"max_concurrent": 0}),
-        (KD, {"seed": -1}),
-        (KD, {"seed": 2**32}),
-        (KD, {"trial_timeout": 1e10}),
-        (KD, {"student_examples": -1}),
-        (KD, {"gpus_per_trial": -0.5}),
-        (KD, {"weight_decay": math.nan}),
-        (KD, {"cpus_per_trial": 0}),
-        (KD, {"learning_rate": math.inf}),
-        (KD, {"learning_rate": math.nan}),
-        (KD, {"teacher_width": 0}),
-        (KD, {"student_width": -1}),
-        (SWS, {"pretrain_epochs": -1}),
-        (SWS, {"codebook_epochs": -1}),
-        (SWS, {"weight_rate": 0}),
-        (SWS, {"codebook_rate": 0}),
-        (SWS, {"precision_rate": -1e-3}),
-        (SWS, {"sigma": 0}),
-        (SWS, {"network_width": math.inf}),
-        (SWS, {"retrain_epochs": -1}),
-        (SWS, {"pi_zero_strength": -1.0}),
-        (SWS, {"pi_zero_strength": math.inf}),
-        (KD, {"weight_decay": math.inf}),
-        (SWS, {"anneal": 1.5}),
-        (SWS, {"merge": math.nan}),
-        (SWS, {"alpha": -0.1}),
-        (Magnitude, {"temperature": 0.0}),
-        (Magnitude, {"weight_rate": -1.0}),
-        (KDSWS, {"cluster_epochs": 0}),
+        (KDSettings, {"num_samples": 0}),
+        (KDSettings, {"epochs": 0}),
+        (KDSettings, {"batch_size": -1}),
+        (KDSettings, {"teacher_epochs": 0}),
+        (KDSettings, {"max_concurrent": 0}),
+        (KDSettings, {"seed": -1}),
+        (KDSettings, {"seed": 2**32}),
+        (KDSettings, {"trial_timeout": 1e10}),
+        (KDSettings, {"student_examples": -1}),
+        (KDSettings, {"gpus_per_trial": -0.5}),
+        (KDSettings, {"weight_decay": math.nan}),
+        (KDSettings, {"cpus_per_trial": 0}),
+        (KDSettings, {"learning_rate": math.inf}),
+        (KDSettings, {"learning_rate": math.nan}),
+        (KDSettings, {"teacher_width": 0}),
+        (KDSettings, {"student_width": -1}),
+        (SWSSettings, {"pretrain_epochs": -1}),
+        (SWSSettings, {"codebook_epochs": -1}),
+        (SWSSettings, {"weight_rate": 0}),
+        (SWSSettings, {"codebook_rate": 0}),
+        (SWSSettings, {"precision_rate": -1e-3}),
+        (SWSSettings, {"sigma": 0}),
+        (SWSSettings, {"network_width": math.inf}),
+        (SWSSettings, {"retrain_epochs": -1}),
+        (SWSSettings, {"pi_zero_strength": -1.0}),
+        (SWSSettings, {"pi_zero_strength": math.inf}),
+        (KDSettings, {"weight_decay": math.inf}),
+        (SWSSettings, {"anneal": 1.5}),
+        (SWSSettings, {"merge": math.nan}),
+        (SWSSettings, {"alpha": -0.1}),
+        (MagnitudeSettings, {"temperature": 0.0}),
+        (MagnitudeSettings, {"weight_rate": -1.0}),
+        (KDSWSSettings, {"cluster_epochs": 0}),
     ],
 )
 def test_values_that_cannot_be_meant_name_their_flag(kind: type, values: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ def test_values_that_cannot_be_meant_name_their_flag(kind: type, values: dict[st
 
 def test_every_operational_setting_may_differ() -> None:
     """Settings of how much and where never contradict; every one of them exists."""
-    begun, now = resolve(SWS()), {}
+    begun, now = resolve(SWSSettings()), {}
     for name in OPERATIONAL:
         value = getattr(begun, name)
         now[name] = not value if isinstance(value, bool) else Path("x") if "dir" in name else "x" if name in (
@@ -141,7 +141,12 @@ def test_every_operational_setting_may_differ() -> None:
 
 def test_every_defining_setting_contradicts() -> None:
     """Any other setting that differs is named with both values, and those that agree are not."""
-    for settings in (resolve(KD()), resolve(SWS()), resolve(Magnitude()), resolve(KDSWS())):
+    for settings in (
+        resolve(KDSettings()),
+        resolve(SWSSettings()),
+        resolve(MagnitudeSettings()),
+        resolve(KDSWSSettings()),
+    ):
         for name, value in settings.defining().items():
             flag = f"--{name.replace('_', '-')} {value} (the study has other)"
             assert contradiction(settings, {**settings.defining(), name: "other"}) == flag
@@ -149,14 +154,17 @@ def test_every_defining_setting_contradicts() -> None:
 
 def test_studies_without_a_precision_are_in_float32() -> None:
     """Those that were begun before there was one go on in float32, and in no other."""
-    begun = {k: v for k, v in resolve(KD()).defining().items() if k != "precision"}
-    assert contradiction(resolve(KD(precision="float32")), begun) == ""
-    assert contradiction(resolve(KD(precision="bfloat16")), begun) == "--precision bfloat16 (the study has float32)"
+    begun = {k: v for k, v in resolve(KDSettings()).defining().items() if k != "precision"}
+    assert contradiction(resolve(KDSettings(precision="float32")), begun) == ""
+    assert (
+        contradiction(resolve(KDSettings(precision="bfloat16")), begun)
+        == "--precision bfloat16 (the study has float32)"
+    )
 
 
 def test_settings_agree_with_themselves_through_json() -> None:
     """What `study.json` holds is read back as the same settings, paths included."""
-    settings = resolve(KD(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3))
+    settings = resolve(KDSettings(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3))
     assert contradiction(settings, json.loads(json.dumps(settings.defining()))) == ""
     assert json.loads(json.dumps(as_json(settings)))["teacher_checkpoint"] == str(Path("a/b.safetensors").resolve())
 
@@ -165,7 +173,7 @@ def test_a_teachers_file_is_one_wherever_it_is_named_from(tmp_path: Path, monkey
     """A relative path and the whole one are the same teacher, also where an older study recorded the relative one;
     another file contradicts."""
     monkeypatch.chdir(tmp_path)
-    relative, whole = (resolve(KD(teacher_checkpoint=p)) for p in (Path("t.pt"), tmp_path / "t.pt"))
+    relative, whole = (resolve(KDSettings(teacher_checkpoint=p)) for p in (Path("t.pt"), tmp_path / "t.pt"))
     assert relative == whole and whole.defining()["teacher_checkpoint"] == str((tmp_path / "t.pt").resolve())
     assert contradiction(whole, {**relative.defining(), "teacher_checkpoint": "t.pt"}) == ""
     assert contradiction(whole, {**whole.defining(), "teacher_checkpoint": "u.pt"}).endswith("(the study has u.pt)")

@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 
 from analysis.figures import axes
 from analysis.figures.axes import focus
-from analysis.figures.item import Item
-from analysis.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, plain
+from analysis.figures.item import ReportFigure
+from analysis.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, escape, figure
 from analysis.figures.trial_marks import MOST_MARKS
-from analysis.formatting import below, counted, text
-from analysis.stats.several_studies import Merged, Side
+from analysis.formatting import below_axis_sentence, counted, format_cell
+from analysis.stats.several_studies import MergedStudies, StudyEntry
 from analysis.stats.summary import configuration
 from study.records.columns import label
 
@@ -32,7 +32,7 @@ DENSE = (
 )
 
 
-def accuracy_vs_bytes(m: Merged) -> go.Figure:
+def accuracy_vs_bytes(m: MergedStudies) -> go.Figure:
     """Validation accuracy against the size of the file, on a logarithmic axis that runs backwards: every complete
     trial in its study's colour and symbol, large where it is on its study's front, baselines open, and the merged
     front as a line."""
@@ -60,7 +60,7 @@ def accuracy_vs_bytes(m: Merged) -> go.Figure:
                 y=rows["val_accuracy"].tolist(),
                 mode="markers",
                 opacity=opacity,
-                name=plain(side.name),
+                name=escape(side.name),
                 legendgroup=str(i),
                 showlegend=rows is side.front,
                 marker={"size": size, "symbol": shape, "color": colour, "line": {"width": 1.8 * ("open" in shape)}},
@@ -92,21 +92,21 @@ def _short(size: float) -> str:
     return f"{float(f'{size / scale:.3g}'):,g} {unit}"
 
 
-def _hover(side: Side, rows: pd.DataFrame) -> list[str]:
+def _hover(side: StudyEntry, rows: pd.DataFrame) -> list[str]:
     said = []
     for _, row in rows.iterrows():
         lines = [
-            f"<b>{plain(row['trial_id'])}</b> {plain(row['baseline'])}",
+            f"<b>{escape(row['trial_id'])}</b> {escape(row['baseline'])}",
             f"{row['val_accuracy']:.2f} % validation accuracy",
             f"{row['file_bytes']:,.0f} bytes",
         ]
         if np.isfinite(row.get("sparsity", np.nan)):
-            lines.append(f"{text('sparsity', row['sparsity'])} % of the weights at zero")
-        said.append("<br>".join([*lines, plain(configuration(side.summary, row))]))
+            lines.append(f"{format_cell('sparsity', row['sparsity'])} % of the weights at zero")
+        said.append("<br>".join([*lines, escape(configuration(side.summary, row))]))
     return said
 
 
-def comparison_figures(m: Merged) -> list[Item]:
+def comparison_figures(m: MergedStudies) -> list[ReportFigure]:
     if m.front.empty:
         return []
     drawn = accuracy_vs_bytes(m)
@@ -117,7 +117,7 @@ def comparison_figures(m: Merged) -> list[Item]:
     )
     window = drawn.layout.yaxis.range
     if window is not None:
-        caption += below(
+        caption += below_axis_sentence(
             window[0],
             {
                 noun: [y for side in m.sides for y in getattr(side, f"{noun}s")["val_accuracy"]]
@@ -130,4 +130,4 @@ def comparison_figures(m: Merged) -> list[Item]:
         f"Scatter plot of validation accuracy against size in bytes for {len(m.sides)} studies, one colour and "
         f"symbol each; {counted(len(m.front), 'trial')} form{'s' * (len(m.front) == 1)} the merged front."
     )
-    return [Item("main", drawn, "Accuracy against size.", caption, alt)]
+    return [ReportFigure("main", drawn, "Accuracy against size.", caption, alt)]

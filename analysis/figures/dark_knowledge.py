@@ -14,8 +14,8 @@ from PIL import Image
 from plotly.colors import sample_colorscale
 from scipy.special import softmax
 
-from analysis.figures.item import Item
-from analysis.figures.theme import SEQUENTIAL, figure, ink_on, plain
+from analysis.figures.item import ReportFigure
+from analysis.figures.theme import SEQUENTIAL, escape, figure, ink_on
 from analysis.figures.weights import animate
 from analysis.formatting import counted
 from analysis.stats.summary import Summary
@@ -61,7 +61,7 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     own = float(best.get("temperature", np.nan)) if best is not None else np.nan
     at = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if np.isfinite(own) else [])})
     drawn = figure(height=150 + 34 * len(shown))
-    columns = [plain(names[i]) for i in labels]
+    columns = [escape(names[i]) for i in labels]
 
     places = [*itertools.product(range(len(shown)), range(len(shown)))]  # rows, columns
 
@@ -145,7 +145,7 @@ def _picture(image: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
 
 
-def dark_knowledge_figure(s: Summary, asked: Trace) -> Item:
+def dark_knowledge_figure(s: Summary, asked: Trace) -> ReportFigure:
     shown, classes = classes_shown(asked), len(s.study.meta.get("data", {}).get("classes", []))
     some = f" (the first {shown} of {classes}; the others have the rest of each row)" if shown < classes else ""
     caption = (
@@ -153,7 +153,7 @@ def dark_knowledge_figure(s: Summary, asked: Trace) -> Item:
         "grow with the square root of the probability. A student that is trained at a higher temperature is "
         "told more of which classes an image resembles."
     )
-    return Item(
+    return ReportFigure(
         "knowledge",
         dark_knowledge(s.study, s.best),
         "Dark knowledge.",

@@ -9,10 +9,10 @@ import plotly.graph_objects as go
 
 from analysis.figures import axes, slices, theme
 from analysis.figures.axes import hyperparameter_axis
-from analysis.figures.item import Group, Item
-from analysis.figures.theme import GREY, figure, named
+from analysis.figures.item import FigureGroup, ReportFigure
+from analysis.figures.theme import GREY, axis_label, figure
 from analysis.figures.trial_marks import MOST_MARKS, below_axis_note, best_trial_note, hover, ring_best, thin_out
-from analysis.formatting import name_of
+from analysis.formatting import column_label
 from analysis.stats.summary import Summary, summarise
 from study.records.study_folder import Study
 
@@ -44,9 +44,9 @@ def accuracy_plane(study: Study) -> go.Figure:
         **hover(s, rows),
     )
     ring_best(drawn, s, x="temperature", y="alpha")
-    _, axis = hyperparameter_axis(named("temperature"), study.meta["space"]["temperature"], [])
+    _, axis = hyperparameter_axis(axis_label("temperature"), study.meta["space"]["temperature"], [])
     drawn.update_xaxes(axis)
-    drawn.update_yaxes(title={"text": named("alpha")}, range=[-0.04, 1.04])
+    drawn.update_yaxes(title={"text": axis_label("alpha")}, range=[-0.04, 1.04])
     return drawn
 
 
@@ -57,7 +57,7 @@ def _gain_colours(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
         return {
             "color": scores.tolist(),
             "colorscale": theme.SEQUENTIAL,
-            "colorbar": axes.colour_bar(named("val_accuracy")),
+            "colorbar": axes.colour_bar(axis_label("val_accuracy")),
         }
     gains = scores - float(s.reference["val_accuracy"])
     limit = max(abs(float(gains.quantile(0.1))), abs(float(gains.max())), 0.1)
@@ -71,10 +71,10 @@ def _gain_colours(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def distillation_figures(s: Summary) -> list[Group]:
+def distillation_figures(s: Summary) -> list[FigureGroup]:
     if not {"temperature", "alpha"} <= set(s.study.hyperparameters):
         return []
-    plane = Item(
+    plane = ReportFigure(
         "plane",
         accuracy_plane(s.study),
         "Where distillation helps.",
@@ -83,11 +83,11 @@ def distillation_figures(s: Summary) -> list[Group]:
         f"Scatter plot of trials over temperature and alpha, coloured by accuracy; {best_trial_note(s)}",
     )
     other = slices.slice_of(s.study, "alpha", "val_accuracy", height=420, colour="temperature")
-    alpha = Item(
+    alpha = ReportFigure(
         "alpha",
         other,
-        f"Validation accuracy against {name_of('alpha')}.",
+        f"Validation accuracy against {column_label('alpha')}.",
         "The same trials, coloured by their temperature; lines are the baselines." + below_axis_note(s, other),
         f"Scatter plot of validation accuracy against alpha with the baselines as level lines; {best_trial_note(s)}",
     )
-    return [Group("Temperature and soft-target weight", [plane, alpha])]
+    return [FigureGroup("Temperature and soft-target weight", [plane, alpha])]

@@ -6,11 +6,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures.axes import complement_axis, focus, remaining_percent, size_axis
-from analysis.figures.item import Item
-from analysis.figures.theme import BLUE, GREEN, GREY, VERMILLION, figure, named, plain
-from analysis.formatting import below, mean_and_half, name_of
+from analysis.figures.item import ReportFigure
+from analysis.figures.theme import BLUE, GREEN, GREY, VERMILLION, axis_label, escape, figure
+from analysis.formatting import below_axis_sentence, column_label, mean_and_half
 from analysis.stats.summary import Summary, summarise
-from analysis.stats.test_results import fresh, paired
+from analysis.stats.test_results import fresh_seed_rows, paired
 from analysis.stats.uncertainty import attainment
 from study.records.study_folder import Study
 
@@ -19,7 +19,7 @@ def paired_differences(study: Study) -> go.Figure:
     """Test accuracy minus that of the reference with the same seed, in points: each seed a small mark, the mean with
     its 95 % interval a large one, the reference the line at zero. Configurations are rows, in the table's order."""
     s = summarise(study)
-    rows = paired(fresh(study), s.fresh_reference)
+    rows = paired(fresh_seed_rows(study), s.fresh_reference)
     means = s.fresh[s.fresh["pairs"] > 0] if len(s.fresh) else s.fresh
     drawn = figure(height=110 + 34 * max(1, len(means)))
     if means.empty:
@@ -70,7 +70,7 @@ def paired_differences(study: Study) -> go.Figure:
 def attainment_surfaces(study: Study) -> go.Figure:
     """What a quarter, half and three quarters of the fresh seeds attain on test data, with every seed's networks."""
     s = summarise(study)
-    rows = fresh(study)
+    rows = fresh_seed_rows(study)
     rows = rows[rows["baseline"] == ""].dropna(subset=[s.size, "test_accuracy"])
     drawn = figure(height=340)
     place = remaining_percent if s.size == "sparsity" else list
@@ -81,7 +81,7 @@ def attainment_surfaces(study: Study) -> go.Figure:
         name="one seed",
         marker={"size": 7, "symbol": "circle-open", "color": GREY},
         customdata=rows["trial_id"].tolist(),
-        text=[f"{plain(i)}, seed {n}" for i, n in zip(rows["trial_id"], rows["seed"], strict=True)],
+        text=[f"{escape(i)}, seed {n}" for i, n in zip(rows["trial_id"], rows["seed"], strict=True)],
         hovertemplate="%{text}: %{y:.2f} %<extra></extra>",
     )
     surfaces = attainment(rows, {"test_accuracy": "max", s.size: s.study.objectives[s.size]})
@@ -96,34 +96,34 @@ def attainment_surfaces(study: Study) -> go.Figure:
             hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>",
         )
     if s.size == "sparsity":
-        drawn.update_xaxes(complement_axis(named(s.size), 100.0, remaining_percent(rows[s.size]), most=6))
+        drawn.update_xaxes(complement_axis(axis_label(s.size), 100.0, remaining_percent(rows[s.size]), most=6))
     else:
-        drawn.update_xaxes(size_axis(named(s.size), rows[s.size]))
+        drawn.update_xaxes(size_axis(axis_label(s.size), rows[s.size]))
     shown = focus(surfaces["test_accuracy"], rows["test_accuracy"])
     drawn.update_yaxes(title={"text": "test accuracy (%)"}, range=shown)
     return drawn
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
-    return [plain(name) for name in rows["baseline"].where(rows["baseline"] != "", rows["trial_id"])]
+    return [escape(name) for name in rows["baseline"].where(rows["baseline"] != "", rows["trial_id"])]
 
 
-def attainment_figure(s: Summary) -> Item:
+def attainment_figure(s: Summary) -> ReportFigure:
     """Median and quartiles of the front over seeds."""
     about = "What a quarter, half and three quarters of the fresh seeds attain: at least this accuracy at this size."
     drawn = attainment_surfaces(s.study)
     window = drawn.layout.yaxis.range
-    cropped = "" if window is None else below(window[0], {"circle": drawn.data[0].y})
-    return Item(
+    cropped = "" if window is None else below_axis_sentence(window[0], {"circle": drawn.data[0].y})
+    return ReportFigure(
         "attainment",
         drawn,
         "Fronts over fresh seeds.",
         f"{about} Empirical attainment surfaces of the retrained configurations, on test data.{cropped}",
-        f"Three staircases of test accuracy against {name_of(s.size)}. {about}",
+        f"Three staircases of test accuracy against {column_label(s.size)}. {about}",
     )
 
 
-def differences_figure(s: Summary) -> Item:
+def differences_figure(s: Summary) -> ReportFigure:
     drawn = paired_differences(s.study)
     rows = s.fresh[s.fresh["pairs"] > 0]
     about = f"Test accuracy minus that of “{s.fresh_reference}” with the same seed"
@@ -134,7 +134,7 @@ def differences_figure(s: Summary) -> Item:
             f" {hidden} configuration{'s lie' if hidden > 1 else ' lies'} to the left of what is shown; "
             "double-click shows all."
         )
-    return Item(
+    return ReportFigure(
         "seeds-figure",
         drawn,
         "Differences by seed.",

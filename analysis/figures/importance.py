@@ -11,9 +11,9 @@ from plotly.subplots import make_subplots
 
 from analysis.figures import axes, theme
 from analysis.figures.axes import hyperparameter_axis, remaining_percent
-from analysis.figures.item import Group, Item
-from analysis.figures.theme import BLUE, ORANGE, figure, named, plain
-from analysis.formatting import name_of, points
+from analysis.figures.item import FigureGroup, ReportFigure
+from analysis.figures.theme import BLUE, ORANGE, axis_label, escape, figure
+from analysis.formatting import column_label, format_points
 from analysis.stats.functional_anova import Array
 from analysis.stats.importance import ANOVA, PED, TradeOffs
 from study.records.columns import COLUMNS
@@ -58,7 +58,7 @@ def effect(t: TradeOffs, key: str, name: str) -> go.Figure:
     target's axis is the same for all hyperparameters, so that a flat line looks flat."""
     rows = t.effect(key, name)
     domain = t.summary.study.meta["space"][name]
-    x, axis = hyperparameter_axis(named(name), domain, rows["value"])
+    x, axis = hyperparameter_axis(axis_label(name), domain, rows["value"])
     drawn = figure(height=300)
     drawn.add_scatter(
         x=[*x, *x[::-1]],
@@ -176,8 +176,8 @@ def _plane(
     ends: tuple[Array, Array] | None = None,
 ) -> None:
     space = t.summary.study.meta["space"]
-    across, x_axis = hyperparameter_axis(named(names[0]), space[names[0]], x)
-    up, y_axis = hyperparameter_axis(named(names[1]), space[names[1]], y)
+    across, x_axis = hyperparameter_axis(axis_label(names[0]), space[names[0]], x)
+    up, y_axis = hyperparameter_axis(axis_label(names[1]), space[names[1]], y)
     said = [
         [
             f"{_short(names[0])} {a:.4g}, {_short(names[1])} {b:.4g}: {z[i, j]:,.{digits}f}"
@@ -212,7 +212,7 @@ def _trials(drawn: go.Figure, t: TradeOffs, names: tuple[str, str], kept: pd.Ind
         name="trial",
         customdata=rows["trial_id"].tolist(),
         marker={"size": 7, "color": "rgba(255,255,255,0.75)", "line": {"color": INK, "width": 1.2}},
-        text=[f"<b>{plain(r['trial_id'])}</b> {r['val_accuracy']:.2f} %" for r in rows.to_dict("records")],
+        text=[f"<b>{escape(r['trial_id'])}</b> {r['val_accuracy']:.2f} %" for r in rows.to_dict("records")],
         hovertemplate="%{text}<extra></extra>",
     )
 
@@ -249,7 +249,7 @@ def _shares(drawn: go.Figure, rows: pd.DataFrame, measure: str, colour: str, sym
 
 def _heading(drawn: go.Figure, title: str, row: int) -> None:
     axis = "y" if row == 1 else f"y{row}"
-    said = "<br>".join(plain(line) for line in textwrap.wrap(title, 36))
+    said = "<br>".join(escape(line) for line in textwrap.wrap(title, 36))
     drawn.add_annotation(
         text=f"<b>{said}</b>",
         xref="paper",
@@ -273,11 +273,11 @@ def _ends(values: list[float], axis: dict[str, object]) -> list[float]:
 
 
 def _short(name: str) -> str:
-    return plain(name_of(name))
+    return escape(column_label(name))
 
 
 def _unit(key: str) -> str:
-    return named({"given": "val_accuracy"}.get(key, key))
+    return axis_label({"given": "val_accuracy"}.get(key, key))
 
 
 def _digits(key: str) -> int:
@@ -288,20 +288,22 @@ MOVES = "Which hyperparameter moves what"
 _INTERVAL = "with its 95 % interval, which is somewhat too narrow at the ends of the range."
 
 
-def importance_groups(t: TradeOffs) -> list[Group]:
+def importance_groups(t: TradeOffs) -> list[FigureGroup]:
     """Shares of variance, the two that act together, and what moves accuracy among small networks; a sentence in
     their place where the trials carry none of it."""
     notes = " ".join(t.notes)
     if not t.targets:
-        return [Group(MOVES, [], lead=notes)] if notes else []
+        return [FigureGroup(MOVES, [], lead=notes)] if notes else []
     items = [_shares_figure(t)]
     if (gain := t.gain()) is not None:
         items.append(_gain(t, float(gain["gain"].max())))
     else:
         items += [_together(t, key) for key in t.targets if key != "hypervolume" and t.interaction(key) is not None]
-    found = [Group(MOVES, items, lead=notes)]
+    found = [FigureGroup(MOVES, items, lead=notes)]
     if "given" in t.targets:
-        found.append(Group(t.targets["given"].title, [_effect(t, "given", name) for name in t.names], narrow=True))
+        found.append(
+            FigureGroup(t.targets["given"].title, [_effect(t, "given", name) for name in t.names], narrow=True)
+        )
     return found
 
 
@@ -325,12 +327,12 @@ def _pulled(t: TradeOffs, key: str) -> str:
     return f" {pulled} outlier{'s were' if pulled > 1 else ' was'} pulled to the fences for it." if pulled else ""
 
 
-def _shares_figure(t: TradeOffs) -> Item:
+def _shares_figure(t: TradeOffs) -> ReportFigure:
     frame = t.importances()
     alone = frame[frame["measure"] == ANOVA].sort_values("share").groupby("target")["hyperparameter"].last()
-    top = [f"{target.title}: {name_of(alone[key])}" for key, target in t.targets.items()]
+    top = [f"{target.title}: {column_label(alone[key])}" for key, target in t.targets.items()]
     details = " ".join(target.detail for target in t.targets.values() if target.detail)
-    return Item(
+    return ReportFigure(
         "importance",
         importances(t),
         "Shares of what the trials differ by.",
@@ -342,7 +344,7 @@ def _shares_figure(t: TradeOffs) -> Item:
     )
 
 
-def _together(t: TradeOffs, key: str) -> Item:
+def _together(t: TradeOffs, key: str) -> ReportFigure:
     found = t.interaction(key)
     assert found is not None
     first, second = found["names"]
@@ -351,7 +353,7 @@ def _together(t: TradeOffs, key: str) -> Item:
         f"interval {found['low']:.0%} to {found['high']:.0%}) only both together explain. Away from the trials, "
         f"the circles, it is a guess."
     )
-    return Item(
+    return ReportFigure(
         f"interaction-{key}",
         interaction(t, key),
         f"{t.targets[key].title}.",
@@ -360,24 +362,24 @@ def _together(t: TradeOffs, key: str) -> Item:
     )
 
 
-def _gain(t: TradeOffs, most: float) -> Item:
+def _gain(t: TradeOffs, most: float) -> ReportFigure:
     after = f" after epoch {t.epoch}" if t.epoch else ""
-    return Item(
+    return ReportFigure(
         "gain",
         gain(t),
         "Gain over the student alone.",
         f"Mean validation accuracy{after} over the plane minus that of the student alone. It is as good as "
         "that on the solid line; inside the dashed one the whole 95 % interval is above zero. Away from the "
         f"trials, the circles, it is a guess.{_pulled(t, 'val_accuracy')}",
-        f"Coloured plane over temperature and alpha of the gain over the student, at most {points(most)}.",
+        f"Coloured plane over temperature and alpha of the gain over the student, at most {format_points(most)}.",
     )
 
 
-def _effect(t: TradeOffs, key: str, name: str) -> Item:
-    return Item(
+def _effect(t: TradeOffs, key: str, name: str) -> ReportFigure:
+    return ReportFigure(
         f"effect-{key}-{name}",
         effect(t, key, name),
-        f"By {name_of(name)}.",
+        f"By {column_label(name)}.",
         f"The mean with all other hyperparameters averaged, {_INTERVAL}{_pulled(t, key)}",
         f"Line chart of the mean of {t.targets[key].title} over {name}.",
     )

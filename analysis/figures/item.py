@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 
 @dataclass(frozen=True)
-class Item:
+class ReportFigure:
     """A figure on the page. `alt` says in words what it shows, for those who do not see it."""
 
     id: str
@@ -23,8 +23,8 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Group:
+class FigureGroup:
     heading: str
-    items: list[Item]
+    items: list[ReportFigure]
     narrow: bool = False
     lead: str = ""

@@ -6,9 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures.axes import focus
-from analysis.figures.item import Item
-from analysis.figures.theme import BASELINE_COLOURS, GREY, VERMILLION, figure, named, plain
-from analysis.formatting import below, counted
+from analysis.figures.item import ReportFigure
+from analysis.figures.theme import BASELINE_COLOURS, GREY, VERMILLION, axis_label, escape, figure
+from analysis.formatting import below_axis_sentence, counted
 from analysis.stats.summary import Summary, history_of, summarise
 from study.records.columns import label
 from study.records.study_folder import Study
@@ -38,7 +38,7 @@ def learning_curves(study: Study, metric: str = "val_accuracy") -> go.Figure:
         _curve(drawn, history, str(s.best["trial_id"]), metric, f"trial {s.best['trial_id']}", VERMILLION, 2.6)
     _phases(drawn, history)
     drawn.update_xaxes(title={"text": label("epoch")}, rangemode="tozero")
-    drawn.update_yaxes(title={"text": named(metric)})
+    drawn.update_yaxes(title={"text": axis_label(metric)})
     if metric == "val_accuracy":
         # The first epochs' steep climb is the same for all; below the lower quarter there is little else.
         low = history[metric].quantile(0.25) if len(history) else float("nan")
@@ -84,7 +84,7 @@ def _bundle(drawn: go.Figure, history: pd.DataFrame, metric: str, ids: list[str]
             opacity=0.45,
             customdata=whose,
             line={"color": GREY, "width": 1, "dash": dash},
-            text=[plain(w) for w in whose],
+            text=[escape(w) for w in whose],
             hovertemplate="%{text}, epoch %{x}: %{y:.2f}<extra></extra>",
         )
 
@@ -98,7 +98,7 @@ def _curve(
             x=rows["epoch"].tolist(),
             y=rows[metric].tolist(),
             mode="lines",
-            name=plain(name),
+            name=escape(name),
             line={"color": colour, "width": width},
             customdata=rows["trial_id"].tolist(),
             hovertemplate="epoch %{x}: %{y:.2f}<extra>%{fullData.name}</extra>",
@@ -119,7 +119,7 @@ def _phases(drawn: go.Figure, history: pd.DataFrame) -> None:
                 x=at,
                 y=0,
                 yref="paper",
-                text=f"{plain(str(phase))} →",
+                text=f"{escape(str(phase))} →",
                 showarrow=False,
                 xanchor="right" if late else "left",
                 yanchor="bottom",
@@ -127,7 +127,7 @@ def _phases(drawn: go.Figure, history: pd.DataFrame) -> None:
             )
 
 
-def learning_curve_figures(s: Summary) -> list[Item]:
+def learning_curve_figures(s: Summary) -> list[ReportFigure]:
     history = history_of(s.study)
     told = history.loc[history["val_accuracy"].notna(), "trial_id"].unique()
     begun = int(((s.trials["baseline"] == "") & s.trials["trial_id"].isin(told)).sum())
@@ -136,9 +136,11 @@ def learning_curve_figures(s: Summary) -> list[Item]:
     drawn = learning_curves(s.study)
     window, tops = drawn.layout.yaxis.range, highest(drawn)
     of_baselines = [tops.pop(i) for i in s.baselines["trial_id"] if i in tops]
-    cropped = "" if window is None else below(window[0], {"trial": tops.values(), "baseline": of_baselines})
+    cropped = (
+        "" if window is None else below_axis_sentence(window[0], {"trial": tops.values(), "baseline": of_baselines})
+    )
     items = [
-        Item(
+        ReportFigure(
             "curves",
             drawn,
             "Validation accuracy, epoch by epoch.",
@@ -154,7 +156,7 @@ def learning_curve_figures(s: Summary) -> list[Item]:
         )
         about = f"What quantising at that epoch would give. Early values mean little, since {why}."
         items.append(
-            Item(
+            ReportFigure(
                 "sparsity-curves",
                 learning_curves(s.study, "sparsity"),
                 "Provisional sparsity, epoch by epoch.",

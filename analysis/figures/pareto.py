@@ -14,8 +14,8 @@ import plotly.graph_objects as go
 
 from analysis.figures import axes, theme, trial_marks
 from analysis.figures.axes import focus
-from analysis.figures.item import Item
-from analysis.figures.theme import GREEN, GREY, PURPLE, VERMILLION, figure, named, plain
+from analysis.figures.item import ReportFigure
+from analysis.figures.theme import GREEN, GREY, PURPLE, VERMILLION, axis_label, escape, figure
 from analysis.figures.trial_marks import (
     ON_TEST_DATA,
     below_axis_note,
@@ -25,7 +25,7 @@ from analysis.figures.trial_marks import (
     sampling_note,
     size_positions,
 )
-from analysis.formatting import counted, name_of, percent, text
+from analysis.formatting import column_label, counted, format_cell, format_percent
 from analysis.stats.published import published
 from analysis.stats.summary import REFERENCE, Summary, summarise
 from study.records.columns import COLUMNS, label
@@ -62,14 +62,14 @@ def accuracy_vs_size(study: Study) -> go.Figure:
     )
     if s.best is not None:
         draw_ring(drawn, size_positions(s, pd.DataFrame([s.best])), [s.best["val_accuracy"]], "the answer at the top")
-    tested, fresh, papers = _tested(drawn, s), _over_seeds(drawn, s), _published(drawn, s)
+    tested, fresh, papers = _tested(drawn, s), _draw_fresh_seeds(drawn, s), _published(drawn, s)
     if s.least_accuracy is not None:
         drawn.add_hline(y=s.least_accuracy, line={"color": GREY, "width": 1, "dash": "dot"})
     if s.size == "sparsity":
         shown = pd.concat([rows["sparsity"] for rows in (s.searched, others, papers, tested, fresh)])
         drawn.update_xaxes(axes.complement_axis("weights at zero, sparsity (%)", 100.0, axes.remaining_percent(shown)))
     else:
-        drawn.update_xaxes(axes.size_axis(named(s.size), [*s.searched[s.size], *others[s.size]]))
+        drawn.update_xaxes(axes.size_axis(axis_label(s.size), [*s.searched[s.size], *others[s.size]]))
     half = fresh.reindex(columns=["test_half"])["test_half"].fillna(0.0)
     kept = pd.concat(
         [
@@ -101,7 +101,7 @@ def _tested(drawn: go.Figure, s: Summary) -> pd.DataFrame:
     return tested
 
 
-def _over_seeds(drawn: go.Figure, s: Summary) -> pd.DataFrame:
+def _draw_fresh_seeds(drawn: go.Figure, s: Summary) -> pd.DataFrame:
     fresh = _compressed(s, s.fresh)
     if len(fresh):
         said = [
@@ -137,8 +137,8 @@ def _compressed(s: Summary, rows: pd.DataFrame) -> pd.DataFrame:
 
 def _at(s: Summary, row: dict[Any, Any], accuracy: float, how: str, half: float = np.nan) -> str:
     return (
-        f"<b>{plain(row['baseline'] or row['trial_id'])}</b>, test data<br>{percent(accuracy, half)} at "
-        f"{text(s.size, row[s.size])} {COLUMNS[s.size].unit} {COLUMNS[s.size].label}<br>{how}; search saw "
+        f"<b>{escape(row['baseline'] or row['trial_id'])}</b>, test data<br>{format_percent(accuracy, half)} at "
+        f"{format_cell(s.size, row[s.size])} {COLUMNS[s.size].unit} {COLUMNS[s.size].label}<br>{how}; search saw "
         f"{row['search_val_accuracy']:.2f} % on validation"
     )
 
@@ -166,10 +166,10 @@ def _published(drawn: go.Figure, s: Summary) -> pd.DataFrame:
 def _names(rows: pd.DataFrame) -> str:
     """In the legend; longer than this a name would take a line of a phone's screen for itself."""
     names = ", ".join(rows["baseline"].unique())
-    return plain(names) if names and len(names) <= 30 else "other baselines"
+    return escape(names) if names and len(names) <= 30 else "other baselines"
 
 
-def front_figure(s: Summary) -> Item:
+def front_figure(s: Summary) -> ReportFigure:
     shown = s.searched[s.size]
     scale = (
         "sparsity axis is logarithmic in the weights that remain"
@@ -191,7 +191,8 @@ def front_figure(s: Summary) -> Item:
     caption += below_axis_note(s, drawn, front=True)
     alt = (
         f"Scatter plot of validation accuracy against {label(s.size)} for "
-        f"{counted(len(s.searched), 'trial')}, from {text(s.size, shown.min())} to {text(s.size, shown.max())}; "
+        f"{counted(len(s.searched), 'trial')}, from {format_cell(s.size, shown.min())} to "
+        f"{format_cell(s.size, shown.max())}; "
         f"{counted(len(s.front), 'trial')} form{'s' * (len(s.front) == 1)} the Pareto front."
     )
-    return Item("main", drawn, f"Accuracy against {name_of(s.size)}.", caption + sampling_note(s), alt)
+    return ReportFigure("main", drawn, f"Accuracy against {column_label(s.size)}.", caption + sampling_note(s), alt)

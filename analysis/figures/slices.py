@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from analysis.figures import axes, importance
 from analysis.figures.axes import focus, hyperparameter_axis
-from analysis.figures.item import Group, Item
-from analysis.figures.theme import GREY, VERMILLION, figure, named
+from analysis.figures.item import FigureGroup, ReportFigure
+from analysis.figures.theme import GREY, VERMILLION, axis_label, figure
 from analysis.figures.trial_marks import (
     MOST_MARKS,
     below_axis_note,
@@ -21,7 +21,7 @@ from analysis.figures.trial_marks import (
     sampling_note,
     thin_out,
 )
-from analysis.formatting import counted, name_of, sentence
+from analysis.formatting import capitalise, column_label, counted
 from analysis.stats.importance import TradeOffs
 from analysis.stats.summary import Summary, summarise
 from study.records.columns import label
@@ -69,13 +69,13 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
         )
     else:
         ring_best(drawn, s, hyperparameter, objective)
-    _, axis = hyperparameter_axis(named(hyperparameter), domain, s.searched[hyperparameter].dropna())
+    _, axis = hyperparameter_axis(axis_label(hyperparameter), domain, s.searched[hyperparameter].dropna())
     drawn.update_xaxes(axis)
-    drawn.update_yaxes(title={"text": named(objective)})
+    drawn.update_yaxes(title={"text": axis_label(objective)})
     if objective == "sparsity":
         _sparsity_upwards(drawn, s)
     elif objective == "file_bytes":
-        drawn.update_yaxes(axes.size_axis(named(objective), s.searched[objective]))
+        drawn.update_yaxes(axes.size_axis(axis_label(objective), s.searched[objective]))
     else:
         draw_baseline_levels(drawn, s, band=bool(colour), labelled=bool(colour))
         kept = pd.concat([s.searched[objective].quantile([0.05, 1.0]), s.baselines[objective]])
@@ -86,47 +86,47 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
 def _sparsity_upwards(drawn: go.Figure, s: Summary) -> None:
     for trace in drawn.data:
         trace.y = axes.remaining_percent(trace.y)
-    axis = axes.complement_axis(named("sparsity"), 100.0, axes.remaining_percent(s.searched["sparsity"]))
+    axis = axes.complement_axis(axis_label("sparsity"), 100.0, axes.remaining_percent(s.searched["sparsity"]))
     drawn.update_yaxes({**axis})
 
 
-def accuracy_slice(s: Summary, name: str, colour: str) -> Item:
+def accuracy_slice(s: Summary, name: str, colour: str) -> ReportFigure:
     drawn = slice_of(s.study, name, "val_accuracy", height=520, colour=colour)
-    hued = name_of(colour)
+    hued = column_label(colour)
     caption = f"Each mark is a trial, coloured by its {hued}; lines are the baselines."
     if s.reference is not None and np.isfinite(s.error):
         caption += f" The grey band is one standard error around the {s.reference['baseline']}."
     alt = (
-        f"Scatter plot of validation accuracy against {name_of(name)} for "
+        f"Scatter plot of validation accuracy against {column_label(name)} for "
         f"{counted(len(s.searched), 'trial')} with the baselines as level lines; {best_trial_note(s)}"
     )
-    return Item(
+    return ReportFigure(
         "main",
         drawn,
-        f"Validation accuracy against {name_of(name)}.",
+        f"Validation accuracy against {column_label(name)}.",
         caption + below_axis_note(s, drawn) + sampling_note(s),
         alt,
     )
 
 
-def compression_slices(s: Summary, t: TradeOffs) -> list[Group]:
-    found: list[Group] = []
+def compression_slices(s: Summary, t: TradeOffs) -> list[FigureGroup]:
+    found: list[FigureGroup] = []
     for objective in s.study.objectives:
-        items: list[Item] = []
+        items: list[ReportFigure] = []
         for name in s.study.hyperparameters:
             if not pd.api.types.is_numeric_dtype(s.searched[name]) or s.searched[name].isna().all():
                 continue
             drawn = slice_of(s.study, name, objective, height=300)
             mean = importance.overlay(drawn, t, objective, name)
             items.append(
-                Item(
+                ReportFigure(
                     f"slice-{len(found)}-{len(items)}",
                     drawn,
-                    sentence(f"{name_of(objective)} by {name_of(name)}."),
+                    capitalise(f"{column_label(objective)} by {column_label(name)}."),
                     "Vermillion marks are on the front." + mean + below_axis_note(s, drawn, objective),
-                    f"Scatter plot of {label(objective)} against {name_of(name)} for "
+                    f"Scatter plot of {label(objective)} against {column_label(name)} for "
                     f"{counted(len(s.searched), 'trial')}.",
                 )
             )
-        found.append(Group(f"What moves {name_of(objective)}", items, narrow=True))
+        found.append(FigureGroup(f"What moves {column_label(objective)}", items, narrow=True))
     return found

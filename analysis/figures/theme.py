@@ -83,12 +83,12 @@ def figure(height: int = 400) -> go.Figure:
     return go.Figure(layout={"template": LIGHT, "height": height, "autosize": True})
 
 
-def named(column: str) -> str:
+def axis_label(column: str) -> str:
     """`label` as Plotly shows it as text, whatever a study calls its columns."""
-    return plain(label(column))
+    return escape(label(column))
 
 
-def plain(text: str) -> str:
+def escape(text: str) -> str:
     """`text` as Plotly shows it letter by letter. It renders a few elements and decodes a few entities; that of a
     double quote is not among them, and quotes have no meaning outside a tag."""
     return html.escape(text, quote=False)

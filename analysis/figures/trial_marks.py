@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures import axes, theme
-from analysis.figures.theme import BASELINE_COLOURS, BLUE, GREY, VERMILLION, named, plain
-from analysis.formatting import below, points, text
+from analysis.figures.theme import BASELINE_COLOURS, BLUE, GREY, VERMILLION, axis_label, escape
+from analysis.formatting import below_axis_sentence, format_cell, format_points
 from analysis.stats.summary import REFERENCE, Summary
 
 ON_TEST_DATA = ("on test data", "fresh seeds, on test data", "published (test data)")
@@ -34,7 +34,7 @@ def draw_trials(
             "colorscale": theme.SEQUENTIAL,
             "opacity": 0.95,
             "line": {"color": GREY, "width": 0.6},
-            **_hues(rows[colour], s.study.meta["space"].get(colour, {}), named(colour)),
+            **_hues(rows[colour], s.study.meta["space"].get(colour, {}), axis_label(colour)),
         }
     drawn.add_scatter(
         x=x,
@@ -72,7 +72,7 @@ def draw_baseline_levels(drawn: go.Figure, s: Summary, band: bool, labelled: boo
                 y=[None],
                 mode="lines",
                 line={"color": colour, "width": 2, "dash": dash},
-                name=f"{plain(row['baseline'])} {row['val_accuracy']:.1f} %",
+                name=f"{escape(row['baseline'])} {row['val_accuracy']:.1f} %",
                 hoverinfo="skip",
             )
 
@@ -129,9 +129,9 @@ def hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
         columns = list(s.study.objectives)
     said = []
     for row in rows[["trial_id", "state", "baseline", "reason", *dict.fromkeys(columns)]].to_dict("records"):
-        lines = [f"<b>{plain(row['baseline'] or row['trial_id'])}</b> {plain(row['state'])}"]
-        lines += [f"{named(c)}: {plain(text(c, row[c]))}" for c in columns if pd.notna(row[c])]
-        said.append("<br>".join([*lines, *([plain(row["reason"][:120])] if row["reason"] else [])]))
+        lines = [f"<b>{escape(row['baseline'] or row['trial_id'])}</b> {escape(row['state'])}"]
+        lines += [f"{axis_label(c)}: {escape(format_cell(c, row[c]))}" for c in columns if pd.notna(row[c])]
+        said.append("<br>".join([*lines, *([escape(row["reason"][:120])] if row["reason"] else [])]))
     return {"text": said, "hovertemplate": "%{text}<extra></extra>", "customdata": rows["trial_id"].tolist()}
 
 
@@ -141,7 +141,8 @@ def best_trial_note(s: Summary) -> str:
     gain = (
         ""
         if s.reference is None
-        else f", {points(s.best['val_accuracy'] - s.reference['val_accuracy'])} against the {s.reference['baseline']}"
+        else f", {format_points(s.best['val_accuracy'] - s.reference['val_accuracy'])} against the "
+        f"{s.reference['baseline']}"
     )
     return f"the best trial has {s.best['val_accuracy']:.1f} percent{gain}."
 
@@ -161,7 +162,7 @@ def below_axis_note(s: Summary, drawn: go.Figure, objective: str = "val_accuracy
         "baseline": (s.baselines if front else levels(s))[objective],
         "test result": [y for trace in drawn.data if trace.name in ON_TEST_DATA for y in trace.y],
     }
-    return below(window[0], shown)
+    return below_axis_sentence(window[0], shown)
 
 
 def sampling_note(s: Summary) -> str:

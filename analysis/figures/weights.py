@@ -9,8 +9,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analysis.figures import axes, theme
-from analysis.figures.item import Item
-from analysis.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, figure, plain
+from analysis.figures.item import ReportFigure
+from analysis.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, escape, figure
 from analysis.formatting import counted
 from analysis.stats import weight_trace
 from analysis.stats.summary import Summary
@@ -173,7 +173,7 @@ def layer_sparsity(trace: Trace) -> go.Figure:
     said = [f"{s:.2f} % of {n:,.0f}" for s, n in zip(frame["sparsity"], frame["weights"], strict=True)]
     drawn.add_bar(
         x=frame["sparsity"].tolist(),
-        y=[plain(name) for name in frame["layer"]],
+        y=[escape(name) for name in frame["layer"]],
         orientation="h",
         marker={"color": BLUE},
         text=said,
@@ -258,7 +258,7 @@ def provisional_sparsity(study: Study) -> go.Figure:
 
 
 def _said(trial_id: str, early: float, final: float) -> str:
-    return f"{plain(trial_id)}: {early:.2f} %, then {final:.2f} %"
+    return f"{escape(trial_id)}: {early:.2f} %, then {final:.2f} %"
 
 
 def animate(drawn: go.Figure, frames: list[tuple[str, list[Any]]], start: int) -> None:
@@ -314,7 +314,7 @@ def _short(values: Any) -> list[float | None]:
     return [None if not np.isfinite(v) else float(f"{v:.4g}") for v in values]
 
 
-def weight_figures(trace: Trace) -> list[Item]:
+def weight_figures(trace: Trace) -> list[ReportFigure]:
     total = int(trace["counts/0"].sum())
     some = min(MOST_POINTS, len(trace["index"]))
     told = " before clustering, after its epochs, and quantised." if "means/0" in trace else " as they are pruned."
@@ -324,14 +324,14 @@ def weight_figures(trace: Trace) -> list[Item]:
         else ""
     )
     items = [
-        Item(
+        ReportFigure(
             "weights",
             weight_histogram(trace),
             f"All {total:,} weights, by value.",
             under + "Counts are on a logarithmic scale; the outermost bins hold what lies beyond.",
             f"Histogram of {total:,} weights{told}",
         ),
-        Item(
+        ReportFigure(
             "joint",
             joint(trace),
             "Where each weight went.",
@@ -343,10 +343,10 @@ def weight_figures(trace: Trace) -> list[Item]:
     return items
 
 
-def remaining_figures(trace: Trace) -> list[Item]:
+def remaining_figures(trace: Trace) -> list[ReportFigure]:
     layers, values = weight_trace.layers(trace), weight_trace.codebook(trace)
     items = [
-        Item(
+        ReportFigure(
             "layers",
             layer_sparsity(trace),
             "Sparsity of each layer.",
@@ -354,7 +354,7 @@ def remaining_figures(trace: Trace) -> list[Item]:
             f"Bar chart of the sparsity of {len(layers)} tensors, from {layers['sparsity'].min():.1f} to "
             f"{layers['sparsity'].max():.1f} percent.",
         ),
-        Item(
+        ReportFigure(
             "occupancy",
             codebook_occupancy(trace),
             "Use of the codebook.",
@@ -364,7 +364,7 @@ def remaining_figures(trace: Trace) -> list[Item]:
     ]
     if "means/0" in trace:
         items.append(
-            Item(
+            ReportFigure(
                 "priors",
                 prior_shapes(trace),
                 "What a weight costs.",
@@ -376,7 +376,7 @@ def remaining_figures(trace: Trace) -> list[Item]:
     return items
 
 
-def provisional_figure(s: Summary) -> Item:
+def provisional_figure(s: Summary) -> ReportFigure:
     drawn = provisional_sparsity(s.study)
     caption = (
         "What quantising at a quarter, half and three quarters of the epochs would have given; on the dotted "
@@ -384,7 +384,7 @@ def provisional_figure(s: Summary) -> Item:
     )
     if len(drawn.data[0].x) == MOST_TRIALS:
         caption += f" {MOST_TRIALS} trials are drawn, chosen at random."
-    return Item(
+    return ReportFigure(
         "provisional",
         drawn,
         "Provisional against final sparsity.",

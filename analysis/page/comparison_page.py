@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures.comparison import comparison_figures
-from analysis.figures.item import Item
+from analysis.figures.item import ReportFigure
 from analysis.formatting import counted
 from analysis.page.render import render
-from analysis.stats.several_studies import Merged, merge
+from analysis.stats.several_studies import MergedStudies, merge_studies
 from analysis.text import comparison
 from analysis.text.comparison import epsilon_lead, epsilon_table, front_lead, front_table
 from analysis.text.methods_section import methods, title
@@ -25,7 +25,7 @@ from study.records.study_folder import Study
 PAGE = "comparison.html"
 
 
-def write(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, list[Item]]:
+def write(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, list[ReportFigure]]:
     """Build the page of these study folders and put it where `out` says, by default beside the first folder.
 
     Returns: where it lies, and its figures.
@@ -33,7 +33,7 @@ def write(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, list[
         UserError: no study in one of them, a damaged one, or studies that do not compare.
     """
     path = out or folders[0].resolve().parent / PAGE
-    merged = merge([study_folder.load(folder) for folder in folders])
+    merged = merge_studies([study_folder.load(folder) for folder in folders])
     items = comparison_figures(merged)
     study_folder.write_text(path, _rendered(merged, items))
     return path, items
@@ -41,11 +41,11 @@ def write(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, list[
 
 def build(studies: Sequence[Study]) -> str:
     """The whole page, also of studies that have only begun."""
-    merged = merge(studies)
+    merged = merge_studies(studies)
     return _rendered(merged, comparison_figures(merged))
 
 
-def _rendered(merged: Merged, items: list[Item]) -> str:
+def _rendered(merged: MergedStudies, items: list[ReportFigure]) -> str:
     studies = [side.summary.study for side in merged.sides]
     everything = pd.concat([rows for side in merged.sides for rows in (side.baselines, side.trials)])
     shown = [
@@ -81,9 +81,9 @@ def _rendered(merged: Merged, items: list[Item]) -> str:
         counts=counted(sum(len(side.trials) for side in merged.sides), "complete trial"),
         eyebrow=f"{len(studies)} studies · {data.get('title') or data.get('name') or 'data not recorded'}",
         sections=[(anchor, said) for anchor, said, there in sections if there],
-        answer=comparison.answer(merged),
+        answer=comparison.comparison_headline(merged),
         main_figure=items[0] if items else None,
-        caveats=comparison.caveats(merged),
+        caveats=comparison.comparison_caveats(merged),
         front_table=front,
         front_lead=front_lead(merged),
         epsilon_table=epsilons,

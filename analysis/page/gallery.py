@@ -6,7 +6,7 @@ from analysis.figures import dark_knowledge, importance
 from analysis.figures.dark_knowledge import dark_knowledge_figure
 from analysis.figures.distillation import distillation_figures
 from analysis.figures.fresh_seeds import attainment_figure, differences_figure
-from analysis.figures.item import Group, Item
+from analysis.figures.item import FigureGroup, ReportFigure
 from analysis.figures.learning_curves import learning_curve_figures
 from analysis.figures.pareto import front_figure
 from analysis.figures.slices import accuracy_slice, compression_slices
@@ -16,7 +16,7 @@ from analysis.stats.importance import trade_offs
 from analysis.stats.summary import Summary
 
 
-def main_figure(s: Summary) -> Item | None:
+def main_figure(s: Summary) -> ReportFigure | None:
     """The figure beside the answer; none while no trial is complete."""
     if s.searched.empty or s.front.empty:
         return None
@@ -25,7 +25,7 @@ def main_figure(s: Summary) -> Item | None:
     return accuracy_slice(s, "temperature", colour="alpha") if "temperature" in s.study.hyperparameters else None
 
 
-def seeds_figures(s: Summary) -> list[Item]:
+def seeds_figures(s: Summary) -> list[ReportFigure]:
     """The figures beside the table of fresh seeds: those for which there are seeds enough."""
     return [
         *([differences_figure(s)] if summary.has_pairs(s) else []),
@@ -33,30 +33,30 @@ def seeds_figures(s: Summary) -> list[Item]:
     ]
 
 
-def groups(s: Summary) -> list[Group]:
+def groups(s: Summary) -> list[FigureGroup]:
     """All other figures."""
-    found: list[Group] = []
+    found: list[FigureGroup] = []
     if not s.searched.empty:
         t = trade_offs(s.study)
         found += compression_slices(s, t) if s.compresses else distillation_figures(s)
         found += importance.importance_groups(t)
     if not s.study.history.empty:
-        found.append(Group("Learning curves", learning_curve_figures(s)))
+        found.append(FigureGroup("Learning curves", learning_curve_figures(s)))
     return [*found, *closeup_groups(s)]
 
 
-def closeup_groups(s: Summary) -> list[Group]:
+def closeup_groups(s: Summary) -> list[FigureGroup]:
     """Groups of figures for which the study kept what they need."""
     found = []
     if asked := dark_knowledge.asked(s.study):
-        found.append(Group("What the teacher knows", [dark_knowledge_figure(s, asked)]))
+        found.append(FigureGroup("What the teacher knows", [dark_knowledge_figure(s, asked)]))
     wanted = [s.best["trial_id"]] if s.best is not None and s.compresses else []
     trial_id, trace = weight_trace.traced(s.study, [*wanted, *s.front["trial_id"], *s.searched["trial_id"]])
     if trace:
         found += [
-            Group(f"The weights of {trial_id}, epoch by epoch", weight_figures(trace)),
-            Group(f"What is left of {trial_id}", remaining_figures(trace)),
+            FigureGroup(f"The weights of {trial_id}, epoch by epoch", weight_figures(trace)),
+            FigureGroup(f"What is left of {trial_id}", remaining_figures(trace)),
         ]
     if len(weight_trace.provisional(s.study)):
-        found.append(Group("How early the size is known", [provisional_figure(s)]))
+        found.append(FigureGroup("How early the size is known", [provisional_figure(s)]))
     return found

@@ -12,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from analysis.figures import theme
-from analysis.figures.item import Item
+from analysis.figures.item import ReportFigure
 from study.errors import UserError
 from study.records.atomic_files import write_bytes
 
@@ -24,7 +24,7 @@ DOTS = 300 / 96
 INSTALL = "pip install 'compression-study[images]', and a browser: apt install chromium, or BROWSER_PATH=/its/chrome"
 
 
-def write(items: Iterable[Item], folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+def write(items: Iterable[ReportFigure], folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write figures as `folder`/ID.FORMAT, light on white; each file is whole at every instant.
 
     Args:
@@ -44,7 +44,7 @@ def write(items: Iterable[Item], folder: str | Path, formats: Sequence[str] = FO
     return [path for path, _ in wanted]
 
 
-async def _draw(kaleido: Any, wanted: list[tuple[Path, Item]]) -> None:
+async def _draw(kaleido: Any, wanted: list[tuple[Path, ReportFigure]]) -> None:
     from choreographer.errors import BrowserClosedError, BrowserFailedError, ChromeNotFoundError
 
     try:

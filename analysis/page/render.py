@@ -18,12 +18,12 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from analysis.figures import theme
-from analysis.figures.item import Item
+from analysis.figures.item import ReportFigure
 
 PAGE = Path(__file__).parent
 
 
-def render(template: str, items: Sequence[Item], trials: dict[str, Any], name: str, **context: Any) -> str:
+def render(template: str, items: Sequence[ReportFigure], trials: dict[str, Any], name: str, **context: Any) -> str:
     """The whole page.
 
     Args:
@@ -53,7 +53,7 @@ def render(template: str, items: Sequence[Item], trials: dict[str, Any], name: s
     )
 
 
-def _data(items: Sequence[Item], trials: dict[str, Any], name: str) -> str:
+def _data(items: Sequence[ReportFigure], trials: dict[str, Any], name: str) -> str:
     drawn = {}
     for item in items:
         parts = json.loads(item.figure.to_json())

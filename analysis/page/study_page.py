@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.figures.item import Group, Item
+from analysis.figures.item import FigureGroup, ReportFigure
 from analysis.page import gallery
 from analysis.page.render import render
 from analysis.stats.summary import Summary, summarise
-from analysis.text.answer import answer
+from analysis.text.answer import headline
 from analysis.text.caveats import caveats
 from analysis.text.front_table import best_table, trial_counts
 from analysis.text.methods_section import SELECTION, UNTOUCHED, methods, title
@@ -26,12 +26,12 @@ class Page:
 
     study: Study
     summary: Summary
-    main: Item | None
-    seeds: list[Item]
-    groups: list[Group] = field(default_factory=list)
+    main: ReportFigure | None
+    seeds: list[ReportFigure]
+    groups: list[FigureGroup] = field(default_factory=list)
 
     @property
-    def items(self) -> list[Item]:
+    def items(self) -> list[ReportFigure]:
         main = [self.main] if self.main else []
         return [*main, *self.seeds, *(item for group in self.groups for item in group.items)]
 
@@ -63,7 +63,7 @@ def write(folder: str | Path, out: Path | None = None) -> Path:
     return write_page(Path(folder), out)[0]
 
 
-def write_page(folder: Path, out: Path | None) -> tuple[Path, list[Item]]:
+def write_page(folder: Path, out: Path | None) -> tuple[Path, list[ReportFigure]]:
     """`write`, and the page's figures."""
     page = page_of(study_folder.load(folder))
     path = out or folder / paths.REPORT
@@ -89,7 +89,7 @@ def _context(page: Page) -> dict[str, Any]:
     return {
         "title": title(study),
         "counts": trial_counts(summary),
-        "answer": answer(summary),
+        "answer": headline(summary),
         "caveats": said,
         "selection": UNTOUCHED if summary.tested.empty and summary.fresh.empty else SELECTION,
         "main_figure": page.main,

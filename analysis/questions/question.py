@@ -71,7 +71,7 @@ def parse(asked: str, rows: pd.DataFrame) -> Question:
     return question
 
 
-def answer(question: Question, rows: pd.DataFrame, top: int = 1) -> pd.DataFrame:
+def answer_question(question: Question, rows: pd.DataFrame, top: int = 1) -> pd.DataFrame:
     """The rows that answer, the best first.
 
     Args:

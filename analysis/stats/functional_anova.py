@@ -115,7 +115,7 @@ def fit(x: Array, y: Array, nodes: list[Array] | None = None, start: Array | Non
 def resampled(
     x: Array, y: Array, nodes: list[Array] | None = None, halves: int = HALVES, seed: int = 0
 ) -> list[Response]:
-    """The response through all trials, then `halves` through a random half of them each, kernels chosen anew.
+    """The response through all trials, then `uses_bfloat16` through a random half of them each, kernels chosen anew.
 
     A statistic of a random half drawn without replacement spreads about as much as that of a bootstrap sample (Efron
     1982, The Jackknife, the Bootstrap and Other Resampling Plans, sec. 8.3), and no trial is in it twice, which a

@@ -51,7 +51,7 @@ class TradeOffs:
         trials: rows that the responses are fitted to.
         targets, responses: by key; a response is the estimate and its resamples, see `effects.resampled`.
         ped: key → hyperparameter → share, the estimate first; {} without Optuna.
-        epoch: after which accuracies are, see `even`; 0 for those that trials ended with.
+        epoch: after which accuracies are, see `comparable_trials`; 0 for those that trials ended with.
         level: validation accuracy (%) of the reference, after that epoch too; NaN without one.
         notes: sentences on what was left out, and why.
     """
@@ -160,7 +160,7 @@ class TradeOffs:
 
 
 def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
-    """Fit every target; a second or two. Reads searched trials alone, see `even`.
+    """Fit every target; a second or two. Reads searched trials alone, see `comparable_trials`.
 
     Args:
         bound: least sparsity (%), or largest file (bytes), of the target `given`; without it the trials' median.
@@ -172,7 +172,7 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
         if searched_range(domain) and pd.api.types.is_numeric_dtype(s.trials[name])
     ]
     with np.errstate(invalid="ignore", divide="ignore"):  # a value that its scale does not have, mistyped or infinite
-        rows, epoch, level, said = even(s)
+        rows, epoch, level, said = comparable_trials(s)
         scaled = [np.isfinite(to_unit(rows[name].to_numpy(), study.meta["space"][name])) for name in names]
     rows = rows[np.all(scaled, axis=0)] if names else rows
     found = TradeOffs(s, names, _sample(rows), {}, {}, {}, [said] if said else [], epoch, level)
@@ -198,7 +198,7 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     return found
 
 
-def even(s: Summary) -> tuple[pd.DataFrame, int, float, str]:
+def comparable_trials(s: Summary) -> tuple[pd.DataFrame, int, float, str]:
     """Trials that stand for the whole space, the epoch after which their accuracy is (0: at their end), that of the
     reference, and a sentence where trials were stopped for how they did; without rows where none stand for it."""
     level = np.nan if s.reference is None else float(s.reference["val_accuracy"])

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.stats.epsilon import Epsilon, epsilon_between, resampled_fronts
 from analysis.stats.pareto_front import pareto_front
 from analysis.stats.summary import Summary, summarise
-from analysis.stats.uncertainty import over_images
+from analysis.stats.uncertainty import probability_by_images
 from study.errors import UserError
 from study.records.study_folder import Study
 
@@ -35,7 +35,7 @@ DENSE = {"teacher": "teacher", "student alone": "student", "label smoothing": "s
 
 
 @dataclass(frozen=True)
-class Side:
+class StudyEntry:
     """One study among several.
 
     Attributes:
@@ -58,25 +58,25 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedStudies:
     """All studies together.
 
     Attributes:
         front: trials of any study that no trial of any study beats, the smallest last, with `probability`, see
-            `uncertainty.over_images`.
-        held: see `held`.
+            `uncertainty.probability_by_images`.
+        held: see `size_ranges_won`.
         epsilons: (name of a, name of b) → see `epsilon.epsilon`.
         images: in the validation part.
     """
 
-    sides: list[Side]
+    sides: list[StudyEntry]
     front: pd.DataFrame
     held: pd.DataFrame
     epsilons: dict[tuple[str, str], Epsilon]
     images: int
 
 
-def merge(studies: Sequence[Study]) -> Merged:
+def merge_studies(studies: Sequence[Study]) -> MergedStudies:
     """Lay studies beside each other.
 
     Raises:
@@ -86,13 +86,13 @@ def merge(studies: Sequence[Study]) -> Merged:
     images = int(studies[0].meta.get("data", {}).get("validation") or 0)
     sides = [_side(study, name) for study, name in zip(studies, _names(studies), strict=True)]
     trials = pd.concat([side.trials for side in sides], ignore_index=True)
-    trials = trials.assign(probability=over_images(trials, OBJECTIVES, images))
+    trials = trials.assign(probability=probability_by_images(trials, OBJECTIVES, images))
     front = pareto_front(trials, OBJECTIVES).sort_values(
         ["file_bytes", "val_accuracy"], ascending=False, kind="stable", ignore_index=True
     )
     fronts = {side.name: resampled_fronts(side.trials, images, seed) for seed, side in enumerate(sides)}
     epsilons = {(a, b): epsilon_between(fronts[a], fronts[b]) for a in fronts for b in fronts if a != b}
-    return Merged(sides, front, held(front, float(trials["file_bytes"].max())), epsilons, images)
+    return MergedStudies(sides, front, size_ranges_won(front, float(trials["file_bytes"].max())), epsilons, images)
 
 
 def check(studies: Sequence[Study]) -> None:
@@ -122,11 +122,11 @@ def check(studies: Sequence[Study]) -> None:
             )
 
 
-def held(front: pd.DataFrame, largest: float) -> pd.DataFrame:
+def size_ranges_won(front: pd.DataFrame, largest: float) -> pd.DataFrame:
     """Which study gives the most accurate network at which sizes.
 
     Args:
-        front: merged, see `Merged`.
+        front: merged, see `MergedStudies`.
         largest: bytes at which the range of sizes ends.
     Returns: `study` (two joined by " and " where they tie), `low` and `high` (bytes: the first size at which it does,
         and that at which the next one takes over; infinite for the last), `share` (%) of the range of sizes from the
@@ -141,10 +141,12 @@ def held(front: pd.DataFrame, largest: float) -> pd.DataFrame:
     return runs.assign(share=100 * parts / span if span > 0 else 100.0)
 
 
-def _side(study: Study, name: str) -> Side:
+def _side(study: Study, name: str) -> StudyEntry:
     s = summarise(study)
     trials, baselines = (_sized(s, rows, name) for rows in (s.feasible, s.baselines))
-    return Side(name, s, trials, baselines, pareto_front(trials, OBJECTIVES).sort_values("file_bytes", ascending=False))
+    return StudyEntry(
+        name, s, trials, baselines, pareto_front(trials, OBJECTIVES).sort_values("file_bytes", ascending=False)
+    )
 
 
 def _sized(s: Summary, rows: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import name_of, text
+from analysis.formatting import column_label, format_cell
 from analysis.stats import test_results
 from analysis.stats.pareto_front import feasible, finished, least_accuracy, pareto_front
 from analysis.stats.standard_error import standard_error
@@ -112,7 +112,7 @@ def summarise(study: Study) -> Summary:
     error = standard_error(level, examples) if examples and np.isfinite(level) else np.nan
     of = "the most accurate trial" if reference is None else f"the baseline “{reference['baseline']}”"
     best, rule = choose(front, level, error, size, of)
-    paired_with = test_results.reference_of(test_results.fresh(study), REFERENCE.get(study.meta["kind"], ""))
+    paired_with = test_results.reference_of(test_results.fresh_seed_rows(study), REFERENCE.get(study.meta["kind"], ""))
     return Summary(
         study=study,
         trials=trials,
@@ -120,8 +120,8 @@ def summarise(study: Study) -> Summary:
         feasible=allowed,
         front=front,
         baselines=baselines,
-        tested=test_results.of_search(study),
-        fresh=test_results.over_seeds(study, paired_with),
+        tested=test_results.search_test_rows(study),
+        fresh=test_results.mean_over_seeds(study, paired_with),
         fresh_reference=paired_with,
         reference=reference,
         best=best,
@@ -196,7 +196,7 @@ def _row_of_max(frame: pd.DataFrame, column: str) -> pd.Series | None:
 
 def configuration(summary: Summary, row: pd.Series) -> str:
     names = [c for c in summary.study.hyperparameters if pd.notna(row[c])]
-    return ", ".join(f"{name_of(c)} {text(c, row[c])}" for c in names)
+    return ", ".join(f"{column_label(c)} {format_cell(c, row[c])}" for c in names)
 
 
 def counts_of(summary: Summary) -> dict[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import name_of, sentence, text
+from analysis.formatting import capitalise, column_label, format_cell
 from analysis.stats.functional_anova import Array
 from analysis.stats.summary import Summary, size_of
 from study.records.columns import COLUMNS
@@ -55,7 +55,7 @@ def targets(s: Summary, rows: pd.DataFrame, bound: float | None = None, epoch: i
     size = size_of(s.study.objectives)
     after = f" after epoch {epoch}" if epoch else ""
     found = [
-        _target(column, sentence(name_of(column)) + after, direction, rows[column], column == "file_bytes")
+        _target(column, capitalise(column_label(column)) + after, direction, rows[column], column == "file_bytes")
         for column, direction in s.study.objectives.items()
     ]
     if len(s.study.objectives) > 1:
@@ -79,11 +79,11 @@ def targets(s: Summary, rows: pd.DataFrame, bound: float | None = None, epoch: i
         limit = float(rows[size].median()) if bound is None else bound
         small = rows[rows[size] >= limit] if size == "sparsity" else rows[rows[size] <= limit]
         sign = "≥" if size == "sparsity" else "≤"
-        condition = f"{COLUMNS[size].label} {sign} {text(size, limit)} {COLUMNS[size].unit}"
+        condition = f"{COLUMNS[size].label} {sign} {format_cell(size, limit)} {COLUMNS[size].unit}"
         found.append(
             _target(
                 "given",
-                f"{sentence(name_of('val_accuracy'))}, given {condition}",
+                f"{capitalise(column_label('val_accuracy'))}, given {condition}",
                 s.study.objectives["val_accuracy"],
                 small["val_accuracy"],
             )

@@ -18,7 +18,7 @@ ENOUGH_SEEDS = 3
 """Fresh seeds from which on the page no longer warns that there are few."""
 
 
-def of_search(study: Study) -> pd.DataFrame:
+def search_test_rows(study: Study) -> pd.DataFrame:
     """What the networks of the search scored on test data, one row a configuration, in the order of the table.
 
     Returns: rows of `confirmed.csv` with the study's seed, and `search_val_accuracy` (what the search saw) and `gap`
@@ -29,13 +29,13 @@ def of_search(study: Study) -> pd.DataFrame:
     return rows.assign(gap=rows["search_val_accuracy"] - rows["test_accuracy"])
 
 
-def fresh(study: Study) -> pd.DataFrame:
+def fresh_seed_rows(study: Study) -> pd.DataFrame:
     """One row a configuration and fresh seed, in the order of the table: `confirmed.csv` without the study's seed."""
     rows = _rows(study)
     return rows[rows["seed"] != study.meta["seed"]].reset_index(drop=True)
 
 
-def over_seeds(study: Study, reference: str) -> pd.DataFrame:
+def mean_over_seeds(study: Study, reference: str) -> pd.DataFrame:
     """Configurations that were trained with fresh seeds, one row each, baselines first.
 
     Args:
@@ -47,7 +47,7 @@ def over_seeds(study: Study, reference: str) -> pd.DataFrame:
         many), `difference` (mean of its test accuracy minus the reference's, points) and `difference_half` (half of
         the 95 % interval, points). Spreads and halves are NaN for a single seed, differences where there is no pair.
     """
-    rows = fresh(study)
+    rows = fresh_seed_rows(study)
     if rows.empty:
         return pd.DataFrame()
     groups = rows.groupby("trial_id", sort=False)
@@ -79,7 +79,7 @@ def paired(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Test accuracies beside those of the reference with the same seed, which also trained what both begin from.
 
     Args:
-        rows: see `fresh`.
+        rows: see `fresh_seed_rows`.
         reference: name of a baseline; its own rows are left out.
     Returns: the other rows whose seed the reference has too, with `reference_accuracy` (%) and `difference` (points).
     """
@@ -95,7 +95,7 @@ def reference_of(rows: pd.DataFrame, preferred: str) -> str:
     return preferred if preferred in names else (names[0] if names else "")
 
 
-def meaning(difference: float, half: float) -> str:
+def difference_in_words(difference: float, half: float) -> str:
     """What a paired difference and half of its interval (both in points) say, in a few words."""
     if not np.isfinite(difference):
         return "–"

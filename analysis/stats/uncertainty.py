@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.stats.pareto_front import pareto_front
 from analysis.stats.standard_error import redrawn, standard_error
 from analysis.stats.summary import summarise
-from analysis.stats.test_results import fresh
+from analysis.stats.test_results import fresh_seed_rows
 from study.records.study_folder import Study
 
 DRAWS = 1000
@@ -27,7 +27,7 @@ BY_IMAGES = (
     "Probabilities are by bootstrap of the validation accuracies, as other images might give them; they leave "
     "out the luck of the seed, and treat trials as independent, which overstates doubt."
 )
-"""What `over_images` is, for the reader of a table."""
+"""What `probability_by_images` is, for the reader of a table."""
 
 
 def attainment(
@@ -65,26 +65,28 @@ def attainment(
 def probability_on_front(study: Study) -> pd.DataFrame:
     """How probable it is that a searched trial is truly on the front.
 
-    Where two trials or more were trained with at least `FEWEST_SEEDS` fresh seeds, among those alone, see `over_seeds`;
-    in any other study among all complete ones that keep to its constraint, see `over_images`.
+    Where two trials or more were trained with at least `FEWEST_SEEDS` fresh seeds, among those alone, see
+    `probability_by_seeds`; in any other study among all complete ones that keep to its constraint, see `probability_by_images`.
 
     Returns: `trial_id`, `probability` and `basis` ("fresh seeds" or "validation images"), one row for each trial that
         was considered; empty where there are fewer than two, since a single one is on the front for certain, or the
         number of validation images is not recorded.
     """
-    rows = fresh(study)
+    rows = fresh_seed_rows(study)
     objectives = {"test_accuracy" if c == "val_accuracy" else c: d for c, d in study.objectives.items()}
-    known = over_seeds(rows[rows["baseline"] == ""].reindex(columns=["trial_id", "seed", *objectives]), objectives)
+    known = probability_by_seeds(
+        rows[rows["baseline"] == ""].reindex(columns=["trial_id", "seed", *objectives]), objectives
+    )
     basis = "fresh seeds"
     if len(known) < 2:
         s = summarise(study)
-        known, basis = over_images(s.feasible, study.objectives, s.validation), "validation images"
+        known, basis = probability_by_images(s.feasible, study.objectives, s.validation), "validation images"
         known.index = pd.Index(s.feasible["trial_id"])
     found = known.dropna().rename("probability").rename_axis("trial_id").reset_index()
     return (found if len(found) > 1 else found.iloc[:0]).assign(basis=basis)
 
 
-def over_seeds(rows: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series:
+def probability_by_seeds(rows: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series:
     """Share of draws of the trials' means, as other seeds might give them, in which no other trial beats a trial.
 
     A draw moves every mean by its deviations with each seed, weighted by normal numbers that are the same for every
@@ -117,7 +119,7 @@ def over_seeds(rows: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series:
     return pd.Series(_share_on_front(np.stack(means, axis=2), objectives), index=trials)
 
 
-def over_images(trials: pd.DataFrame, objectives: Mapping[str, str], images: int) -> pd.Series:
+def probability_by_images(trials: pd.DataFrame, objectives: Mapping[str, str], images: int) -> pd.Series:
     """Share of parametric bootstrap samples in which no other trial beats a trial: its validation accuracy is drawn
     anew from the binomial distribution, the other objectives stay.
 

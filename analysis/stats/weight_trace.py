@@ -125,7 +125,7 @@ def codebook(trace: Trace) -> pd.DataFrame:
 
 def provisional(study: Study) -> pd.DataFrame:
     """How well early sparsity tells the final one: a row a complete trial and share of `EARLY`, with `trial_id`,
-    `share`, `provisional` and `final` sparsity (%). Empty for a study without clustering or pruning."""
+    `share`, `score_if_quantised` and `final` sparsity (%). Empty for a study without clustering or pruning."""
     history = numeric(study.history, ["trial_id", "epoch", "phase", "sparsity"])
     final = finished(numeric(study.trials, ["sparsity"])).set_index("trial_id")["sparsity"]
     counted = history["phase"].isin(["cluster", "prune"]) & history["sparsity"].notna()

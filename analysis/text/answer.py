@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import counted, name_of, percent, points, zeros
+from analysis.formatting import column_label, counted, format_percent, format_points, format_sparsity
 from analysis.stats.summary import REFERENCE, Summary, choose, configuration, counts_of, row_of
-from analysis.stats.test_results import meaning
+from analysis.stats.test_results import difference_in_words
 
 FEWEST_QUOTED = 2
 """Fresh seeds from which on the sentence quotes them; fewer have no interval."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class Headline:
     """The first screen. `tiles` are (number, what it is); all plain text."""
 
     sentence: str
@@ -28,7 +28,7 @@ class Answer:
     tiles: list[tuple[str, str]]
 
 
-def answer(summary: Summary) -> Answer:
+def headline(summary: Summary) -> Headline:
     if summary.best is None:
         return _no_answer(summary)
     fresh = quoted(summary)
@@ -36,8 +36,8 @@ def answer(summary: Summary) -> Answer:
         said = _compression_answer(summary, summary.best, fresh)
     else:
         said = _distillation_answer(summary, summary.best, fresh)
-    confirmed = [] if fresh is None else _over_seeds(summary, fresh)
-    return Answer(said.sentence, [*confirmed, *said.details, *_tested(summary)], said.tiles)
+    confirmed = [] if fresh is None else _seed_details(summary, fresh)
+    return Headline(said.sentence, [*confirmed, *said.details, *_tested(summary)], said.tiles)
 
 
 def quoted(summary: Summary) -> pd.Series | None:
@@ -52,7 +52,7 @@ def paired_reference(summary: Summary) -> pd.Series | None:
     return row_of(summary.fresh, "baseline", name) if name and name == summary.fresh_reference else None
 
 
-def _no_answer(summary: Summary) -> Answer:
+def _no_answer(summary: Summary) -> Headline:
     counts = counts_of(summary)
     total = sum(counts.values())
     if not total:
@@ -60,7 +60,7 @@ def _no_answer(summary: Summary) -> Answer:
     elif counts.get("failed", 0) == total:
         sentence = f"All {total} trials failed, so this study has no answer." if total > 1 else "The only trial failed."
     elif len(summary.searched) and (summary.least_accuracy is None or summary.searched["val_accuracy"].isna().all()):
-        wanted = " and ".join(name_of(column) for column in summary.study.objectives)
+        wanted = " and ".join(column_label(column) for column in summary.study.objectives)
         sentence = f"No complete trial has {wanted} on record, so this study has no answer."
     elif len(summary.searched):
         sentence = (
@@ -77,10 +77,10 @@ def _no_answer(summary: Summary) -> Answer:
     details = [f"{count} × {reason or 'no reason given'}" for reason, count in reasons.head(3).items()]
     if summary.searched["val_accuracy"].notna().any():
         details.insert(0, f"The most accurate one has {summary.searched['val_accuracy'].max():.2f} %.")
-    return Answer(sentence, details, [(str(n), state) for state, n in counts.items() if n])
+    return Headline(sentence, details, [(str(n), state) for state, n in counts.items() if n])
 
 
-def _distillation_answer(summary: Summary, best: pd.Series, fresh: pd.Series | None) -> Answer:
+def _distillation_answer(summary: Summary, best: pd.Series, fresh: pd.Series | None) -> Headline:
     teacher: str | None = None
     alone: str | None = None
     gain = ""
@@ -91,15 +91,15 @@ def _distillation_answer(summary: Summary, best: pd.Series, fresh: pd.Series | N
         teacher = f"{rows['val_accuracy'].iloc[0]:.1f} %" if len(rows) else None
         if summary.reference is not None:
             alone = f"{summary.reference['val_accuracy']:.1f} %"
-            gain = points(float(best["val_accuracy"] - summary.reference["val_accuracy"]))
+            gain = format_points(float(best["val_accuracy"] - summary.reference["val_accuracy"]))
     else:
-        score = percent(fresh["test_accuracy"], fresh["test_half"])
+        score = format_percent(fresh["test_accuracy"], fresh["test_half"])
         sentence = f"Over {int(fresh['seeds'])} fresh seeds the distilled student reaches {score} test accuracy"
         row, other = row_of(summary.fresh, "baseline", "teacher"), paired_reference(summary)
         teacher = f"{row['test_accuracy']:.1f} %" if row is not None else None
         if other is not None and fresh["pairs"]:
             alone = f"{other['test_accuracy']:.1f} %"
-            gain = points(fresh["difference"], fresh["difference_half"])
+            gain = format_points(fresh["difference"], fresh["difference_half"])
     on = "" if fresh is None else ", test accuracy"
     tiles = [(score, f"distilled student{on}"), *([(teacher, f"teacher{on}")] if teacher else [])]
     if alone:
@@ -115,20 +115,20 @@ def _distillation_answer(summary: Summary, best: pd.Series, fresh: pd.Series | N
             f"One of {summary.validation:,} validation images is {100 / summary.validation:.2f} points; "
             f"the standard error of one accuracy is ±{summary.error:.2f} points."
         )
-    return Answer(sentence + ".", details, tiles)
+    return Headline(sentence + ".", details, tiles)
 
 
-def _compression_answer(summary: Summary, best: pd.Series, fresh: pd.Series | None) -> Answer:
+def _compression_answer(summary: Summary, best: pd.Series, fresh: pd.Series | None) -> Headline:
     if fresh is None:
         sizes, score, what = best, f"{best['val_accuracy']:.1f} %", "validation accuracy"
         alone = summary.reference
-        change = "" if alone is None else points(float(best["val_accuracy"] - alone["val_accuracy"]))
+        change = "" if alone is None else format_points(float(best["val_accuracy"] - alone["val_accuracy"]))
         sentence = f"Keeps {score} validation accuracy{_in_brackets(change)} with {_size(sizes)}."
     else:
         sizes, what = fresh.combine_first(best), "test accuracy"
-        score, change = percent(fresh["test_accuracy"], fresh["test_half"]), _change(summary, fresh)
+        score, change = format_percent(fresh["test_accuracy"], fresh["test_half"]), _change(summary, fresh)
         sentence = f"Over {int(fresh['seeds'])} fresh seeds, keeps {_kept(summary, fresh)}."
-    tiles = [(score, what), (f"{zeros(sizes['sparsity'])} %", "sparsity")]
+    tiles = [(score, what), (f"{format_sparsity(sizes['sparsity'])} %", "sparsity")]
     if change:
         against = "teacher" if summary.study.meta["kind"] == "kd_sws" else "uncompressed network"
         tiles.insert(1, (change, f"against the {against}"))
@@ -146,7 +146,7 @@ def _compression_answer(summary: Summary, best: pd.Series, fresh: pd.Series | No
         f"{_share_of(len(summary.front), summary)} on the front.",
         *_infeasible(summary),
     ]
-    return Answer(sentence, [*details, *([] if fresh is not None else _another(summary))], tiles)
+    return Headline(sentence, [*details, *([] if fresh is not None else _another(summary))], tiles)
 
 
 def _another(summary: Summary) -> list[str]:
@@ -165,19 +165,19 @@ def _another(summary: Summary) -> list[str]:
 
 def _kept(summary: Summary, fresh: pd.Series) -> str:
     """A row of `Summary.fresh` in words."""
-    score = percent(fresh["test_accuracy"], fresh["test_half"])
+    score = format_percent(fresh["test_accuracy"], fresh["test_half"])
     return f"{score} test accuracy{_in_brackets(_change(summary, fresh))} with {_size(fresh)}"
 
 
 def _change(summary: Summary, fresh: pd.Series) -> str:
     if paired_reference(summary) is None or not fresh["pairs"]:
         return ""
-    return points(fresh["difference"], fresh["difference_half"])
+    return format_points(fresh["difference"], fresh["difference_half"])
 
 
 def _size(row: pd.Series) -> str:
     file = f", in a file of {row['file_bytes']:,.0f} bytes" if np.isfinite(row.get("file_bytes", np.nan)) else ""
-    return f"{zeros(row.get('sparsity', np.nan))} % of the weights at zero{file}"
+    return f"{format_sparsity(row.get('sparsity', np.nan))} % of the weights at zero{file}"
 
 
 def _in_brackets(change: str) -> str:
@@ -199,7 +199,7 @@ def _share_of(number: int, summary: Summary) -> str:
     return f"{number} of {counted(len(summary.searched), 'complete trial')} {'is' if number == 1 else 'are'}"
 
 
-def _over_seeds(summary: Summary, fresh: pd.Series) -> list[str]:
+def _seed_details(summary: Summary, fresh: pd.Series) -> list[str]:
     """What the numbers over fresh seeds are, what their difference means, and how much the search flattered."""
     said = [
         "Means over fresh seeds on test data; "
@@ -210,7 +210,7 @@ def _over_seeds(summary: Summary, fresh: pd.Series) -> list[str]:
         )
     ]
     if paired_reference(summary) is not None and fresh["pairs"]:
-        found = meaning(fresh["difference"], fresh["difference_half"])
+        found = difference_in_words(fresh["difference"], fresh["difference_half"])
         explained = {
             "more accurate": "more accurate, by more than the luck of the seed explains",
             "less accurate": "less accurate, by more than the luck of the seed explains",
@@ -222,7 +222,7 @@ def _over_seeds(summary: Summary, fresh: pd.Series) -> list[str]:
     if np.isfinite(fresh["optimism"]):
         said.append(
             f"On validation data the search saw {fresh['search_val_accuracy']:.1f} %; the fresh seeds average "
-            f"{fresh['val_accuracy']:.1f} % there, an optimism gap of {points(fresh['optimism'])}."
+            f"{fresh['val_accuracy']:.1f} % there, an optimism gap of {format_points(fresh['optimism'])}."
         )
     return said
 
@@ -238,7 +238,7 @@ def _tested(summary: Summary) -> list[str]:
     if other is not None:
         own += (
             f" against {other['test_accuracy']:.2f} % ({name}): "
-            f"{points(float(mine['test_accuracy'] - other['test_accuracy']))}"
+            f"{format_points(float(mine['test_accuracy'] - other['test_accuracy']))}"
         )
     if quoted(summary) is None:
         return [f"On test data, read once for it: {own}, one seed."]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import counted, points, text
+from analysis.formatting import counted, format_cell, format_points
 from analysis.stats.summary import REFERENCE, Summary, counts_of
 from analysis.stats.targets import to_unit
 from analysis.stats.test_results import ENOUGH_SEEDS
@@ -73,7 +73,9 @@ def _beaten(s: Summary) -> list[str]:
     found = []
     for _, row in s.baselines[s.baselines["baseline"] != "teacher"].iterrows():
         if all(sign * row[c] >= sign * s.best[c] for c, sign in signs.items()):
-            numbers = ", ".join(f"{label(c)} {text(c, row[c])} against {text(c, s.best[c])}" for c in signs)
+            numbers = ", ".join(
+                f"{label(c)} {format_cell(c, row[c])} against {format_cell(c, s.best[c])}" for c in signs
+            )
             found.append(
                 f"The baseline “{row['baseline']}” is at least as good as the answering trial in every "
                 f"objective: {numbers}."
@@ -158,7 +160,7 @@ def _best_of_many(s: Summary) -> list[str]:
         none = "" if np.isfinite(fresh["difference_half"]) else " has no interval, since it is the same with each, and"
         return [
             f"Over the fresh seeds the difference to “{s.fresh_reference}”, "
-            f"{points(fresh['difference'], fresh['difference_half'])},{none} may be the luck of the seed."
+            f"{format_points(fresh['difference'], fresh['difference_half'])},{none} may be the luck of the seed."
         ]
     gain = float(s.best["val_accuracy"] - s.reference["val_accuracy"]) if s.best is not None else np.nan
     text = (

@@ -9,24 +9,24 @@ import numpy as np
 import pandas as pd
 
 from analysis.figures import comparison
-from analysis.formatting import listed, mean_and_half
+from analysis.formatting import join_words, mean_and_half
 from analysis.stats import several_studies
 from analysis.stats.epsilon import Epsilon
-from analysis.stats.several_studies import Merged, Side
+from analysis.stats.several_studies import MergedStudies, StudyEntry
 from analysis.stats.standard_error import standard_error
 from analysis.stats.summary import counts_of
 from analysis.stats.uncertainty import BY_IMAGES
-from analysis.text.answer import Answer
+from analysis.text.answer import Headline
 from analysis.text.tables import Row, Table, table
 
 MOST_RUNS = 4
 """Ranges of size that one sentence can name."""
 
 
-def answer(m: Merged) -> Answer:
+def comparison_headline(m: MergedStudies) -> Headline:
     """The first screen in words."""
     if m.front.empty:
-        return Answer("No complete trial of these studies has a size, so there is nothing to compare.", [], [])
+        return Headline("No complete trial of these studies has a size, so there is nothing to compare.", [], [])
     members, leader = m.front["study"].value_counts(), _leader(m)
     tiles = [
         (f"{members.get(side.name, 0)} of {len(m.front)}", f"of the merged front: {side.name}") for side in m.sides
@@ -39,10 +39,10 @@ def answer(m: Merged) -> Answer:
     ]
     details += _unbeaten(m)
     details += [_behind(m, leader, side.name) for side in m.sides if side.name != leader and len(side.trials)]
-    return Answer(_sentence(m.held), details, tiles)
+    return Headline(_sentence(m.held), details, tiles)
 
 
-def _unbeaten(m: Merged) -> list[str]:
+def _unbeaten(m: MergedStudies) -> list[str]:
     """Compressed baselines that no searched trial of any study matches in accuracy and bytes."""
     rows = pd.concat(
         [
@@ -70,9 +70,9 @@ def _sentence(held: pd.DataFrame) -> str:
         parts = [f"{name} over {share:.0f} %" for name, share in shares.iloc[1:].items()]
         return (
             f"{_gives(shares.index[0])} the most accurate searched network over {shares.iloc[0]:.0f} % of the "
-            f"range of file sizes (on a logarithmic scale), {listed(parts)}."
+            f"range of file sizes (on a logarithmic scale), {join_words(parts)}."
         )
-    said = [f"{name} {listed(list(ranges.get_group(name)['said']))}" for name in shares.index]
+    said = [f"{name} {join_words(list(ranges.get_group(name)['said']))}" for name in shares.index]
     return f"The most accurate searched network: {'; '.join(said)}."
 
 
@@ -85,14 +85,14 @@ def _range(low: float, high: float) -> str:
     return f"from {low:,.0f} to {high:,.0f} bytes" if np.isfinite(high) else f"from {low:,.0f} bytes on"
 
 
-def _leader(m: Merged) -> str:
+def _leader(m: MergedStudies) -> str:
     """The study that holds the most of the range of sizes; of a tie the one with more members of the front."""
     members = m.front["study"].value_counts()
     shares = {side.name: m.held.loc[m.held["study"] == side.name, "share"].sum() for side in m.sides}
     return max(shares, key=lambda name: (shares[name], members.get(name, 0)))
 
 
-def _behind(m: Merged, leader: str, other: str) -> str:
+def _behind(m: MergedStudies, leader: str, other: str) -> str:
     there, back = m.epsilons[leader, other], m.epsilons[other, leader]
     return (
         f"Each member of {other}’s front is matched by one of {leader} with at most {_factor(there)} its error and "
@@ -114,7 +114,7 @@ def times(value: float) -> str:
     return f"{value:.2f}×" if value < 10 else f"{value:,.0f}×"
 
 
-def caveats(m: Merged) -> list[str]:
+def comparison_caveats(m: MergedStudies) -> list[str]:
     """In what the studies differ, and what their numbers do not carry."""
     said = [
         f"{side.name}: {left} complete trial{'s have' if left > 1 else ' has'} no size on record and "
@@ -122,7 +122,7 @@ def caveats(m: Merged) -> list[str]:
         for side in m.sides
         if (left := len(side.summary.feasible) - len(side.trials))
     ]
-    facts: list[tuple[str, Callable[[Side], str]]] = [
+    facts: list[tuple[str, Callable[[StudyEntry], str]]] = [
         ("They have other numbers of trials", _progress),
         ("They were trained on other images", _training_images),
         ("They were trained for other lengths", _lengths),
@@ -151,7 +151,7 @@ def caveats(m: Merged) -> list[str]:
     return said
 
 
-def _progress(side: Side) -> str:
+def _progress(side: StudyEntry) -> str:
     wanted = side.meta.get("settings", {}).get("num_samples")
     done = counts_of(side.summary)
     ended = sum(done.values()) - done["running"]
@@ -159,19 +159,19 @@ def _progress(side: Side) -> str:
     return f"{done['complete']} complete of {ended}{owed}"
 
 
-def _training_images(side: Side) -> str:
+def _training_images(side: StudyEntry) -> str:
     few = side.meta.get("settings", {}).get("student_examples")
     return str(_data(side).get("note") or (f"{few} of each class" if few else "all")).rstrip(".")
 
 
-def _lengths(side: Side) -> str:
+def _lengths(side: StudyEntry) -> str:
     settings = {k: v for k, v in side.meta.get("settings", {}).items() if "epochs" in k and v}
     if side.meta.get("settings", {}).get("teacher") == "none":
         settings.pop("teacher_epochs", None)  # of a network that was not trained
     return ", ".join(f"{name} {value}" for name, value in settings.items()) or "not recorded"
 
 
-def _networks(side: Side) -> str:
+def _networks(side: StudyEntry) -> str:
     said = [
         f"{role} {network.get('name', '?')}"
         + (f" of {network['parameters']:,} parameters" if network.get("parameters") else "")
@@ -180,11 +180,11 @@ def _networks(side: Side) -> str:
     return ", ".join(said) or "not recorded"
 
 
-def _data(side: Side) -> dict[str, Any]:
+def _data(side: StudyEntry) -> dict[str, Any]:
     return side.meta.get("data", {})
 
 
-def fresh_of(m: Merged) -> dict[str, str]:
+def fresh_of(m: MergedStudies) -> dict[str, str]:
     """Trials of any study that were trained with fresh seeds → mean test accuracy with half of its interval."""
     return {
         f"{side.name}/{row['trial_id']}": mean_and_half("test_accuracy", row["test_accuracy"], row["test_half"])
@@ -193,7 +193,7 @@ def fresh_of(m: Merged) -> dict[str, str]:
     }
 
 
-def front_table(m: Merged) -> Table:
+def front_table(m: MergedStudies) -> Table:
     """The merged front with what is known of each member, the smallest last."""
     tested = {
         f"{side.name}/{row['trial_id']}": row["test_accuracy"]
@@ -226,9 +226,9 @@ def front_table(m: Merged) -> Table:
     )
 
 
-def front_lead(m: Merged) -> list[str]:
+def front_lead(m: MergedStudies) -> list[str]:
     runs = [f"{row['study']} from {row['low']:,.0f} bytes on" for row in m.held.to_dict("records")]
-    which = f"Most accurate, by size: {listed(runs)}." if 1 < len(runs) <= 12 else ""
+    which = f"Most accurate, by size: {join_words(runs)}." if 1 < len(runs) <= 12 else ""
     return [
         "Every trial that none of any study matches in both validation accuracy and size and beats in one, the "
         f"smallest last. {comparison.DENSE} {which}".strip(),
@@ -236,7 +236,7 @@ def front_lead(m: Merged) -> list[str]:
     ]
 
 
-def epsilon_table(m: Merged) -> Table:
+def epsilon_table(m: MergedStudies) -> Table:
     """Row a, column b: `epsilon.epsilon` of a against b."""
     sides = [side.name for side in m.sides if len(side.trials)]
     if len(sides) < 2:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from analysis.stats.pareto_front import least_accuracy
-from analysis.stats.test_results import fresh
+from analysis.stats.test_results import fresh_seed_rows
 from study.records.columns import COLUMNS, label
 from study.records.study_folder import Study
 
@@ -110,7 +110,7 @@ def _settings(settings: dict[str, Any]) -> list[str]:
 
 
 def _seeds(study: Study) -> list[str]:
-    rows = fresh(study)
+    rows = fresh_seed_rows(study)
     if rows.empty:
         return []
     seeds = ", ".join(str(seed) for seed in sorted(rows["seed"].unique()))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import EXTRA, text
-from study.records.columns import COLUMNS, SPENT, Column, label
+from analysis.formatting import EXTRA, format_cell
+from study.records.columns import COLUMNS, COST_COLUMNS, Column, label
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,12 @@ def table(groups: list[tuple[str, pd.DataFrame]], columns: list[str], headings: 
     shown = columns_with_values(everything, columns)
     names = {c: (headings or {}).get(c) or _heading(c) for c in shown}
     rows = [
-        Row(record["baseline"] or record["trial_id"], kind, [text(c, record.get(c)) for c in shown], record["trial_id"])
+        Row(
+            record["baseline"] or record["trial_id"],
+            kind,
+            [format_cell(c, record.get(c)) for c in shown],
+            record["trial_id"],
+        )
         for kind, frame in groups
         for record in frame.to_dict("records")
     ]
@@ -66,7 +71,7 @@ def trial_records(
         headings: see `table`.
     """
     first = ["trial_id", "state", "baseline", *hyperparameters]
-    metrics = [c for c in trials.columns if c not in (*first, "reason", *SPENT)]
+    metrics = [c for c in trials.columns if c not in (*first, "reason", *COST_COLUMNS)]
     wanted = [*first, *metrics, "epochs", "seconds", "reason"]
     shown = [c for c in wanted if c in ("trial_id", "state") or _has_values(trials, c)]
     facts = {c: COLUMNS.get(c, Column(c.replace("_", " "))) for c in shown}

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.formatting import mean_and_half
 from analysis.stats.standard_error import standard_error
 from analysis.stats.summary import Summary, has_pairs
-from analysis.stats.test_results import SIZES, meaning
+from analysis.stats.test_results import SIZES, difference_in_words
 from analysis.text.tables import Table, table
 
 
@@ -28,7 +28,7 @@ def fresh_table(s: Summary) -> Table:
     halves = (("test_accuracy", "test_half"), ("difference", "difference_half"))
     cells = {c: [mean_and_half(c, *pair) for pair in zip(s.fresh[c], s.fresh[half], strict=True)] for c, half in halves}
     said = [
-        meaning(*pair).replace(" ", "\u00a0")
+        difference_in_words(*pair).replace(" ", "\u00a0")
         for pair in zip(s.fresh["difference"], s.fresh["difference_half"], strict=True)
     ]
     alike = (s.fresh["pairs"] == s.fresh["seeds"]) | (s.fresh["pairs"] == 0)

@@ -26,7 +26,7 @@ TEACHER = "teacher/"
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedWork:
     """What one preparation yields.
 
     Attributes:
@@ -37,16 +37,16 @@ class Shared:
     arrays: dict[str, np.ndarray]
     record: dict[str, Any] = field(default_factory=dict)
 
-    def weights(self) -> Shared:
+    def weights(self) -> SharedWork:
         """Of the network itself: without its logits, and without the weights of a teacher that lie beside it."""
         own = {k: v for k, v in self.arrays.items() if k != LOGITS and not k.startswith(TEACHER)}
-        return Shared(own, self.record)
+        return SharedWork(own, self.record)
 
-    def teacher(self) -> Shared:
+    def teacher(self) -> SharedWork:
         """What teaches the network, with its logits: the teacher that lies beside it or, where none does, itself."""
         beside = {k.removeprefix(TEACHER): v for k, v in self.arrays.items() if k.startswith(TEACHER)}
         logits = {k: v for k, v in self.arrays.items() if k == LOGITS}
-        return Shared({**beside, **logits}) if beside else self
+        return SharedWork({**beside, **logits}) if beside else self
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays as tensors on the same memory, which is read-only where Ray shares it: copy before writing."""
@@ -58,7 +58,9 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def remember(folder: Path, what: str, key: Mapping[str, Any], compute: Callable[[], Shared]) -> tuple[Shared, bool]:
+def get_or_compute(
+    folder: Path, what: str, key: Mapping[str, Any], compute: Callable[[], SharedWork]
+) -> tuple[SharedWork, bool]:
     """Return the kept result for this key, or compute it and keep it.
 
     Args:
@@ -67,7 +69,7 @@ def remember(folder: Path, what: str, key: Mapping[str, Any], compute: Callable[
         key: everything that determines the result, as JSON values.
     Returns: the result, and whether it had been kept already. A damaged file is computed anew.
     """
-    if shared := kept(folder, what, digest(key)):
+    if shared := get(folder, what, digest(key)):
         return shared, True
     shared = compute()
     metadata = {"key": json.dumps(key), "record": json.dumps(shared.record)}
@@ -75,12 +77,12 @@ def remember(folder: Path, what: str, key: Mapping[str, Any], compute: Callable[
     return shared, False
 
 
-def kept(folder: Path, what: str, key: str) -> Shared | None:
+def get(folder: Path, what: str, key: str) -> SharedWork | None:
     """The kept result for the digest of a key; None if it is missing or damaged."""
     try:
         with safe_open(_path(folder, what, key), framework="numpy") as file:
             record = json.loads(file.metadata()["record"])
-            return Shared({name: file.get_tensor(name) for name in file.keys()}, record)
+            return SharedWork({name: file.get_tensor(name) for name in file.keys()}, record)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 

@@ -138,7 +138,7 @@ def codebook_of(checkpoint: Path) -> Path:
     return checkpoint.with_suffix(".codebook")
 
 
-def hung(checkpoint: Path) -> str:
+def where_it_hung(checkpoint: Path) -> str:
     """Where a trial was when its process was taken for hung and ended, as file, line and function; "" if it was not."""
     path = checkpoint.with_suffix(HUNG)
     stack = path.read_text(errors="replace") if path.exists() else ""
@@ -147,12 +147,13 @@ def hung(checkpoint: Path) -> str:
     return "{}, line {}, in {}".format(*(own or frames)[0]) if frames else ""
 
 
-def waiting(folder: Path) -> bool:
-    """Whether what some trial ended with is still to be tested and kept, or removed: `clear` comes after that."""
+def has_untested_results(folder: Path) -> bool:
+    """Whether what some trial ended with is still to be tested and kept, or removed; `clear_results` comes
+    after that."""
     return any((folder / FOLDER).glob(f"*{WEIGHTS}"))
 
 
-def clear(folder: Path, unfinished: Iterable[Mapping[str, Any]]) -> None:
+def clear_results(folder: Path, unfinished: Iterable[Mapping[str, Any]]) -> None:
     """Remove everything but the checkpoints of these rows' trials, which go on in a later command."""
     kept = {path_of(folder, row["trial_id"]) for row in unfinished}
     for path in (folder / FOLDER).glob("*"):
@@ -162,14 +163,14 @@ def clear(folder: Path, unfinished: Iterable[Mapping[str, Any]]) -> None:
         (folder / FOLDER).rmdir()
 
 
-def forget(folder: Path, trial_id: str) -> None:
+def delete_checkpoint(folder: Path, trial_id: str) -> None:
     """Remove the checkpoint of a trial that is done; what it ended with stays."""
     path = path_of(folder, trial_id)
     path.unlink(missing_ok=True)
     path.with_suffix(HUNG).unlink(missing_ok=True)
 
 
-def discard(folder: Path, trial_id: str) -> None:
+def delete_result(folder: Path, trial_id: str) -> None:
     """Remove what a trial ended with."""
     path = path_of(folder, trial_id)
     weights_of(path).unlink(missing_ok=True)

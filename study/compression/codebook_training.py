@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.artifacts.weight_trace import Trace
-from study.compression.quantised_weights import Quantised, Report, flatten, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, Report, flatten, shared_parameters
 from study.compression.size_metrics import size_metrics
 from study.data.splits import Splits
 from study.errors import TrialFailed
@@ -21,7 +21,7 @@ from study.training.loop import Loss, Score, evaluate, train
 
 def train_values(
     model: nn.Module,
-    quantised: Quantised,
+    quantised: QuantisedWeights,
     loss: Loss,
     data: Splits,
     on_epoch: Report,
@@ -33,7 +33,7 @@ def train_values(
     augment: str = "none",
     first_epoch: int = 1,
     progress: Progress | None = None,
-) -> Quantised:
+) -> QuantisedWeights:
     """Train the codebook's values, and the scales if there are any; zero stays zero.
 
     A value's gradient is the sum over the weights that share it (Han et al. 2015, sec. 3.3). Which weight has which
@@ -51,7 +51,7 @@ def train_values(
     scaled = not bool((quantised.scales == 1).all())
     log_scales = nn.Parameter(quantised.scales.log(), requires_grad=scaled)
 
-    def current() -> Quantised:
+    def current() -> QuantisedWeights:
         scales = log_scales.exp() if scaled else quantised.scales
         return replace(quantised, values=torch.cat([free.new_zeros(1), free]), scales=scales)
 
@@ -87,7 +87,7 @@ def train_values(
     return replace(trained, values=trained.values.detach(), scales=trained.scales.detach())
 
 
-class CodebookTraining(Protocol):
+class CodebookHparams(Protocol):
     """What the hyperparameters of every method say of the codebook's training; no epochs, no training."""
 
     @property
@@ -102,23 +102,23 @@ class CodebookTraining(Protocol):
 
 def finish(
     model: nn.Module,
-    quantised: Quantised,
+    quantised: QuantisedWeights,
     loss: Loss,
-    hparams: CodebookTraining,
+    hparams: CodebookHparams,
     data: Splits,
     on_epoch: Report,
     *,
     seed: int,
     first_epoch: int,
     progress: Progress | None = None,
-) -> tuple[Quantised, dict[str, float]]:
+) -> tuple[QuantisedWeights, dict[str, float]]:
     """What every method ends with: see that something is left, train the codebook's values, score.
 
     Returns: the quantised weights, and the final metrics.
     Raises:
-        TrialFailed: the loss is not a finite number, or `check` finds nothing left.
+        TrialFailed: the loss is not a finite number, or `ensure_usable` finds nothing left.
     """
-    check(quantised)
+    ensure_usable(quantised)
     if hparams.codebook_epochs:
         quantised = train_values(
             model,
@@ -134,13 +134,13 @@ def finish(
             first_epoch=first_epoch,
             progress=progress,
         )
-        check(quantised)
+        ensure_usable(quantised)
     if progress:
         trace_end(progress.trace, first_epoch - 1 + hparams.codebook_epochs, model, quantised)
     return quantised, score(model, quantised, data)
 
 
-def trace_end(trace: Trace, epoch: int, model: nn.Module, quantised: Quantised) -> None:
+def trace_end(trace: Trace, epoch: int, model: nn.Module, quantised: QuantisedWeights) -> None:
     """What the figures need of a network that has its quantised weights."""
     parameters = shared_parameters(model)
     names = {p: name for name, p in model.named_parameters()}
@@ -149,7 +149,7 @@ def trace_end(trace: Trace, epoch: int, model: nn.Module, quantised: Quantised) 
     trace.end(epoch, weights, quantised.values, quantised.assignment, layers)
 
 
-def check(quantised: Quantised) -> None:
+def ensure_usable(quantised: QuantisedWeights) -> None:
     """Raise `TrialFailed` where quantising has left no network: not a number, all pruned, or one shared value."""
     used = torch.bincount(quantised.assignment, minlength=len(quantised.values)).nonzero().flatten().tolist()
     if not bool(quantised.values.isfinite().all() & quantised.scales.isfinite().all()):
@@ -160,17 +160,17 @@ def check(quantised: Quantised) -> None:
         raise TrialFailed(f"the mixture collapsed: every weight belongs to component {used[0]}")
 
 
-def score(model: nn.Module, quantised: Quantised, data: Splits) -> dict[str, float]:
+def score(model: nn.Module, quantised: QuantisedWeights, data: Splits) -> dict[str, float]:
     """Validation loss (nats) and accuracy (%) of a network that has its quantised weights, and their size."""
-    return scored(evaluate(model, data.validation, data), size_metrics(quantised))
+    return metrics_row(evaluate(model, data.validation, data), size_metrics(quantised))
 
 
-def scored(found: Score, size: dict[str, float]) -> dict[str, float]:
+def metrics_row(found: Score, size: dict[str, float]) -> dict[str, float]:
     """A score on the validation part, and a size, as they are reported."""
     return {"val_loss": found.loss, "val_accuracy": found.accuracy, **size}
 
 
-def provisional(model: nn.Module, quantise: Callable[[], Quantised], data: Splits) -> dict[str, float]:
+def score_if_quantised(model: nn.Module, quantise: Callable[[], QuantisedWeights], data: Splits) -> dict[str, float]:
     """What `quantise`, which changes the model, would give now, and the accuracy before it; the model is restored."""
     unquantised = evaluate(model, data.validation, data).accuracy
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

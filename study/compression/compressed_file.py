@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from study.compression.entropy_coder import Decoder, Encoder, code_tensor
-from study.compression.quantised_weights import Quantised, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, shared_parameters
 from study.data.splits import Splits
 from study.errors import UserError
 from study.models import registry
@@ -68,7 +68,7 @@ class Decoded:
     """What a compressed file holds; `model` has its weights, and is in evaluation mode."""
 
     model: nn.Module
-    quantised: Quantised
+    quantised: QuantisedWeights
     network: Network
 
 
@@ -77,7 +77,7 @@ def network_of(name: str, options: dict[str, Any], data: Splits) -> Network:
     return Network(name, options, data.shape, len(data.classes), data.mean, data.std, data.name)
 
 
-def encode(model: nn.Module, quantised: Quantised, network: Network) -> bytes:
+def encode(model: nn.Module, quantised: QuantisedWeights, network: Network) -> bytes:
     """The compressed file of a network.
 
     Args:
@@ -131,12 +131,12 @@ def decode(data: bytes, *, custom: str | None = None, source: str = "the compres
         _fill(_others(model), parts.others)
     except (AssertionError, ValueError) as error:  # the range decoder's way to say it, and NumPy's
         raise _not_as_the_format_has_it(source) from error
-    quantised = Quantised(torch.from_numpy(index), torch.from_numpy(values), torch.from_numpy(scales))
+    quantised = QuantisedWeights(torch.from_numpy(index), torch.from_numpy(values), torch.from_numpy(scales))
     quantised.write(parameters)
     return Decoded(model.eval(), quantised, parts.network)
 
 
-def save(path: Path, model: nn.Module, quantised: Quantised, network: Network) -> int:
+def save(path: Path, model: nn.Module, quantised: QuantisedWeights, network: Network) -> int:
     """Write the compressed file of a network; see `encode`. Returns its bytes."""
     data = encode(model, quantised, network)
     write_bytes(path, data)

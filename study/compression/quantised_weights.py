@@ -13,7 +13,7 @@ Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Quantised:
+class QuantisedWeights:
     """Which value every weight has: weight = scale of its tensor × codebook value.
 
     Attributes:
@@ -52,6 +52,6 @@ def flatten(parameters: Sequence[Tensor]) -> Tensor:
     return torch.cat([p.reshape(-1) for p in parameters])
 
 
-def no_scales(parameters: Sequence[Tensor]) -> Tensor:
+def unit_scales(parameters: Sequence[Tensor]) -> Tensor:
     """Scales that change nothing, one for each tensor, (tensors,)."""
     return parameters[0].new_ones(len(parameters))

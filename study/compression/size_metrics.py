@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from study.compression.compressed_file import split
 from study.compression.entropy_coder import Encoder, code_tensor
-from study.compression.quantised_weights import Quantised, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, shared_parameters
 
 
 def ratio(parameters: Sequence[Tensor], file_bytes: int) -> float:
@@ -20,7 +20,7 @@ def ratio(parameters: Sequence[Tensor], file_bytes: int) -> float:
     return 4 * sum(p.numel() for p in parameters) / file_bytes
 
 
-def csr_bits(quantised: Quantised, parameters: Sequence[Tensor]) -> int:
+def csr_bits(quantised: QuantisedWeights, parameters: Sequence[Tensor]) -> int:
     """Bits of the network as Han, Mao & Dally (2016) count them, https://arxiv.org/abs/1510.00149, sec. 2 and 3.
 
     Each tensor is one sequence, of which the nonzeros are stored: the step from the entry before, in 5 bits (fully
@@ -46,7 +46,7 @@ def csr_bits(quantised: Quantised, parameters: Sequence[Tensor]) -> int:
 
 
 @dataclass(frozen=True)
-class Row:
+class TensorRow:
     """One row of the table of a network's tensors.
 
     Attributes:
@@ -67,7 +67,7 @@ class Row:
         return 100 * (1 - self.nonzero / self.weights)
 
 
-def table(model: nn.Module, quantised: Quantised) -> list[Row]:
+def tensor_table(model: nn.Module, quantised: QuantisedWeights) -> list[TensorRow]:
     """One row for each shared tensor, in order."""
     parameters = shared_parameters(model)
     names = {id(p): name for name, p in model.named_parameters()}
@@ -77,7 +77,7 @@ def table(model: nn.Module, quantised: Quantised) -> list[Row]:
         coder = Encoder()
         code_tensor(coder, p.shape, codebook, index)
         rows.append(
-            Row(names[id(p)], tuple(p.shape), p.numel(), int((index != 0).sum()), len(np.unique(index)),
+            TensorRow(names[id(p)], tuple(p.shape), p.numel(), int((index != 0).sum()), len(np.unique(index)),
                 len(coder.data()))
         )  # fmt: skip
     return rows
@@ -89,17 +89,17 @@ COUNTS_OVER = (
 )
 
 
-def size_metrics(quantised: Quantised) -> dict[str, float]:
+def size_metrics(quantised: QuantisedWeights) -> dict[str, float]:
     """How small the quantised weights are; see `COUNTS_OVER`.
 
     `entropy_ratio` is float32 bits over the bits of an ideal entropy coder of the assignment plus a float32 codebook.
     It is what a coder reaches that knows how often each value occurs and nothing else; a file can be smaller.
     `entropy_bytes` is the same as a size, which compares networks of different width while there is no file yet.
     """
-    return sizes_of(torch.bincount(quantised.assignment, minlength=len(quantised.values)).cpu())
+    return metrics_of_counts(torch.bincount(quantised.assignment, minlength=len(quantised.values)).cpu())
 
 
-def sizes_of(counts: Tensor) -> dict[str, float]:
+def metrics_of_counts(counts: Tensor) -> dict[str, float]:
     """`size_metrics` from the number of weights that each value has, (values,), on the host; the first is zero."""
     counts = counts.double()
     n = float(counts.sum())

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.training.loop import Report
@@ -18,7 +18,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Left:
+class TrialResult:
     """What a trial leaves behind: its final metrics, its arrays, and the compressed file if it wrote one."""
 
     metrics: dict[str, Any]
@@ -26,11 +26,11 @@ class Left:
     file: bytes = b""
 
 
-Run = Callable[[dict[str, Any], Any, Splits, Shared | None, Report, Progress], Left]
+TrialFunction = Callable[[dict[str, Any], Any, Splits, SharedWork | None, Report, Progress], TrialResult]
 """One trial: searched values, settings, data, shared work, what hears of every epoch, and where the trial stands."""
 
 
-def later(epochs: int, on_epoch: Report) -> Report:
+def shift_epochs(epochs: int, on_epoch: Report) -> Report:
     """Reports what comes after so many epochs."""
     return lambda row: on_epoch({**row, "epoch": epochs + row["epoch"]})
 
@@ -39,7 +39,7 @@ def later(epochs: int, on_epoch: Report) -> Report:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Method:
     """One kind of study, as the tuner runs it.
 
     Attributes:
@@ -54,9 +54,9 @@ class Kind:
     """
 
     first: str
-    prepare: Callable[..., Left]
-    search: Callable[..., Left]
-    key: Callable[[Any, Splits, Shared | None], dict[str, Any]]
+    prepare: Callable[..., TrialResult]
+    search: Callable[..., TrialResult]
+    key: Callable[[Any, Splits, SharedWork | None], dict[str, Any]]
     networks: Callable[[Any], dict[str, Training]]
     trial_data: Callable[[Any, Splits], Splits]
     epochs: Callable[[Any], int]

@@ -22,12 +22,12 @@ from study.methods.sws import weight_sharing
 from study.methods.sws.mixture import Mixture
 from study.methods.sws.weight_sharing import Hparams
 from study.pipeline import preflight
-from study.training.batches import SHIFTING, Batch, Views
-from study.training.cuda_graphs import stepping
+from study.training.batches import SHIFTING, Batch, EpochBatches
+from study.training.cuda_graphs import make_step
 from study.training.loop import logits_of
 from study.training.network import Training, build_network
 from study.training.precision import logits
-from study.tuning.cluster import asked_for, holding, resources, shared_cores
+from study.tuning.cluster import resource_request, resources, shared_cores, trials_that_fit
 
 BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""
@@ -73,8 +73,8 @@ def dry_run(settings: Any) -> None:
         UserError: what the study itself would refuse.
     """
     spaces = importlib.import_module(f"search_spaces.{settings.kind}")
-    settings, recorded = preflight.begun(settings, spaces)
-    brought = preflight.brought(settings, spaces, recorded)
+    settings, recorded = preflight.resume(settings, spaces)
+    brought = preflight.load_inputs(settings, spaces, recorded)
     data, baselines, first = brought.data, len(spaces.BASELINES), KINDS[settings.kind].first
     print(f"{settings.folder}: {settings.num_samples} trials and {1 + baselines} baselines, data {data.title}")
     for role, network in brought.networks.items():
@@ -109,7 +109,7 @@ def estimate(settings: Any, spaces: Any, data: Splits) -> Estimate:
     data = data.to(torch.device("cuda" if gpus else "cpu"))
     shared = 0.0
     if getattr(settings, "teacher_checkpoint", None) is None:
-        unpacked = min(at_once, holding([here], asked_for(asking, share)))
+        unpacked = min(at_once, trials_that_fit([here], resource_request(asking, share)))
         threads = max(1, int(shared_cores(settings, unpacked)))
         trained = [t for role, t in kind.networks(settings).items() if role != "student"]
         shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trained)
@@ -174,10 +174,10 @@ def seconds_an_epoch(
                 logits(teacher, batch.images, training.precision)
         return value
 
-    views = Views(data, training.augment)
+    views = EpochBatches(data, training.augment)
     views.shuffle(torch.Generator().manual_seed(training.seed))
     steps = views.split(training.batch_size)
-    run = stepping(model, views, loss, optimiser, torch.zeros((), device=views.order.device))
+    run = make_step(model, views, loss, optimiser, torch.zeros((), device=views.order.device))
     stream = itertools.cycle(steps)
     images = data.validation.images[:512]
     evaluation = len(data.validation) / max(1, len(images)) * _timed(lambda: logits_of(model, images, data), 5)

@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from study.artifacts import checkpoints
-from study.artifacts.cache import Shared, digest
+from study.artifacts.cache import SharedWork, digest
 from study.data.splits import Splits
 from study.errors import UserError, no_space
 from study.methods.registry import KINDS
 from study.pipeline import metadata, preflight
 from study.pipeline.final_test import confirm
-from study.pipeline.fresh_seeds import retrain, unconfirmed
-from study.pipeline.shared_work import load_or_train
+from study.pipeline.fresh_seeds import has_unconfirmed, retrain
+from study.pipeline.shared_work import study_shared_work
 from study.records import columns, paths, study_folder
 from study.records.ledger import Ledger
-from study.settings import Common
+from study.settings import Settings
 from study.tuning import cluster, searcher, space
 from study.tuning.display import Display
 from study.tuning.recorder import FULL_DISK, Recorder
-from study.tuning.tune_run import Job, Queue, recover, run_trials
+from study.tuning.tune_run import Job, Queue, recover_history, run_trials
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ def run(settings: Any) -> Outcome:
     """
     spaces = importlib.import_module(f"search_spaces.{settings.kind}")
     folder = settings.folder.resolve()
-    settings, recorded = preflight.begun(settings, spaces)
+    settings, recorded = preflight.resume(settings, spaces)
     with _locked(folder):
         try:
             ledger = Ledger.open(folder)
-            recover(ledger, folder)
+            recover_history(ledger, folder)
             stopped = ""
             if _whole(ledger, settings, spaces, folder):
                 finished = len(ledger.of_state(*columns.FINAL_STATES))
@@ -81,12 +81,16 @@ def run(settings: Any) -> Outcome:
 
 def _whole(ledger: Ledger, settings: Any, spaces: Any, folder: Path) -> bool:
     """Whether the study is what the command says it shall be."""
-    if _missing(ledger, settings, spaces) or not (folder / paths.CONFIRMED).exists() or checkpoints.waiting(folder):
+    if (
+        _missing(ledger, settings, spaces)
+        or not (folder / paths.CONFIRMED).exists()
+        or checkpoints.has_untested_results(folder)
+    ):
         return False
-    return not unconfirmed(settings, spaces, folder, ledger)
+    return not has_unconfirmed(settings, spaces, folder, ledger)
 
 
-def _missing(ledger: Ledger, settings: Common, spaces: Any) -> int:
+def _missing(ledger: Ledger, settings: Settings, spaces: Any) -> int:
     """Trials still to run, baselines included."""
     final = columns.FINAL_STATES
     baselines = {KINDS[settings.kind].first, *spaces.BASELINES}
@@ -100,19 +104,19 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
     Args:
         recorded: its `study.json`, if it was begun before.
     """
-    brought = preflight.brought(settings, spaces, recorded)
+    brought = preflight.load_inputs(settings, spaces, recorded)
     data, test, seen, given = brought.data, brought.test, brought.seen, brought.given
     dashboard = cluster.start_ray(settings)
     try:
         cluster.check_shared(folder)
-        gpus, concurrent = cluster.resources(settings, cluster.living())
+        gpus, concurrent = cluster.resources(settings, cluster.alive_nodes())
         settings = replace(settings, gpus_per_trial=gpus)
-        settings = replace(settings, precision=settings.precision or cluster.fitting_precision(settings))
+        settings = replace(settings, precision=settings.precision or cluster.best_precision_of_trials(settings))
         if recorded is not None:
-            study_folder.write_meta(folder, metadata.continued(recorded, settings, sys.argv))
+            study_folder.write_meta(folder, metadata.continued_metadata(recorded, settings, sys.argv))
         else:
             key = KINDS[settings.kind].key(settings, data, given)
-            meta = metadata.meta(settings, spaces, data, test, brought.networks, sys.argv)
+            meta = metadata.study_metadata(settings, spaces, data, test, brought.networks, sys.argv)
             study_folder.write_meta(folder, {**meta, "shared_work": digest(key)})
         left = max(0, settings.num_samples - len(ledger.of_state(*columns.FINAL_STATES)))
         images = f"{len(seen.train):,} training and {len(seen.validation):,} validation images"
@@ -121,7 +125,7 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
             print(line)
         with Display(ledger, spaces.OBJECTIVES, settings.num_samples, dashboard) as display:
             job = Job(settings, spaces, folder, Recorder(ledger, display, spaces.OBJECTIVES, settings, folder))
-            shared = load_or_train(job, data, given)
+            shared = study_shared_work(job, data, given)
             ended = shared is not None and _search_trials(job, seen, shared, brought.warm)
             job.recorder.close()
             best = searcher.front(ledger, spaces.OBJECTIVES, settings.min_accuracy)
@@ -136,7 +140,7 @@ def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: 
         cluster.stop_ray()
 
 
-def _search_trials(job: Job, data: Splits, shared: Shared, warm: Sequence[dict[str, Any]]) -> bool:
+def _search_trials(job: Job, data: Splits, shared: SharedWork, warm: Sequence[dict[str, Any]]) -> bool:
     """Stage two: the baselines, the trials that were cut off, another study's front, and then new ones.
 
     Returns: False after Ctrl-C.
@@ -150,7 +154,7 @@ def _search_trials(job: Job, data: Splits, shared: Shared, warm: Sequence[dict[s
     ]
     left = settings.num_samples - len(ledger.of_state(*final))
     owed = ledger.of_state("running")[: max(0, left)]
-    queue += [(r["trial_id"], {k: space.typed(k, r[k], spaces) for k in spaces.SPACE}, "") for r in owed]
+    queue += [(r["trial_id"], {k: space.cast_value(k, r[k], spaces) for k in spaces.SPACE}, "") for r in owed]
     known = [{k: r[k] for k in spaces.SPACE} for r in ledger.of_state("running", *final)]
     fresh = [values for values in warm if values not in known][: max(0, left - len(owed))]
     queue += [("", values, "") for values in fresh]

@@ -11,14 +11,14 @@ import pandas as pd
 from torch import nn
 
 from study.artifacts import checkpoints
-from study.artifacts.cache import Shared, read_arrays, write_arrays
+from study.artifacts.cache import SharedWork, read_arrays, write_arrays
 from study.compression import compressed_file
 from study.data.splits import Part, Splits
 from study.methods.registry import KINDS, searched_network, trained_network
 from study.models import custom
 from study.records import columns, paths, study_folder
 from study.records.atomic_files import write_bytes
-from study.records.columns import COLUMNS, SPENT
+from study.records.columns import COLUMNS, COST_COLUMNS
 from study.records.ledger import Ledger
 from study.training import network
 from study.training.loop import evaluate
@@ -45,7 +45,7 @@ def kept_network(settings: Any, path: Path, baseline: str, data: Splits) -> nn.M
         name = searched_network(settings).network
         model = compressed_file.load(compressed, custom=name if custom.is_custom(name) else None)
         return model.to(data.train.images.device)
-    return network.load_network(Shared(read_arrays(path)).tensors(), trained_network(settings, baseline), data)
+    return network.load_network(SharedWork(read_arrays(path)).tensors(), trained_network(settings, baseline), data)
 
 
 def confirm(
@@ -69,7 +69,7 @@ def confirm(
         model = kept_network(settings, path, row["baseline"], data)
         rows[trial_id] = {**_known(row), "seed": settings.seed, **_tested(model, test, data)}
     _write(folder, [*rows.values(), *frame[frame["seed"] != settings.seed].to_dict("records")])
-    checkpoints.clear(folder, ledger.of_state("running"))
+    checkpoints.clear_results(folder, ledger.of_state("running"))
     for trial_id in ledger.trials.keys() - {*baselines, *best}:
         paths.trace_of(folder, trial_id).unlink(missing_ok=True)
     return rows
@@ -80,7 +80,7 @@ def confirm_fresh(
     folder: Path,
     retrained: Ledger,
     wanted: Mapping[str, tuple[str, int]],
-    shared: Mapping[int, Shared],
+    shared: Mapping[int, SharedWork],
     data: Splits,
     test: Part,
 ) -> None:
@@ -122,7 +122,7 @@ def _tested(model: nn.Module, test: Part, data: Splits) -> dict[str, float]:
 
 
 def _known(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in row.items() if k in COLUMNS and k not in ("state", "reason", *SPENT)}
+    return {k: v for k, v in row.items() if k in COLUMNS and k not in ("state", "reason", *COST_COLUMNS)}
 
 
 def _write(folder: Path, rows: list[dict[str, Any]]) -> None:

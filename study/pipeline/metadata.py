@@ -16,7 +16,7 @@ import torch
 from study.data.fingerprint import fingerprint, identity
 from study.data.splits import Part, Splits
 from study.methods.registry import KINDS
-from study.settings import OPERATIONAL, Common, as_json
+from study.settings import OPERATIONAL, Settings, as_json
 from study.tuning.space import searched
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
@@ -27,7 +27,7 @@ def fingerprints(data: Splits, test: Part) -> dict[str, str]:
     return {**identity(data), "test": fingerprint(test)}
 
 
-def meta(
+def study_metadata(
     settings: Any, spaces: Any, data: Splits, test: Part, described: dict[str, dict[str, Any]], argv: list[str]
 ) -> dict[str, Any]:
     """Everything that `study.json` holds beside its schema version."""
@@ -58,14 +58,14 @@ def meta(
     }
 
 
-def continued(recorded: dict[str, Any], settings: Common, argv: list[str]) -> dict[str, Any]:
+def continued_metadata(recorded: dict[str, Any], settings: Settings, argv: list[str]) -> dict[str, Any]:
     """What `study.json` holds once another command goes on with a study: how much of it is wanted now, and that run."""
     how = {k: v for k, v in as_json(settings).items() if k in OPERATIONAL and v is not None}
     runs = [*recorded.get("continued", []), _run(settings, argv)]
     return {**recorded, "settings": {**recorded["settings"], **how}, "continued": runs}
 
 
-def _run(settings: Common, argv: list[str]) -> dict[str, Any]:
+def _run(settings: Settings, argv: list[str]) -> dict[str, Any]:
     """One command, and what it ran with."""
     return {
         "command": "python -m study.run " + " ".join(shlex.quote(a) for a in argv[1:]),

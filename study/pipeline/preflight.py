@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.commandline import data_folder
 from study.data import registry as data_registry
 from study.data.images import normalise
@@ -25,13 +25,13 @@ from study.models import custom, registry
 from study.pipeline import metadata
 from study.records import paths, study_folder
 from study.records.ledger import Ledger
-from study.settings import OLDER_PRECISION, Common, SettingsT, contradiction
+from study.settings import OLDER_PRECISION, Settings, SettingsT, contradiction
 from study.training.network import Training, build_network, load_network
 from study.tuning import searcher, space
 
 
 @dataclass(frozen=True)
-class Brought:
+class Inputs:
     """What a study is made of, checked.
 
     Attributes:
@@ -45,11 +45,11 @@ class Brought:
     test: Part
     seen: Splits
     networks: dict[str, dict[str, Any]]
-    given: Shared | None
+    given: SharedWork | None
     warm: list[dict[str, Any]]
 
 
-def begun(settings: SettingsT, spaces: Any) -> tuple[SettingsT, dict[str, Any] | None]:
+def resume(settings: SettingsT, spaces: Any) -> tuple[SettingsT, dict[str, Any] | None]:
     """The settings, with what the study that they continue has chosen already, and its `study.json`.
 
     Raises:
@@ -58,7 +58,7 @@ def begun(settings: SettingsT, spaces: Any) -> tuple[SettingsT, dict[str, Any] |
     folder = settings.folder.resolve()
     if not (folder / paths.STUDY).exists():
         if (folder / paths.TRIALS).exists():
-            raise study_folder.lost(folder / paths.STUDY, paths.TRIALS)
+            raise study_folder.missing_file_error(folder / paths.STUDY, paths.TRIALS)
         return settings, None
     recorded = study_folder.read_meta(folder)
     if recorded["kind"] != settings.kind:
@@ -71,7 +71,7 @@ def begun(settings: SettingsT, spaces: Any) -> tuple[SettingsT, dict[str, Any] |
     return settings, recorded
 
 
-def brought(settings: Any, spaces: Any, recorded: dict[str, Any] | None) -> Brought:
+def load_inputs(settings: Any, spaces: Any, recorded: dict[str, Any] | None) -> Inputs:
     """Data and networks, and all else that is brought to a study.
 
     Raises:
@@ -79,13 +79,13 @@ def brought(settings: Any, spaces: Any, recorded: dict[str, Any] | None) -> Brou
     """
     data, test = load_data(settings)
     # Wrong names, widths and numbers of examples fail here, before anything starts.
-    described = networks(settings, spaces, data)
+    described = describe_networks(settings, spaces, data)
     seen = KINDS[settings.kind].trial_data(settings, data)
     if recorded:
         check_data(recorded, settings, data, test)
         check_code(recorded, settings, described)
     check_packing(settings, data)
-    return Brought(data, test, seen, described, given_teacher(settings, data), warm_start(settings, spaces))
+    return Inputs(data, test, seen, described, given_teacher(settings, data), warm_start(settings, spaces))
 
 
 def check_spaces(recorded: dict[str, Any], spaces: Any, folder: Path) -> None:
@@ -139,7 +139,7 @@ def check_code(recorded: dict[str, Any], settings: Any, networks: dict[str, dict
             )
 
 
-def given_teacher(settings: Any, data: Splits) -> Shared | None:
+def given_teacher(settings: Any, data: Splits) -> SharedWork | None:
     """The teacher that `--teacher-checkpoint` gives; None where the study trains its own, or has none.
 
     Raises:
@@ -196,12 +196,12 @@ def warm_start(settings: Any, spaces: Any) -> list[dict[str, Any]]:
         )
     ledger = Ledger.open(settings.warm_start)
     members = [ledger.trials[i] for i in searcher.front(ledger, spaces.OBJECTIVES)]
-    found = [{k: space.typed(k, row[k], spaces) for k in spaces.SPACE} for row in members]
+    found = [{k: space.cast_value(k, row[k], spaces) for k in spaces.SPACE} for row in members]
     domains = space.distributions(spaces.SPACE)
     return [v for v in found if all(domains[k]._contains(domains[k].to_internal_repr(x)) for k, x in v.items())]
 
 
-def networks(settings: Any, spaces: Any, data: Splits) -> dict[str, dict[str, Any]]:
+def describe_networks(settings: Any, spaces: Any, data: Splits) -> dict[str, dict[str, Any]]:
     """Role → name, options, parameter count, and the hash of a user's own code. Building them checks their names
     and options.
 
@@ -236,13 +236,13 @@ def _built(role: str, training: Training, data: Splits) -> nn.Module:
         raise UserError(f"--{role}-width {training.options['width']:g}: {error}; leave it out") from error
 
 
-def load_data(settings: Common) -> tuple[Splits, Part]:
+def load_data(settings: Settings) -> tuple[Splits, Part]:
     """The study's data set: what the search may see, and the test part for confirmation alone."""
     folder = data_folder(settings.dataset, settings.data_dir)
     return data_registry.load(settings.dataset, folder, split_seed=settings.seed, size=least_size(settings))
 
 
-def given_weights(path: Path) -> Shared:
+def given_weights(path: Path) -> SharedWork:
     """A trained teacher from a file; nothing in it is executed.
 
     Raises:
@@ -259,4 +259,4 @@ def given_weights(path: Path) -> Shared:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ValueError("it holds no state dict of tensors")
-    return Shared({k: v.numpy() for k, v in state.items()})
+    return SharedWork({k: v.numpy() for k, v in state.items()})

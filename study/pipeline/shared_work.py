@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from study.artifacts import checkpoints
-from study.artifacts.cache import Shared, kept, read_arrays, remember, same_arrays, write_arrays
+from study.artifacts.cache import SharedWork, get, get_or_compute, read_arrays, same_arrays, write_arrays
 from study.artifacts.weight_trace import pack
 from study.data.splits import Splits
 from study.errors import UserError
@@ -24,9 +24,9 @@ class _Missing(Exception):
     """A piece of shared work is not in the cache."""
 
 
-def prepared(
-    job: Job, data: Splits, given: Shared | None, names: Mapping[int, str], cache: Path
-) -> dict[int, Shared] | None:
+def load_or_train(
+    job: Job, data: Splits, given: SharedWork | None, names: Mapping[int, str], cache: Path
+) -> dict[int, SharedWork] | None:
     """The shared work for each of these seeds, from the cache or from trials that run side by side; None if cut off.
 
     Args:
@@ -36,20 +36,20 @@ def prepared(
     """
     kind, ledger = KINDS[job.settings.kind], job.ledger
 
-    def take(seed: int) -> Shared:
+    def take(seed: int) -> SharedWork:
         """From the trial that did it."""
         row = ledger.trials.get(names[seed], {"state": "running"})
         path = checkpoints.weights_of(checkpoints.path_of(job.folder, names[seed]))
         if row["state"] != "complete" or not path.exists():
             raise _Missing
-        return Shared(read_arrays(path), {"metrics": row, "history": ledger.history.get(names[seed], [])})
+        return SharedWork(read_arrays(path), {"metrics": row, "history": ledger.history.get(names[seed], [])})
 
-    def collect() -> tuple[dict[int, Shared], list[int]]:
+    def collect() -> tuple[dict[int, SharedWork], list[int]]:
         found, missing = {}, []
         for seed in names:
             key = kind.key(replace(job.settings, seed=seed), data, given)
             try:
-                found[seed] = remember(cache, kind.first, key, lambda seed=seed: take(seed))[0]  # type: ignore[misc]
+                found[seed] = get_or_compute(cache, kind.first, key, lambda seed=seed: take(seed))[0]  # type: ignore[misc]
             except _Missing:
                 missing.append(seed)
         return found, missing
@@ -70,11 +70,11 @@ def prepared(
             if row.get("state") == "failed":
                 raise UserError(f"the {kind.first} could not be trained: {row['reason']}")
     for seed in names:
-        checkpoints.discard(job.folder, names[seed])
+        checkpoints.delete_result(job.folder, names[seed])
     return found if ended and not missing else None
 
 
-def load_or_train(job: Job, data: Splits, given: Shared | None) -> Shared | None:
+def study_shared_work(job: Job, data: Splits, given: SharedWork | None) -> SharedWork | None:
     """Stage one, from the cache or as a trial of its own; None if it was cut off.
 
     Raises:
@@ -84,9 +84,9 @@ def load_or_train(job: Job, data: Splits, given: Shared | None) -> Shared | None
     cache, seed = folder.parent / paths.CACHE, job.settings.seed
     row, told = ledger.trials.get(kind.first), ledger.history.get(kind.first, [])
     # By what the study was begun with: another version of torch would train another one.
-    shared = kept(cache, kind.first, study_folder.read_meta(folder).get("shared_work", ""))
+    shared = get(cache, kind.first, study_folder.read_meta(folder).get("shared_work", ""))
     if shared is None:
-        found = prepared(job, data, given, {seed: kind.first}, cache)
+        found = load_or_train(job, data, given, {seed: kind.first}, cache)
         if found is None:
             return None
         shared = found[seed]

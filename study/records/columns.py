@@ -8,10 +8,10 @@ FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
 
 TRIAL_COLUMNS = ("trial_id", "state", "reason", "baseline", "seconds", "epochs")
-SPENT = ("seconds", "epochs", "threads")
+COST_COLUMNS = ("seconds", "epochs", "threads")
 """Columns of what a trial took, rather than what it is or what came of it."""
 HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
-OF_AN_EPOCH = ("epoch", "phase", "entropy_bytes")
+EPOCH_ONLY = ("epoch", "phase", "entropy_bytes")
 """Columns that say something of an epoch, and nothing more of a whole trial: `trials.csv` has none of them."""
 CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
 

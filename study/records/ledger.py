@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import no_space
-from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, SPENT, TRIAL_COLUMNS
+from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS
 from study.records.paths import CONFIRMED, HISTORY, TRIALS
-from study.records.study_folder import check_states, lost, read_frame, write_rows
+from study.records.study_folder import check_states, missing_file_error, read_frame, write_rows
 
 
 def history_row(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,7 +50,7 @@ class Ledger:
         """
         left = [name for name in (HISTORY, CONFIRMED) if (folder / name).exists()]
         if left and not (folder / TRIALS).exists():
-            raise lost(folder / TRIALS, left[0])
+            raise missing_file_error(folder / TRIALS, left[0])
         trials = read_frame(folder / TRIALS, TRIAL_COLUMNS)
         check_states(folder / TRIALS, trials)
         history = read_frame(folder / HISTORY, HISTORY_COLUMNS)
@@ -125,11 +125,11 @@ class Ledger:
         self._next_history_write = time.monotonic() + max(1.0, 20 * (time.monotonic() - start))
 
     def _write_trials(self) -> None:
-        first = [c for c in TRIAL_COLUMNS if c not in SPENT]
+        first = [c for c in TRIAL_COLUMNS if c not in COST_COLUMNS]
         write_rows(
             self.folder / TRIALS,
             list(self.trials.values()),
-            [*first, *(c for c in COLUMNS if c not in (*first, *SPENT)), *SPENT],
+            [*first, *(c for c in COLUMNS if c not in (*first, *COST_COLUMNS)), *COST_COLUMNS],
             always=TRIAL_COLUMNS,
         )
 

@@ -88,7 +88,7 @@ def load(folder: str | Path) -> Study:
     return study
 
 
-def lost(path: Path, there: str) -> UserError:
+def missing_file_error(path: Path, there: str) -> UserError:
     """A study whose file is gone, though another one is there: it would be begun anew over what is left of it."""
     return UserError(f"{path}: missing, though {there} is there; restore it from a copy, or choose another --name")
 

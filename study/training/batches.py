@@ -45,7 +45,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return max(1, min(math.ceil(examples / batch_size), examples // 2))
 
 
-class Views:
+class EpochBatches:
     """The training part as an epoch shows it: its order, and what augmentation does to each example.
 
     Everything lies on the data's device and stays in place from epoch to epoch, as a recorded step needs it.

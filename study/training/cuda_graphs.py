@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from study.training.batches import Batch, Views
+from study.training.batches import Batch, EpochBatches
 
 Step = Callable[[Tensor], None]
 """One step on these rows of the training part, (members, batch)."""
@@ -43,7 +43,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-class Recorded:
+class CudaGraphStep:
     """A step on a GPU, recorded as a CUDA graph and replayed from then on; one graph for each size of batch.
 
     A step of a small network is some hundred kernels of a few microseconds each, and launching them one by one takes
@@ -122,9 +122,9 @@ class Recorded:
                 graph.capture_end()
 
 
-def stepping(
+def make_step(
     model: nn.Module,
-    views: Views,
+    views: EpochBatches,
     loss: Callable[[nn.Module, Batch], Tensor],
     optimiser: torch.optim.Optimizer,
     total: Tensor,
@@ -148,10 +148,10 @@ def stepping(
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=views.order.device)
         if "capturable" in group:
             group["capturable"] = True
-    return Recorded(step, lambda: [*model.parameters(), *model.buffers()])
+    return CudaGraphStep(step, lambda: [*model.parameters(), *model.buffers()])
 
 
-def epoch_of(
+def run_epoch(
     run: Step,
     batches: Sequence[Tensor],
     optimiser: torch.optim.Optimizer,
@@ -167,7 +167,7 @@ def epoch_of(
         run(index)
 
 
-def falling(peaks: Sequence[float], steps: int) -> list[list[float]]:
+def cosine_schedule(peaks: Sequence[float], steps: int) -> list[list[float]]:
     """Learning rates in each of so many steps, and after them: from the peaks to zero along half a cosine."""
     rates, found = [float(peak) for peak in peaks], []
     for step in range(1, steps + 1):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.artifacts.cache import LOGITS, Shared
+from study.artifacts.cache import LOGITS, SharedWork
 from study.data.splits import Part, Splits
 from study.training.batches import SHIFTING, Batch
 from study.training.loop import logits_of
@@ -77,12 +77,12 @@ def teacher_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -
     return torch.stack([logits_of(teacher, images, data) for images in views])
 
 
-def kept_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> dict[str, np.ndarray]:
+def stored_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> dict[str, np.ndarray]:
     """Those that `targets_from` reads, to be kept beside the weights: none where the teacher is asked in every step."""
     return {} if augment in SHIFTING else {LOGITS: teacher_logits(teacher, part, data, augment).cpu().numpy()}
 
 
-def targets_from(shared: Shared, teacher: Training, data: Splits, augment: str) -> Targets:
+def targets_from(shared: SharedWork, teacher: Training, data: Splits, augment: str) -> Targets:
     """The teacher's weights and its logits, as its own trial left them, on the data's device and ready for `fit`."""
     if augment in SHIFTING:
         return Targets(teacher=load_network(shared.weights().tensors(), teacher, data).eval().requires_grad_(False))

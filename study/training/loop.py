@@ -15,8 +15,8 @@ from study.artifacts.checkpoints import Progress
 from study.data.images import normalise
 from study.data.splits import Part, Splits
 from study.errors import TrialFailed
-from study.training.batches import Batch, Views
-from study.training.cuda_graphs import epoch_of, falling, stepping
+from study.training.batches import Batch, EpochBatches
+from study.training.cuda_graphs import cosine_schedule, make_step, run_epoch
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,18 @@ def train(
         TrialFailed: the training loss of an epoch is not a finite number.
     """
     progress = progress or Progress()
-    views = Views(data, augment)
+    views = EpochBatches(data, augment)
     total = torch.zeros((), device=data.train.images.device)
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
     batches = views.split(batch_size)
-    rates = falling([group["lr"] for group in optimiser.param_groups], epochs * len(batches))
+    rates = cosine_schedule([group["lr"] for group in optimiser.param_groups], epochs * len(batches))
     done = _restore(progress.begin(), model, others, optimiser, generator)
-    run = stepping(model, views, loss, optimiser, total)
+    run = make_step(model, views, loss, optimiser, total)
     for epoch in range(done + 1, epochs + 1):
         model.train()
         total.zero_()
         views.shuffle(generator)
-        epoch_of(run, batches, optimiser, rates, (epoch - 1) * len(batches), before_step)
+        run_epoch(run, batches, optimiser, rates, (epoch - 1) * len(batches), before_step)
         mean = finite(float(total) / len(data.train))
         weights = _weights(model, others)
         progress.keep(
@@ -119,7 +119,7 @@ def _restore(
     model.load_state_dict(state["model"])
     if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
-        for group in optimiser.param_groups:  # as before `stepping`: it may have been on another device
+        for group in optimiser.param_groups:  # as before `make_step`: it may have been on another device
             group |= {"lr": float(group["lr"]), **({"capturable": False} if "capturable" in group else {})}
     own, host, *cuda = state["random"]
     generator.set_state(own)

@@ -132,7 +132,7 @@ def teacher_apart(teacher: Training, taught: Training) -> Training:
     return replace(teacher, seed=(teacher.seed + APART) % (MOST_SEED + 1))
 
 
-def width(value: float | None) -> dict[str, Any]:
+def width_option(value: float | None) -> dict[str, Any]:
     """Only the VGG kinds have a width, so 1 is not passed on."""
     return {} if value in (None, 1.0) else {"width": value}
 

@@ -17,11 +17,11 @@ from ray.tune import PlacementGroupFactory
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.errors import UserError
-from study.settings import Common
-from study.training.precision import fitting
+from study.settings import Settings
+from study.training.precision import best_precision
 
 
-def start_ray(settings: Common) -> str:
+def start_ray(settings: Settings) -> str:
     """Join or start Ray; returns the dashboard's address, or ""."""
     if settings.address:
         _answers(settings.address)
@@ -73,12 +73,12 @@ Node = Mapping[str, float]
 """What a machine has, by Ray's names: CPU, GPU, and memory in bytes."""
 
 
-def living() -> list[Node]:
+def alive_nodes() -> list[Node]:
     """The nodes that are there now."""
     return [n["Resources"] for n in ray.nodes() if n["Alive"]]
 
 
-def resources(settings: Common, nodes: Sequence[Node]) -> tuple[float, int]:
+def resources(settings: Settings, nodes: Sequence[Node]) -> tuple[float, int]:
     """GPUs of each trial, and trials at one time. Refuses what no node can hold, which Ray would wait for."""
     has_gpu = any(n.get("GPU", 0) for n in nodes)
     gpus = gpu_share(settings, has_gpu)
@@ -90,62 +90,62 @@ def resources(settings: Common, nodes: Sequence[Node]) -> tuple[float, int]:
         raise UserError(f"--cpus-per-trial {cpus:g}: the largest machine has {most:g} CPUs; give that or less")
     if gpus > max(n.get("GPU", 0) for n in nodes) or (gpus > 1 and gpus != int(gpus)):
         raise UserError(f"--gpus-per-trial {gpus:g}: give a fraction of one GPU, or a whole number that a machine has")
-    if memory_of(settings) > max(n.get("memory", 0) for n in nodes):
+    if memory_bytes(settings) > max(n.get("memory", 0) for n in nodes):
         most = max(n.get("memory", 0) for n in nodes) / 1e9
         raise UserError(
             f"--memory-per-trial {settings.memory_per_trial:g}: the largest machine has {most:.1f} GB; give less"
         )
     if settings.pack > 1:
         return gpus, packed_at_once(replace(settings, gpus_per_trial=gpus), nodes)
-    held = holding(nodes, asked_for(settings, gpus))
+    held = trials_that_fit(nodes, resource_request(settings, gpus))
     if held < 1:
         raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
     return gpus, min(held, settings.max_concurrent or held)
 
 
-def fitting_precision(settings: Common) -> str:
+def best_precision_of_trials(settings: Settings) -> str:
     """What a machine that trials run on does best; in a cluster the driver's may be another kind."""
     kind = "cuda" if settings.gpus_per_trial else "cpu"
     if not settings.address:
-        return fitting(kind)
-    asked = asked_for(settings, settings.gpus_per_trial or 0)
-    there = ray.remote(fitting).options(
+        return best_precision(kind)
+    asked = resource_request(settings, settings.gpus_per_trial or 0)
+    there = ray.remote(best_precision).options(
         num_cpus=asked.get("CPU", 0), num_gpus=asked.get("GPU", 0), memory=asked.get("memory")
     )
     return str(ray.get(there.remote(kind)))
 
 
-def lanes(settings: Common, nodes: Sequence[Node]) -> int:
+def packs_at_once(settings: Settings, nodes: Sequence[Node]) -> int:
     """Packs that run at one time: one on each GPU, or one on CPUs."""
     return max(1, sum(int(n.get("GPU", 0)) for n in nodes)) if settings.gpus_per_trial else 1
 
 
-def packed_at_once(settings: Common, nodes: Sequence[Node]) -> int:
+def packed_at_once(settings: Settings, nodes: Sequence[Node]) -> int:
     """Trials at one time, where they are packed."""
-    most = settings.pack * lanes(settings, nodes)
+    most = settings.pack * packs_at_once(settings, nodes)
     return min(most, settings.max_concurrent or most)
 
 
-def gpu_share(settings: Common, has_gpu: bool) -> float:
+def gpu_share(settings: Settings, has_gpu: bool) -> float:
     """GPUs of each trial, where the settings leave it open too."""
     return settings.gpus_per_trial if settings.gpus_per_trial is not None else (0.25 if has_gpu else 0.0)
 
 
-def memory_of(settings: Common) -> float:
+def memory_bytes(settings: Settings) -> float:
     """Bytes of main memory that a trial is promised; 0 if none are."""
     return 1e9 * (settings.memory_per_trial or 0)
 
 
-def request(settings: Common) -> PlacementGroupFactory:
+def placement(settings: Settings) -> PlacementGroupFactory:
     """What Ray sets aside for a trial."""
-    return PlacementGroupFactory([asked_for(settings, settings.gpus_per_trial or 0)])
+    return PlacementGroupFactory([resource_request(settings, settings.gpus_per_trial or 0)])
 
 
 MOST_THREADS = 16
 """Of a training: more of them gain nothing with networks of this size."""
 
 
-def for_shared_work(settings: Common, trainings: int) -> Common:
+def for_shared_work(settings: Settings, trainings: int) -> Settings:
     """The settings with each of so many trainings on its part of the cores that the search will have.
 
     What all trials wait for would otherwise run on one core, and the others be idle. In a cluster that was joined it
@@ -156,18 +156,18 @@ def for_shared_work(settings: Common, trainings: int) -> Common:
     return replace(settings, cpus_per_trial=shared_cores(settings, Capacity(settings)(), trainings))
 
 
-def shared_cores(settings: Common, at_once: int, trainings: int = 1) -> float:
+def shared_cores(settings: Settings, at_once: int, trainings: int = 1) -> float:
     """Cores of each of so many trainings that share those of the trials that run at one time."""
     return max(settings.cpus_per_trial, min(MOST_THREADS, at_once * settings.cpus_per_trial // trainings))
 
 
-def asked_for(settings: Common, gpus: float) -> dict[str, float]:
+def resource_request(settings: Settings, gpus: float) -> dict[str, float]:
     """What Ray sets aside for a trial, by the name of the resource."""
-    asked = {"CPU": settings.cpus_per_trial, "GPU": gpus, "memory": memory_of(settings)}
+    asked = {"CPU": settings.cpus_per_trial, "GPU": gpus, "memory": memory_bytes(settings)}
     return {k: v for k, v in asked.items() if v}
 
 
-def holding(nodes: Sequence[Node], asked: Mapping[str, float]) -> int:
+def trials_that_fit(nodes: Sequence[Node], asked: Mapping[str, float]) -> int:
     """Trials that these nodes hold together at one time."""
     return sum(min(int(node.get(k, 0) / v + 1e-9) for k, v in asked.items()) for node in nodes)
 
@@ -178,13 +178,15 @@ class Capacity:
     SECONDS = 2.0
     """For so long an answer holds."""
 
-    def __init__(self, settings: Common) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.known, self.until = 0, 0.0
 
     def __call__(self) -> int:
         if time.monotonic() > self.until:
-            held = max(1, holding(living(), asked_for(self.settings, self.settings.gpus_per_trial or 0)))
+            held = max(
+                1, trials_that_fit(alive_nodes(), resource_request(self.settings, self.settings.gpus_per_trial or 0))
+            )
             self.known = min(held, self.settings.max_concurrent or held)
             self.until = time.monotonic() + self.SECONDS
         return self.known
@@ -219,7 +221,7 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def addresses(settings: Common, dashboard: str) -> list[str]:
+def addresses(settings: Settings, dashboard: str) -> list[str]:
     """Lines that tell where a running study can be watched."""
     lines = [f"Ray dashboard: {dashboard}"] if dashboard else []
     if lines and os.environ.get("RAY_AUTH_MODE") == "token":  # Ray sets it for clusters that it starts

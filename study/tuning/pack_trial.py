@@ -20,7 +20,7 @@ RESTART = 60.0
 """Seconds that Ray may take to start the process of a pack again."""
 
 
-class Pack:
+class PackActor:
     """The actor that trials know: Ray loads its class wherever there is a handle to it, so it holds what trains, whose
     class is loaded in the actor's own process alone. Its methods wait, so Ray runs them in threads."""
 
@@ -40,7 +40,7 @@ class Pack:
         self.trainer.leave(ticket_id)
 
 
-def trial(name: str) -> Callable[..., None]:
+def make_pack_trainable(name: str) -> Callable[..., None]:
     """Make a Tune trainable of which each trial joins the pack with the fewest others.
 
     Args:
@@ -51,13 +51,13 @@ def trial(name: str) -> Callable[..., None]:
         values = {k: v for k, v in config.items() if k not in ("trial_id", "seed")}
         print(f"{config['trial_id']}, seed {config['seed']}: {values}", flush=True)
         trial = tune.get_context().get_trial_id()
-        _follow(emptiest(packers, trial), (*joining, config, folder, trial))
+        _follow(emptiest_pack(packers, trial), (*joining, config, folder, trial))
 
     trainable.__name__ = name
     return trainable
 
 
-def others(packers: Sequence[Any], trial: str, patience: float) -> list[tuple[int, Any]]:
+def count_others(packers: Sequence[Any], trial: str, patience: float) -> list[tuple[int, Any]]:
     """How many trials beside this one each has, of those that answer within so many seconds after the first did: one
     whose GPU others use waits for it, and one that died is being started again."""
     asked = {packer.others.remote(trial): packer for packer in packers}
@@ -70,10 +70,10 @@ def others(packers: Sequence[Any], trial: str, patience: float) -> list[tuple[in
     return found
 
 
-def emptiest(packers: Sequence[Any], trial: str) -> Any:
+def emptiest_pack(packers: Sequence[Any], trial: str) -> Any:
     """The one with the fewest trials, any of them if several have so many."""
     until = time.monotonic() + RESTART
-    while not (found := others(packers, trial, RESTART)):
+    while not (found := count_others(packers, trial, RESTART)):
         if time.monotonic() > until:
             raise RuntimeError(f"no process of a pack has answered for {RESTART:.0f} s")
         time.sleep(0.5)

@@ -16,19 +16,19 @@ import ray
 import torch
 from torch import nn
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.artifacts.weight_trace import Trace
-from study.compression.quantised_weights import Quantised
+from study.compression.quantised_weights import QuantisedWeights
 from study.data.splits import Splits
 from study.errors import TrialFailed, UserError
 from study.methods.common.pretrained import compressed, pretraining, start, teaching
 from study.methods.sws import packed
 from study.methods.sws.method import sharing
 from study.methods.sws.packed import Member
-from study.methods.sws.settings import SWS
+from study.methods.sws.settings import SWSSettings
 from study.tuning import cluster
-from study.tuning.pack_trial import Pack, others
-from study.tuning.trainable import Telling, device
+from study.tuning.pack_trial import PackActor, count_others
+from study.tuning.trainable import TrialReporter, trial_device
 
 PATIENCE = 5.0
 """Seconds after the last trial that has come until those that are there begin, though there is room for more: processes
@@ -48,7 +48,7 @@ class _Ticket:
     def __init__(self, trial: str, config: dict[str, Any], folder: Path) -> None:
         self.trial = trial
         self.heard: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        self.telling = Telling(folder, config)
+        self.telling = TrialReporter(folder, config)
         for row in self.telling.earlier():
             self.heard.put(("earlier", row))
         self.gone = False
@@ -75,10 +75,10 @@ class Packer:
         self.waiting, self.came = list[_Ticket](), threading.Condition()
         self.prepared, self.preparing = False, threading.Lock()
 
-    def _prepare(self, settings: SWS, held: Sequence[Any]) -> None:
+    def _prepare(self, settings: SWSSettings, held: Sequence[Any]) -> None:
         data, self.shared = ray.get(list(held))
         torch.set_num_threads(settings.threads)
-        self.data = data.to(device(settings))
+        self.data = data.to(trial_device(settings))
         self.network, self.targets = start(settings, self.data, self.shared)
         self.settings, self.prepared = settings, True
         threading.Thread(target=self._work, args=(settings,), daemon=True).start()
@@ -93,7 +93,13 @@ class Packer:
             return len(self.tickets)
 
     def join(
-        self, settings: SWS, held: Sequence[Any], config: dict[str, Any], folder: Path, trial: str, ticket_id: str
+        self,
+        settings: SWSSettings,
+        held: Sequence[Any],
+        config: dict[str, Any],
+        folder: Path,
+        trial: str,
+        ticket_id: str,
     ) -> None:
         """A trial with this configuration comes.
 
@@ -142,7 +148,12 @@ class Packer:
         raise RuntimeError("the pack that this trial was in broke: its process was started again")
 
     def _finished(
-        self, telling: Telling, network: nn.Module, quantised: Quantised, metrics: dict[str, Any], trace: Trace
+        self,
+        telling: TrialReporter,
+        network: nn.Module,
+        quantised: QuantisedWeights,
+        metrics: dict[str, Any],
+        trace: Trace,
     ) -> dict[str, Any]:
         training = pretraining(self.settings)
         telling.checkpoint.progress.trace = trace
@@ -154,7 +165,7 @@ class Packer:
             if ticket := self.tickets.pop(ticket_id, None):  # none where this process was started again meanwhile
                 ticket.gone = True
 
-    def _work(self, s: SWS) -> None:
+    def _work(self, s: SWSSettings) -> None:
         while True:
             with self.came:
                 self.came.wait_for(lambda: self.waiting)
@@ -172,7 +183,7 @@ class Packer:
                 for ticket in tickets:
                     ticket.ended(error)
 
-    def _train(self, s: SWS, tickets: Sequence[_Ticket]) -> None:
+    def _train(self, s: SWSSettings, tickets: Sequence[_Ticket]) -> None:
         if not tickets:
             return
         hparams = [sharing(s, t.telling.values, epochs=s.epochs or 0, **teaching(s)) for t in tickets]
@@ -187,37 +198,37 @@ class Packer:
                 ticket.heard.put(("end", (network.cpu(), quantised, metrics, member.trace)))
 
 
-def packers(settings: SWS) -> list[Any]:
+def start_packs(settings: SWSSettings) -> list[Any]:
     """Actors that train the trials of a study together, one on each GPU, or one on CPUs.
 
     Raises:
         UserError: none of them gets a place, in a cluster whose GPUs others use.
     """
-    nodes = cluster.living()
+    nodes = cluster.alive_nodes()
     at_once = cluster.packed_at_once(settings, nodes)
-    actor = ray.remote(Pack).options(
+    actor = ray.remote(PackActor).options(
         num_cpus=0,  # they are the trials', which only wait
         num_gpus=1 if settings.gpus_per_trial else 0,
         max_concurrency=at_once + 8,  # every trial waits in one thread, and some ask
         max_restarts=-1,
     )
     trainer = partial(Packer, min(settings.pack, at_once))
-    found: list[Any] = [actor.remote(trainer) for _ in range(cluster.lanes(settings, nodes))]
-    if settings.gpus_per_trial and not others(found, "", PLACE):
+    found: list[Any] = [actor.remote(trainer) for _ in range(cluster.packs_at_once(settings, nodes))]
+    if settings.gpus_per_trial and not count_others(found, "", PLACE):
         for packer in found:
             ray.kill(packer)
         raise UserError(f"--pack: no GPU came free in {PLACE:.0f} s; others in the cluster use them")
     return found
 
 
-def of_trials(settings: SWS) -> SWS:
+def settings_of_packed_trials(settings: SWSSettings) -> SWSSettings:
     """The settings of the trials that are packed, which need no GPU and share the CPUs."""
-    nodes = cluster.living()
+    nodes = cluster.alive_nodes()
     at_once, cpus = cluster.packed_at_once(settings, nodes), sum(n.get("CPU", 0) for n in nodes)
     share = max(0.01, int(100 * min(1.0, cpus / at_once)) / 100)
     return replace(settings, gpus_per_trial=0.0, cpus_per_trial=share, max_concurrent=at_once)
 
 
-def joining(settings: SWS, data: Splits, shared: Mapping[int, Shared]) -> tuple[Any, ...]:
+def join_arguments(settings: SWSSettings, data: Splits, shared: Mapping[int, SharedWork]) -> tuple[Any, ...]:
     """What every trial joins a pack with, whatever its configuration: these settings, and references to the rest."""
     return settings, [ray.put(data), ray.put(shared[settings.seed])]

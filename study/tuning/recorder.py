@@ -12,7 +12,7 @@ from ray.util.metrics import Gauge
 from study.artifacts import checkpoints
 from study.errors import NO_SPACE
 from study.records import paths
-from study.records.columns import COLUMNS, FINAL_STATES, OF_AN_EPOCH
+from study.records.columns import COLUMNS, EPOCH_ONLY, FINAL_STATES
 from study.records.ledger import Ledger, history_row
 from study.tuning import searcher
 from study.tuning.display import Display
@@ -57,7 +57,7 @@ class Recorder(tune.Callback):
             self._measure(trial.config["trial_id"], result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        state, reason = searcher.outcome(trial.last_result, list(self.objectives), error=False)
+        state, reason = searcher.final_state(trial.last_result, list(self.objectives), error=False)
         self._end(trial, state, reason)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
@@ -65,14 +65,14 @@ class Recorder(tune.Callback):
         if NO_SPACE in reason:
             self._stop(FULL_DISK)  # the trial's row stays: it is owed
             return
-        if where := checkpoints.hung(checkpoints.path_of(self.folder, trial.config["trial_id"])):
+        if where := checkpoints.where_it_hung(checkpoints.path_of(self.folder, trial.config["trial_id"])):
             reason = f"hung: no epoch ended within --trial-timeout {self.settings.trial_timeout:g} s (at {where})"
         self._end(trial, "failed", reason)
 
     def _end(self, trial: Any, state: str, reason: str) -> None:
         trial_id, result = trial.config["trial_id"], trial.last_result or {}
         row = self.ledger.trials[trial_id]
-        metrics = {k: v for k, v in history_row(result).items() if k not in OF_AN_EPOCH and k not in row}
+        metrics = {k: v for k, v in history_row(result).items() if k not in EPOCH_ONLY and k not in row}
         self.ledger.finish(trial_id, state, reason, metrics, result.get("spent", 0.0))
         if self.ledger.full:
             self._stop(FULL_DISK)
@@ -85,12 +85,12 @@ class Recorder(tune.Callback):
         self.done.append(trial_id)
         saved = [i for i in self.done if i not in self.ledger.unwritten]
         for i in saved:
-            checkpoints.forget(self.folder, i)
+            checkpoints.delete_checkpoint(self.folder, i)
         self.done = [i for i in self.done if i not in saved]
         front = set(searcher.front(self.ledger, self.objectives, self.settings.min_accuracy))
         mine = {trial_id} if not self.ledger.trials[trial_id]["baseline"] else set()
         for i in (self.front | mine) - front:
-            checkpoints.discard(self.folder, i)
+            checkpoints.delete_result(self.folder, i)
             paths.trace_of(self.folder, i).unlink(missing_ok=True)
         self.front = front
 
@@ -120,7 +120,7 @@ class Recorder(tune.Callback):
         self.ledger.flush()
         for trial_id in self.done:
             if self.ledger.trials[trial_id]["state"] in FINAL_STATES:
-                checkpoints.forget(self.folder, trial_id)
+                checkpoints.delete_checkpoint(self.folder, trial_id)
         self.done = []
 
 

@@ -17,7 +17,7 @@ IN_PLACE_OF = {"file_bytes": "entropy_bytes"}
 """Objective that only a finished trial has → what every epoch that quantises reports, by which trials are judged."""
 
 
-class Halving(FIFOScheduler):
+class HalvingScheduler(FIFOScheduler):
     """Successive halving among the searched trials: a baseline is neither stopped nor the measure for others."""
 
     def __init__(self, rungs: Rungs, baselines: Collection[str]) -> None:

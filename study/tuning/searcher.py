@@ -38,7 +38,7 @@ def sampler(name: str, seed: int, trials_before: int) -> optuna.samplers.BaseSam
 CONSTRAINT = "min_accuracy"
 
 
-def shortfall(row: Mapping[str, Any], min_accuracy: float) -> float:
+def constraint_violation(row: Mapping[str, Any], min_accuracy: float) -> float:
     """Points of validation accuracy that a trial lacks, as an Optuna constraint: kept where it is 0 or less."""
     return min_accuracy - float(row["val_accuracy"])
 
@@ -52,7 +52,7 @@ def recorded_trial(
     """A finished row of the ledger as Optuna knows it. Values count only where the trial ran to its end."""
     complete = row["state"] == "complete"
     values = [float(row[m]) for m in objectives] if complete else None
-    bound = {CONSTRAINT: shortfall(row, min_accuracy)} if complete and min_accuracy is not None else None
+    bound = {CONSTRAINT: constraint_violation(row, min_accuracy)} if complete and min_accuracy is not None else None
     integer = optuna.distributions.IntDistribution
     params = {k: int(row[k]) if isinstance(d, integer) else row[k] for k, d in space.items()}
     return create_trial(
@@ -65,7 +65,7 @@ def recorded_trial(
     )
 
 
-def study_of(
+def optuna_study(
     ledger: Ledger,
     space: Mapping[str, Any],
     objectives: Mapping[str, str],
@@ -105,7 +105,9 @@ def give_generations(trials: Sequence[FrozenTrial], chosen: optuna.samplers.NSGA
 def front(ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None) -> list[str]:
     """Ids of the complete trials that no other one dominates, best in the first objective first; none of them below
     `min_accuracy`."""
-    rows = [r for r in ledger.of_state("complete") if min_accuracy is None or shortfall(r, min_accuracy) <= 0]
+    rows = [
+        r for r in ledger.of_state("complete") if min_accuracy is None or constraint_violation(r, min_accuracy) <= 0
+    ]
     if not rows:
         return []
     values = np.array([[float(r[m]) for m in objectives] for r in rows])
@@ -129,11 +131,11 @@ class LedgerSearch(Searcher):
     objective is no number as FAIL.
 
     Args:
-        study: see `study_of`; trials are asked from it and told to it.
+        study: see `optuna_study`; trials are asked from it and told to it.
         queue: configurations to run first: (trial id or "" for a new one, hyperparameters, baseline's name or "").
         wanted: trials to ask Optuna for.
         capacity: most trials at one time, asked anew each time: a cluster grows and shrinks.
-        min_accuracy: see `shortfall`.
+        min_accuracy: see `constraint_violation`.
         seed: of every trial whose configuration names none.
     """
 
@@ -199,10 +201,10 @@ class LedgerSearch(Searcher):
         asked = self.running.pop(trial_id, None)
         if asked is None:
             return
-        state, _ = outcome(result or {}, self.objectives, error)
+        state, _ = final_state(result or {}, self.objectives, error)
         values = [(result or {})[m] for m in self.objectives] if state == "complete" else None
         if values and self.min_accuracy is not None:
-            asked.set_constraint(CONSTRAINT, shortfall(result or {}, self.min_accuracy))
+            asked.set_constraint(CONSTRAINT, constraint_violation(result or {}, self.min_accuracy))
         self.study.tell(asked, values, state=STATES[state])
 
     def save(self, checkpoint_path: str) -> None:
@@ -213,7 +215,7 @@ class LedgerSearch(Searcher):
         raise NotImplementedError("a study continues from its ledger")
 
 
-def outcome(result: Mapping[str, Any], objectives: list[str], error: bool) -> tuple[str, str]:
+def final_state(result: Mapping[str, Any], objectives: list[str], error: bool) -> tuple[str, str]:
     """State and reason of a trial, from its last report: complete, pruned (a scheduler stopped it), or failed."""
     if error:
         return "failed", "the trial's process raised an error"

@@ -31,6 +31,6 @@ def distributions(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     return dict(OptunaSearch.convert_search_space(dict(space)))
 
 
-def typed(name: str, value: Any, spaces: Any) -> Any:
+def cast_value(name: str, value: Any, spaces: Any) -> Any:
     """A hyperparameter from a table, as the type that its domain has."""
     return int(value) if isinstance(spaces.SPACE[name], Integer) else float(value)

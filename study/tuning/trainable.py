@@ -13,23 +13,23 @@ from typing import Any
 import torch
 from ray import tune
 
-from study.artifacts.cache import Shared, write_arrays
+from study.artifacts.cache import SharedWork, write_arrays
 from study.artifacts.checkpoints import HUNG, Checkpoint, codebook_of, path_of, weights_of
 from study.artifacts.weight_trace import pack
 from study.data.splits import Splits
 from study.errors import TrialFailed
-from study.methods.method import Left, Run
+from study.methods.method import TrialFunction, TrialResult
 from study.records.atomic_files import write_bytes
 from study.records.paths import trace_of
-from study.settings import Common
+from study.settings import Settings
 
 
-def device(settings: Common) -> torch.device:
+def trial_device(settings: Settings) -> torch.device:
     """The device that Ray gave this trial."""
     return torch.device("cuda" if settings.gpus_per_trial and torch.cuda.is_available() else "cpu")
 
 
-class Telling:
+class TrialReporter:
     """What one trial tells Tune, and leaves in the study folder, whoever trains it.
 
     Args:
@@ -66,7 +66,7 @@ class Telling:
     def failed(self, reason: object) -> dict[str, Any]:
         return self._with_time({"failure": f"{reason} (after epoch {self.last.get('epoch', 0)})"})
 
-    def finished(self, left: Left) -> dict[str, Any]:
+    def finished(self, left: TrialResult) -> dict[str, Any]:
         """Writes the trial's files. Only a trial that says it has finished is complete; another was stopped."""
         write_arrays(weights_of(self.path), left.arrays)
         if left.file:
@@ -77,7 +77,7 @@ class Telling:
         return self._with_time({**metrics, "finished": True})
 
 
-def trial(run: Run, name: str) -> Callable[..., None]:
+def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
     """Make a Tune trainable of a function that trains a network.
 
     Args:
@@ -86,9 +86,9 @@ def trial(run: Run, name: str) -> Callable[..., None]:
     """
 
     def trainable(
-        config: dict[str, Any], settings: Any, folder: Path, data: Splits, shared: Mapping[int, Shared | None]
+        config: dict[str, Any], settings: Any, folder: Path, data: Splits, shared: Mapping[int, SharedWork | None]
     ) -> None:
-        telling = Telling(folder, config)
+        telling = TrialReporter(folder, config)
         values, seed = telling.values, telling.seed
         settings = replace(settings, seed=seed)
         print(f"{telling.trial_id}, seed {seed}: {values}", flush=True)
@@ -107,7 +107,7 @@ def trial(run: Run, name: str) -> Callable[..., None]:
                 for row in telling.earlier():
                     tune.report(row)
                 progress = telling.checkpoint.progress
-                left = run(values, settings, data.to(device(settings)), shared[seed], on_epoch, progress)
+                left = run(values, settings, data.to(trial_device(settings)), shared[seed], on_epoch, progress)
         except TrialFailed as error:
             tune.report(telling.failed(error))
             return

@@ -18,11 +18,11 @@ from study.records import columns, paths
 from study.records.ledger import Ledger, history_row
 from study.tuning import cluster, pack_trial, packs
 from study.tuning import searcher as tuning_searcher
-from study.tuning import trainable as tuning_trainable
 from study.tuning.cluster import Capacity
 from study.tuning.recorder import FULL_DISK, Recorder
-from study.tuning.scheduler import Halving, rungs_of
+from study.tuning.scheduler import HalvingScheduler, rungs_of
 from study.tuning.searcher import LedgerSearch
+from study.tuning.trainable import make_trainable
 
 Queue = list[tuple[str, dict[str, Any], str]]
 """Configurations to run before Optuna is asked: trial id, hyperparameters, baseline's name or ""."""
@@ -59,14 +59,14 @@ def run_trials(
     packers: list[Any] = []
     if searching and settings.pack > 1:
         settings = replace(settings, pack=settings.pack + len(baselines))  # or the last trial would have to wait
-        packers = packs.packers(settings)
-        given: dict[str, Any] = {"packers": packers, "joining": packs.joining(settings, **parameters)}
-        settings, trainable = packs.of_trials(settings), pack_trial.trial(job.folder.name)
+        packers = packs.start_packs(settings)
+        given: dict[str, Any] = {"packers": packers, "joining": packs.join_arguments(settings, **parameters)}
+        settings, trainable = packs.settings_of_packed_trials(settings), pack_trial.make_pack_trainable(job.folder.name)
     else:
-        given, trainable = {"settings": settings, **parameters}, tuning_trainable.trial(run, job.folder.name)
+        given, trainable = {"settings": settings, **parameters}, make_trainable(run, job.folder.name)
     known = len(ledger.of_state("running", *columns.FINAL_STATES))  # those that were cut off have been suggested, too
     sampler = tuning_searcher.sampler(settings.searcher, settings.seed, known)
-    study = tuning_searcher.study_of(
+    study = tuning_searcher.optuna_study(
         ledger,
         spaces.SPACE,
         objectives,
@@ -90,10 +90,10 @@ def run_trials(
     scheduler = None
     if searching and settings.scheduler == "asha":
         rungs = rungs_of(settings, objectives, ledger, job.folder)
-        scheduler = Halving(rungs, baselines)
+        scheduler = HalvingScheduler(rungs, baselines)
     bound = tune.with_parameters(trainable, folder=job.folder, **given)
     tuner = tune.Tuner(
-        tune.with_resources(bound, cluster.request(settings)),
+        tune.with_resources(bound, cluster.placement(settings)),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
@@ -125,7 +125,7 @@ def run_trials(
         signal.signal(signal.SIGINT, handler)  # where none came Tune would go on listening, and swallow the next
 
 
-def recover(ledger: Ledger, folder: Path) -> None:
+def recover_history(ledger: Ledger, folder: Path) -> None:
     """Take the history of trials that had just ended, when the last command was cut off, from their checkpoints."""
     for trial_id in [i for i, row in ledger.trials.items() if row["state"] in columns.FINAL_STATES]:
         path = checkpoints.path_of(folder, trial_id)
@@ -139,4 +139,4 @@ def recover(ledger: Ledger, folder: Path) -> None:
         ledger.flush()
     for trial_id, row in ledger.trials.items():
         if row["state"] in columns.FINAL_STATES:
-            checkpoints.forget(folder, trial_id)
+            checkpoints.delete_checkpoint(folder, trial_id)

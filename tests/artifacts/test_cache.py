@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.artifacts.cache import Shared, digest, read_arrays, remember, write_arrays
+from study.artifacts.cache import SharedWork, digest, get_or_compute, read_arrays, write_arrays
 from study.data import registry
 from study.errors import UserError
-from study.methods.kd.settings import KD
-from study.methods.kd_sws.settings import KDSWS
-from study.methods.magnitude.settings import Magnitude
+from study.methods.kd.settings import KDSettings
+from study.methods.kd_sws.settings import KDSWSSettings
+from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.registry import KINDS
-from study.methods.sws.settings import SWS
+from study.methods.sws.settings import SWSSettings
 from study.models import custom
 from study.models.registry import build
 from study.settings import resolve
@@ -27,52 +27,54 @@ def test_work_is_done_once_for_each_key(tmp_path: Path) -> None:
     """The same key gives what was kept, arrays and record; another key, or a damaged file, computes anew."""
     calls = []
 
-    def compute() -> Shared:
+    def compute() -> SharedWork:
         calls.append(1)
-        return Shared({"w": np.arange(3.0)}, {"accuracy": 98.5})
+        return SharedWork({"w": np.arange(3.0)}, {"accuracy": 98.5})
 
-    first, kept = remember(tmp_path, "teacher", {"seed": 0}, compute)
+    first, kept = get_or_compute(tmp_path, "teacher", {"seed": 0}, compute)
     assert not kept
-    again, kept = remember(tmp_path, "teacher", {"seed": 0}, compute)
+    again, kept = get_or_compute(tmp_path, "teacher", {"seed": 0}, compute)
     assert kept and len(calls) == 1
     assert np.array_equal(again.arrays["w"], first.arrays["w"]) and again.record == first.record
-    remember(tmp_path, "teacher", {"seed": 1}, compute)
+    get_or_compute(tmp_path, "teacher", {"seed": 1}, compute)
     assert len(calls) == 2
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:20])
-    assert remember(tmp_path, "teacher", {"seed": 0}, compute)[1] is False
+    assert get_or_compute(tmp_path, "teacher", {"seed": 0}, compute)[1] is False
 
 
 def test_work_that_fails_leaves_nothing(tmp_path: Path) -> None:
     """An error while computing passes on, and no file is kept."""
 
-    def broken() -> Shared:
+    def broken() -> SharedWork:
         raise RuntimeError("no teacher")
 
     with pytest.raises(RuntimeError, match="no teacher"):
-        remember(tmp_path, "teacher", {}, broken)
+        get_or_compute(tmp_path, "teacher", {}, broken)
     assert not list(tmp_path.iterdir())
 
 
-def some() -> Shared:
-    return Shared({"w": np.arange(6, dtype=np.float32).reshape(2, 3).T, "n": np.arange(2)}, {"history": [{"epoch": 1}]})
+def some() -> SharedWork:
+    return SharedWork(
+        {"w": np.arange(6, dtype=np.float32).reshape(2, 3).T, "n": np.arange(2)}, {"history": [{"epoch": 1}]}
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 64, b"\xff" * 64, None])
 def test_a_damaged_file_is_computed_anew(content: bytes | None, tmp_path: Path) -> None:
     """Empty, foreign or cut short, a kept file is replaced by a whole one, which the next run finds."""
-    remember(tmp_path, "teacher", {}, some)
+    get_or_compute(tmp_path, "teacher", {}, some)
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-3] if content is None else content)
-    shared, kept = remember(tmp_path, "teacher", {}, some)
+    shared, kept = get_or_compute(tmp_path, "teacher", {}, some)
     assert not kept and np.array_equal(shared.arrays["w"], some().arrays["w"])
-    assert remember(tmp_path, "teacher", {}, some)[1]
+    assert get_or_compute(tmp_path, "teacher", {}, some)[1]
 
 
 def test_what_is_kept_is_what_was_computed(tmp_path: Path) -> None:
     """Shapes, types and values come back, of transposed arrays too, and the record as it was."""
-    remember(tmp_path, "teacher", {"b": 1, "a": [2]}, some)
-    shared, kept = remember(tmp_path, "teacher", {"a": [2], "b": 1}, some)  # the order of keys does not matter
+    get_or_compute(tmp_path, "teacher", {"b": 1, "a": [2]}, some)
+    shared, kept = get_or_compute(tmp_path, "teacher", {"a": [2], "b": 1}, some)  # the order of keys does not matter
     assert kept and shared.record == some().record
     for name, array in some().arrays.items():
         assert shared.arrays[name].dtype == array.dtype and np.array_equal(shared.arrays[name], array)
@@ -81,8 +83,8 @@ def test_what_is_kept_is_what_was_computed(tmp_path: Path) -> None:
 
 def test_a_word_and_every_part_of_the_key_tell_results_apart(tmp_path: Path) -> None:
     """Another word for the same key is another file; a nested value, its type or a further part changes the hash."""
-    remember(tmp_path, "teacher", {}, some)
-    assert not remember(tmp_path, "network", {}, some)[1]
+    get_or_compute(tmp_path, "teacher", {}, some)
+    assert not get_or_compute(tmp_path, "network", {}, some)[1]
     keys = [{}, {"a": 1}, {"a": "1"}, {"a": {"b": 1}}, {"a": {"b": 2}}, {"a": 1, "b": None}]
     assert len({digest(key) for key in keys}) == len(keys)
 
@@ -97,7 +99,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
-        remember(tmp_path, "teacher", {}, some)
+        get_or_compute(tmp_path, "teacher", {}, some)
     assert not list(tmp_path.iterdir())
 
 
@@ -115,7 +117,7 @@ def test_weights_are_for_all_to_read_and_damaged_ones_are_named(tmp_path: Path) 
 def test_a_scalar_stays_a_scalar(tmp_path: Path) -> None:
     """A scalar, such as batch-norm's count of batches, is kept without a dimension."""
     for _ in range(2):
-        shared, _ = remember(tmp_path, "teacher", {}, lambda: Shared({"count": np.array(7)}))
+        shared, _ = get_or_compute(tmp_path, "teacher", {}, lambda: SharedWork({"count": np.array(7)}))
         assert shared.arrays["count"].shape == ()
 
 
@@ -134,8 +136,8 @@ PLAIN = {"SCALED": "", "WIDE": "20", "RELU": "ReLU"}
 
 
 @pytest.mark.parametrize("settings", [
-    KD(teacher="own:build"), KDSWS(teacher="own:build"),
-    SWS(network="own:build"), SWS(teacher="own:build"), Magnitude(network="own:build"),
+    KDSettings(teacher="own:build"), KDSWSSettings(teacher="own:build"),
+    SWSSettings(network="own:build"), SWSSettings(teacher="own:build"), MagnitudeSettings(network="own:build"),
 ])  # fmt: skip
 def test_a_users_network_is_known_by_its_code(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared work of a `module:function` is found again while its file is as it was, and not once a layer, a size or

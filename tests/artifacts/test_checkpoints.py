@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from study.artifacts import checkpoints
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Checkpoint
 from study.data import registry
 from study.data.splits import Splits
-from study.methods.kd.settings import KD
-from study.methods.kd_sws.settings import KDSWS
-from study.methods.magnitude.settings import Magnitude
-from study.methods.method import Left, Run
+from study.methods.kd.settings import KDSettings
+from study.methods.kd_sws.settings import KDSWSSettings
+from study.methods.magnitude.settings import MagnitudeSettings
+from study.methods.method import TrialFunction, TrialResult
 from study.methods.registry import KINDS
-from study.methods.sws.settings import SWS
+from study.methods.sws.settings import SWSSettings
 from study.settings import resolve
 from study.tuning import trainable
 
@@ -28,19 +28,19 @@ SHARING = dict(codebook_epochs=2, sigma=0.02, precision_rate=0.05, retrain_epoch
 SMALL_KD = dict(teacher="vgg11", teacher_width=0.125, student_width=0.125, teacher_epochs=2, epochs=2)
 SMALL = dict(pretrain_epochs=2, epochs=3, codebook_epochs=2)
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "kd": (KD(**SMALL_KD), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
-    "kd, augmented": (KD(**SMALL_KD, augment="crop"), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
+    "kd": (KDSettings(**SMALL_KD), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
+    "kd, augmented": (KDSettings(**SMALL_KD, augment="crop"), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
     "sws": (
-        SWS(**{**SMALL, **SHARING}, teacher="lenet_300_100", teacher_epochs=2, anneal=0.5, merge=0.1),  # type: ignore
+        SWSSettings(**{**SMALL, **SHARING}, teacher="lenet_300_100", teacher_epochs=2, anneal=0.5, merge=0.1),  # type: ignore
         {"tau": 0.02, "components": 6, "one_minus_pi_zero": 0.01},
     ),
-    "magnitude": (Magnitude(**SMALL, teacher="self"), {"kept": 0.1, "codebook": 8}),  # type: ignore[arg-type]
+    "magnitude": (MagnitudeSettings(**SMALL, teacher="self"), {"kept": 0.1, "codebook": 8}),  # type: ignore[arg-type]
     "magnitude, augmented": (
-        Magnitude(**SMALL, teacher="lenet_300_100", teacher_epochs=2, augment="shift"),  # type: ignore[arg-type]
+        MagnitudeSettings(**SMALL, teacher="lenet_300_100", teacher_epochs=2, augment="shift"),  # type: ignore[arg-type]
         {"kept": 0.1, "codebook": 8},
     ),
     "kd_sws": (
-        KDSWS(**SMALL_KD, **SHARING, cluster_epochs=2, augment="flip"),  # type: ignore[arg-type]
+        KDSWSSettings(**SMALL_KD, **SHARING, cluster_epochs=2, augment="flip"),  # type: ignore[arg-type]
         {"student_width": 0.125, "temperature": 2.0, "alpha": 0.5, "tau": 0.02, "components": 6,
          "one_minus_pi_zero": 0.01},
     ),
@@ -49,18 +49,18 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
 
 def test_a_trial_that_was_cut_off_outlives_the_end_of_a_study(tmp_path: Path) -> None:
     """What trials ended with waits until it is tested; then all goes but the checkpoints of those that still run."""
-    assert not checkpoints.waiting(tmp_path)
+    assert not checkpoints.has_untested_results(tmp_path)
     for trial_id in ("t001", "t002", "paper settings"):
         path = checkpoints.path_of(tmp_path, trial_id)
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert not checkpoints.waiting(tmp_path)
+    assert not checkpoints.has_untested_results(tmp_path)
     checkpoints.weights_of(checkpoints.path_of(tmp_path, "paper settings")).touch()
-    assert checkpoints.waiting(tmp_path)
-    checkpoints.clear(tmp_path, [{"trial_id": "t002"}])
+    assert checkpoints.has_untested_results(tmp_path)
+    checkpoints.clear_results(tmp_path, [{"trial_id": "t002"}])
     assert [p.name for p in (tmp_path / checkpoints.FOLDER).iterdir()] == ["t002.pt"]
-    checkpoints.clear(tmp_path, [])
-    checkpoints.clear(tmp_path, [])
+    checkpoints.clear_results(tmp_path, [])
+    checkpoints.clear_results(tmp_path, [])
     assert not (tmp_path / checkpoints.FOLDER).exists()
 
 
@@ -70,17 +70,17 @@ def test_an_earlier_hang_is_not_the_reason_of_a_later_end(tmp_path: Path) -> Non
     stack = path.with_suffix(checkpoints.HUNG)
     stack.parent.mkdir()
     stack.write_text('  File "mine.py", line 3 in forward\n')
-    assert checkpoints.hung(path) == "mine.py, line 3, in forward"
+    assert checkpoints.where_it_hung(path) == "mine.py, line 3, in forward"
     with trainable._watched(stack, None):
-        assert checkpoints.hung(path) == ""
+        assert checkpoints.where_it_hung(path) == ""
 
 
 class Killed(Exception):
     """Stands for the end of the trial's process."""
 
 
-def run(stage: Run, values: dict, settings: Any, splits: Splits, shared: Shared | None,
-        checkpoint: Checkpoint, die_after: int = 99) -> Left:  # fmt: skip
+def run(stage: TrialFunction, values: dict, settings: Any, splits: Splits, shared: SharedWork | None,
+        checkpoint: Checkpoint, die_after: int = 99) -> TrialResult:  # fmt: skip
     """A trial as Tune runs it, without Tune, that dies after so many epochs of its own."""
     lived = 0
 
@@ -127,7 +127,7 @@ def test_a_trial_goes_on_to_the_same_result(case: str, splits: Splits, tmp_path:
         seen_once, seen_again = whole.progress.trace.arrays(), part.progress.trace.arrays()
         assert seen_once.keys() == seen_again.keys()
         assert all(np.array_equal(seen_once[k], seen_again[k]) for k in seen_once)
-        shared = Shared(left.arrays, {"metrics": {"val_accuracy": 0.0}})
+        shared = SharedWork(left.arrays, {"metrics": {"val_accuracy": 0.0}})
 
 
 def test_a_file_of_another_trial_or_a_damaged_one_is_not_read(tmp_path: Path) -> None:

@@ -48,10 +48,10 @@ from study.compression import compressed_file
 from study.data import registry
 from study.data.splits import Splits, subset_per_class
 from study.methods.kd import student as kd_student
-from study.methods.kd.settings import KD
+from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import fit_student
 from study.methods.sws import weight_sharing
-from study.methods.sws.settings import SWS
+from study.methods.sws.settings import SWSSettings
 from study.records import study_folder
 from study.settings import resolve
 from study.training import distillation
@@ -81,15 +81,15 @@ class Side:
 # --- what is timed: what a study does once is prepared first, in a process of its own, and read by both sides
 
 
-def sws_settings(dataset: str, o: argparse.Namespace) -> SWS:
+def sws_settings(dataset: str, o: argparse.Namespace) -> SWSSettings:
     """Those of a study; of MNIST's for a case of its clustering alone, which needs no well trained network."""
-    settings = resolve(SWS(dataset="digits" if dataset == "digits" else "mnist"))
+    settings = resolve(SWSSettings(dataset="digits" if dataset == "digits" else "mnist"))
     if dataset == "clustering":
         return dataclasses.replace(settings, epochs=o.epochs, pretrain_epochs=2)
     return settings
 
 
-def pretraining(s: SWS) -> Training:
+def pretraining(s: SWSSettings) -> Training:
     return Training(s.network, {}, s.pretrain_epochs or 0, s.batch_size or 0, s.learning_rate, 0.0, "none", s.seed)
 
 
@@ -149,10 +149,10 @@ def theirs_sws(dataset: str, workers: int, o: argparse.Namespace) -> Run:
     return run
 
 
-def kd_settings(name: str, o: argparse.Namespace) -> KD:
+def kd_settings(name: str, o: argparse.Namespace) -> KDSettings:
     if name == "digits":
-        return resolve(KD())
-    return dataclasses.replace(resolve(KD(dataset="cifar10")), epochs=o.epochs)
+        return resolve(KDSettings())
+    return dataclasses.replace(resolve(KDSettings(dataset="cifar10")), epochs=o.epochs)
 
 
 def kd_splits(name: str, o: argparse.Namespace) -> Splits:
@@ -164,12 +164,12 @@ def kd_splits(name: str, o: argparse.Namespace) -> Splits:
     return dataclasses.replace(whole, **parts).to(o.device)
 
 
-def training(s: KD, network: str, width: float | None, epochs: int | None, batch_size: int) -> Training:
+def training(s: KDSettings, network: str, width: float | None, epochs: int | None, batch_size: int) -> Training:
     options = {} if width == 1 else {"width": width}
     return Training(network, options, epochs or 0, batch_size, s.learning_rate, s.weight_decay, s.augment or "none")
 
 
-def teaching(s: KD) -> Training:
+def teaching(s: KDSettings) -> Training:
     return training(s, s.teacher, s.teacher_width, s.teacher_epochs, max(s.batch_size or 0, 64))
 
 

@@ -22,14 +22,14 @@ from torch import nn
 
 from study.compression import compressed_file
 from study.compression.compressed_file import Network
-from study.compression.quantised_weights import Quantised, flatten, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.size_metrics import ratio, size_metrics
 
 MNIST = Network("lenet_300_100", {}, (1, 28, 28), 10, (0.1307,), (0.3082,), "mnist")
 VGG = Network("vgg13", {}, (3, 32, 32), 10, (0.5,) * 3, (0.25,) * 3, "cifar10")
 
 
-def from_state(path: Path) -> tuple[nn.Module, Quantised, Network]:
+def from_state(path: Path) -> tuple[nn.Module, QuantisedWeights, Network]:
     """A LeNet-300-100 whose weights are each a codebook value."""
     state = load_file(path)
     classes, pixels = len(state["5.bias"]), state["1.weight"].shape[1]
@@ -40,12 +40,12 @@ def from_state(path: Path) -> tuple[nn.Module, Quantised, Network]:
     parameters = shared_parameters(model)
     values, assignment = flatten(parameters).detach().unique(return_inverse=True)
     order = (values != 0).long().argsort(stable=True)  # zero first
-    return model, Quantised(order.argsort()[assignment], values[order], torch.ones(len(parameters))), network
+    return model, QuantisedWeights(order.argsort()[assignment], values[order], torch.ones(len(parameters))), network
 
 
 def synthetic(
     network: Network, sparsity: float, values: int, by_units: bool = False
-) -> tuple[nn.Module, Quantised, Network]:
+) -> tuple[nn.Module, QuantisedWeights, Network]:
     """Nonzeros at random places, or, by units, in rows and columns of unequal density; values nearly Gaussian."""
     model, generator = compressed_file.build(network, None, ""), torch.Generator().manual_seed(0)
     parameters = shared_parameters(model)
@@ -63,7 +63,7 @@ def synthetic(
     spread = torch.randn(len(flat), generator=generator) * (values / 6) + values / 2
     assignment = spread.round().long().clamp(1, values - 1).masked_fill(pruned, 0)
     codes = torch.cat([torch.zeros(1), torch.linspace(-1, 1, values - 1)])
-    return model, Quantised(assignment, codes, torch.ones(len(parameters))), network
+    return model, QuantisedWeights(assignment, codes, torch.ones(len(parameters))), network
 
 
 def huffman_bytes(assignment: np.ndarray) -> int:
@@ -86,7 +86,7 @@ def zstd_bytes(assignment: np.ndarray) -> int:
     return len(zstandard.ZstdCompressor(level=19).compress(symbols.tobytes())) + 4 * len(np.unique(assignment))
 
 
-def measure(title: str, model: nn.Module, quantised: Quantised, network: Network, zstd: bool = True) -> None:
+def measure(title: str, model: nn.Module, quantised: QuantisedWeights, network: Network, zstd: bool = True) -> None:
     parameters = shared_parameters(model)
     start = time.perf_counter()
     data = compressed_file.encode(model, quantised, network)

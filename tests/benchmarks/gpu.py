@@ -33,7 +33,7 @@ from study.methods.sws.mixture import Mixture, negative_log_likelihood
 from study.methods.sws.packed import Member
 from study.methods.sws.weight_sharing import Hparams
 from study.training import cuda_graphs, distillation
-from study.training.batches import Batch, Views
+from study.training.batches import Batch, EpochBatches
 from study.training.distillation import Targets
 from study.training.network import Training, build_network
 from study.training.precision import logits
@@ -58,12 +58,12 @@ def stepper(
     model: nn.Module, splits: Splits, loss: Any, optimiser: Any, batch_size: int, augment: str, recorded: bool
 ) -> Callable[[], None]:
     """A step of `training.train` on ever new batches."""
-    views = Views(splits, augment)
+    views = EpochBatches(splits, augment)
     views.shuffle(torch.Generator().manual_seed(0))
-    recorder = cuda_graphs.Recorded
-    cuda_graphs.Recorded = recorder if recorded else lambda step: step  # type: ignore
-    run = cuda_graphs.stepping(model, views, loss, optimiser, torch.zeros((), device="cuda"))
-    cuda_graphs.Recorded = recorder  # type: ignore
+    recorder = cuda_graphs.CudaGraphStep
+    cuda_graphs.CudaGraphStep = recorder if recorded else lambda step: step  # type: ignore
+    run = cuda_graphs.make_step(model, views, loss, optimiser, torch.zeros((), device="cuda"))
+    cuda_graphs.CudaGraphStep = recorder  # type: ignore
     batches = itertools.cycle(views.split(batch_size))
     rates = [float(group["lr"]) for group in optimiser.param_groups]
 

@@ -29,12 +29,12 @@ WORKERS = 2
 
 def waiting(seconds: float) -> Any:
     """A trial of one epoch that waits, in the place of one that trains."""
-    from study.methods.method import Left
+    from study.methods.method import TrialResult
 
-    def run(values: dict, s: Any, data: Any, shared: Any, on_epoch: Any, progress: Any) -> Left:
+    def run(values: dict, s: Any, data: Any, shared: Any, on_epoch: Any, progress: Any) -> TrialResult:
         time.sleep(seconds)
         on_epoch({"epoch": 1, "phase": "train", "train_loss": 0.0, "val_accuracy": 100 * values["alpha"]})
-        return Left({"val_loss": 0.0}, {"weights": np.zeros(1, np.float32)})
+        return TrialResult({"val_loss": 0.0}, {"weights": np.zeros(1, np.float32)})
 
     return run
 
@@ -62,8 +62,8 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
     import ray
 
     from search_spaces import kd
-    from study.artifacts.cache import Shared
-    from study.methods.kd.settings import KD
+    from study.artifacts.cache import SharedWork
+    from study.methods.kd.settings import KDSettings
     from study.pipeline import preflight
     from study.records import columns
     from study.records.ledger import Ledger
@@ -73,8 +73,8 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
     from study.tuning.recorder import Recorder
     from study.tuning.tune_run import Job
 
-    settings = resolve(KD(num_samples=trials, scheduler="none", dashboard=False, results_dir=folder, name="waiting",
-                          address=address, max_concurrent=None if address else WORKERS))  # fmt: skip
+    settings = resolve(KDSettings(num_samples=trials, scheduler="none", dashboard=False, results_dir=folder,
+                          name="waiting", address=address, max_concurrent=None if address else WORKERS))  # fmt: skip
     data, _ = preflight.load_data(settings)
     cluster.start_ray(settings)
     ledger = Ledger.open(settings.folder)
@@ -99,7 +99,7 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
         display.console.quiet = True
         recorder = Watched(ledger, display, kd.OBJECTIVES, settings, settings.folder)
         job = Job(settings, kd, settings.folder, recorder)
-        parameters = {"data": data, "shared": {settings.seed: Shared({})}}
+        parameters = {"data": data, "shared": {settings.seed: SharedWork({})}}
         tune_run.run_trials(job, waiting(seconds), parameters, [], trials, True)
         recorder.close()
         ended = time.perf_counter()

@@ -17,7 +17,7 @@ from study.data import registry
 from study.data.splits import Splits
 from study.methods.kd import student
 from study.methods.kd.method import student_training, students_data
-from study.methods.kd.settings import KD
+from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
 from study.settings import resolve
 from study.training import network
@@ -52,7 +52,7 @@ def compare(what: str, training: Training, splits: Splits) -> None:
 
 def main() -> None:
     torch.set_num_threads(1)
-    settings = resolve(KD())
+    settings = resolve(KDSettings())
     splits = students_data(settings, registry.load("digits", None, size=32)[0])
     compare("embedded default (narrow MiniVGG, 100 images)", student_training(settings), splits)
     wide = dataclasses.replace(student_training(settings), options={}, batch_size=128, epochs=2)

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from study.artifacts.cache import LOGITS, Shared, remember
+from study.artifacts.cache import LOGITS, SharedWork, get_or_compute
 from study.compression import compressed_file
 from study.compression.quantised_weights import shared_parameters
 from study.compression.size_metrics import ratio
@@ -67,11 +67,11 @@ TEACHING = {"temperature": 4.0, "alpha": 0.9}
 def trained(training: Training, splits: Splits, folder: Path) -> tuple[nn.Module, Tensor]:
     """A network trained on the labels, from the cache if it was before, and its logits of the training part."""
 
-    def compute() -> Shared:
+    def compute() -> SharedWork:
         model = fit_teacher(training, splits, lambda row: None)
-        return Shared({**state_arrays(model), **distillation.kept_logits(model, splits.train, splits, "none")})
+        return SharedWork({**state_arrays(model), **distillation.stored_logits(model, splits.train, splits, "none")})
 
-    kept, _ = remember(folder, training.network, {"training": vars(training), "data": identity(splits)}, compute)
+    kept, _ = get_or_compute(folder, training.network, {"training": vars(training), "data": identity(splits)}, compute)
     return load_network(kept.weights().tensors(), training, splits), kept.tensors()[LOGITS]
 
 

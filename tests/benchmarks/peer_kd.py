@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.methods.kd.settings import KD
+from study.methods.kd.settings import KDSettings
 from study.models import registry
 from study.settings import resolve
 
 Report = Callable[[dict[str, Any]], None]
 
 
-def settings_of(s: KD, workers: int, device: str = "cpu") -> dict[str, Any]:
+def settings_of(s: KDSettings, workers: int, device: str = "cpu") -> dict[str, Any]:
     """What is the same in all trials of a study with these settings."""
     return {
         "teacher": s.teacher,
@@ -114,7 +114,7 @@ def main() -> None:
     options = peer_data.command_line(__doc__).parse_args()
     import ray
 
-    settings = resolve(KD())
+    settings = resolve(KDSettings())
     config, cpus = settings_of(settings, options.workers), max(1, (os.cpu_count() or 1) // options.concurrent)
     per_class = settings.student_examples or 0
     with tempfile.TemporaryDirectory() as name:

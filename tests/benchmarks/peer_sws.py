@@ -24,14 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from study.methods.sws.settings import SWS
+from study.methods.sws.settings import SWSSettings
 from study.models import registry
 from study.settings import resolve
 
 Report = Callable[[dict[str, Any]], None]
 
 
-def settings_of(s: SWS, workers: int, device: str = "cpu") -> dict[str, Any]:
+def settings_of(s: SWSSettings, workers: int, device: str = "cpu") -> dict[str, Any]:
     """What is the same in all trials of a study with these settings."""
     names = (
         "network pretrain_epochs epochs codebook_epochs batch_size learning_rate weight_rate precision_rate "
@@ -200,7 +200,7 @@ def main() -> None:
     import ray
 
     given = {name: getattr(options, name) for name in same if getattr(options, name) is not None}
-    config = settings_of(resolve(SWS(dataset=options.dataset, **given)), options.workers)
+    config = settings_of(resolve(SWSSettings(dataset=options.dataset, **given)), options.workers)
     data = peer_data.load(options.dataset, options.data_dir)
     ray.init(log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -23,7 +23,7 @@ from study.models import registry
 from study.training import network
 from study.training.loop import evaluate
 from study.training.network import Training
-from study.training.precision import PRECISIONS, logits, multiplies_bfloat16
+from study.training.precision import PRECISIONS, has_bfloat16, logits
 
 CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
     ("minivgg", (1, 32, 32), 32, {"width": 0.25}),
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     o = parser.parse_args()
     torch.set_num_threads(1)
-    print(f"This CPU {'multiplies' if multiplies_bfloat16('cpu') else 'does not multiply'} in bfloat16.\n")
+    print(f"This CPU {'multiplies' if has_bfloat16('cpu') else 'does not multiply'} in bfloat16.\n")
     steps()
     print("\n| trained | seeds | float32, validation % | bfloat16 | difference, paired |\n" + "|---" * 5 + "|")
     digits = load("digits", None, size=32)[0]

@@ -15,9 +15,9 @@ import torch
 from study.data import registry
 from study.data.images import normalise
 from study.data.splits import subset_per_class
-from study.methods.kd.settings import KD
+from study.methods.kd.settings import KDSettings
 from study.methods.sws.mixture import Mixture, even_means
-from study.methods.sws.settings import SWS
+from study.methods.sws.settings import SWSSettings
 from study.settings import resolve
 from study.training import distillation
 
@@ -65,7 +65,7 @@ def test_both_have_the_same_distillation_loss() -> None:
 
 def test_a_trial_of_the_peer_shares_its_weights() -> None:
     """It reports every epoch of its three phases, and what it ends with has no more values than the mixture."""
-    config = peer_sws.settings_of(resolve(SWS()), workers=0)
+    config = peer_sws.settings_of(resolve(SWSSettings()), workers=0)
     config |= {"pretrain_epochs": 2, "epochs": 1, "codebook_epochs": 1}
     config |= {"tau": 0.01, "components": 8, "one_minus_pi_zero": 0.1}
     rows: list[dict[str, Any]] = []
@@ -77,7 +77,7 @@ def test_a_trial_of_the_peer_shares_its_weights() -> None:
 
 def test_a_student_of_the_peer_learns_from_its_teacher(tmp_path: Path) -> None:
     """With alpha 1 there are no labels in its loss, and it gets better than chance all the same."""
-    config = peer_kd.settings_of(resolve(KD(teacher="lenet5", student="lenet_300_100")), workers=0)
+    config = peer_kd.settings_of(resolve(KDSettings(teacher="lenet5", student="lenet_300_100")), workers=0)
     config |= {"teacher_width": 1, "student_width": 1, "teacher_epochs": 1, "epochs": 8, "batch_size": 16}
     images = peer_data.load("digits", None, size=16)
     teacher = peer_kd.train_teacher(config, images, lambda row: None)

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from study.compression import compressed_file
 from study.compression.compressed_file import Network
 from study.compression.entropy_coder import Decoder, Encoder, code_tensor
-from study.compression.quantised_weights import Quantised, shared_parameters
-from study.compression.size_metrics import csr_bits, ratio, size_metrics, table
+from study.compression.quantised_weights import QuantisedWeights, shared_parameters
+from study.compression.size_metrics import csr_bits, ratio, size_metrics, tensor_table
 from study.errors import UserError
 from study.models import registry
 from study.models.zoo import Shape
@@ -61,7 +61,7 @@ def network(name: str, shape: Shape = (1, 28, 28), **options: Any) -> Network:
 
 def compressed(
     like: Network, seed: int, *, values: int = 16, sparsity: float = 0.9, scaled: bool = False
-) -> tuple[nn.Module, Quantised]:
+) -> tuple[nn.Module, QuantisedWeights]:
     """A network with a random assignment of random values; its batch-norm has moved, too."""
     generator = torch.Generator().manual_seed(seed)
     model = registry.build(like.name, like.input_shape, like.classes, **like.options)
@@ -77,7 +77,7 @@ def compressed(
             nn.init.normal_(module.weight, generator=generator)
             module.running_mean.normal_(generator=generator)
             module.num_batches_tracked.fill_(seed + 3)
-    quantised = Quantised(assignment, codes, scales)
+    quantised = QuantisedWeights(assignment, codes, scales)
     quantised.write(parameters)
     return model, quantised
 
@@ -86,7 +86,7 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.numpy(force=True).tobytes() == b.numpy(force=True).tobytes()
 
 
-def assert_round_trip(like: Network, model: nn.Module, quantised: Quantised) -> None:
+def assert_round_trip(like: Network, model: nn.Module, quantised: QuantisedWeights) -> None:
     decoded = compressed_file.decode(compressed_file.encode(model, quantised, like), custom=like.name)
     assert decoded.network == like
     state, again = model.state_dict(), decoded.model.state_dict()
@@ -129,8 +129,8 @@ def test_too_many_values_are_refused() -> None:
     like = network("lenet_300_100")
     model, quantised = compressed(like, 0)
     parameters = shared_parameters(model)
-    many = Quantised(torch.arange(266_610) % 65_537, torch.arange(65_537.0), torch.ones(len(parameters)))
-    for wrong in (many, Quantised(quantised.assignment, quantised.values + 1, quantised.scales)):
+    many = QuantisedWeights(torch.arange(266_610) % 65_537, torch.arange(65_537.0), torch.ones(len(parameters)))
+    for wrong in (many, QuantisedWeights(quantised.assignment, quantised.values + 1, quantised.scales)):
         with pytest.raises(ValueError, match="begins with zero"):
             compressed_file.encode(model, wrong, like)
 
@@ -139,7 +139,7 @@ def test_unused_values_cost_nothing() -> None:
     """Values that no weight has are left out; the weights are the same."""
     like = network("lenet_300_100")
     model, quantised = compressed(like, 0, values=8)
-    padded = Quantised(quantised.assignment * 2, quantised.values.repeat_interleave(2), quantised.scales)
+    padded = QuantisedWeights(quantised.assignment * 2, quantised.values.repeat_interleave(2), quantised.scales)
     assert compressed_file.encode(model, padded, like) == compressed_file.encode(model, quantised, like)
 
 
@@ -173,7 +173,7 @@ def test_pruned_units_are_used() -> None:
     for p in shared_parameters(model):
         live = [torch.rand(n, generator=generator) < 0.2 for n in p.shape]
         masks.append((live[0][:, None] & live[1] if p.dim() == 2 else live[0]).reshape(-1))
-    quantised = Quantised(quantised.assignment * torch.cat(masks), quantised.values, quantised.scales)
+    quantised = QuantisedWeights(quantised.assignment * torch.cat(masks), quantised.values, quantised.scales)
     quantised.write(shared_parameters(model))
     achieved = ratio(shared_parameters(model), len(compressed_file.encode(model, quantised, like)))
     assert achieved > 1.4 * size_metrics(quantised)["entropy_ratio"]
@@ -345,7 +345,7 @@ def test_csr_count_by_hand() -> None:
     index[65] = 1  # one of 33 needs a filler
     index[101 + 599] = 2  # the conv's last weight: 600 = 256 + 256 + 88, two fillers
     index[101 + 600] = 1  # its bias
-    quantised = Quantised(index, torch.tensor([0.0, 1.0, -1.0, 5.0]), torch.ones(4))
+    quantised = QuantisedWeights(index, torch.tensor([0.0, 1.0, -1.0, 5.0]), torch.ones(4))
     entries = 3  # the zero, 1 and −1; nothing has 5
     assert csr_bits(quantised, parameters) == 4 * (5 + 2) + (3 + 1) * (8 + 2) + 32 * entries
 
@@ -359,7 +359,7 @@ def test_table_adds_up() -> None:
     """The table has one row a shared tensor, and its weights and nonzeros are the network's."""
     like = network("lenet5")
     model, quantised = compressed(like, 0)
-    rows = table(model, quantised)
+    rows = tensor_table(model, quantised)
     assert [row.name for row in rows] == [name for name, _ in model.named_parameters()]
     assert sum(row.nonzero for row in rows) == int((quantised.assignment != 0).sum())
     assert sum(row.coded_bytes for row in rows) == pytest.approx(

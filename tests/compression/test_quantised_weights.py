@@ -11,8 +11,8 @@ from shown import batches
 from torch import Tensor, nn
 
 from study.compression import codebook_training
-from study.compression.codebook_training import check
-from study.compression.quantised_weights import Quantised, flatten, shared_parameters
+from study.compression.codebook_training import ensure_usable
+from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.size_metrics import size_metrics
 from study.data import registry
 from study.data.splits import Splits
@@ -29,8 +29,8 @@ def digits() -> Splits:
     return registry.load("digits", None)[0]
 
 
-def some(assignment: list[int], values: list[float], tensors: int = 1) -> Quantised:
-    return Quantised(torch.tensor(assignment), torch.tensor(values), torch.ones(tensors))
+def some(assignment: list[int], values: list[float], tensors: int = 1) -> QuantisedWeights:
+    return QuantisedWeights(torch.tensor(assignment), torch.tensor(values), torch.ones(tensors))
 
 
 def test_batch_norm_takes_no_part() -> None:
@@ -52,7 +52,7 @@ def test_a_shared_parameter_counts_once() -> None:
 def test_a_weight_is_its_tensors_scale_times_its_value() -> None:
     """Written weights, by hand: two tensors with the scales 1 and 2 on one codebook."""
     layer = nn.Linear(2, 2)
-    Quantised(torch.tensor([0, 1, 2, 1, 2, 0]), torch.tensor([0.0, 0.5, -3.0]), torch.tensor([1.0, 2.0])).write(
+    QuantisedWeights(torch.tensor([0, 1, 2, 1, 2, 0]), torch.tensor([0.0, 0.5, -3.0]), torch.tensor([1.0, 2.0])).write(
         [layer.weight, layer.bias]
     )
     assert layer.weight.tolist() == [[0, 0.5], [-3, 0.5]] and layer.bias.tolist() == [-6, 0]
@@ -80,7 +80,7 @@ def test_all_pruned_has_no_nonzero_ratio() -> None:
 def test_nothing_left_is_a_failed_trial(assignment: list[int], values: list[float], reason: str) -> None:
     """All pruned, one shared value, or values that are not numbers: TrialFailed with that reason."""
     with pytest.raises(TrialFailed, match=reason):
-        check(some(assignment, values))
+        ensure_usable(some(assignment, values))
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0])
@@ -103,7 +103,7 @@ def test_a_value_gets_the_sum_of_its_weights_gradients(
         found.extend(torch.autograd.grad(loss(model, batch), optimiser.param_groups[0]["params"]))
 
     nearest = (flatten(parameters).detach()[:, None] - values).abs().argmin(dim=1)
-    start = Quantised(nearest, values, torch.full((len(parameters),), scale))
+    start = QuantisedWeights(nearest, values, torch.full((len(parameters),), scale))
     monkeypatch.setattr(codebook_training, "train", one_step)
     codebook_training.train_values(
         model, start, CROSS_ENTROPY, digits, lambda row: None, epochs=1, learning_rate=1e-3, batch_size=32, seed=0
@@ -123,7 +123,9 @@ def test_training_the_values_keeps_the_assignment(digits: Splits) -> None:
     model = build("lenet_300_100", digits.shape, 10)
     parameters = shared_parameters(model)
     values = torch.tensor([0.0, -0.1, 0.05, 0.2])
-    before = Quantised((flatten(parameters).detach()[:, None] - values).abs().argmin(dim=1), values, torch.ones(6))
+    before = QuantisedWeights(
+        (flatten(parameters).detach()[:, None] - values).abs().argmin(dim=1), values, torch.ones(6)
+    )
     rows: list[dict] = []
     after = codebook_training.train_values(
         model, before, CROSS_ENTROPY, digits, rows.append, epochs=2, learning_rate=1e-2, batch_size=64, seed=0,
@@ -156,7 +158,7 @@ def test_frozen_and_unused_layers_have_no_say(digits: Splits) -> None:
     parameters = shared_parameters(model)
     owners = {id(model.body.weight): 1, id(model.body.bias): 1, id(model.spare.weight): 2, id(model.spare.bias): 2}
     assignment = torch.cat([torch.full((p.numel(),), owners.get(id(p), 3)) for p in parameters])
-    before = Quantised(assignment, torch.tensor([0.0, 0.1, 0.2, 0.3]), torch.ones(len(parameters)))
+    before = QuantisedWeights(assignment, torch.tensor([0.0, 0.1, 0.2, 0.3]), torch.ones(len(parameters)))
     after = codebook_training.train_values(
         model, before, CROSS_ENTROPY, digits, lambda row: None, epochs=1, learning_rate=1e-2, batch_size=64, seed=0
     )

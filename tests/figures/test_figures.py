@@ -24,7 +24,7 @@ from analysis.stats.pareto_front import finished, pareto_front
 from analysis.stats.published import published
 from analysis.stats.standard_error import standard_error
 from analysis.stats.summary import choose, summarise
-from analysis.stats.test_results import fresh, of_search, over_seeds, paired
+from analysis.stats.test_results import fresh_seed_rows, mean_over_seeds, paired, search_test_rows
 from study.records.study_folder import Study, load
 
 TAG = "<b onmouseover='window.hacked=1'><script>window.hacked=1</script>"
@@ -242,10 +242,12 @@ def test_test_results_stand_apart_from_fresh_seeds(confirmed: Study, sws: Study)
     and only where there are such."""
     drawn = pareto.accuracy_vs_size(confirmed)
     own, again = trace(drawn, "on test data"), trace(drawn, "fresh seeds, on test data")
-    rows = of_search(confirmed).set_index("trial_id").loc[list(own.customdata)]
-    assert len(set(own.customdata)) == len(own.x) == len(of_search(confirmed)) - 1  # the uncompressed network is a line
+    rows = search_test_rows(confirmed).set_index("trial_id").loc[list(own.customdata)]
+    assert (
+        len(set(own.customdata)) == len(own.x) == len(search_test_rows(confirmed)) - 1
+    )  # the uncompressed network is a line
     assert np.allclose(own.x, 100 - rows["sparsity"]) and np.allclose(own.y, rows["test_accuracy"])
-    means = over_seeds(confirmed, "uncompressed").set_index("trial_id").loc[list(again.customdata)]
+    means = mean_over_seeds(confirmed, "uncompressed").set_index("trial_id").loc[list(again.customdata)]
     assert np.allclose(again.y, means["test_accuracy"]) and np.allclose(again.error_y.array, means["test_half"])
     assert len(again.x) == 6 and "fresh seeds, on test data" not in {t.name for t in pareto.accuracy_vs_size(sws).data}
 
@@ -255,8 +257,8 @@ def test_paired_differences_are_drawn_seed_by_seed(confirmed: Study, sws: Study)
     seeds the figure is empty."""
     drawn = fresh_seeds.paired_differences(confirmed)
     one, mean = trace(drawn, "one seed"), trace(drawn, "mean with 95 % interval")
-    assert np.allclose(one.x, paired(fresh(confirmed), "uncompressed")["difference"]) and len(one.x) == 6 * 5
-    table = over_seeds(confirmed, "uncompressed").set_index("trial_id").loc[list(mean.customdata)]
+    assert np.allclose(one.x, paired(fresh_seed_rows(confirmed), "uncompressed")["difference"]) and len(one.x) == 6 * 5
+    table = mean_over_seeds(confirmed, "uncompressed").set_index("trial_id").loc[list(mean.customdata)]
     assert np.allclose(mean.x, table["difference"]) and np.allclose(mean.error_x.array, table["difference_half"])
     assert set(one.y) == set(mean.y) == set(drawn.layout.yaxis.categoryarray) and "uncompressed" not in set(mean.y)
     assert not fresh_seeds.paired_differences(sws).data

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from shown import batches
 from torch import Tensor, nn
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.data import registry
 from study.data.splits import Splits, subset_per_class
 from study.methods.kd.student import Hparams, dark_knowledge, fit_student
@@ -178,7 +178,7 @@ def test_a_shared_teacher_is_logits_or_for_crop_the_network(digits: Splits) -> N
     """`targets_from` keeps logits for flip, and for crop rebuilds the teacher in evaluation mode, weights frozen."""
     teacher = network.build_network(dataclasses.replace(TINY, seed=5), digits).eval()
     logits = distillation.teacher_logits(teacher, digits.train, digits, "flip")
-    shared = Shared({**network.state_arrays(teacher), "logits": logits.numpy()})
+    shared = SharedWork({**network.state_arrays(teacher), "logits": logits.numpy()})
     kept = distillation.targets_from(shared, TINY, digits, "flip")
     assert kept.teacher is None and kept.logits is not None and torch.equal(kept.logits, logits)
     live = distillation.targets_from(shared, TINY, digits, "crop").teacher

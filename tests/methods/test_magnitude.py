@@ -19,7 +19,7 @@ from study.errors import TrialFailed
 from study.methods.magnitude import pruning
 from study.methods.magnitude.kmeans import kmeans, nearest
 from study.methods.magnitude.pruning import Hparams
-from study.models import registry as models_registry
+from study.models.registry import build
 from study.training import distillation, network
 from study.training.distillation import Targets
 from study.training.loop import evaluate
@@ -225,7 +225,7 @@ def test_a_seed_repeats_bit_for_bit(digits: Splits, pretrained: nn.Module) -> No
 
 def test_batch_norm_takes_no_part(digits: Splits) -> None:
     """Clustering MiniVGG leaves batch-norm as it was; every other parameter is a codebook value."""
-    model = models_registry.build("minivgg", (1, 32, 32), 10, width=0.125)
+    model = build("minivgg", (1, 32, 32), 10, width=0.125)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [t.clone() for m in norms for t in m.state_dict().values()]
     quantised = pruning.cluster(model, pruning.largest(weights_of(model), 500), codebook=5)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from study.compression.quantised_weights import Quantised, flatten, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.data import registry
 from study.data.splits import Splits
 from study.errors import TrialFailed
@@ -50,7 +50,7 @@ def weights_of(model: nn.Module) -> Tensor:
     return flatten(shared_parameters(model)).detach()
 
 
-def written(quantised: Quantised, model: nn.Module) -> bool:
+def written(quantised: QuantisedWeights, model: nn.Module) -> bool:
     """Whether the network's weights are the quantised ones, bit for bit."""
     parameters = shared_parameters(model)
     return all(torch.equal(p, w) for p, w in zip(parameters, quantised.tensors(parameters), strict=True))

@@ -6,15 +6,15 @@ import pytest
 import torch
 from shown import batches
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
 from study.data import registry
 from study.methods.common import pretrained
 from study.methods.kd import method
-from study.methods.kd.settings import KD
-from study.methods.sws.settings import SWS
+from study.methods.kd.settings import KDSettings
+from study.methods.sws.settings import SWSSettings
 from study.settings import resolve
-from study.training import network as training_network
+from study.training.network import load_network
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "shift"])
@@ -23,18 +23,18 @@ def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teach
     """Of the images as they are shown, by the teacher as it was trained, however the network has changed meanwhile."""
     network = "lenet_300_100" if teacher == "self" else "minivgg"
     settings = resolve(
-        SWS(network=network, network_width=1.0 if teacher == "self" else 0.125, teacher=teacher, teacher_epochs=1,
-            pretrain_epochs=1, augment=augment)  # type: ignore[arg-type]
+        SWSSettings(network=network, network_width=1.0 if teacher == "self" else 0.125, teacher=teacher,
+            teacher_epochs=1, pretrain_epochs=1, augment=augment)  # type: ignore[arg-type]
     )  # fmt: skip
     splits, _ = registry.load("digits", None, split_seed=0, size=32)
     shared = pretrained.pretrain_network({}, settings, splits, None, lambda row: None, Progress())
-    student, targets = pretrained.start(settings, splits, Shared(shared.arrays))
-    teaching, _ = pretrained.start(settings, splits, Shared(shared.arrays))
+    student, targets = pretrained.start(settings, splits, SharedWork(shared.arrays))
+    teaching, _ = pretrained.start(settings, splits, SharedWork(shared.arrays))
     if teacher != "self":
         training = pretrained.compression_teacher(settings)
         assert training is not None
         weights = {k.removeprefix("teacher/"): v for k, v in shared.arrays.items() if k.startswith("teacher/")}
-        teaching = training_network.load_network(Shared(weights).tensors(), training, splits)
+        teaching = load_network(SharedWork(weights).tensors(), training, splits)
     with torch.no_grad():
         for parameter in student.parameters():
             parameter.zero_()
@@ -46,10 +46,10 @@ def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teach
 
 def test_a_teacher_of_the_same_architecture_begins_elsewhere() -> None:
     """From the same weights, and with the same order of images, it would say little that its student does not know."""
-    same = resolve(KD(teacher="minivgg", student="minivgg", teacher_width=0.25, student_width=0.25))
-    other = resolve(KD(teacher="minivgg", student="minivgg", teacher_width=0.5, student_width=0.25))
+    same = resolve(KDSettings(teacher="minivgg", student="minivgg", teacher_width=0.25, student_width=0.25))
+    other = resolve(KDSettings(teacher="minivgg", student="minivgg", teacher_width=0.5, student_width=0.25))
     assert method.teacher_training(same).seed != method.student_training(same).seed
     assert method.teacher_training(other).seed == method.student_training(other).seed == other.seed
-    compressing = resolve(SWS(network="lenet_300_100", teacher="lenet_300_100", seed=2**32 - 1))
+    compressing = resolve(SWSSettings(network="lenet_300_100", teacher="lenet_300_100", seed=2**32 - 1))
     teacher = pretrained.compression_teacher(compressing)
     assert teacher is not None and 0 <= teacher.seed < 2**32 and teacher.seed != compressing.seed

@@ -16,7 +16,7 @@ from analysis import report
 from analysis.figures.comparison import accuracy_vs_bytes
 from analysis.page import comparison_page
 from analysis.stats.pareto_front import pareto_front
-from analysis.stats.several_studies import OBJECTIVES, held, merge
+from analysis.stats.several_studies import OBJECTIVES, merge_studies, size_ranges_won
 from analysis.text import comparison
 from study.records import columns, paths, study_folder
 from study.records.study_folder import Study, load
@@ -57,7 +57,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_the_merged_front_is_that_of_all_trials(studies: list[Study]) -> None:
     """By brute force over every complete searched trial of every study, and each has an id that no other study has."""
-    m = merge(studies)
+    m = merge_studies(studies)
     rows = []
     for study in studies:
         trials = study.trials[(study.trials["state"] == "complete") & (study.trials["baseline"] == "")]
@@ -72,7 +72,7 @@ def test_the_merged_front_is_that_of_all_trials(studies: list[Study]) -> None:
 def test_dense_networks_have_four_bytes_for_each_parameter(studies: list[Study]) -> None:
     """A distilled student and the baselines that were not compressed: 4 × parameters of their own network; compressed
     ones, baselines too, have their file. The page says so."""
-    kd, sws, _, both = merge(studies).sides
+    kd, sws, _, both = merge_studies(studies).sides
     assert set(kd.trials["file_bytes"]) == {4 * 25_418.0}
     assert kd.baselines.set_index("baseline")["file_bytes"].to_dict() == {
         "teacher": 4 * 592_906,
@@ -90,19 +90,19 @@ def test_dense_networks_have_four_bytes_for_each_parameter(studies: list[Study])
 def test_who_holds_which_sizes_by_hand() -> None:
     """a from 10 bytes on, b from 100 on, a again from 1,000 on, up to 10,000 bytes: a third each; a tie is shared."""
     front = pd.DataFrame({"study": list("abbaa"), "file_bytes": [10.0, 100, 300, 1000, 2000]})
-    rows = held(front.iloc[::-1], 10_000).to_dict("records")
+    rows = size_ranges_won(front.iloc[::-1], 10_000).to_dict("records")
     assert [(r["study"], r["low"], r["high"]) for r in rows] == [("a", 10, 100), ("b", 100, 1000), ("a", 1000, np.inf)]
     assert [r["share"] for r in rows] == pytest.approx([100 / 3] * 3)
-    tied = held(pd.DataFrame({"study": ["a", "b"], "file_bytes": [10.0, 10.0]}), 10)
+    tied = size_ranges_won(pd.DataFrame({"study": ["a", "b"], "file_bytes": [10.0, 10.0]}), 10)
     assert tied[["study", "share"]].to_numpy().tolist() == [["a and b", 100.0]]
-    assert held(front.head(0), np.nan).empty
+    assert size_ranges_won(front.head(0), np.nan).empty
 
 
 def test_the_answer_names_studies_sizes_and_factors(studies: list[Study]) -> None:
     """The first sentence names each study that holds a range of sizes, with the range; the most accurate trial, the
     members of each study and the factors with their intervals follow."""
-    m = merge(studies)
-    said, page = comparison.answer(m), words(comparison_page.build(studies))
+    m = merge_studies(studies)
+    said, page = comparison.comparison_headline(m), words(comparison_page.build(studies))
     for row in m.held.to_dict("records"):
         assert row["study"] in said.sentence and f"{row['low']:,.0f}" in said.sentence
     assert said.sentence in page
@@ -119,9 +119,9 @@ def test_the_answer_names_studies_sizes_and_factors(studies: list[Study]) -> Non
 def test_many_alternations_are_told_as_shares(studies: list[Study]) -> None:
     """More ranges than a sentence can carry become shares of the range of sizes, which add up to all of it."""
     front = pd.DataFrame({"study": list("ababab"), "file_bytes": 10.0 ** np.arange(1, 7)})
-    said = comparison._sentence(held(front, 1e7))
+    said = comparison._sentence(size_ranges_won(front, 1e7))
     assert [int(n) for n in re.findall(r"(\d+) %", said)] == [50, 50]
-    tied = held(pd.DataFrame({"study": ["a", "b"], "file_bytes": [10.0, 10.0]}), 100.0)
+    tied = size_ranges_won(pd.DataFrame({"study": ["a", "b"], "file_bytes": [10.0, 10.0]}), 100.0)
     assert comparison._sentence(tied).startswith("a and b give the most") and said.startswith("a gives the most")
 
 
@@ -185,7 +185,7 @@ def test_where_the_page_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_differences_are_stated_as_limits(studies: list[Study], tmp_path: Path) -> None:
     """Training subset, lengths, networks and numbers of trials that differ are said; of equal studies they are not,
     and a front whose members were all retrained is not called one of single runs."""
-    said = " ".join(comparison.caveats(merge(studies)))
+    said = " ".join(comparison.comparison_caveats(merge_studies(studies)))
     for part in (
         "trained on other images: kd-digits: Only 20 labelled",
         "other lengths",
@@ -197,11 +197,11 @@ def test_differences_are_stated_as_limits(studies: list[Study], tmp_path: Path) 
     ):
         assert part in said
     pair = [load(change_meta(synthetic.write_sized(tmp_path / n, "sws"), name=n)) for n in "ab"]
-    said = " ".join(comparison.caveats(merge(pair)))
+    said = " ".join(comparison.comparison_caveats(merge_studies(pair)))
     assert "other" not in said.replace("other seeds", "") and "were trained once" in said
     seeds = study_folder.read_meta(tmp_path / "b")
     change_meta(tmp_path / "b", seed=5, settings={**seeds["settings"], "min_accuracy": 95.0})
-    said = " ".join(comparison.caveats(merge([pair[0], load(tmp_path / "b")])))
+    said = " ".join(comparison.comparison_caveats(merge_studies([pair[0], load(tmp_path / "b")])))
     assert "other seeds: a: seed 0; b: seed 5" in said and "a: 0 %; b: 95 %" in said
 
 
@@ -217,15 +217,15 @@ def test_the_length_of_a_training_that_was_not_is_no_difference(tmp_path: Path) 
                 )
             )
         )
-    assert "other lengths" not in " ".join(comparison.caveats(merge(made[:2])))
-    (said,) = [line for line in comparison.caveats(merge(made)) if "other lengths" in line]
+    assert "other lengths" not in " ".join(comparison.comparison_caveats(merge_studies(made[:2])))
+    (said,) = [line for line in comparison.comparison_caveats(merge_studies(made)) if "other lengths" in line]
     assert said.count("teacher_epochs") == 1 and said.endswith("teacher_epochs 20.")
 
 
 def test_two_studies_of_one_name_keep_apart(tmp_path: Path) -> None:
     """Studies with the same name in other folders are told apart by their folders, in every id."""
     pair = [load(synthetic.write_sized(tmp_path / n / "sws-digits", "sws", seed=i)) for i, n in enumerate("ab")]
-    m = merge(pair)
+    m = merge_studies(pair)
     assert [side.name for side in m.sides] == [str(tmp_path / n / "sws-digits") for n in "ab"]
     assert not set(m.sides[0].trials["trial_id"]) & set(m.sides[1].trials["trial_id"])
 
@@ -235,10 +235,10 @@ def test_trials_without_a_size_are_left_out_and_said(tmp_path: Path) -> None:
     old = synthetic.write_sized(tmp_path / "old", "sws")
     frame = study_folder.read_frame(old / paths.TRIALS, columns.TRIAL_COLUMNS)
     study_folder.write_frame(old / paths.TRIALS, frame.drop(columns="file_bytes"))
-    m = merge([load(old), load(synthetic.write_sized(tmp_path / "new", "magnitude"))])
+    m = merge_studies([load(old), load(synthetic.write_sized(tmp_path / "new", "magnitude"))])
     assert m.sides[0].trials.empty and set(m.front["study"]) == {"magnitude-digits"}
-    assert "have no size on record" in comparison.caveats(m)[0]
-    assert "at every size" in comparison.answer(m).sentence
+    assert "have no size on record" in comparison.comparison_caveats(m)[0]
+    assert "at every size" in comparison.comparison_headline(m).sentence
 
 
 def test_studies_without_a_score_give_a_page(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_studies_without_a_score_give_a_page(tmp_path: Path) -> None:
 
 def test_the_figure_has_every_study_in_its_own_look(studies: list[Study]) -> None:
     """One colour and one symbol a study, the merged front as it is, and each mark's id in the table below."""
-    m = merge(studies)
+    m = merge_studies(studies)
     drawn = accuracy_vs_bytes(m)
     legend = [t for t in drawn.data if t.showlegend]
     assert [t.name for t in legend] == [side.name for side in m.sides]
@@ -325,15 +325,15 @@ def test_in_a_browser(browser: Any, which: str, width: int, request: pytest.Fixt
 def test_baselines_that_no_searched_network_matches_are_named(folders: list[Path], tmp_path: Path) -> None:
     """A quantised baseline that is smaller and better than all that was searched stands under the answer."""
     both = [shutil.copytree(folder, tmp_path / folder.name) for folder in folders[1:3]]
-    before = " ".join(comparison.answer(merge([load(folder) for folder in both])).details)
+    before = " ".join(comparison.comparison_headline(merge_studies([load(folder) for folder in both])).details)
     assert "no searched network matches" not in before
     trials = load(both[0]).trials
     row = trials[trials["baseline"] == "paper settings"].assign(
         trial_id="b777", baseline="8-bit quantisation", val_accuracy=99.9, file_bytes=900.0
     )
     study_folder.write_frame(both[0] / paths.TRIALS, pd.concat([trials, row]))
-    m = merge([load(folder) for folder in both])
-    after = comparison.answer(m)
+    m = merge_studies([load(folder) for folder in both])
+    after = comparison.comparison_headline(m)
     assert after.sentence.count("searched network") == 1
     assert (
         f"Baselines that no searched network matches: {m.sides[0].name}’s 8-bit quantisation, 99.90 % in 900 bytes."

@@ -14,7 +14,7 @@ import synthetic
 from PIL import Image
 
 from analysis.figures import theme
-from analysis.figures.item import Item
+from analysis.figures.item import ReportFigure
 from analysis.figures.weights import animate
 from analysis.page import gallery, images
 from analysis.stats.summary import summarise
@@ -25,17 +25,17 @@ BROWSER = os.environ.get("BROWSER_PATH") or shutil.which("chromium") or shutil.w
 
 
 @pytest.fixture(scope="module")
-def items(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
+def items(tmp_path_factory: pytest.TempPathFactory) -> list[ReportFigure]:
     """The main figure of a small study, and one in the page's dark dress with an animation's buttons and a bad name."""
     summary = summarise(study_folder.load(synthetic.write_sws(tmp_path_factory.mktemp("images") / "s", trials=12)))
     main = gallery.main_figure(summary)
     assert main is not None
     drawn = go.Figure(main.figure).update_layout(template=theme.DARK)
     animate(drawn, [(f"epoch {i}", [go.Scatter(x=[1, 10], y=[97, 97])]) for i in range(3)], 1)
-    return [main, Item("../dark/figure", drawn, "", "", "")]
+    return [main, ReportFigure("../dark/figure", drawn, "", "", "")]
 
 
-def test_figures_become_png_and_svg(items: list[Item], tmp_path: Path) -> None:
+def test_figures_become_png_and_svg(items: list[ReportFigure], tmp_path: Path) -> None:
     """Each figure is a PNG of 300 dots an inch and an SVG, 6.7 inches wide, as high as on the page, dark ink on white,
     without buttons, in the folder and under its id; nothing else is left there, and the page's figure is as it was."""
     pytest.importorskip("kaleido")
@@ -60,7 +60,7 @@ def test_figures_become_png_and_svg(items: list[Item], tmp_path: Path) -> None:
             assert "rgb(27, 31, 36)" in text and "rgb(233, 235, 238)" not in text
 
 
-def test_a_picture_has_no_buttons(items: list[Item]) -> None:
+def test_a_picture_has_no_buttons(items: list[ReportFigure]) -> None:
     """Nothing that only moves on a page is in a picture's layout; the figure it is drawn of keeps it."""
     drawn = items[1].figure
     layout = images._for_paper(drawn).layout
@@ -68,7 +68,7 @@ def test_a_picture_has_no_buttons(items: list[Item]) -> None:
     assert len(layout.sliders) == len(layout.updatemenus) == 0
 
 
-def test_only_the_wanted_format_is_written_and_over_the_old_one(items: list[Item], tmp_path: Path) -> None:
+def test_only_the_wanted_format_is_written_and_over_the_old_one(items: list[ReportFigure], tmp_path: Path) -> None:
     """Asked for one format, the other is not written; a picture that was there is replaced."""
     pytest.importorskip("kaleido")
     if BROWSER is None:
@@ -82,7 +82,7 @@ def test_only_the_wanted_format_is_written_and_over_the_old_one(items: list[Item
 
 
 def test_without_kaleido_it_says_what_to_install(
-    items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    items: list[ReportFigure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line that names the extra; nothing is written."""
     monkeypatch.setitem(sys.modules, "kaleido", None)
@@ -93,7 +93,7 @@ def test_without_kaleido_it_says_what_to_install(
 
 @pytest.mark.parametrize("path", ["/nowhere/chrome", "/bin/false"])
 def test_without_a_browser_it_says_what_to_install(
-    items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+    items: list[ReportFigure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """A browser that is not there, or does not start, is one line that says how to get one."""
     pytest.importorskip("kaleido")

@@ -18,12 +18,12 @@ import synthetic
 
 from analysis import report
 from analysis.figures import fresh_seeds, learning_curves
-from analysis.formatting import percent, points, zeros
+from analysis.formatting import format_percent, format_points, format_sparsity
 from analysis.page import gallery, study_page
 from analysis.stats.standard_error import half_width
 from analysis.stats.summary import summarise
 from analysis.text import front_table
-from analysis.text.answer import answer
+from analysis.text.answer import headline
 from analysis.text.caveats import caveats
 from analysis.text.tables import trial_records
 from analysis.text.test_tables import fresh_table, search_table
@@ -92,8 +92,8 @@ def test_kd_answer_states_gain_over_the_student_alone(kd: Path) -> None:
     """The first sentence has the best accuracy, that of the student alone, their difference and the teacher's."""
     study = load(kd)
     best = study.trials[(study.trials["state"] == "complete") & (study.trials["baseline"] == "")]["val_accuracy"].max()
-    sentence = answer(summarise(study)).sentence
-    for part in (f"{best:.1f} %", "94.2 %", points(best - 94.1667), "98.9 %"):
+    sentence = headline(summarise(study)).sentence
+    for part in (f"{best:.1f} %", "94.2 %", format_points(best - 94.1667), "98.9 %"):
         assert part in sentence
     assert sentence in page_of(study).text
 
@@ -103,9 +103,9 @@ def test_sws_answer_states_accuracy_loss_and_sparsity(sws: Path) -> None:
     summary = summarise(load(sws))
     best = summary.best
     assert best is not None and best["val_accuracy"] >= 98.2 - summary.error
-    assert answer(summary).sentence == (
+    assert headline(summary).sentence == (
         f"Keeps {best['val_accuracy']:.1f} % validation accuracy "
-        f"({points(best['val_accuracy'] - 98.2)}) with {best['sparsity']:.1f} % of the "
+        f"({format_points(best['val_accuracy'] - 98.2)}) with {best['sparsity']:.1f} % of the "
         "weights at zero."
     )
 
@@ -120,10 +120,12 @@ def test_the_answer_quotes_fresh_seeds_where_there_are_some(tmp_path: Path, kind
     assert s.best is not None
     rows = study.confirmed[study.confirmed["seed"] > 0].pivot(index="seed", columns="trial_id", values="test_accuracy")
     mine, alone = rows[s.best["trial_id"]], rows["b001" if kind == "kd" else "b000"]
-    said = answer(s)
+    said = headline(s)
     half, wide = half_width(mine), half_width(mine - alone)
-    assert f"{percent(mine.mean(), half)} test accuracy" in said.sentence and " ± " in percent(mine.mean(), half)
-    assert points((mine - alone).mean(), wide) in said.sentence and "5 fresh seeds" in said.sentence
+    assert f"{format_percent(mine.mean(), half)} test accuracy" in said.sentence and " ± " in format_percent(
+        mine.mean(), half
+    )
+    assert format_points((mine - alone).mean(), wide) in said.sentence and "5 fresh seeds" in said.sentence
     assert "validation accuracy" not in said.sentence and "95 % Student-t interval" in said.details[0]
     assert said.sentence in page_of(study).text
 
@@ -131,7 +133,7 @@ def test_the_answer_quotes_fresh_seeds_where_there_are_some(tmp_path: Path, kind
 def test_without_an_interval_the_answer_stays_on_validation_data(tmp_path: Path) -> None:
     """One fresh seed changes no word of the first sentence, and the page says that it is only one."""
     plain, one = load(synthetic.write_sws(tmp_path / "a")), load(synthetic.write_sws(tmp_path / "b", fresh=1))
-    assert answer(summarise(one)).sentence == answer(summarise(plain)).sentence
+    assert headline(summarise(one)).sentence == headline(summarise(plain)).sentence
     assert "Only 1 fresh seed confirms" in " ".join(caveats(summarise(one)))
 
 
@@ -146,7 +148,7 @@ def test_fresh_seeds_of_others_are_not_the_answers(tmp_path: Path) -> None:
         folder / paths.CONFIRMED, rows[(rows["trial_id"] != best["trial_id"]) | (rows["seed"] == 0)]
     )
     study = load(folder)
-    said = answer(summarise(study))
+    said = headline(summarise(study))
     assert "validation accuracy" in said.sentence and "fresh" not in said.sentence
     assert any("not trained with fresh seeds" in line and "test accuracy" in line for line in said.details)
     assert f"Trial {best['trial_id']} itself was trained with one seed" in " ".join(caveats(summarise(study)))
@@ -166,7 +168,7 @@ def test_seeds_that_score_the_same_have_no_interval(tmp_path: Path, kind: str) -
     study = load((synthetic.write_kd if kind == "kd" else synthetic.write_sws)(tmp_path, fresh=3))
     trial = study.confirmed.groupby("trial_id")["test_accuracy"]
     s = summarise(dataclasses.replace(study, confirmed=study.confirmed.assign(test_accuracy=trial.transform("first"))))
-    said = answer(s)
+    said = headline(s)
     text = " ".join([said.sentence, *said.details, *caveats(s)])
     assert "no interval, since the difference is the same" in text and "score the same on the test images" in text
     assert "± 0.0" not in text and "luck of the seed explains" not in text and " nan" not in text
@@ -197,7 +199,7 @@ def test_complete_trials_without_a_score_are_said_to_have_none(kd: Path) -> None
     bare = study.trials.assign(val_accuracy=study.trials["val_accuracy"].where(study.trials["baseline"] != ""))
     for settings in (study.meta["settings"], {**study.meta["settings"], "min_accuracy": 90}):
         s = summarise(dataclasses.replace(study, trials=bare, meta={**study.meta, "settings": settings}))
-        said = answer(s)
+        said = headline(s)
         assert said.sentence == "No complete trial has validation accuracy on record, so this study has no answer."
         assert "nan" not in " ".join(said.details)
 
@@ -208,7 +210,7 @@ def test_a_ratio_says_what_it_is_against(tmp_path: Path, kind: str) -> None:
     heading of every table say so. Where there is one network only they need not."""
     study = load(synthetic.write_sized(tmp_path, kind, fresh=2))
     s, own = summarise(study), "its own uncompressed student"
-    tiles = dict((what, number) for number, what in answer(s).tiles)
+    tiles = dict((what, number) for number, what in headline(s).tiles)
     headings = [t.headings for t in (front_table.best_table(s)[0], search_table(s), fresh_table(s))]
     headings.append([c["label"] for c in trial_records(s.trials, study.hyperparameters, s.headings)["columns"]])
     said = [heading for row in headings for heading in row if "compression ratio" in heading]
@@ -283,13 +285,18 @@ def test_a_constraint_is_kept_and_said(sws: Path, kd: Path) -> None:
 
 def test_a_change_that_rounds_to_nothing_has_no_direction() -> None:
     """+0.04 and −0.04 points print as 0.0, larger ones with their sign; a narrow interval gets a second digit."""
-    assert [points(v) for v in (0.04, -0.04, 0.06, -1.26)] == ["0.0 points", "0.0 points", "+0.1 points", "−1.3 points"]
-    assert [points(-1.26, 0.4), points(0.01, 0.4), points(-0.42, 0.03), percent(97.561, 0.0312)] == [
-        "−1.3 ± 0.4 points",
-        "0.0 ± 0.4 points",
-        "−0.42 ± 0.03 points",
-        "97.56 ± 0.03 %",
+    assert [format_points(v) for v in (0.04, -0.04, 0.06, -1.26)] == [
+        "0.0 points",
+        "0.0 points",
+        "+0.1 points",
+        "−1.3 points",
     ]
+    assert [
+        format_points(-1.26, 0.4),
+        format_points(0.01, 0.4),
+        format_points(-0.42, 0.03),
+        format_percent(97.561, 0.0312),
+    ] == ["−1.3 ± 0.4 points", "0.0 ± 0.4 points", "−0.42 ± 0.03 points", "97.56 ± 0.03 %"]
 
 
 def test_methods_name_everything_that_repeats_the_study(sws: Path) -> None:
@@ -371,7 +378,13 @@ def test_a_reference_without_a_score_is_none(sws: Path) -> None:
 
 def test_a_network_of_zeros_is_not_claimed(sws: Path) -> None:
     """A sparsity that rounds to 100 % gets the digits that tell it from that."""
-    assert [zeros(v) for v in (97.25, 99.94, 99.97, 99.9996, 100.0)] == ["97.2", "99.9", "99.97", "99.9996", "100.0"]
+    assert [format_sparsity(v) for v in (97.25, 99.94, 99.97, 99.9996, 100.0)] == [
+        "97.2",
+        "99.9",
+        "99.97",
+        "99.9996",
+        "100.0",
+    ]
     best = summarise(load(sws)).best
     assert best is not None
     change(sws, "sparsity", {str(best["trial_id"]): 99.98})

@@ -11,7 +11,7 @@ from study.artifacts.cache import write_arrays
 from study.artifacts.checkpoints import path_of, weights_of
 from study.data import registry
 from study.errors import UserError
-from study.methods.magnitude.settings import Magnitude
+from study.methods.magnitude.settings import MagnitudeSettings
 from study.pipeline import final_test
 from study.settings import resolve
 
@@ -27,7 +27,7 @@ def test_damaged_weights_are_one_line_that_names_the_file(tmp_path: Path) -> Non
     kept, left = damaged(tmp_path / "models/t001.safetensors"), damaged(weights_of(path_of(tmp_path, "t002")))
     splits, _ = registry.load("digits", None)
     with pytest.raises(UserError) as first:
-        final_test.kept_network(resolve(Magnitude()), kept, "", splits)
+        final_test.kept_network(resolve(MagnitudeSettings()), kept, "", splits)
     with pytest.raises(UserError) as second:
         final_test.keep_weights(tmp_path, "t002")
     for path, refused in ((kept, first), (left, second)):

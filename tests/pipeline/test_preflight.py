@@ -37,8 +37,10 @@ def begin(*arguments: str) -> Path:
     settings = resolve(run.parse([*arguments]))
     spaces = importlib.import_module(f"search_spaces.{settings.kind}")
     data, test = preflight.load_data(settings)
-    networks = preflight.networks(settings, spaces, data)
-    study_folder.write_meta(settings.folder, metadata.meta(settings, spaces, data, test, networks, ["", *arguments]))
+    networks = preflight.describe_networks(settings, spaces, data)
+    study_folder.write_meta(
+        settings.folder, metadata.study_metadata(settings, spaces, data, test, networks, ["", *arguments])
+    )
     return settings.folder
 
 
@@ -200,4 +202,4 @@ def test_a_study_that_lost_its_description_is_not_begun_anew(tmp_path: Path) -> 
     settings.folder.mkdir()
     (settings.folder / paths.TRIALS).write_text("trial_id,state\n")
     with pytest.raises(UserError, match="study.json: missing, though trials.csv is there"):
-        preflight.begun(settings, importlib.import_module("search_spaces.sws"))
+        preflight.resume(settings, importlib.import_module("search_spaces.sws"))

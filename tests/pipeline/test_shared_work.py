@@ -13,14 +13,14 @@ from study.artifacts import checkpoints
 from study.artifacts.cache import write_arrays
 from study.data import registry
 from study.errors import UserError
-from study.methods.sws.settings import SWS
+from study.methods.sws.settings import SWSSettings
 from study.pipeline import shared_work
-from study.pipeline.shared_work import prepared
+from study.pipeline.shared_work import load_or_train
 from study.records import columns, paths, study_folder
 from study.records.ledger import Ledger
 from study.settings import resolve
 from study.tuning import cluster
-from study.tuning.tune_run import Job, Queue, recover
+from study.tuning.tune_run import Job, Queue, recover_history
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def test_shared_work_that_failed_is_tried_again(tmp_path: Path, fates: list[str]
 
     def command() -> Any:
         ledger = Ledger.open(folder)
-        recover(ledger, folder)
-        job = Job(resolve(SWS()), None, folder, SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
-        return prepared(job, splits, None, {0: "uncompressed"}, tmp_path / paths.CACHE)
+        recover_history(ledger, folder)
+        job = Job(resolve(SWSSettings()), None, folder, SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
+        return load_or_train(job, splits, None, {0: "uncompressed"}, tmp_path / paths.CACHE)
 
     for reason in ("out of memory", "out of memory still"):
         with pytest.raises(UserError, match=f"the uncompressed could not be trained: {reason}$"):
@@ -76,7 +76,7 @@ def test_shared_work_cut_off_before_it_begins_is_not_said_to_have_failed(
     ledger.start("uncompressed", {}, "uncompressed")
     ledger.finish("uncompressed", "failed", "out of memory")
     monkeypatch.setattr(shared_work, "run_trials", lambda *arguments: False)
-    job = Job(resolve(SWS()), None, tmp_path, SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
+    job = Job(resolve(SWSSettings()), None, tmp_path, SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
     splits = registry.load("digits", None)[0]
-    assert prepared(job, splits, None, {0: "uncompressed"}, tmp_path / paths.CACHE) is None
+    assert load_or_train(job, splits, None, {0: "uncompressed"}, tmp_path / paths.CACHE) is None
     assert ledger.trials["uncompressed"]["state"] == "running"

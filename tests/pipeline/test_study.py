@@ -24,7 +24,7 @@ from optuna.storages.journal import JournalFileBackend
 from search_spaces import sws as search_spaces_sws
 from study import evaluate, reproduce
 from study.artifacts import cache, checkpoints
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.compression.quantised_weights import shared_parameters
 from study.errors import UserError
 from study.evaluate import Options
@@ -210,25 +210,25 @@ def test_all_trials_begin_from_the_same_network(sws: Path, tmp_path: Path, monke
     before = study_folder.load(folder)
     data, _ = preflight.load_data(settings)
     monkeypatch.setattr(torch, "__version__", "9.9")
-    monkeypatch.setattr(shared_work, "prepared", lambda *arguments: pytest.fail("trained again"))
-    first = shared_work.load_or_train(job, data, None)
+    monkeypatch.setattr(shared_work, "load_or_train", lambda *arguments: pytest.fail("trained again"))
+    first = shared_work.study_shared_work(job, data, None)
     assert first is not None
 
-    def another(*arguments: Any) -> dict[int, Shared]:
+    def another(*arguments: Any) -> dict[int, SharedWork]:
         ledger.start("uncompressed", {}, "uncompressed")
         return {settings.seed: replace(first, arrays={name: a + 1 for name, a in first.arrays.items()})}
 
-    monkeypatch.setattr(shared_work, "prepared", another)
+    monkeypatch.setattr(shared_work, "load_or_train", another)
     shutil.rmtree(folder.parent / paths.CACHE)
     with pytest.raises(UserError, match="began from another uncompressed than comes out now"):
-        shared_work.load_or_train(job, data, None)
+        shared_work.study_shared_work(job, data, None)
     pd.testing.assert_frame_equal(study_folder.load(folder).trials, before.trials)
     told = [
         s.history.sort_values(["trial_id", "epoch"], ignore_index=True) for s in (study_folder.load(folder), before)
     ]
     pd.testing.assert_frame_equal(*told, check_like=True)
-    monkeypatch.setattr(shared_work, "prepared", lambda *arguments: {settings.seed: first})
-    assert shared_work.load_or_train(job, data, None) is first  # the same one came out
+    monkeypatch.setattr(shared_work, "load_or_train", lambda *arguments: {settings.seed: first})
+    assert shared_work.study_shared_work(job, data, None) is first  # the same one came out
 
 
 def test_other_settings_are_refused(kd: Path) -> None:
@@ -322,7 +322,7 @@ def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path, monkeypatch: 
         assert "file_bytes" in done.stdout
     monkeypatch.setattr(torch, "__version__", "9.9")
     monkeypatch.setitem(search_spaces_sws.BASELINES["paper mixture"], "components", 5)
-    monkeypatch.setattr(cache, "remember", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr(cache, "get_or_compute", lambda *arguments: pytest.fail("trained again"))
     assert reproduce.main([str(sws), "paper mixture"]) == 0
 
 
@@ -359,7 +359,7 @@ def test_a_confirmation_that_stops_says_why(sws: Path, monkeypatch: pytest.Monke
     def stopping(job: Job, *arguments: Any) -> None:
         job.recorder.stopped = "4 of 4 trials failed"
 
-    monkeypatch.setattr(fresh_seeds, "prepared", stopping)
+    monkeypatch.setattr(fresh_seeds, "load_or_train", stopping)
     data, test = preflight.load_data(settings)
     job = Job(settings, search_spaces_sws, sws, Recorder(ledger, display, search_spaces_sws.OBJECTIVES, settings, sws))
     assert fresh_seeds.retrain(job, display, data, test, data, None) == "4 of 4 trials failed"

@@ -13,7 +13,7 @@ import synthetic
 from analysis import query
 from analysis.questions import conditions
 from analysis.questions import question as questions_question
-from analysis.questions.question import NoMatch, answer
+from analysis.questions.question import NoMatch, answer_question
 from study.errors import UserError
 from study.records import study_folder
 from study.records.study_folder import Study
@@ -40,7 +40,7 @@ def table() -> pd.DataFrame:
 
 
 def asked(question: str, rows: pd.DataFrame, top: int = 1) -> list[str]:
-    return list(answer(questions_question.parse(question, rows), rows, top)["trial_id"])
+    return list(answer_question(questions_question.parse(question, rows), rows, top)["trial_id"])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ import pytest
 import synthetic
 
 from analysis.stats.standard_error import half_width
-from analysis.stats.test_results import fresh, meaning, of_search, over_seeds, paired, reference_of
+from analysis.stats.test_results import (
+    difference_in_words,
+    fresh_seed_rows,
+    mean_over_seeds,
+    paired,
+    reference_of,
+    search_test_rows,
+)
 from study.records.study_folder import Study
 
 T2 = 4.302652729911275
@@ -79,7 +86,7 @@ def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
 def test_the_searchs_own_networks_are_those_of_its_seed() -> None:
     """With several rows a trial, only the row with the study's seed is the search's result, whatever its place."""
     for rows in (SEEDS, SEEDS[::-1]):
-        own = of_search(study_of(rows)).set_index("trial_id")
+        own = search_test_rows(study_of(rows)).set_index("trial_id")
         assert own.index.is_unique and own["test_accuracy"].to_dict() == {"uncompressed": 97.8, "t001": 97.7}
         assert own["gap"].to_dict() == pytest.approx({"uncompressed": 0.2, "t001": 0.2})
 
@@ -87,12 +94,14 @@ def test_the_searchs_own_networks_are_those_of_its_seed() -> None:
 def test_a_trial_with_fresh_seeds_alone_has_no_result_of_the_search() -> None:
     """A configuration that was retrained but whose own network was not tested is missing among the search's."""
     study = study_of([*SEEDS, ("t002", "", 1, 94.0, 93.0)])
-    assert "t002" not in set(of_search(study)["trial_id"]) and "t002" in set(fresh(study)["trial_id"])
+    assert "t002" not in set(search_test_rows(study)["trial_id"]) and "t002" in set(fresh_seed_rows(study)["trial_id"])
 
 
 def test_fresh_seeds_by_hand() -> None:
     """Means, spread, interval, optimism gap and paired difference of three fresh seeds; seed 0 enters none of them."""
-    table = over_seeds(study_of(SEEDS, sparsity=[0, 90, 0, 91, 0, 92, 0, 93]), "uncompressed").set_index("trial_id")
+    table = mean_over_seeds(study_of(SEEDS, sparsity=[0, 90, 0, 91, 0, 92, 0, 93]), "uncompressed").set_index(
+        "trial_id"
+    )
     assert list(table.index) == ["uncompressed", "t001"] and list(table["seeds"]) == [3, 3]
     row = table.loc["t001"]
     assert row["search_val_accuracy"] == 97.9 and row["val_accuracy"] == pytest.approx(97.4)
@@ -110,7 +119,7 @@ def test_fresh_seeds_by_hand() -> None:
 def test_pairing_by_seed_removes_what_the_seed_does_to_both() -> None:
     """A seed that moves both sides by as much as it likes leaves the differences, and their interval, as they were."""
     moved = [(*row[:4], row[4] + 3.0 * (row[2] % 2)) for row in SEEDS]
-    before, after = (over_seeds(study_of(rows), "uncompressed").iloc[1] for rows in (SEEDS, moved))
+    before, after = (mean_over_seeds(study_of(rows), "uncompressed").iloc[1] for rows in (SEEDS, moved))
     assert after["test_half"] > 1.5 * before["test_half"]
     assert after["difference"] == pytest.approx(before["difference"])
     assert after["difference_half"] == pytest.approx(before["difference_half"])
@@ -119,16 +128,16 @@ def test_pairing_by_seed_removes_what_the_seed_does_to_both() -> None:
 def test_only_shared_seeds_are_paired() -> None:
     """A seed that one side lacks counts for that side's mean and for no difference."""
     rows = [row for row in SEEDS if row[:3] != ("uncompressed", "uncompressed", 3)]
-    row = over_seeds(study_of(rows), "uncompressed").set_index("trial_id").loc["t001"]
+    row = mean_over_seeds(study_of(rows), "uncompressed").set_index("trial_id").loc["t001"]
     assert (row["seeds"], row["pairs"]) == (3, 2) and row["difference"] == pytest.approx(-0.75)
     assert row["difference_half"] == pytest.approx(T1 * 0.25)
-    pairs = paired(fresh(study_of(rows)), "uncompressed")
+    pairs = paired(fresh_seed_rows(study_of(rows)), "uncompressed")
     assert list(pairs["seed"]) == [1, 2] and list(pairs["reference_accuracy"]) == [98.0, 97.0]
 
 
 def test_one_fresh_seed_has_no_interval() -> None:
     """One seed gives means and a difference, but neither spread nor interval."""
-    row = over_seeds(study_of(SEEDS[:4]), "uncompressed").set_index("trial_id").loc["t001"]
+    row = mean_over_seeds(study_of(SEEDS[:4]), "uncompressed").set_index("trial_id").loc["t001"]
     assert (row["seeds"], row["pairs"]) == (1, 1) and row["difference"] == pytest.approx(-1.0)
     assert row[["test_spread", "test_half", "difference_half"]].isna().all()
 
@@ -136,28 +145,32 @@ def test_one_fresh_seed_has_no_interval() -> None:
 def test_without_any_shared_seed_there_is_no_difference() -> None:
     """No reference, or one with other seeds, leaves every difference missing and everything else there."""
     for rows in ([row for row in SEEDS if row[0] == "t001"], [*SEEDS[:3], SEEDS[5]]):
-        table = over_seeds(study_of(rows), "uncompressed")
+        table = mean_over_seeds(study_of(rows), "uncompressed")
         assert (table["pairs"] == 0).all() and table["difference"].isna().all() and table["test_accuracy"].notna().all()
 
 
 def test_nothing_confirmed_is_no_row() -> None:
     """Before confirmation, and without fresh seeds, the tables are empty and not an error."""
     empty = dataclasses.replace(study_of(SEEDS), confirmed=pd.DataFrame(columns=["trial_id", "baseline", "seed"]))
-    assert of_search(empty).empty and fresh(empty).empty and over_seeds(empty, "uncompressed").empty
-    assert over_seeds(study_of(SEEDS[:2]), "uncompressed").empty and len(of_search(study_of(SEEDS[:2]))) == 2
+    assert (
+        search_test_rows(empty).empty and fresh_seed_rows(empty).empty and mean_over_seeds(empty, "uncompressed").empty
+    )
+    assert (
+        mean_over_seeds(study_of(SEEDS[:2]), "uncompressed").empty and len(search_test_rows(study_of(SEEDS[:2]))) == 2
+    )
 
 
 def test_odd_rows_do_no_harm() -> None:
     """A pair told twice counts once, a row without a score not at all, and a missing baseline's name is looked up."""
     rows = [*SEEDS, ("t001", "", 1, 97.5, 97.0), ("t001", "", 4, 97.5, np.nan), ("paper settings", "", 1, 97.0, 96.0)]
-    table = over_seeds(study_of(rows), "uncompressed")
+    table = mean_over_seeds(study_of(rows), "uncompressed")
     assert list(table["trial_id"]) == ["uncompressed", "paper settings", "t001"]  # baselines first
     assert list(table["baseline"]) == ["uncompressed", "paper settings", ""] and list(table["seeds"]) == [3, 1, 3]
 
 
 def test_the_reference_is_the_kinds_own_or_the_first_baseline() -> None:
     """The baseline that a kind is measured against is preferred; without fresh seeds of it the first one there is."""
-    rows = fresh(study_of([*SEEDS, ("paper settings", "paper settings", 1, 97.0, 96.0)]))
+    rows = fresh_seed_rows(study_of([*SEEDS, ("paper settings", "paper settings", 1, 97.0, 96.0)]))
     assert reference_of(rows, "paper settings") == "paper settings"
     assert reference_of(rows, "student alone") == "uncompressed"
     assert reference_of(rows[rows["baseline"] == ""], "uncompressed") == ""
@@ -165,6 +178,11 @@ def test_the_reference_is_the_kinds_own_or_the_first_baseline() -> None:
 
 def test_what_a_difference_means() -> None:
     """Only an interval without 0 tells two configurations apart."""
-    assert meaning(-0.7, 0.6) == "less accurate" and meaning(0.7, 0.6) == "more accurate"
-    assert meaning(-0.5, 0.6) == meaning(0.6, 0.6) == meaning(0.0, 0.0) == "not told apart"
-    assert meaning(0.5, np.nan) == "no interval" and meaning(np.nan, np.nan) == "–"
+    assert difference_in_words(-0.7, 0.6) == "less accurate" and difference_in_words(0.7, 0.6) == "more accurate"
+    assert (
+        difference_in_words(-0.5, 0.6)
+        == difference_in_words(0.6, 0.6)
+        == difference_in_words(0.0, 0.0)
+        == "not told apart"
+    )
+    assert difference_in_words(0.5, np.nan) == "no interval" and difference_in_words(np.nan, np.nan) == "–"

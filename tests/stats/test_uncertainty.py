@@ -18,8 +18,8 @@ from analysis.stats.epsilon import epsilon
 from analysis.stats.pareto_front import pareto_front
 from analysis.stats.standard_error import redrawn, standard_error
 from analysis.stats.summary import summarise
-from analysis.stats.test_results import fresh
-from analysis.stats.uncertainty import attainment, over_images, over_seeds, probability_on_front
+from analysis.stats.test_results import fresh_seed_rows
+from analysis.stats.uncertainty import attainment, probability_by_images, probability_by_seeds, probability_on_front
 from study.records import paths, study_folder
 from study.records.study_folder import load
 
@@ -93,7 +93,7 @@ def test_probability_of_two_trials_in_closed_form() -> None:
     first, second = ([math.comb(n, k) * r**k * (1 - r) ** (n - k) for k in range(n + 1)] for r in (p, q))
     below = np.concatenate([[0.0], np.cumsum(second)[:-1]])
     expected = float(np.dot(first, below))  # a tie in accuracy is lost to the smaller file
-    found = over_images(trials, SIZED, images)
+    found = probability_by_images(trials, SIZED, images)
     assert found[1] == 1.0 and found[0] == pytest.approx(expected, abs=3 * math.sqrt(expected * (1 - expected) / 1000))
 
 
@@ -102,9 +102,9 @@ def test_leaving_out_hopeless_trials_changes_nothing(monkeypatch: pytest.MonkeyP
     draws; and the limit does leave some out."""
     rng = np.random.default_rng(5)
     trials = pd.DataFrame({"val_accuracy": rng.uniform(80, 97, 150), "file_bytes": rng.uniform(1e3, 1e5, 150)})
-    few = over_images(trials, SIZED, 500)
+    few = probability_by_images(trials, SIZED, 500)
     monkeypatch.setattr(uncertainty, "_can_reach", lambda points, *_: np.ones(len(points), dtype=bool))
-    everyone = over_images(trials, SIZED, 500)
+    everyone = probability_by_images(trials, SIZED, 500)
     assert (few == 0).sum() > 50 and everyone[few == 0].max() < 0.005
     assert (few - everyone).abs().max() < 0.08
 
@@ -115,11 +115,13 @@ def test_certain_and_hopeless_trials() -> None:
     rng = np.random.default_rng(2)
     trials = pd.DataFrame({"val_accuracy": rng.permutation(np.linspace(60, 99, 40)), "file_bytes": rng.permutation(40)})
     trials.loc[40] = [np.nan, 1.0]
-    found = over_images(trials, SIZED, 1_000_000)
+    found = probability_by_images(trials, SIZED, 1_000_000)
     assert set(found[found == 1].index) == set(pareto_front(trials, SIZED).index) and np.isnan(found[40])
     assert (found.drop(40).isin([0, 1])).all()
-    assert over_images(trials, SIZED, 0).isna().all() and over_images(trials.head(0), SIZED, 10).empty
-    one = over_images(trials.drop(40), {"val_accuracy": "max"}, 1_000_000)
+    assert (
+        probability_by_images(trials, SIZED, 0).isna().all() and probability_by_images(trials.head(0), SIZED, 10).empty
+    )
+    one = probability_by_images(trials.drop(40), {"val_accuracy": "max"}, 1_000_000)
     assert one.sum() == 1 and one.idxmax() == trials["val_accuracy"].idxmax()
 
 
@@ -135,7 +137,7 @@ def test_probability_over_two_seeds_in_closed_form(monkeypatch: pytest.MonkeyPat
             "file_bytes": [10.0, 10, 20, 20, 5],
         }
     )
-    found = over_seeds(rows, TWO)
+    found = probability_by_seeds(rows, TWO)
     assert list(found.index) == ["a", "b"]  # c has one seed alone
     assert found["a"] == 1.0 and found["b"] == pytest.approx(0.5 + math.atan(0.5) / math.pi, abs=0.05)
 
@@ -148,7 +150,7 @@ def test_equal_trials_seldom_look_different() -> None:
         rows = pd.DataFrame(
             [{"trial_id": t, "seed": seed, "test_accuracy": scores[t, seed]} for t in (0, 1) for seed in range(5)]
         )
-        sure += over_seeds(rows, {"test_accuracy": "max"}).max() >= 0.95
+        sure += probability_by_seeds(rows, {"test_accuracy": "max"}).max() >= 0.95
     assert sure / 300 == pytest.approx(0.1, abs=3 * math.sqrt(0.1 * 0.9 / 300))
 
 
@@ -161,7 +163,7 @@ def test_seeds_are_paired() -> None:
             for t, better, size in (("a", 0.0, 10.0), ("b", 0.1, 20.0))
         ]
     )
-    assert over_seeds(rows, TWO).to_dict() == {"a": 1.0, "b": 1.0}
+    assert probability_by_seeds(rows, TWO).to_dict() == {"a": 1.0, "b": 1.0}
 
 
 def test_a_seed_that_a_trial_lacks_is_left_out_of_its_mean(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +173,7 @@ def test_a_seed_that_a_trial_lacks_is_left_out_of_its_mean(monkeypatch: pytest.M
         [{"trial_id": "a", "seed": s, "test_accuracy": 95.0, "file_bytes": 10.0} for s in range(1, 6)]
         + [{"trial_id": "b", "seed": s, "test_accuracy": 96.0, "file_bytes": 20.0} for s in (1, 2)]
     )
-    assert over_seeds(rows, TWO).to_dict() == {"a": 1.0, "b": 1.0}
+    assert probability_by_seeds(rows, TWO).to_dict() == {"a": 1.0, "b": 1.0}
 
 
 def test_of_a_study_fresh_seeds_are_preferred(tmp_path: Path) -> None:
@@ -179,7 +181,7 @@ def test_of_a_study_fresh_seeds_are_preferred(tmp_path: Path) -> None:
     constraint allows, and the front's members more than others; the same call gives the same numbers."""
     seeds = load(synthetic.write_sws(tmp_path / "a", fresh=5))
     found = probability_on_front(seeds)
-    rows = fresh(seeds)
+    rows = fresh_seed_rows(seeds)
     assert set(found["basis"]) == {"fresh seeds"}
     assert set(found["trial_id"]) == set(rows.loc[rows["baseline"] == "", "trial_id"])
     study = load(synthetic.write_sws(tmp_path / "b", fresh=4))  # too few: one might win with each by chance
@@ -195,7 +197,7 @@ def test_of_a_study_fresh_seeds_are_preferred(tmp_path: Path) -> None:
 def test_a_trial_alone_has_no_probability(tmp_path: Path) -> None:
     """Where one trial alone was retrained, all trials are judged by images instead, and a single trial not at all."""
     study = load(synthetic.write_kd(tmp_path, fresh=5))
-    again = fresh(study)
+    again = fresh_seed_rows(study)
     first = again.loc[again["baseline"] == "", "trial_id"].iloc[0]
     rows = study.confirmed[(study.confirmed["baseline"] != "") | (study.confirmed["trial_id"] == first)]
     found = probability_on_front(dataclasses.replace(study, confirmed=rows))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from study.training import cuda_graphs
-from study.training.cuda_graphs import Recorded
+from study.training.cuda_graphs import CudaGraphStep
 
 
 class Gpu:
@@ -67,7 +67,7 @@ def test_every_batch_is_done_once_and_in_order(refuses: bool, monkeypatch: pytes
     """With batches of two sizes, recorded or refused, the same steps come in the same order, and collection is on."""
     gpu = Gpu(refuses)
     gpu.install(monkeypatch)
-    run = Recorded(gpu.step)
+    run = CudaGraphStep(gpu.step)
     for index in batches():
         run(index)
     assert gpu.done == [index.tolist() for index in batches()]
@@ -88,7 +88,7 @@ def test_a_network_that_replaces_its_buffers_is_not_recorded(
             if replaces(len(gpu.done)):
                 held[0] = held[0] + 1
 
-        run = Recorded(step, lambda held=held: list(held))  # type: ignore[misc]
+        run = CudaGraphStep(step, lambda held=held: list(held))  # type: ignore[misc]
         for index in batches()[:8]:
             run(index)
         assert gpu.replayed == replayed and len(gpu.done) == 8

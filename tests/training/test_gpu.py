@@ -19,7 +19,7 @@ from study.methods.sws.mixture import Mixture
 from study.methods.sws.packed import Member
 from study.models import registry as models_registry
 from study.training import batches, cuda_graphs, precision
-from study.training.cuda_graphs import Recorded
+from study.training.cuda_graphs import CudaGraphStep
 from study.training.network import Training, build_network, fit_teacher
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -70,9 +70,9 @@ def test_a_recorded_training_is_the_unrecorded_one(
     augment: str, larger: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With steps replayed, losses are those of steps run one by one, batches of both sizes included."""
-    recorded: list[Recorded] = []
+    recorded: list[CudaGraphStep] = []
 
-    class Kept(Recorded):
+    class Kept(CudaGraphStep):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             recorded.append(self)
@@ -83,10 +83,10 @@ def test_a_recorded_training_is_the_unrecorded_one(
         fit_teacher(how, larger, lambda row: found.append(row["train_loss"]))
         return found
 
-    monkeypatch.setattr(cuda_graphs, "Recorded", Kept)
+    monkeypatch.setattr(cuda_graphs, "CudaGraphStep", Kept)
     replayed = losses()
     assert set(recorded[0].graphs) == {31, 32}
-    monkeypatch.setattr(cuda_graphs, "Recorded", lambda step, held: step)
+    monkeypatch.setattr(cuda_graphs, "CudaGraphStep", lambda step, held: step)
     assert replayed == pytest.approx(losses(), rel=0.02)
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from study.data.splits import Part, Splits
 from study.errors import TrialFailed
 from study.models import registry
-from study.training.batches import AUGMENTATIONS, Batch, Views, shift
-from study.training.cuda_graphs import falling
+from study.training.batches import AUGMENTATIONS, Batch, EpochBatches, shift
+from study.training.cuda_graphs import cosine_schedule
 from study.training.loop import evaluate, logits_of, train
-from study.training.precision import fitting, logits
+from study.training.precision import best_precision, logits
 
 
 def splits(count: int, side: int = 16, classes: int = 3) -> Splits:
@@ -89,9 +89,9 @@ def test_flipped_says_which_images_are_mirrored() -> None:
 
 
 def drawn(images: Tensor) -> list[Tensor]:
-    """Where `Views` would move these images."""
+    """Where `EpochBatches` would move these images."""
     part = Part(images, torch.zeros(len(images), dtype=torch.int64))
-    views = Views(dataclasses.replace(splits(1), train=part), "shift")
+    views = EpochBatches(dataclasses.replace(splits(1), train=part), "shift")
     views.shuffle(seeded())
     return views._moves
 
@@ -156,7 +156,7 @@ def test_every_rate_falls_along_half_a_cosine_to_zero() -> None:
     rates: list[float] = []
     run(epochs=2, rates=rates)
     assert rates == pytest.approx([0.05 * (1 + math.cos(math.pi * k / 6)) for k in range(6)])
-    assert falling([0.1, 0.3], 6)[-1] == pytest.approx([0, 0], abs=1e-12)
+    assert cosine_schedule([0.1, 0.3], 6)[-1] == pytest.approx([0, 0], abs=1e-12)
 
 
 def test_precision_is_for_networks_with_convolutions() -> None:
@@ -166,7 +166,7 @@ def test_precision_is_for_networks_with_convolutions() -> None:
         ("lenet5", "bfloat16", True),
         ("lenet5", "float32", False),
         ("lenet_300_100", "bfloat16", False),
-        ("lenet5", None, fitting("cpu") == "bfloat16"),
+        ("lenet5", None, best_precision("cpu") == "bfloat16"),
     ):
         model = registry.build(network, (1, 16, 16), 10)
         found = logits(model, images, precision)
@@ -182,7 +182,7 @@ def test_rates_are_those_of_pytorch(steps: int) -> None:
     groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (0.1, 3e-3)]
     optimiser = torch.optim.SGD(groups, lr=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
-    for rates in falling([0.1, 3e-3], steps):
+    for rates in cosine_schedule([0.1, 3e-3], steps):
         assert rates == [group["lr"] for group in optimiser.param_groups]
         optimiser.step()
         schedule.step()

@@ -15,11 +15,11 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.data import registry
 from study.errors import UserError
-from study.methods.sws import packed as sws_packed
-from study.methods.sws.settings import SWS
+from study.methods.sws.packed import fit
+from study.methods.sws.settings import SWSSettings
 from study.pipeline import driver
 from study.records import paths, study_folder
 from study.settings import resolve
@@ -29,10 +29,10 @@ from study.tuning import pack_trial, packs
 from study.tuning.packs import Packer
 
 
-def settings(folder: Path, **changes: Any) -> SWS:
+def settings(folder: Path, **changes: Any) -> SWSSettings:
     small: dict[str, Any] = {"epochs": 3, "pretrain_epochs": 5, "codebook_epochs": 1, "batch_size": 64}
     common: dict[str, Any] = {"searcher": "random", "dashboard": False, "results_dir": folder, "num_samples": 3}
-    return resolve(SWS(**small | common | changes))
+    return resolve(SWSSettings(**small | common | changes))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many trials as asked for train at one time, none waits for a baseline, and no trial's process loads torch."""
-    train = sws_packed.fit
+    train = fit
 
     def libraries(process: psutil.Process) -> str:
         return " ".join(m.path for m in process.memory_maps())
@@ -90,7 +90,7 @@ def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
                     print(len(networks), len(trials), torch, "libtorch" in libraries(psutil.Process()), file=file)
                 return train(networks, *others)
 
-            sws_packed.fit = fit  # in the pack's own process
+            fit = fit  # in the pack's own process
 
     monkeypatch.setattr(packs, "Packer", Watched)
     assert driver.run(settings(tmp_path, pack=3, epochs=1)).whole
@@ -100,7 +100,7 @@ def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
 def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the process that trains the pack dies, its trials are tried again and every epoch is recorded once."""
     killed: list[int] = []
-    make = packs.packers
+    make = packs.start_packs
 
     def dying(*arguments: Any, **others: Any) -> list[Any]:
         found = make(*arguments, **others)
@@ -116,7 +116,7 @@ def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.M
         threading.Thread(target=kill, daemon=True).start()
         return found
 
-    monkeypatch.setattr(packs, "packers", dying)
+    monkeypatch.setattr(packs, "start_packs", dying)
     outcome = driver.run(settings(tmp_path, pack=4, epochs=15))
     assert killed and outcome.whole
     study = study_folder.load(outcome.folder)
@@ -136,7 +136,7 @@ def packer(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any
 
     def join(trial: str, **values: float) -> str:
         config = {"trial_id": trial, "seed": 0, "tau": 0.01, "components": 5, "one_minus_pi_zero": 0.1}
-        shared = Shared({}, {"metrics": {"val_accuracy": 90.0}})
+        shared = SharedWork({}, {"metrics": {"val_accuracy": 90.0}})
         found.join(s, (splits, shared), config | values, folder, trial, trial + "'s ticket")
         return trial + "'s ticket"
 
@@ -212,12 +212,12 @@ def test_a_gpu_that_others_use_is_not_waited_for(
     assert all(other.wait(30) for other in others)
     with monkeypatch.context() as patch, pytest.raises(UserError, match="--pack: no GPU came free in 2 s"):
         patch.setattr(packs, "PLACE", 2.0)
-        packs.packers(s)
+        packs.start_packs(s)
     remove_placement_group(others[0])
-    placed = packs.packers(s)
+    placed = packs.start_packs(s)
     assert len(placed) == 2
-    ((_, free),) = pack_trial.others(placed, "", packs.PLACE)
-    assert [pack_trial.emptiest(placed, "t001") for _ in range(3)] == 3 * [free]
+    ((_, free),) = pack_trial.count_others(placed, "", packs.PLACE)
+    assert [pack_trial.emptiest_pack(placed, "t001") for _ in range(3)] == 3 * [free]
 
 
 def test_what_cannot_be_packed_is_refused_by_its_flag(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from study.methods.sws.settings import SWS
+from study.methods.sws.settings import SWSSettings
 from study.records.ledger import Ledger
 from study.tuning.display import Display
 from study.tuning.recorder import FEW, FULL_DISK, Recorder
@@ -27,7 +27,7 @@ def recorder(folder: Path) -> tuple[Recorder, Ledger, Searcher]:
     ledger, searcher = Ledger(folder), Searcher()
     display = Display(ledger, OBJECTIVES, 9, "")
     display.console.quiet = True
-    made = Recorder(ledger, display, OBJECTIVES, SWS(), folder)
+    made = Recorder(ledger, display, OBJECTIVES, SWSSettings(), folder)
     made.searcher = searcher  # type: ignore[assignment]
     return made, ledger, searcher
 

@@ -24,7 +24,7 @@ def searcher(ledger: Ledger, wanted: int, concurrent: int = 9, seed: int = 0, ow
     if owed:
         queue.append(("t001", {"tau": 0.5, "components": 8}, ""))
     sampler = tuning_searcher.sampler("tpe", seed, len(ledger.trials))
-    study = tuning_searcher.study_of(ledger, SPACE, BOTH, chosen=sampler)
+    study = tuning_searcher.optuna_study(ledger, SPACE, BOTH, chosen=sampler)
     return LedgerSearch(ledger, study, SPACE, BOTH, queue, wanted, lambda: concurrent)
 
 
@@ -88,7 +88,7 @@ def test_evolution_goes_on_in_a_continued_study(tmp_path: Path) -> None:
 
     def search_on(ledger: Ledger, trials: int) -> list[float]:
         chosen = tuning_searcher.sampler("nsga2", 0, len(ledger.trials))
-        study = tuning_searcher.study_of(
+        study = tuning_searcher.optuna_study(
             ledger, SPACE, BOTH, chosen=chosen, storage=tuning_searcher.fresh_journal(tmp_path / "journal")
         )
         asked = LedgerSearch(ledger, study, SPACE, BOTH, [], trials, lambda: 1)
@@ -164,7 +164,7 @@ def test_a_row_goes_to_optuna_and_back(state: str, tmp_path: Path) -> None:
     ledger.start("paper", {"tau": 0.1}, "paper")  # without components, so that pandas reads that column as floats
     ledger.start("t001", {"tau": 0.3, "components": 9})
     ledger.finish("t001", state, metrics={"sparsity": 50.0, "val_accuracy": 90.0})
-    (trial,) = tuning_searcher.study_of(Ledger.open(tmp_path), SPACE, BOTH).trials
+    (trial,) = tuning_searcher.optuna_study(Ledger.open(tmp_path), SPACE, BOTH).trials
     assert trial.user_attrs == {"trial_id": "t001"} and trial.state == tuning_searcher.STATES[state]
     assert trial.params == {"tau": 0.3, "components": 9} and type(trial.params["components"]) is int
     assert trial.values == ([90.0, 50.0] if state == "complete" else None)

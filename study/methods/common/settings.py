@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from study.settings import Augment, Common, Scheduler
+from study.settings import Augment, Scheduler, Settings
 
 
 @dataclass(frozen=True)
-class Quantising(Common):
+class CodebookSettings(Settings):
     """Settings of every kind of study that ends in a codebook."""
 
     weight_rate: float = 3e-3
@@ -21,7 +21,7 @@ class Quantising(Common):
 
 
 @dataclass(frozen=True)
-class Compressing(Quantising):
+class CompressionSettings(CodebookSettings):
     """Settings of studies in which every trial compresses the same trained network."""
 
     network: str = "lenet_300_100"

@@ -7,33 +7,33 @@ from typing import Any
 
 import torch
 
-from study.artifacts.cache import Shared, digest
+from study.artifacts.cache import SharedWork, digest
 from study.artifacts.checkpoints import Progress
 from study.data.fingerprint import fingerprint, identity
 from study.data.splits import Splits, subset_per_class
 from study.methods.kd import student
-from study.methods.kd.settings import KD
+from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
-from study.methods.method import Kind, Left
+from study.methods.method import Method, TrialResult
 from study.training import distillation, network
 from study.training.loop import Report, evaluate
-from study.training.network import RECIPE, Training, custom_code_key, teacher_apart, width
+from study.training.network import RECIPE, Training, custom_code_key, teacher_apart, width_option
 
 # --- knowledge distillation
 
 
-def teacher_training(s: KD) -> Training:
-    training = Training(s.teacher, width(s.teacher_width), s.teacher_epochs or 0, max(s.batch_size or 0, 64),
+def teacher_training(s: KDSettings) -> Training:
+    training = Training(s.teacher, width_option(s.teacher_width), s.teacher_epochs or 0, max(s.batch_size or 0, 64),
                            s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
     return teacher_apart(training, student_training(s))
 
 
-def student_training(s: KD) -> Training:
-    return Training(s.student, width(s.student_width), s.epochs or 0, s.batch_size or 0,
+def student_training(s: KDSettings) -> Training:
+    return Training(s.student, width_option(s.student_width), s.epochs or 0, s.batch_size or 0,
                        s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
 
 
-def students_data(s: KD, data: Splits) -> Splits:
+def students_data(s: KDSettings, data: Splits) -> Splits:
     """The splits with the training part that students see, fixed with the split. Normalisation stays the teacher's."""
     if not s.student_examples:
         return data
@@ -41,25 +41,29 @@ def students_data(s: KD, data: Splits) -> Splits:
 
 
 def train_teacher(
-    values: dict, s: KD, data: Splits, given: Shared | None, on_epoch: Report, progress: Progress
-) -> Left:
+    values: dict, s: KDSettings, data: Splits, given: SharedWork | None, on_epoch: Report, progress: Progress
+) -> TrialResult:
     training = teacher_training(s)
     if given is None:
         teacher = network.fit_teacher(training, data, on_epoch, progress)
     else:
         teacher = network.load_network(given.tensors(), training, data)
     score = evaluate(teacher, data.validation, data)
-    logits = distillation.kept_logits(teacher, students_data(s, data).train, data, training.augment)
-    return Left({"val_accuracy": score.accuracy, "val_loss": score.loss}, {**network.state_arrays(teacher), **logits})
+    logits = distillation.stored_logits(teacher, students_data(s, data).train, data, training.augment)
+    return TrialResult(
+        {"val_accuracy": score.accuracy, "val_loss": score.loss}, {**network.state_arrays(teacher), **logits}
+    )
 
 
-def _distil(values: dict, s: KD, data: Splits, shared: Shared, on_epoch: Report, progress: Progress) -> Left:
+def _distil(
+    values: dict, s: KDSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
+) -> TrialResult:
     hparams = Hparams(student=student_training(s), **values)
     targets = distillation.targets_from(shared, teacher_training(s), data, hparams.student.augment)
-    return Left({}, network.state_arrays(student.fit_student(hparams, data, targets, on_epoch, progress)))
+    return TrialResult({}, network.state_arrays(student.fit_student(hparams, data, targets, on_epoch, progress)))
 
 
-def teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
+def teacher_key(s: KDSettings, data: Splits, given: SharedWork | None) -> dict[str, Any]:
     weights = [hashlib.sha256(v.tobytes()).hexdigest() for v in given.arrays.values()] if given else None
     return {
         "training": vars(teacher_training(s)),
@@ -72,7 +76,7 @@ def teacher_key(s: KD, data: Splits, given: Shared | None) -> dict[str, Any]:
     }
 
 
-KD_METHOD = Kind(
+KD_METHOD = Method(
     first="teacher",
     prepare=train_teacher,
     search=_distil,

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from study.settings import Augment, Common, Scheduler
+from study.settings import Augment, Scheduler, Settings
 
 
 @dataclass(frozen=True)
-class KD(Common):
+class KDSettings(Settings):
     """Knowledge distillation: a teacher trains a smaller student; searches temperature and alpha.
 
     On digits a full-width MiniVGG reaches 99 % by itself, so the embedded default leaves something to find: a student

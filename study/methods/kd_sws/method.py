@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.methods.common.pretrained import compressed, uncompressed
 from study.methods.kd.method import student_training, teacher_key, teacher_training, train_teacher
 from study.methods.kd.student import Hparams, fit_student
-from study.methods.kd_sws.settings import KDSWS
-from study.methods.method import Left, later
+from study.methods.kd_sws.settings import KDSWSSettings
+from study.methods.method import TrialResult, shift_epochs
 from study.methods.sws import weight_sharing
 from study.methods.sws.method import sharing
 from study.training import distillation, network
@@ -22,20 +22,20 @@ from study.training.loop import Report
 
 
 def train_sized_teacher(
-    values: dict, s: KDSWS, data: Splits, given: Shared | None, on_epoch: Report, progress: Progress
-) -> Left:
+    values: dict, s: KDSWSSettings, data: Splits, given: SharedWork | None, on_epoch: Report, progress: Progress
+) -> TrialResult:
     """The teacher, with its size: here size is an objective, which a plain KD study does not have."""
     left = train_teacher(values, s, data, given, on_epoch, progress)
     return replace(left, metrics={**left.metrics, **uncompressed(network.build_network(teacher_training(s), data))})
 
 
-def sized_teacher_key(s: KDSWS, data: Splits, given: Shared | None) -> dict[str, Any]:
+def sized_teacher_key(s: KDSWSSettings, data: Splits, given: SharedWork | None) -> dict[str, Any]:
     return {**teacher_key(s, data, given), "sized": True}
 
 
 def distil_and_share(
-    values: dict, s: KDSWS, data: Splits, shared: Shared, on_epoch: Report, progress: Progress
-) -> Left:
+    values: dict, s: KDSWSSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
+) -> TrialResult:
     searched = dict(values)
     s = replace(s, student_width=searched.pop("student_width", s.student_width))
     training = student_training(s)
@@ -44,5 +44,7 @@ def distil_and_share(
     student = fit_student(Hparams(student=training, **teaching), data, targets, on_epoch, progress)
     hparams = sharing(s, searched, epochs=s.cluster_epochs or 0, **teaching)
     progress.trace.before = training.epochs
-    quantised, metrics = weight_sharing.fit(student, hparams, data, later(training.epochs, on_epoch), targets, progress)
+    quantised, metrics = weight_sharing.fit(
+        student, hparams, data, shift_epochs(training.epochs, on_epoch), targets, progress
+    )
     return compressed(student, quantised, metrics, training, data, shared)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from study.methods.kd.settings import KD
-from study.methods.sws.settings import Sharing
+from study.methods.kd.settings import KDSettings
+from study.methods.sws.settings import WeightSharingSettings
 from study.settings import Scheduler
 
 
 @dataclass(frozen=True)
-class KDSWS(Sharing, KD):
+class KDSWSSettings(WeightSharingSettings, KDSettings):
     """Distillation, then soft weight-sharing of the student, both under the same teacher; searches the student's
     width, temperature, alpha, tau, components and pi_zero."""
 
@@ -30,8 +30,8 @@ class KDSWS(Sharing, KD):
     lets every trial finish."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
-        **KD.DEFAULTS,
-        "digits": KD.DEFAULTS["digits"]
+        **KDSettings.DEFAULTS,
+        "digits": KDSettings.DEFAULTS["digits"]
         | dict(epochs=20, student_examples=0, cluster_epochs=40, codebook_epochs=10, precision_rate=1e-2),
-        "": KD.DEFAULTS[""] | dict(cluster_epochs=20, codebook_epochs=4, retrain_epochs=0, precision_rate=3e-3),
+        "": KDSettings.DEFAULTS[""] | dict(cluster_epochs=20, codebook_epochs=4, retrain_epochs=0, precision_rate=3e-3),
     }

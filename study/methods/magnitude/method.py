@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.methods.common.pretrained import compressed, pretraining, start, teaching
 from study.methods.magnitude import pruning
 from study.methods.magnitude.pruning import Hparams
-from study.methods.magnitude.settings import Magnitude
-from study.methods.method import Left
+from study.methods.magnitude.settings import MagnitudeSettings
+from study.methods.method import TrialResult
 from study.training.loop import Report
 
 
 def prune_network(
-    values: dict, s: Magnitude, data: Splits, shared: Shared, on_epoch: Report, progress: Progress
-) -> Left:
+    values: dict, s: MagnitudeSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
+) -> TrialResult:
     network, targets = start(s, data, shared)
     hparams = Hparams(
         epochs=s.epochs or 0,

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
-from study.compression.codebook_training import check, finish, provisional, score
-from study.compression.quantised_weights import Quantised, Report, flatten, shared_parameters
+from study.compression.codebook_training import ensure_usable, finish, score, score_if_quantised
+from study.compression.quantised_weights import QuantisedWeights, Report, flatten, shared_parameters
 from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.methods.magnitude.kmeans import kmeans, nearest
@@ -77,7 +77,7 @@ def fit(
     on_epoch: Report,
     targets: Targets | None = None,
     progress: Progress | None = None,
-) -> tuple[Quantised, dict[str, float]]:
+) -> tuple[QuantisedWeights, dict[str, float]]:
     """Prune, cluster and quantise a pretrained network, which is changed in place.
 
     Post-training quantisation (`bits`) has no epoch to report.
@@ -91,7 +91,7 @@ def fit(
     """
     if hparams.bits:
         quantised = post_training(model, hparams.bits)
-        check(quantised)
+        ensure_usable(quantised)
         return quantised, score(model, quantised, data)
     targets = targets or Targets()
     loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
@@ -109,7 +109,7 @@ def fit(
     )
 
 
-def post_training(model: nn.Module, bits: int) -> Quantised:
+def post_training(model: nn.Module, bits: int) -> QuantisedWeights:
     """Round every weight to a multiple of its tensor's step, max |w| / (2^(bits − 1) − 1).
 
     Symmetric and uniform, so that zero is a value and has index 0. Integers that no weight has leave the codebook.
@@ -125,7 +125,9 @@ def post_training(model: nn.Module, bits: int) -> Quantised:
     zero, index = assignment[0], assignment[1:]
     # Zero moves to the front, and the negative integers up by one.
     order = torch.cat([values[values == 0], values[values != 0]])
-    quantised = Quantised(torch.where(index == zero, 0, torch.where(index < zero, index + 1, index)), order, steps)
+    quantised = QuantisedWeights(
+        torch.where(index == zero, 0, torch.where(index < zero, index + 1, index)), order, steps
+    )
     quantised.write(parameters)
     return quantised
 
@@ -169,7 +171,7 @@ def prune(
     def after_epoch(epoch: int, train_loss: float) -> None:
         row = {"epoch": epoch, "phase": "prune", "train_loss": train_loss}
         progress.trace.add(epoch, "prune", flatten(parameters))
-        on_epoch({**row, **provisional(model, lambda: cluster(model, kept, hparams.codebook), data)})
+        on_epoch({**row, **score_if_quantised(model, lambda: cluster(model, kept, hparams.codebook), data)})
 
     optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate, fused=True)
     optimiser.register_step_post_hook(zero)  # without gradient, too, Adam's momentum would move a pruned weight
@@ -206,7 +208,7 @@ def largest(weights: Tensor, count: int) -> Tensor:
     return marked
 
 
-def cluster(model: nn.Module, kept: Tensor, codebook: int) -> Quantised:
+def cluster(model: nn.Module, kept: Tensor, codebook: int) -> QuantisedWeights:
     """Give every kept weight the nearest of `codebook` − 1 values, and all others zero. The model is changed in place.
 
     Args:
@@ -218,6 +220,6 @@ def cluster(model: nn.Module, kept: Tensor, codebook: int) -> Quantised:
     assignment = torch.zeros_like(kept, dtype=torch.int64)
     assignment[kept] = nearest(survivors, centroids) + 1
     values = F.pad(centroids.to(survivors.dtype), (1, 0))
-    quantised = Quantised(assignment, values, values.new_ones(len(parameters)))
+    quantised = QuantisedWeights(assignment, values, values.new_ones(len(parameters)))
     quantised.write(parameters)
     return quantised

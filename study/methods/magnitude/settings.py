@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from study.methods.common.settings import Compressing
+from study.methods.common.settings import CompressionSettings
 
 
 @dataclass(frozen=True)
-class Magnitude(Compressing):
+class MagnitudeSettings(CompressionSettings):
     """Magnitude pruning with a k-means codebook, the baseline to soft weight-sharing; searches the share of weights
     that stay and the codebook's size.
 

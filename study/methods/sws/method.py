@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
@@ -17,21 +17,23 @@ from study.methods.common.pretrained import (
     start,
     teaching,
 )
-from study.methods.method import Kind, Left
+from study.methods.method import Method, TrialResult
 from study.methods.sws import weight_sharing
-from study.methods.sws.settings import SWS, Sharing
+from study.methods.sws.settings import SWSSettings, WeightSharingSettings
 from study.methods.sws.weight_sharing import Hparams
 from study.training.loop import Report
 
 
-def share_weights(values: dict, s: SWS, data: Splits, shared: Shared, on_epoch: Report, progress: Progress) -> Left:
+def share_weights(
+    values: dict, s: SWSSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
+) -> TrialResult:
     network, targets = start(s, data, shared)
     hparams = sharing(s, values, epochs=s.epochs or 0, **teaching(s))
     quantised, metrics = weight_sharing.fit(network, hparams, data, on_epoch, targets, progress)
     return compressed(network, quantised, metrics, pretraining(s), data, shared)
 
 
-def sharing(s: Sharing, values: dict[str, Any], **others: Any) -> Hparams:
+def sharing(s: WeightSharingSettings, values: dict[str, Any], **others: Any) -> Hparams:
     """The hyperparameters of soft weight-sharing from the settings and a trial's searched values."""
     searched = {k: v for k, v in values.items() if k != "one_minus_pi_zero"}
     return Hparams(
@@ -55,7 +57,7 @@ def sharing(s: Sharing, values: dict[str, Any], **others: Any) -> Hparams:
     )
 
 
-SWS_METHOD = Kind(
+SWS_METHOD = Method(
     first="uncompressed",
     prepare=pretrain_network,
     search=share_weights,

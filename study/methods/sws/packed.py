@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.artifacts.weight_trace import Trace
-from study.compression.codebook_training import check, score, scored, trace_end
-from study.compression.quantised_weights import Quantised, Report, no_scales, shared_parameters
-from study.compression.size_metrics import size_metrics, sizes_of
+from study.compression.codebook_training import ensure_usable, metrics_row, score, trace_end
+from study.compression.quantised_weights import QuantisedWeights, Report, shared_parameters, unit_scales
+from study.compression.size_metrics import metrics_of_counts, size_metrics
 from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.methods.sws import weight_sharing
@@ -26,11 +26,11 @@ from study.methods.sws.mixture import Mixture
 from study.methods.sws.network_stack import Stack
 from study.methods.sws.weight_sharing import Hparams
 from study.settings import UNPACKED
-from study.training.batches import Batch, Views
-from study.training.cuda_graphs import epoch_of, falling, stepping
+from study.training.batches import Batch, EpochBatches
+from study.training.cuda_graphs import cosine_schedule, make_step, run_epoch
 from study.training.distillation import Targets
 from study.training.loop import finite
-from study.training.precision import halves, in_precision
+from study.training.precision import autocast_logits, uses_bfloat16
 
 
 def train(
@@ -51,17 +51,17 @@ def train(
     Args:
         after_epoch: is given the epoch's number, from 1, and each member's mean training loss; False ends the training.
     """
-    views = Views(data, augment, members=stack.members)
+    views = EpochBatches(data, augment, members=stack.members)
     batches = views.split(batch_size)
     total = torch.zeros(stack.members, device=views.order.device)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    rates = falling([group["lr"] for group in optimiser.param_groups], epochs * len(batches))
-    run = stepping(stack, views, loss, optimiser, total)
+    rates = cosine_schedule([group["lr"] for group in optimiser.param_groups], epochs * len(batches))
+    run = make_step(stack, views, loss, optimiser, total)
     for epoch in range(1, epochs + 1):
         stack.train()
         total.zero_()
         views.shuffle(*generators)
-        epoch_of(run, batches, optimiser, rates, (epoch - 1) * len(batches), before_step)
+        run_epoch(run, batches, optimiser, rates, (epoch - 1) * len(batches), before_step)
         if not after_epoch(epoch, (total / len(data.train)).tolist()):
             return
 
@@ -80,7 +80,7 @@ def accuracy_loss(
     taught = targets.logits is not None or targets.teacher is not None
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        student = in_precision(model, batch.images, half)
+        student = autocast_logits(model, batch.images, half)
         hard = F.cross_entropy(student.flatten(0, 1), batch.labels.flatten(), reduction="none")
         hard = hard.view(batch.labels.shape).mean(dim=1)
         if not taught:
@@ -139,7 +139,7 @@ SAME = ("epochs", "batch_size", "weight_rate", "mean_rate", "precision_rate", "p
 
 def fit(
     networks: Sequence[nn.Module], members: Sequence[Member], data: Splits, targets: Targets | None = None
-) -> list[tuple[nn.Module, Quantised, dict[str, float]] | Exception]:
+) -> list[tuple[nn.Module, QuantisedWeights, dict[str, float]] | Exception]:
     """`sws.fit` of many pretrained networks of one architecture at once.
 
     Returns: for each member its network, quantised weights and final metrics, or why it ended before.
@@ -157,7 +157,7 @@ def fit(
         targets or Targets(),
         torch.tensor([m.hparams.temperature for m in members], device=device),
         torch.tensor([m.hparams.alpha for m in members], device=device),
-        halves(networks[0], device, common.precision),
+        uses_bfloat16(networks[0], device, common.precision),
         common.precision,
     )
     mixtures = cluster(stack, members, data, loss)
@@ -199,7 +199,7 @@ def cluster(
         counts = occupancy(assignment, mixture.means.shape[1])
         for member, value, before, after, held in zip(members, losses, unquantised, quantised, counts, strict=True):
             if not member.failure:
-                row = scored(after, sizes_of(held[: member.hparams.components]))
+                row = metrics_row(after, metrics_of_counts(held[: member.hparams.components]))
                 member.report(epoch, "cluster", {**row, "unquantised_val_accuracy": before.accuracy}, value)
         return any(not member.failure for member in members)
 
@@ -237,15 +237,15 @@ def finish(
     members: Sequence[Member],
     data: Splits,
     loss: Callable[[nn.Module, Batch], Tensor],
-) -> list[tuple[nn.Module, Quantised, dict[str, float]] | Exception]:
+) -> list[tuple[nn.Module, QuantisedWeights, dict[str, float]] | Exception]:
     """`quantised.finish` of every member: quantise, train the codebooks, score."""
     common = members[0].hparams
-    quantised: list[Quantised] = []
+    quantised: list[QuantisedWeights] = []
     for index, (member, mixture) in enumerate(zip(members, mixtures, strict=True)):
         network = stack.member(index)
-        quantised.append(weight_sharing.quantise(network, mixture, no_scales(shared_parameters(network))))
+        quantised.append(weight_sharing.quantise(network, mixture, unit_scales(shared_parameters(network))))
         try:
-            check(quantised[-1])
+            ensure_usable(quantised[-1])
         except TrialFailed as error:
             member.fail(error)
     codebooks = Codebooks(stack, quantised)
@@ -260,7 +260,7 @@ def finish(
         scores = stack.scores(stack.with_weights(codebooks.weights()), data)
         for member, value, found, size in zip(members, losses, scores, sizes, strict=True):
             if not member.failure:
-                member.report(common.epochs + epoch, "codebook", scored(found, size), value)
+                member.report(common.epochs + epoch, "codebook", metrics_row(found, size), value)
         return any(not member.failure for member in members)
 
     if common.codebook_epochs and any(not member.failure for member in members):
@@ -275,14 +275,14 @@ def finish(
             augment=common.augment,
             after_epoch=after_epoch,
         )
-    found: list[tuple[nn.Module, Quantised, dict[str, float]] | Exception] = []
+    found: list[tuple[nn.Module, QuantisedWeights, dict[str, float]] | Exception] = []
     for index, member in enumerate(members):
         if member.failure:
             found.append(member.failure)
             continue
         try:
             network, now = codebooks.member(index)
-            check(now)
+            ensure_usable(now)
             trace_end(member.trace, common.epochs + common.codebook_epochs, network, now)
             found.append((copy.deepcopy(network), now, score(network, now, data)))
         except TrialFailed as error:
@@ -294,7 +294,7 @@ def finish(
 class Codebooks(nn.Module):
     """A stack whose shared weights are codebook values, which are trained: of every member its own."""
 
-    def __init__(self, stack: Stack, quantised: Sequence[Quantised]) -> None:
+    def __init__(self, stack: Stack, quantised: Sequence[QuantisedWeights]) -> None:
         super().__init__()
         self._stack, self.quantised = [stack], list(quantised)
         most = max(len(q.values) for q in quantised)
@@ -316,7 +316,7 @@ class Codebooks(nn.Module):
         return stack.through(stack.with_weights(self.weights()), images)
 
     @torch.no_grad()
-    def member(self, index: int) -> tuple[nn.Module, Quantised]:
+    def member(self, index: int) -> tuple[nn.Module, QuantisedWeights]:
         """One member's network with the values as they are now, to be looked at until the next call."""
         network, quantised = self._stack[0].member(index), self.quantised[index]
         now = replace(quantised, values=self.values[index, : len(quantised.values)].clone())

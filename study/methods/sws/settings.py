@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from study.methods.common.settings import Compressing, Quantising
+from study.methods.common.settings import CodebookSettings, CompressionSettings
 
 
 @dataclass(frozen=True)
-class Sharing(Quantising):
+class WeightSharingSettings(CodebookSettings):
     """Settings of soft weight-sharing itself; each is explained at `study.methods.sws.weight_sharing.Hparams`."""
 
     retrain_epochs: int | None = None
@@ -30,7 +30,7 @@ class Sharing(Quantising):
 
 
 @dataclass(frozen=True)
-class SWS(Sharing, Compressing):
+class SWSSettings(WeightSharingSettings, CompressionSettings):
     """Soft weight-sharing: a network is pruned and quantised under a mixture prior; searches tau, components, pi_zero.
 
     Every trial starts from the same pretrained network, clusters its weights, and is quantised.
@@ -45,7 +45,7 @@ class SWS(Sharing, Compressing):
     rounding alone (and dropout)."""
 
     DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
-        **Compressing.DEFAULTS,
-        "digits": Compressing.DEFAULTS["digits"] | dict(precision_rate=1e-2),
-        "": Compressing.DEFAULTS[""] | dict(retrain_epochs=0, precision_rate=3e-3),
+        **CompressionSettings.DEFAULTS,
+        "digits": CompressionSettings.DEFAULTS["digits"] | dict(precision_rate=1e-2),
+        "": CompressionSettings.DEFAULTS[""] | dict(retrain_epochs=0, precision_rate=3e-3),
     }

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
-from study.compression.codebook_training import finish, provisional
-from study.compression.quantised_weights import Quantised, Report, flatten, no_scales, shared_parameters
+from study.compression.codebook_training import finish, score_if_quantised
+from study.compression.quantised_weights import QuantisedWeights, Report, flatten, shared_parameters, unit_scales
 from study.data.splits import Splits
 from study.methods.sws.mixture import Mixture, even_means
 from study.training import distillation, network
@@ -88,7 +88,7 @@ def fit(
     on_epoch: Report,
     targets: Targets | None = None,
     progress: Progress | None = None,
-) -> tuple[Quantised, dict[str, float]]:
+) -> tuple[QuantisedWeights, dict[str, float]]:
     """Phases two and three on a pretrained network, which is changed in place.
 
     Args:
@@ -101,7 +101,7 @@ def fit(
     targets = targets or Targets()
     loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
     parameters = shared_parameters(model)
-    scales = layer_scales(model) if hparams.layer_scales else no_scales(parameters)
+    scales = layer_scales(model) if hparams.layer_scales else unit_scales(parameters)
     mixture = cluster(model, scales, hparams, data, loss, on_epoch, progress)
     if hparams.merge:
         mixture = mixture.merged(hparams.merge)
@@ -215,7 +215,7 @@ def retrain(
             hook.remove()
 
 
-def quantise(model: nn.Module, mixture: Mixture, scales: Tensor) -> Quantised:
+def quantise(model: nn.Module, mixture: Mixture, scales: Tensor) -> QuantisedWeights:
     """Phase three: set every weight to the mean of its most responsible component; those of component 0 become zero.
 
     Components that no weight belongs to leave the codebook. The model is changed in place.
@@ -224,7 +224,7 @@ def quantise(model: nn.Module, mixture: Mixture, scales: Tensor) -> Quantised:
     assignment = mixture.assign(_scaled(parameters, scales).detach())
     used = torch.bincount(assignment, minlength=len(mixture.means)) > 0
     used[0] = True
-    quantised = Quantised((used.cumsum(0) - 1)[assignment], mixture.means.detach()[used], scales)
+    quantised = QuantisedWeights((used.cumsum(0) - 1)[assignment], mixture.means.detach()[used], scales)
     quantised.write(parameters)
     return quantised
 
@@ -278,7 +278,7 @@ def _move(
         epoch += 0 if clustering else hparams.epochs
         row = {"epoch": epoch, "phase": phase, "train_loss": train_loss}
         progress.trace.add(epoch, phase, _scaled(parameters, scales), mixture.shape())
-        on_epoch({**row, **provisional(model, lambda: quantise(model, mixture, scales), data)})
+        on_epoch({**row, **score_if_quantised(model, lambda: quantise(model, mixture, scales), data)})
 
     if clustering:
         progress.trace.add(0, "before", _scaled(parameters, scales), mixture.shape())

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from study.artifacts.cache import Shared
+from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
 from study.compression.codebook_training import CodebookHparams, score
 from study.compression.quantised_weights import flatten, shared_parameters
@@ -33,7 +33,7 @@ def trial(
     values: Mapping[str, Any],
     settings: CompressionSettings,
     data: Splits,
-    shared: Shared,
+    shared: SharedWork,
     on_epoch: Report,
     progress: Progress,
 ) -> TrialResult:
