@@ -128,7 +128,7 @@ def _print(found: dict[str, Any]) -> None:
         (f"accuracy, {found['data']} {found['part']} ({found['examples']:,} images)", f"{found['accuracy']:.2f} %"),
         ("loss", f"{found['loss']:.4f} nats"),
         ("sparsity", f"{found['sparsity']:.2f} %"),
-        ("codebook values in use", f"{found['components_used']}"),
+        ("codebook values in use", f"{found['codebook_values_used']}"),
         ("file", f"{found['file_bytes']:,} bytes"),
         ("compression ratio (file bytes)", f"{found['compression_ratio']:.1f} ×"),
         ("1 / nonzero share", f"{found['nonzero_ratio']:.1f} ×" if "nonzero_ratio" in found else "no nonzero"),

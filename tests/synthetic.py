@@ -166,7 +166,7 @@ def write_sws(
             "sparsity": round(100 - nonzero[i], 3),
             "nonzero_ratio": 100 / nonzero[i],
             "entropy_ratio": 350 / nonzero[i],
-            "components_used": int(components[i] * 0.8),
+            "codebook_values_used": int(components[i] * 0.8),
         }
         rows.append(row if state == "failed" else {**row, **scores})
     frame, history = finish_rows(rows, rng, epochs, [("cluster", epochs - 5), ("retrain", 5)])
@@ -342,7 +342,7 @@ def sized_meta(kind: str, trials: int) -> dict[str, Any]:
     """What of `study.json` differs from that of a KD study on the same data."""
     share = {"type": "float", "low": 0.0, "high": 1.0, "log": False}
     kd_names = ["student_width", "temperature", "alpha"] if kind == "kd_sws" else []
-    names = ["kept", "codebook"] if kind == "magnitude" else [*kd_names, "tau", "components"]
+    names = ["density", "codebook_size"] if kind == "magnitude" else [*kd_names, "tau", "components"]
     models = {"network": {"name": "lenet_300_100", "options": {}, "parameters": 266_610}}
     if kind == "kd_sws":
         models = {role: meta_of("kd", trials)["models"][role] for role in ("teacher", "student")}

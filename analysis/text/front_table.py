@@ -23,7 +23,7 @@ def best_table(s: Summary) -> tuple[Table, str, str]:
         "compression_ratio",
         "entropy_ratio",
         "nonzero_ratio",
-        "components_used",
+        "codebook_values_used",
         "test_accuracy",
         "probability",
         "epochs",

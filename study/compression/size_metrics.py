@@ -111,5 +111,5 @@ def metrics_of_counts(counts: Tensor) -> dict[str, float]:
         **({"nonzero_ratio": n / nonzero} if nonzero else {}),
         "entropy_ratio": 32 * n / bits,
         "entropy_bytes": bits / 8,
-        "components_used": len(used),
+        "codebook_values_used": len(used),
     }

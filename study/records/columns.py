@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
@@ -16,13 +17,26 @@ EPOCH_ONLY = ("epoch", "phase", "entropy_bytes")
 CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
 
 
+Scale = Literal["linear", "log", "complement"]
+"""`complement` is for percentages that crowd against 100, such as sparsity: what is left of 100 is logarithmic."""
+
+
 @dataclass(frozen=True)
 class Column:
-    """How a column is named and printed for people."""
+    """What a column is called, and how people see it: everything that an axis, a sentence or a rule asks of a metric.
+
+    Attributes:
+        scale: of an axis, and of anything that is compared by its order of magnitude.
+        direction: "max" or "min", what is better; "" where neither is.
+        stands_in: the metric that every epoch reports in its place, where only a finished trial has it.
+    """
 
     label: str
     unit: str = ""
     digits: int = 2
+    scale: Scale = "linear"
+    direction: str = ""
+    stands_in: str = ""
 
 
 COLUMNS: dict[str, Column] = {
@@ -46,30 +60,36 @@ COLUMNS: dict[str, Column] = {
     "components": Column("components", "", 0),
     "one_minus_pi_zero": Column("1 − zero proportion π₀", "", 4),
     # magnitude pruning
-    "kept": Column("share of weights kept", "", 4),
-    "codebook": Column("codebook size", "", 0),
+    "density": Column("share of weights kept", "", 4),
+    "codebook_size": Column("codebook size", "", 0),
     "bits": Column("bits", "", 0),
-    "components_used": Column("codebook values in use", "", 0),
+    "codebook_values_used": Column("codebook values in use", "", 0),
     # metrics
-    "train_loss": Column("training loss", "nats", 4),
-    "val_loss": Column("validation loss", "nats", 4),
-    "val_accuracy": Column("validation accuracy", "%", 2),
-    "unquantised_val_accuracy": Column("validation accuracy before quantising", "%", 2),
-    "teacher_val_accuracy": Column("validation accuracy of the teacher", "%", 2),
-    "accuracy_drop": Column("accuracy lost to compression", "points", 2),
-    "test_loss": Column("test loss", "nats", 4),
-    "test_accuracy": Column("test accuracy", "%", 2),
-    "sparsity": Column("sparsity", "%", 2),
-    "nonzero_ratio": Column("1 / nonzero share", "×", 1),
-    "entropy_ratio": Column("ratio by the entropy of the symbols", "×", 1),
-    "entropy_bytes": Column("size by the entropy of the symbols", "bytes", 0),
-    "compression_ratio": Column("compression ratio (file bytes)", "×", 1),
-    "file_bytes": Column("compressed file", "bytes", 0),
-    "parameters": Column("parameters", "", 0),
+    "train_loss": Column("training loss", "nats", 4, direction="min"),
+    "val_loss": Column("validation loss", "nats", 4, direction="min"),
+    "val_accuracy": Column("validation accuracy", "%", 2, direction="max"),
+    "unquantised_val_accuracy": Column("validation accuracy before quantising", "%", 2, direction="max"),
+    "teacher_val_accuracy": Column("validation accuracy of the teacher", "%", 2, direction="max"),
+    "accuracy_drop": Column("accuracy lost to compression", "points", 2, direction="min"),
+    "test_loss": Column("test loss", "nats", 4, direction="min"),
+    "test_accuracy": Column("test accuracy", "%", 2, direction="max"),
+    "sparsity": Column("sparsity", "%", 2, "complement", "max"),
+    "nonzero_ratio": Column("1 / nonzero share", "×", 1, "log", "max"),
+    "entropy_ratio": Column("ratio by the entropy of the symbols", "×", 1, "log", "max"),
+    "entropy_bytes": Column("size by the entropy of the symbols", "bytes", 0, "log", "min"),
+    "compression_ratio": Column("compression ratio (file bytes)", "×", 1, "log", "max"),
+    "file_bytes": Column("compressed file", "bytes", 0, "log", "min", stands_in="entropy_bytes"),
+    "latency_ms": Column("latency", "ms", 3, "log", "min"),
+    "parameters": Column("parameters", "", 0, "log", "min"),
 }
 
 
-def label(column: str) -> str:
-    """Label with its unit, as an axis or a table heading shows it; an unknown column is its own label."""
-    info = COLUMNS.get(column, Column(column.replace("_", " ")))
+def column(name: str) -> Column:
+    """What is declared of a column; one that nobody declared is called by its own name, without underscores."""
+    return COLUMNS.get(name) or Column(name.replace("_", " "))
+
+
+def label(name: str) -> str:
+    """Label with its unit, as an axis or a table heading shows it."""
+    info = column(name)
     return f"{info.label} ({info.unit})" if info.unit else info.label

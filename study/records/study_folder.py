@@ -20,10 +20,10 @@ import pandas as pd
 
 from study.errors import UserError
 from study.records.atomic_files import replacing
-from study.records.columns import CONFIRMED_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS
+from study.records.columns import COLUMNS, CONFIRMED_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column
+from study.records.columns import column as declared
 from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS, trace_of
-
-SCHEMA = 1
+from study.records.schema import READABLE, RENAMED, SCHEMA, upgrade
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,12 @@ class Study:
     @property
     def hyperparameters(self) -> list[str]:
         return list(self.meta["space"])
+
+    def column(self, name: str) -> Column:
+        """What is declared of a column: by this version of the harness, by the study itself, or by nobody."""
+        if name in COLUMNS or name not in self.meta["columns"]:
+            return declared(name)
+        return Column(**self.meta["columns"][name])
 
 
 def read_trace(folder: Path, trial_id: str) -> dict[str, np.ndarray]:
@@ -124,9 +130,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
         schema = int(meta["schema"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); restore it or start a study under another --name") from error
-    if schema != SCHEMA:
+    if schema not in READABLE:
         raise UserError(f"{path}: schema version {schema}, but this version of the harness reads {SCHEMA}")
-    return dict(meta)
+    return upgrade(dict(meta))
 
 
 def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
@@ -139,6 +145,7 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype=text, **_to_the_last_bit())
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from a copy") from error
+    frame = frame.rename(columns={old: new for old, new in RENAMED.items() if new not in frame.columns})
     missing = [c for c in columns if c not in frame.columns]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing; restore the file from a copy")
@@ -186,4 +193,4 @@ def write_rows(
 
 
 def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
-    write_text(folder / STUDY, json.dumps({"schema": SCHEMA, **meta}, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / STUDY, json.dumps({**meta, "schema": SCHEMA}, indent=2, ensure_ascii=False) + "\n")

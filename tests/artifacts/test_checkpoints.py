@@ -34,10 +34,10 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         SWSSettings(**{**SMALL, **SHARING}, teacher="lenet_300_100", teacher_epochs=2, anneal=0.5, merge=0.1),  # type: ignore
         {"tau": 0.02, "components": 6, "one_minus_pi_zero": 0.01},
     ),
-    "magnitude": (MagnitudeSettings(**SMALL, teacher="self"), {"kept": 0.1, "codebook": 8}),  # type: ignore[arg-type]
+    "magnitude": (MagnitudeSettings(**SMALL, teacher="self"), {"density": 0.1, "codebook_size": 8}),  # type: ignore[arg-type]
     "magnitude, augmented": (
         MagnitudeSettings(**SMALL, teacher="lenet_300_100", teacher_epochs=2, augment="shift"),  # type: ignore[arg-type]
-        {"kept": 0.1, "codebook": 8},
+        {"density": 0.1, "codebook_size": 8},
     ),
     "kd_sws": (
         KDSWSSettings(**SMALL_KD, **SHARING, cluster_epochs=2, augment="flip"),  # type: ignore[arg-type]

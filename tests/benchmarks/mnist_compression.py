@@ -113,7 +113,7 @@ def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir:
         "file_bytes": len(file),
         "compression_ratio": ratio(shared_parameters(model), len(file)),
         "entropy_ratio": metrics["entropy_ratio"],
-        "values": metrics["components_used"],
+        "values": metrics["codebook_values_used"],
         "seconds": seconds,
     }
 
@@ -126,12 +126,12 @@ def variants(network: str, wanted: str) -> dict[str, dict[str, Any]]:
     name, base = next(reversed(recipes.items()))
     changed = {change: {**base, **values} for change, values in CHANGES.items()}
     # The baseline keeps as many weights as the recipe does, and has as many values, epochs and the same rate.
-    pruned = {"kept": KEPT[network], "codebook": base["components"], "magnitude": True,
+    pruned = {"density": KEPT[network], "codebook_size": base["components"], "magnitude": True,
               "epochs": base["epochs"] + base["retrain_epochs"],
               "weight_rate": weight_sharing.Hparams.weight_rate}  # fmt: skip
     taught = {**pruned, "teacher": base["teacher"]}
     return {name: base, **changed, "magnitude pruning": pruned, "magnitude pruning, teacher": taught,
-            "magnitude pruning, teacher, two thirds": {**taught, "kept": 2 * KEPT[network] / 3}}  # fmt: skip
+            "magnitude pruning, teacher, two thirds": {**taught, "density": 2 * KEPT[network] / 3}}  # fmt: skip
 
 
 def table(rows: pd.DataFrame) -> str:

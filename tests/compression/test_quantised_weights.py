@@ -61,7 +61,7 @@ def test_a_weight_is_its_tensors_scale_times_its_value() -> None:
 def test_sizes_by_hand() -> None:
     """Of eight weights four zero, two and two: sparsity 50 %, 1/nonzero 2, 12 bits and three float32 values."""
     metrics = size_metrics(some([0, 0, 0, 0, 1, 1, 3, 3], [0.0, 1, 2, 3]))
-    assert metrics["sparsity"] == 50 and metrics["nonzero_ratio"] == 2 and metrics["components_used"] == 3
+    assert metrics["sparsity"] == 50 and metrics["nonzero_ratio"] == 2 and metrics["codebook_values_used"] == 3
     assert metrics["entropy_ratio"] == pytest.approx(8 * 32 / (12 + 3 * 32))
     assert metrics["entropy_bytes"] == pytest.approx((12 + 3 * 32) / 8)
 
@@ -69,7 +69,7 @@ def test_sizes_by_hand() -> None:
 def test_all_pruned_has_no_nonzero_ratio() -> None:
     """When every weight is zero, 1/nonzero is left out rather than infinite, and sparsity is 100 %."""
     metrics = size_metrics(some([0] * 8, [0.0, 1.0]))
-    assert metrics == {"sparsity": 100.0, "entropy_ratio": 8.0, "entropy_bytes": 4.0, "components_used": 1}
+    assert metrics == {"sparsity": 100.0, "entropy_ratio": 8.0, "entropy_bytes": 4.0, "codebook_values_used": 1}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from study.training.distillation import Targets
 from study.training.loop import evaluate
 from study.training.network import Training
 
-HPARAMS = Hparams(kept=0.1, codebook=6, epochs=4, batch_size=32, codebook_epochs=2)
+HPARAMS = Hparams(density=0.1, codebook_size=6, epochs=4, batch_size=32, codebook_epochs=2)
 
 
 @pytest.fixture(scope="module")
@@ -110,14 +110,14 @@ def test_provisional_score_leaves_the_network_alone(digits: Splits, pretrained: 
 def test_nothing_kept_is_a_failed_trial(digits: Splits, pretrained: nn.Module) -> None:
     """A share that rounds to no weight, or a rate that overflows, ends in TrialFailed with its reason."""
     with pytest.raises(TrialFailed, match="every weight was pruned"):
-        pruning.fit(copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, kept=1e-7), digits, lambda row: None)
+        pruning.fit(copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, density=1e-7), digits, lambda row: None)
     with pytest.raises(TrialFailed, match="training loss became"):
         pruning.fit(copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, weight_rate=1e30), digits, lambda row: None)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"kept": 0.0}, {"kept": 1.5}, {"kept": float("nan")}, {"codebook": 1}, {"bits": 1}, {"bits": 17}, {"bits": -8},
+    [{"density": 0.0}, {"density": 1.5}, {"density": float("nan")}, {"codebook_size": 1}, {"bits": 1}, {"bits": 17}, {"bits": -8},
      {"ramp": 1.1}, {"epochs": 0}],
 )  # fmt: skip
 def test_bad_hyperparameters_are_refused(wrong: dict[str, Any]) -> None:
@@ -187,7 +187,7 @@ def test_every_weight_is_a_codebook_value(digits: Splits, pretrained: nn.Module)
     assert metrics["val_accuracy"] == evaluate(model, digits.validation, digits).accuracy
     assert [row["phase"] for row in rows] == ["prune"] * 4 + ["codebook"] * 2
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    needed = {"train_loss", "val_loss", "val_accuracy", "sparsity", "entropy_ratio", "components_used"}
+    needed = {"train_loss", "val_loss", "val_accuracy", "sparsity", "entropy_ratio", "codebook_values_used"}
     assert all(needed <= row.keys() for row in rows)
     assert all(("unquantised_val_accuracy" in row) == (row["phase"] == "prune") for row in rows)
 
@@ -271,4 +271,4 @@ def test_eight_bits_cost_less_than_a_point(digits: Splits, pretrained: nn.Module
     quantised, metrics = pruning.fit(model, Hparams(bits=8), digits, rows.append)
     assert not rows
     assert evaluate(pretrained, digits.validation, digits).accuracy - metrics["val_accuracy"] < 1
-    assert metrics["components_used"] == len(quantised.values) <= 255
+    assert metrics["codebook_values_used"] == len(quantised.values) <= 255

@@ -91,7 +91,7 @@ def test_magnitude_study_is_whole(tmp_path: Path) -> None:
     trials = study.trials.set_index("trial_id")
     assert set(trials.state) == {"complete"} and {"8-bit quantisation", "paper settings"} < set(trials.index)
     searched = trials[trials.baseline == ""]
-    assert (searched.sparsity - 100 * (1 - searched.kept)).abs().max() < 0.01
+    assert (searched.sparsity - 100 * (1 - searched.density)).abs().max() < 0.01
     assert ((trials.file_bytes * trials.compression_ratio / trials.file_bytes["uncompressed"]) - 1).abs().max() < 1e-6
     for trial_id in set(study.confirmed.trial_id) - {"uncompressed"}:
         file = study.folder / paths.MODELS / f"{trial_id}.codebook"

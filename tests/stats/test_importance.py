@@ -330,16 +330,16 @@ def test_file_sizes_are_judged_by_their_logarithm() -> None:
     """A size that is exponential in a hyperparameter has no interaction with another that multiplies it."""
     study = made(
         lambda x: 90 + x[:, 0] - x[:, 1],
-        {"kept": UNIT, "codebook": UNIT},
+        {"density": UNIT, "codebook_size": UNIT},
         noise=0.05,
         objectives={"val_accuracy": "max", "file_bytes": "min"},
     )
-    sized = study.trials.assign(file_bytes=1000 * 20 ** study.trials["kept"] * 3 ** study.trials["codebook"])
+    sized = study.trials.assign(file_bytes=1000 * 20 ** study.trials["density"] * 3 ** study.trials["codebook_size"])
     t = trade_offs(dataclasses.replace(study, trials=sized))
     assert list(t.targets) == ["val_accuracy", "file_bytes", "hypervolume", "given"]
     together = t.interaction("file_bytes")
     assert together is not None and together["share"] < 0.01 and 1000 < together["surface"].min() < 1300
-    assert t.effect("file_bytes", "kept")["mean"].iloc[-1] == pytest.approx(20_000 * 3**0.5, rel=0.05)
+    assert t.effect("file_bytes", "density")["mean"].iloc[-1] == pytest.approx(20_000 * 3**0.5, rel=0.05)
     assert "≤" in t.targets["given"].title
 
 

@@ -209,7 +209,7 @@ def pruning() -> list[dict[str, Any]]:
     digits, _ = registry.load("digits", None)
     rows: list[dict[str, Any]] = []
     network = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(digits.shape), 10))
-    fit(network, Hparams(kept=0.2, epochs=3, codebook_epochs=1), digits, rows.append)
+    fit(network, Hparams(density=0.2, epochs=3, codebook_epochs=1), digits, rows.append)
     return [history_row(row) for row in rows]
 
 
@@ -224,7 +224,7 @@ def test_a_size_that_only_a_finished_trial_has_does_not_stop_halving(
     now = rungs_of(settings, magnitude.OBJECTIVES, Ledger(tmp_path), tmp_path)
     assert all(now.judge("t001", row["epoch"], row) for row in pruning)
     ledger = Ledger(tmp_path)
-    ledger.start("t001", {"kept": 0.2, "codebook": 16})
+    ledger.start("t001", {"density": 0.2, "codebook_size": 16})
     for row in pruning:
         ledger.epoch("t001", row)
     ledger.finish("t001", "complete")
@@ -236,13 +236,13 @@ def test_a_trial_cut_off_before_its_verdict_is_judged(pruning: list[dict[str, An
     """A trial whose checkpoint ends with its rung is judged when it tells that epoch again; one that had gone on from
     it had its verdict, and keeps it."""
     ledger = Ledger(tmp_path)
-    ledger.start("t001", {"kept": 0.2, "codebook": 16})
+    ledger.start("t001", {"density": 0.2, "codebook_size": 16})
     for row in pruning:
         ledger.epoch("t001", row)
     ledger.finish("t001", "complete")
     worse = [{**row, "val_accuracy": 0.0, "entropy_bytes": 2 * row["entropy_bytes"]} for row in pruning]
     for name, epochs in (("t002", 2), ("t003", 3)):  # the rung is at two of four epochs
-        ledger.start(name, {"kept": 0.2, "codebook": 16})
+        ledger.start(name, {"density": 0.2, "codebook_size": 16})
         checkpoint = Checkpoint(path_of(tmp_path, name), {"trial_id": name})
         for row in worse[:epochs]:
             checkpoint.write(row)

@@ -32,9 +32,9 @@ class Hparams:
     """One pruning trial: the searched values first.
 
     Attributes:
-        kept: share of weights that stay, in (0, 1]. One threshold over all shared parameters decides which.
-        codebook: number of distinct values, zero included, at least 2. All layers share them: on MNIST a codebook for
-            each layer, as in Han et al. (2015), sec. 3, was no more accurate, and costs more to describe.
+        density: share of weights that stay, in (0, 1]. One threshold over all shared parameters decides which.
+        codebook_size: number of distinct values, zero included, at least 2. All layers share them: on MNIST a codebook
+            for each layer, as in Han et al. (2015), sec. 3, was no more accurate, and costs more to describe.
         bits: above 0: none of the rest, but plain post-training quantisation to that many bits.
         epochs: of pruning, and retraining what is left.
         weight_rate: Adam's learning rate meanwhile, falling to zero along half a cosine.
@@ -46,8 +46,8 @@ class Hparams:
         precision: as `training.logits` takes it.
     """
 
-    kept: float = 0.05
-    codebook: int = 16
+    density: float = 0.05
+    codebook_size: int = 16
     bits: int = 0
     epochs: int = 20
     batch_size: int = 256
@@ -62,8 +62,10 @@ class Hparams:
     precision: str | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.kept <= 1 and self.codebook >= 2):
-            raise ValueError(f"kept {self.kept} must be above 0 and at most 1, and codebook {self.codebook} at least 2")
+        if not (0 < self.density <= 1 and self.codebook_size >= 2):
+            raise ValueError(
+                f"density {self.density} must be above 0 and at most 1, and codebook_size {self.codebook_size} at least 2"
+            )
         if not (self.bits == 0 or 2 <= self.bits <= 16):
             raise ValueError(f"bits {self.bits} must be 2 to 16, or 0 for pruning")
         if not (0 <= self.ramp <= 1 and self.epochs >= 1):
@@ -98,7 +100,7 @@ def fit(
     kept = prune(model, hparams, data, loss, on_epoch, progress)
     return finish(
         model,
-        cluster(model, kept, hparams.codebook),
+        cluster(model, kept, hparams.codebook_size),
         loss,
         hparams,
         data,
@@ -151,8 +153,8 @@ def prune(
     parameters = shared_parameters(model)
     progress.trace.add(0, "before", flatten(parameters))
     sizes = [p.numel() for p in parameters]
-    if not round(hparams.kept * sum(sizes)):
-        raise TrialFailed(f"every weight was pruned: kept {hparams.kept} of {sum(sizes)} weights is none")
+    if not round(hparams.density * sum(sizes)):
+        raise TrialFailed(f"every weight was pruned: a density of {hparams.density} of {sum(sizes)} weights is none")
     rise = max(1, round(hparams.ramp * hparams.epochs * steps_per_epoch(len(data.train), hparams.batch_size)))
     every = max(1, rise // PRUNINGS)
     kept = torch.ones(sum(sizes), dtype=torch.bool, device=parameters[0].device)
@@ -164,14 +166,14 @@ def prune(
 
     def pruning(step: int) -> None:
         if step == rise or (step < rise and step % every == 0):
-            share = 1 - pruned_share(step / rise, hparams.kept)
+            share = 1 - pruned_share(step / rise, hparams.density)
             kept.copy_(largest(flatten(parameters).detach(), round(share * len(kept))))
             zero()
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         row = {"epoch": epoch, "phase": "prune", "train_loss": train_loss}
         progress.trace.add(epoch, "prune", flatten(parameters))
-        on_epoch({**row, **score_if_quantised(model, lambda: cluster(model, kept, hparams.codebook), data)})
+        on_epoch({**row, **score_if_quantised(model, lambda: cluster(model, kept, hparams.codebook_size), data)})
 
     optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate, fused=True)
     optimiser.register_step_post_hook(zero)  # without gradient, too, Adam's momentum would move a pruned weight
