@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import tyro
 
@@ -18,22 +18,34 @@ from study.errors import UserError
 T = TypeVar("T")
 
 
-def parse(kind: type[T] | Any, prog: str, description: str | None, argv: list[str]) -> T:
-    """Arguments as `kind`, a dataclass or a union of tyro's subcommands.
+def parse(
+    kind: type[T],
+    prog: str,
+    description: str | None,
+    argv: list[str],
+    default: T | None = None,
+    elsewhere: Callable[[str], list[str]] = lambda flag: [],
+) -> T:
+    """Arguments as `kind`, a dataclass; groups of settings in it are groups of the help, and not part of any flag.
 
+    Args:
+        default: what is meant without any argument.
+        elsewhere: of a flag that is not understood, which other commands have it.
     Raises:
         UserError: a usage error; the message names the flag.
         SystemExit: after --help.
     """
-    said = io.StringIO()
+    printed = io.StringIO()
+    config = (tyro.conf.OmitArgPrefixes,)
     try:
-        with contextlib.redirect_stderr(said):
-            parsed: T = tyro.cli(kind, prog=prog, description=description, args=argv)
+        with contextlib.redirect_stderr(printed):
+            if default is None:
+                return tyro.cli(kind, prog=prog, description=description, args=argv, config=config)
+            return tyro.cli(kind, prog=prog, description=description, args=argv, default=default, config=config)
     except SystemExit as ended:
         if not ended.code:  # --help
             raise
-        raise UserError(_one_line(said.getvalue(), prog)) from None
-    return parsed
+        raise UserError(_one_line(printed.getvalue(), prog, elsewhere)) from None
 
 
 def status(command: Callable[[], int], interrupted: str = "Stopped.") -> int:
@@ -60,7 +72,7 @@ def any_of(names: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _one_line(box: str, prog: str) -> str:
+def _one_line(box: str, prog: str, elsewhere: Callable[[str], list[str]]) -> str:
     """The message in the box that tyro draws around a usage error, in our words, and the flag it thinks was meant."""
     lines = [line.strip("│| ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     # A rule, of either kind of dash, ends the title and then the message; a corner begins the line with the title.
@@ -71,6 +83,9 @@ def _one_line(box: str, prog: str) -> str:
     hint = f"; did you mean {meant[0]}?" if meant and message.startswith("Unrecognized options") else ""
     for theirs, ours in _WORDS:
         message = re.sub(f"^{theirs}$", ours, message)
+    if others := elsewhere(message.split(":")[0].split()[0]) if message.endswith(_NOT_UNDERSTOOD) else []:
+        given, command = message.removesuffix(_NOT_UNDERSTOOD), prog.split()[-1]
+        return f"{given}: not a flag of {command}, but of {any_of(others)} (see {prog} --help)"
     return f"{message.rstrip('.')}{hint} (see {prog} --help)"
 
 
@@ -86,12 +101,7 @@ def _missing(found: re.Match[str]) -> str:
     return f"missing: {'; '.join(': '.join(a.split(' ', 1)) for a in arguments)}"
 
 
-def _of_another(found: re.Match[str]) -> str:
-    given = " ".join(re.sub(r" \(applied to .*?\)", "", found[1]).split())
-    kind = re.findall(r"\(applied to (.*?)\)", found[1])[0].split()[-1]
-    return f"{given}: not of {kind}, but of another kind of study"
-
-
+_NOT_UNDERSTOOD = ": not understood"
 _FLAG = r"(--[\w-]+)"
 _WORDS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (rf"Error parsing {_FLAG}: .*invalid literal for int\(\) with base 10: '(.*?)'.*", r"\1 \2: give a whole number"),
@@ -99,7 +109,6 @@ _WORDS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (rf"Missing value for argument '{_FLAG}'.*", r"\1: its value is missing"),
     (rf"invalid choice '(.*?)' for argument '{_FLAG}'\. Expected one of \((.*)\)\.?", _choices),
     (r"Missing from [^:]*: (.*)", _missing),
-    (r"Unrecognized or misplaced options: (.*?) Arguments are applied.*", _of_another),
-    (r"Unrecognized options?: (.*)", lambda found: f"{found[1].replace(',', '')}: not understood"),
+    (r"Unrecognized options?: (.*)", lambda found: f"{found[1].replace(',', '')}{_NOT_UNDERSTOOD}"),
 ]
 """tyro's messages → ours: the flag first, then what would be right."""

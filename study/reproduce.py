@@ -6,23 +6,28 @@ folder if it is there, and is done anew otherwise.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from study import commandline
 from study.errors import TrialFailed, UserError
-from study.records import ledger, study_folder
-from study.records.columns import COLUMNS, COST_COLUMNS
-from study.records.paths import CACHE, STUDY, TRIALS
+from study.methods import registry
+from study.records import paths, study_folder
+from study.records.columns import COST_COLUMNS, Row
+from study.records.domains import domain_from_json
 from study.records.study_folder import Study
-from study.settings import OLDER_PRECISION
+from study.settings import Settings, Values, from_json
+
+if TYPE_CHECKING:
+    from study.artifacts.cache import SharedWork
+    from study.data.splits import Splits
+    from study.methods.method import TrialFunction
 
 PROG = "python -m study.reproduce"
 
@@ -66,95 +71,104 @@ def _run(options: Options) -> int:
     if differences:
         print(f"does not match: {len(differences)} metrics differ.{_versions_differ(study)}")
         return 1
-    print(f"matches: {', '.join(k for k in metrics if k in row)} are the same")
+    print(f"matches: {', '.join(k for k in metrics if k in row and k not in COST_COLUMNS)} are the same")
     return 0
 
 
-def _row(study: Study, trial_id: str) -> dict[str, Any]:
+def _row(study: Study, trial_id: str) -> Row:
     rows = study.trials[study.trials["trial_id"] == trial_id].to_dict("records")
     if not rows:
-        raise UserError(f"{trial_id}: no such trial in {study.folder}; its trials are in {TRIALS}")
+        raise UserError(f"{trial_id}: no such trial in {study.folder}; its trials are in {paths.TRIALS}")
     if rows[0]["state"] != "complete":
         raise UserError(f"{trial_id}: it is {rows[0]['state']}; give a complete trial")
     return {str(k): v for k, v in rows[0].items() if not (isinstance(v, float) and math.isnan(v))}
 
 
-def settings_of(study: Study, options: Options) -> Any:
+def settings_of(study: Study, options: Options) -> Settings:
     """The study's settings as they are recorded."""
-    from study import run
-
-    kind = run.KINDS.get(study.meta.get("kind", ""))
-    if kind is None:
+    kind = str(study.meta.get("kind", ""))
+    if kind not in registry.names():
         raise UserError(
-            f"{study.folder / STUDY}: kind {study.meta.get('kind')!r} is unknown; "
-            f"this version of the harness has {', '.join(run.KINDS)}"
+            f"{study.folder / paths.STUDY}: kind {kind!r} is unknown; "
+            f"this version of the harness has {', '.join(registry.names())}"
         )
-    paths = ("data_dir", "results_dir", "teacher_checkpoint", "warm_start")
-    recorded = {"precision": OLDER_PRECISION, **study.meta["settings"]}
-    values = {f.name: recorded[f.name] for f in dataclasses.fields(kind) if f.name in recorded}
-    values |= {k: Path(values[k]) for k in paths if values.get(k) is not None}
-    if options.data_dir is not None:
-        values["data_dir"] = options.data_dir
-    return kind(**values)
+    settings = from_json(registry.settings_class(kind), kind, study.meta["settings"])
+    return settings if options.data_dir is None else settings.changed(data_dir=options.data_dir)
 
 
-def retrain(study: Study, settings: Any, row: dict[str, Any]) -> dict[str, Any]:
+def retrain(study: Study, settings: Settings, row: Row) -> Row:
     """Metrics of the same trial, trained now.
 
     Raises:
         TrialFailed: the trial, or the work that it builds on, cannot be scored.
     """
+    from study.artifacts.cache import get, get_or_compute
+    from study.pipeline import preflight
+
+    method = registry.method(settings.kind)
+    stage = method.shared_work
+    data, _ = preflight.load_data(settings)
+    try:
+        initial_teacher = preflight.load_teacher(settings, data)
+    except UserError as error:
+        raise UserError(f"{study.folder / paths.STUDY}: {error}") from error
+
+    def shared_stage(row: Row) -> SharedWork:
+        return _train(settings, stage.run, {}, data, initial_teacher, row, stage.name)
+
+    if row["baseline"] == stage.name:
+        return dict(shared_stage(row).record["metrics"])
+    cache = study.folder.resolve().parent / paths.CACHE
+    shared = get(cache, stage.name, study.meta.get("shared_work", ""))  # as it was, whatever the versions are now
+    if shared is None:
+        key = stage.key(settings, data, initial_teacher)
+        shared, _ = get_or_compute(cache, stage.name, key, lambda: shared_stage(_row(study, stage.name)))
+    values = study.meta["baselines"].get(row["baseline"]) or {
+        name: domain_from_json(domain).cast(row[name]) for name, domain in study.meta["space"].items()
+    }
+    seen = method.trial_data(settings, data)
+    trained = _train(settings, method.trial, values, seen, shared, row, stage.name)
+    return dict(trained.record["metrics"])
+
+
+def _train(
+    settings: Settings,
+    run: TrialFunction,
+    values: Values,
+    data: Splits,
+    shared: SharedWork | None,
+    row: Row,
+    stage: str,
+) -> SharedWork:
+    """Train one trial, or the shared work, as a study would; what it leaves, with its metrics.
+
+    Args:
+        row: of the study's table, of which the number of threads is taken.
+        stage: name of the shared work, under which a study stores what it reported.
+    """
     import torch
 
-    from study.artifacts.cache import SharedWork, get, get_or_compute
+    from study.artifacts.cache import SharedWork
     from study.artifacts.checkpoints import Progress
-    from study.methods import registry
-    from study.methods.method import TrialFunction
-    from study.pipeline import preflight
+    from study.methods.method import settings_with
     from study.tuning.trainable import trial_device
 
-    kind = registry.KINDS[settings.kind]
-    data, _ = preflight.load_data(settings)
-
-    def train(
-        stage: TrialFunction, values: dict[str, Any], shared: SharedWork | None, row: dict[str, Any]
-    ) -> tuple[dict[str, Any], SharedWork]:
-        """Metrics, and what a study would keep of it."""
-        rows: list[dict[str, Any]] = []
-        start = time.perf_counter()
-        torch.manual_seed(settings.seed)
-        seen = data if stage is kind.prepare else kind.trial_data(settings, data)
-        torch.set_num_threads(int(row.get("threads") or settings.threads))
-        left = stage(values, settings, seen.to(trial_device(settings)), shared, rows.append, Progress())
-        last = rows[-1] if rows else {}
-        metrics = {k: v for k, v in {**last, **left.metrics}.items() if k not in ("epoch", "phase")}
-        told = [{"trial_id": kind.first, **ledger.history_row(r)} for r in rows]
-        spent = {"seconds": time.perf_counter() - start, "threads": torch.get_num_threads()}
-        return metrics, SharedWork(left.arrays, {"metrics": {**metrics, **spent}, "history": told})
-
-    try:
-        given = preflight.given_teacher(settings, data)
-    except UserError as error:
-        raise UserError(f"{study.folder / STUDY}: {error}") from error
-    if row["baseline"] == kind.first:
-        return train(kind.prepare, {}, given, row)[0]
-
-    cache = study.folder.resolve().parent / CACHE
-    shared = get(cache, kind.first, study.meta.get("shared_work", ""))  # as it was, whatever the versions are now
-    if shared is None:
-        key = kind.key(settings, data, given)
-        shared, _ = get_or_compute(
-            cache, kind.first, key, lambda: train(kind.prepare, {}, given, _row(study, kind.first))[1]
-        )
-    values = study.meta["baselines"].get(row["baseline"]) or {
-        k: int(row[k]) if domain["type"] == "int" else float(row[k]) for k, domain in study.meta["space"].items()
-    }
-    return train(kind.search, values, shared, row)[0]
+    rows: list[Row] = []
+    start = time.perf_counter()
+    torch.manual_seed(settings.seed)
+    torch.set_num_threads(int(row.get("threads") or settings.resources.threads))
+    device = trial_device(settings)
+    result = run(values, settings_with(settings, values), data.to(device), shared, rows.append, Progress())
+    last = rows[-1] if rows else {}
+    metrics = {k: v for k, v in {**last, **result.metrics}.items() if k not in ("epoch", "phase")}
+    metrics |= {"seconds": time.perf_counter() - start, "threads": torch.get_num_threads()}
+    history = [{"trial_id": stage, **epoch} for epoch in rows]
+    return SharedWork(result.arrays, {"metrics": metrics, "history": history})
 
 
-def compare(row: dict[str, Any], metrics: dict[str, Any], tolerance: float) -> dict[str, tuple[float, float]]:
+def compare(row: Row, metrics: Row, tolerance: float) -> dict[str, tuple[float, float]]:
     """Metrics that differ by more than `tolerance`, and by more than the digits of a table's rounding: name → both."""
-    both = [k for k in metrics if k in row and k in COLUMNS and k not in COST_COLUMNS and not isinstance(row[k], str)]
+    both = [k for k in metrics if k in row and k not in COST_COLUMNS and not isinstance(row[k], str)]
     return {
         k: (row[k], metrics[k]) for k in both if not abs(row[k] - metrics[k]) <= max(tolerance, 1e-12 * abs(row[k]))
     }

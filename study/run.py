@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import sys
-import typing
-from typing import Annotated
-
-import tyro
+import textwrap
 
 from study import commandline
 from study.errors import UserError
-from study.methods.kd.settings import KDSettings
-from study.methods.kd_sws.settings import KDSWSSettings
-from study.methods.magnitude.settings import MagnitudeSettings
-from study.methods.sws.settings import SWSSettings
-from study.settings import resolve
-
-AnySettings = KDSettings | SWSSettings | MagnitudeSettings | KDSWSSettings
-Command = (
-    Annotated[KDSettings, tyro.conf.subcommand("kd", prefix_name=False)]
-    | Annotated[SWSSettings, tyro.conf.subcommand("sws", prefix_name=False)]
-    | Annotated[MagnitudeSettings, tyro.conf.subcommand("magnitude", prefix_name=False)]
-    | Annotated[KDSWSSettings, tyro.conf.subcommand("kd_sws", prefix_name=False)]
-)
-
+from study.methods import registry
+from study.settings import Settings, flag, resolve
 
 PROG = "python -m study.run"
-KINDS = {kind.kind: kind for kind in typing.get_args(AnySettings)}
-"""First word of the command → its settings."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,28 +24,52 @@ def main(argv: list[str] | None = None) -> int:
     )
 
 
-def parse(argv: list[str]) -> AnySettings:
-    """Settings from the arguments; usage errors become one line."""
-    if not argv or argv[0] not in [*KINDS, "-h", "--help"]:
-        near = difflib.get_close_matches(argv[0], KINDS, 1) if argv else []
+def parse(argv: list[str]) -> Settings:
+    """Settings from the arguments; usage errors become one line.
+
+    Raises:
+        UserError: a usage error.
+        SystemExit: after --help.
+    """
+    kinds = registry.names()
+    if argv and argv[0] in ("-h", "--help"):
+        print(_help(kinds))
+        raise SystemExit(0)
+    if not argv or argv[0] not in kinds:
+        near = difflib.get_close_matches(argv[0], kinds, 1) if argv else []
         hint = f"; did you mean {near[0]}?" if near else ""
         given = argv[0] if argv else "no study"
-        kinds = commandline.any_of([*KINDS])
-        raise UserError(f"{given}: the first word is the study, {kinds}{hint} (see {PROG} --help)")
-    settings: AnySettings = commandline.parse(Command, PROG, __doc__, argv)
-    return settings
+        raise UserError(f"{given}: the first word is the study, {commandline.any_of(kinds)}{hint} (see {PROG} --help)")
+    default = registry.default_settings(argv[0])
+    return commandline.parse(
+        type(default), f"{PROG} {argv[0]}", type(default).__doc__, argv[1:], default=default, elsewhere=_elsewhere
+    )
 
 
-def _run(settings: AnySettings) -> int:
-    if not settings.address:
+def _help(kinds: list[str]) -> str:
+    """What there is to study, a paragraph each."""
+    lines = [f"usage: {PROG} STUDY [FLAGS]", "", "Runs a study, or continues it. STUDY is one of:", ""]
+    for kind in kinds:
+        what = inspect.cleandoc(registry.settings_class(kind).__doc__ or "").split("\n\n")[0]
+        lines += textwrap.wrap(f"{kind:<11}{' '.join(what.split())}", 79, subsequent_indent=" " * 11)
+    return "\n".join([*lines, "", f"{PROG} STUDY --help lists its flags."])
+
+
+def _elsewhere(name: str) -> list[str]:
+    """Kinds of study that have a flag of this name."""
+    return [k for k in registry.names() if name in map(flag, registry.default_settings(k).flat())]
+
+
+def _run(settings: Settings) -> int:
+    if not settings.resources.address:
         # Every port of Ray's is a way to run code here. So named for where it is the default, this keeps them all on
         # 127.0.0.1; Ray reads it when it is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    # These bring torch and Ray, which --help need not wait for.
+    # These import torch and Ray, which --help need not wait for.
     from study.pipeline import driver
     from study.pipeline.cost_estimate import dry_run
 
-    if settings.dry_run:
+    if settings.budget.dry_run:
         dry_run(settings)
         return 0
     outcome = driver.run(settings)
@@ -71,13 +79,13 @@ def _run(settings: AnySettings) -> int:
     page = study_page.write(outcome.folder)
     print(f"Study:  {outcome.folder}\nReport: {page}")
     if outcome.stopped:
-        left = "" if outcome.whole else " The same command continues."
-        print(f"Stopped: {outcome.stopped}.{left}", file=sys.stderr)
+        advice = "" if outcome.complete else " The same command continues."
+        print(f"Stopped: {outcome.stopped}.{advice}", file=sys.stderr)
         return 1
     if outcome.finished < outcome.wanted:
         print(f"Stopped with {outcome.finished} of {outcome.wanted} trials finished. The same command continues.")
         return 130
-    if not outcome.whole:
+    if not outcome.complete:
         print("Stopped before the confirmation was done. The same command continues.")
         return 130
     return 0

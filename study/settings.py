@@ -1,15 +1,22 @@
 """What a user can set, as typed dataclasses: the command line, `study.json` and the trials all read these.
 
-A field that is None on the command line depends on the data set; `resolve` fills it from `DEFAULTS`.
+The groups `Budget`, `Files`, `Resources` and `Watching` say how much is done, and where. They may differ between two
+commands on one study; everything else makes the study what it is. A field that is None on the command line depends on
+the data set or the machine; `resolve` fills what `DEFAULTS` has for the data set.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from dataclasses import dataclass
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+import tyro
 
 from study.errors import UserError
 
@@ -17,20 +24,14 @@ Searcher = Literal["tpe", "nsga2", "gp", "random"]
 Scheduler = Literal["asha", "none"]
 Augment = Literal["none", "flip", "shift", "crop"]
 Precision = Literal["float32", "bfloat16"]
-
-OPERATIONAL = frozenset(
-    "num_samples name results_dir data_dir max_concurrent cpus_per_trial gpus_per_trial pack memory_per_trial "
-    "trial_timeout max_failures warm_start confirm seeds address dashboard prometheus verbose dry_run".split()
-)
-"""Settings that may differ between two commands on one study: they say how much and where, not what."""
-
-UNPACKED = ("merge", "layer_scales", "retrain_epochs")
-"""What soft weight-sharing leaves out while it is packed: these would give trials different programs."""
+Value = float | int | str | bool | None
+"""One setting, or one hyperparameter, as JSON and tables have it."""
+Values = Mapping[str, Value]
 
 MOST_SEED = 2**32 - 1
 """Largest seed: it, and those that follow from it, fit every generator."""
 OLDER_PRECISION = "float32"
-"""Of studies that were begun before there was a choice."""
+"""Of studies that were started before there was a choice."""
 LONGEST = 10**9
 """Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
 
@@ -40,82 +41,260 @@ WIDEST = 16
 WITH_WIDTH = frozenset("minivgg vgg11 vgg13 vgg16 vgg19".split())
 """Networks of `study.models` whose channels a width multiplies; a default other than 1 is meant for them alone."""
 
-SettingsT = TypeVar("SettingsT", bound="Settings")
+
+# Bounds stand beside the fields that they are about, as in `Annotated[int, AtLeast(1)]`.
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Settings of every kind of study."""
+class AtLeast:
+    """A finite number from `least` on, up to `most`."""
 
-    kind: ClassVar[str]
-    DEFAULTS: ClassVar[dict[str, dict[str, Any]]]
-    pack = 1  # not a setting, but of `SWSSettings`
+    least: float
+    most: float = math.inf
 
-    num_samples: int = 64
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        if math.isinf(value) and value > 0:
+            return "a finite number"
+        if not value >= self.least:
+            return f"{self.least:g} or more"
+        return f"{self.most:.0f} or less" if value > self.most else ""
+
+
+@dataclass(frozen=True)
+class Above:
+    """A finite number above `least`, up to `most`."""
+
+    least: float
+    most: float = math.inf
+
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        if math.isinf(value) and value > 0:
+            return "a finite number"
+        if not value > self.least:
+            return f"above {self.least:g}"
+        return f"{self.most:.0f} or less" if value > self.most else ""
+
+
+@dataclass(frozen=True)
+class Within:
+    """A number within `low` and `high`."""
+
+    low: float
+    high: float
+
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        return "" if self.low <= value <= self.high else f"within {self.low:g} and {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Percentage:
+    """A percentage below 100."""
+
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        return "" if 0 <= value < 100 else "a percentage, 0 or more and below 100"
+
+
+Bound = AtLeast | Above | Within | Percentage
+Width = Annotated[float, Above(0, WIDEST)]
+Rate = Annotated[float, Above(0)]
+Epochs = Annotated[int, AtLeast(1)]
+Alpha = Annotated[float, Within(0, 1)]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is tried. May differ between two commands on one study."""
+
+    num_samples: Annotated[int, AtLeast(1)] = 64
     """Trials that the study has when the command ends, baselines not counted. Run again to continue or to add."""
-    dataset: str = "digits"
-    """digits, mnist, fashion_mnist, cifar10, cifar100, or folder (your own images, see --data-dir)."""
-    data_dir: Path | None = None
-    """Where the data set lies, or is downloaded to; with --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*.
-    Default: ~/.cache/compression-study for what can be downloaded; digits needs none."""
-    name: str | None = None
-    """Name of the study, and of its folder under --results-dir. Default: the kind and the data set, as in kd-digits."""
-    searcher: Searcher = "tpe"
-    """Optuna's sampler: tpe, nsga2, gp (Gaussian process) or random."""
-    seed: int = 0
-    """Seed of the split, the search, and every network."""
-    precision: Precision | None = None
-    """In which networks with convolutions compute their layers while they train (on a GPU, float32 convolutions run as
-    TF32); others train in float32. Default: bfloat16 where the processor has it (GPUs since Ampere, CPUs with
-    AVX512_BF16 or AMX); that of the study where it was begun before."""
-    max_concurrent: int | None = None
-    """Trials at one time. Default: as many as the CPUs, or GPUs, hold."""
-    cpus_per_trial: float = 1.0
-    """CPU cores, and threads, of each trial."""
-    gpus_per_trial: float | None = None
-    """GPUs of each trial; a fraction shares one. Default: 0.25 where there is a GPU, otherwise 0."""
-    memory_per_trial: float | None = None
-    """Gigabytes of main memory of each trial; one that asks for more fails. Default: no limit."""
-    trial_timeout: float | None = None
-    """Seconds a trial may go without ending an epoch (or, before the first one, without ending it); then its process is
-    taken for hung and ended. Default: no limit."""
-    max_failures: int = 2
-    """Times that a trial whose process fails is tried again, from its last epoch, before it counts as failed."""
-    min_accuracy: float | None = None
-    """Validation accuracy (%) below which a trial is of no use: a constraint for the searcher, and the front has none
-    below it. Default: none."""
-    warm_start: Path | None = None
-    """Folder of another study, whose front is tried first. Default: none."""
-    confirm: int = 0
+    confirm: Annotated[int, AtLeast(0)] = 0
     """After the search, retrain up to this many members of the front (the best trials where accuracy is the only
     objective), and the baselines, with --seeds fresh seeds. Default: 0; the front is then tested as it was found."""
-    seeds: int = 5
+    seeds: Annotated[int, AtLeast(1)] = 5
     """With --confirm: fresh seeds."""
-    address: str | None = None
-    """Address of a running Ray cluster to join, or "auto". Default: this machine alone."""
-    results_dir: Path = Path("results")
-    """Folder that holds the study folders."""
-    dashboard: bool = True
-    """Start the Ray dashboard on 127.0.0.1 and print its address."""
-    prometheus: bool = False
-    """Print where Prometheus finds the study's metrics."""
-    verbose: bool = False
-    """Show Ray's own messages."""
+    warm_start: Path | None = None
+    """Folder of another study, whose front is tried first. Default: none."""
+    trial_timeout: Annotated[float | None, Above(0, LONGEST)] = None
+    """Seconds a trial may go without ending an epoch (or, before the first one, without ending it); then its process is
+    taken for hung and ended. Default: no limit."""
+    max_failures: Annotated[int, AtLeast(0)] = 2
+    """Times that a trial whose process fails is tried again, from its last epoch, before it counts as failed."""
     dry_run: bool = False
     """Print what would run and what it would cost (steps are timed), then stop."""
 
-    @property
-    def folder(self) -> Path:
-        return self.results_dir / (self.name or f"{self.kind}-{self.dataset}")
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched for, and how. Fixed for a study."""
+
+    searcher: Searcher = "tpe"
+    """Optuna's sampler: tpe, nsga2, gp (Gaussian process) or random."""
+    scheduler: Scheduler | None = None
+    """asha stops trials that fall behind (see study.tuning.halving), in validation accuracy or, with several
+    objectives, by non-dominated rank. none lets every trial finish. Default: asha for kd, otherwise none."""
+    min_accuracy: Annotated[float | None, Percentage()] = None
+    """Validation accuracy (%) below which a trial is of no use: a constraint for the searcher, and the front has none
+    below it. Default: none."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where things lie. May differ between two commands on one study."""
+
+    name: str | None = None
+    """Name of the study, and of its folder under --results-dir. Default: the kind and the data set, as in kd-digits."""
+    results_dir: Path = Path("results")
+    """Folder that holds the study folders."""
+    data_dir: Path | None = None
+    """Where the data set lies, or is downloaded to; with --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*.
+    Default: ~/.cache/compression-study for what can be downloaded; digits needs none."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a trial gets of the machines. May differ between two commands on one study."""
+
+    max_concurrent: Annotated[int | None, AtLeast(1)] = None
+    """Trials at one time. Default: as many as the CPUs, or GPUs, hold."""
+    cpus_per_trial: Annotated[float, Above(0)] = 1.0
+    """CPU cores, and threads, of each trial."""
+    gpus_per_trial: Annotated[float | None, AtLeast(0)] = None
+    """GPUs of each trial; a fraction shares one. Default: 0.25 where there is a GPU, otherwise 0."""
+    memory_per_trial: Annotated[float | None, Above(0)] = None
+    """Gigabytes of main memory of each trial; one that asks for more fails. Default: no limit."""
+    address: str | None = None
+    """Address of a running Ray cluster to join, or "auto". Default: this machine alone."""
 
     @property
     def threads(self) -> int:
         """CPU threads of each trial."""
         return max(1, int(self.cpus_per_trial))
 
-    def defining(self) -> dict[str, Any]:
+    @property
+    def pack(self) -> int:
+        """Trials trained together as one program; more than one only where a method has a flag for it."""
+        return 1
+
+
+@dataclass(frozen=True)
+class Watching:
+    """What can be seen meanwhile. May differ between two commands on one study."""
+
+    dashboard: bool = True
+    """Start the Ray dashboard on 127.0.0.1 and print its address."""
+    prometheus: bool = False
+    """Print where Prometheus finds the study's metrics."""
+    verbose: bool = False
+    """Show Ray's own messages."""
+
+
+OPERATIONAL = (Budget, Files, Resources, Watching)
+"""Groups whose settings may differ between two commands on one study: they say how much and where, not what."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of every kind of study. Each group is a field; `of`, `changed` and `flat` take every name as it is."""
+
+    kind: Annotated[str, tyro.conf.Suppress] = ""
+    dataset: str = "digits"
+    """digits, mnist, fashion_mnist, cifar10, cifar100, or folder (your own images, see --data-dir)."""
+    seed: Annotated[int, AtLeast(0, MOST_SEED)] = 0
+    """Seed of the split, the search, and every network."""
+    precision: Precision | None = None
+    """In which networks with convolutions compute their layers while they train (on a GPU, float32 convolutions run as
+    TF32); others train in float32. Default: bfloat16 where the processor has it (GPUs since Ampere, CPUs with
+    AVX512_BF16 or AMX); that of the study where it was started before."""
+    budget: Budget = field(default_factory=Budget)
+    search: Search = field(default_factory=Search)
+    files: Files = field(default_factory=Files)
+    resources: Resources = field(default_factory=Resources)
+    watching: Watching = field(default_factory=Watching)
+
+    DEFAULTS: ClassVar[Mapping[str, Values]] = {"": {"scheduler": "none"}}
+    """Data set → what a setting is that the command line leaves at None; "" for all other data sets."""
+
+    @classmethod
+    def of(cls, **values: object) -> Self:
+        """Settings of this kind with these values, whichever group each belongs to."""
+        return cls().changed(**values)
+
+    def changed(self, **values: object) -> Self:
+        """A copy with other values, whichever group each belongs to."""
+        own = {name: value for name, value in values.items() if name in _own_names(type(self))}
+        for group in _groups(self):
+            names = {f.name for f in dataclasses.fields(getattr(self, group))}
+            if inside := {name: value for name, value in values.items() if name in names}:
+                own[group] = dataclasses.replace(getattr(self, group), **inside)
+        if unknown := values.keys() - self.flat().keys() - own.keys():
+            raise TypeError(f"{type(self).__name__} has no setting {', '.join(sorted(unknown))}")
+        return dataclasses.replace(self, **own)  # type: ignore[arg-type]
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its name, which is unique over the groups."""
+        return {name: value for _, name, value in _leaves(self)}
+
+    @property
+    def folder(self) -> Path:
+        """The study folder."""
+        return self.files.results_dir / (self.files.name or f"{self.kind}-{self.dataset}")
+
+    def defining(self) -> dict[str, Value]:
         """The settings that make this study what it is, as JSON values."""
-        return {k: v for k, v in as_json(self).items() if k not in OPERATIONAL}
+        operational = {name for group, name, _ in _leaves(self) if isinstance(group, OPERATIONAL)}
+        return {name: value for name, value in as_json(self).items() if name not in operational}
+
+    def operational(self) -> dict[str, Value]:
+        """The settings that may differ between two commands on this study, as JSON values."""
+        return {name: value for name, value in as_json(self).items() if name not in self.defining()}
+
+    def check(self) -> None:
+        """Refuse what does not go together. A kind of study adds its own.
+
+        Raises:
+            UserError: one line that names the flag.
+        """
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def _own_names(kind: type[Settings]) -> set[str]:
+    return {f.name for f in dataclasses.fields(kind)}
+
+
+def _groups(settings: Settings) -> list[str]:
+    return [f.name for f in dataclasses.fields(settings) if dataclasses.is_dataclass(getattr(settings, f.name))]
+
+
+def _leaves(settings: Settings) -> Iterator[tuple[object, str, Any]]:
+    """(the settings or the group that it stands in, name, value) of every setting but the kind."""
+    for f in dataclasses.fields(settings):
+        value = getattr(settings, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from ((value, inner.name, getattr(value, inner.name)) for inner in dataclasses.fields(value))
+        elif f.name != "kind":
+            yield settings, f.name, value
+
+
+def bounds_of(kind: type[Settings]) -> dict[str, Bound]:
+    """Setting → its bound, of those that have one."""
+    found: dict[str, Bound] = {}
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        if dataclasses.is_dataclass(hint):
+            hints = typing.get_type_hints(hint, include_extras=True)
+        else:
+            hints = {name: hint}
+        for inner, annotated in hints.items():
+            for part in (annotated, *typing.get_args(annotated)):  # an optional alias is a union with one inside
+                for mark in getattr(part, "__metadata__", ()):
+                    if isinstance(mark, Bound):
+                        found[inner] = mark
+    return found
 
 
 def resolve(settings: SettingsT) -> SettingsT:
@@ -124,92 +303,65 @@ def resolve(settings: SettingsT) -> SettingsT:
     Raises:
         UserError: one line that names the flag.
     """
-    defaults = settings.DEFAULTS[""] | settings.DEFAULTS.get(settings.dataset, {})
-    filled = {k: v for k, v in defaults.items() if getattr(settings, k) is None}
+    given = settings.flat()
+    defaults = {**settings.DEFAULTS[""], **settings.DEFAULTS.get(settings.dataset, {})}
+    filled: dict[str, object] = {k: v for k, v in defaults.items() if given[k] is None}
     for role in ("teacher", "student"):
-        if f"{role}_width" in filled and getattr(settings, role) not in WITH_WIDTH:
+        if f"{role}_width" in filled and given[role] not in WITH_WIDTH:
             filled[f"{role}_width"] = 1.0
-    settings = dataclasses.replace(
-        settings, **filled, name=settings.folder.name if not settings.name else settings.name
-    )
-    if checkpoint := getattr(settings, "teacher_checkpoint", None):  # study.json is read from other folders, too
-        settings = dataclasses.replace(settings, teacher_checkpoint=_resolved(checkpoint))  # type: ignore[call-arg]
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", settings.name or ""):
-        raise UserError(
-            f"--name {settings.name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit"
-        )
-    _at_least(settings, 1, "num_samples epochs cluster_epochs batch_size teacher_epochs max_concurrent seeds pack")
-    _at_least(
-        settings,
-        0,
-        "seed student_examples pretrain_epochs retrain_epochs codebook_epochs gpus_per_trial weight_decay "
-        "pi_zero_strength merge max_failures confirm",
-    )
-    _at_most(settings, MOST_SEED, "seed")
-    _at_most(settings, LONGEST, "trial_timeout")
-    _above_zero(
-        settings,
-        "cpus_per_trial memory_per_trial trial_timeout "
-        "learning_rate weight_rate codebook_rate precision_rate sigma temperature teacher_width "
-        "student_width network_width",
-    )
-    _at_most(settings, WIDEST, "teacher_width student_width network_width")
-    _share(settings, "anneal alpha")
-    for name in (*UNPACKED, "trial_timeout", "memory_per_trial") if settings.pack > 1 else ():
-        if getattr(settings, name):
-            flag = name.replace("_", "-")
-            raise UserError(f"--pack {settings.pack}: does not go with --{flag}; leave out one of them")
-    if settings.min_accuracy is not None and not 0 <= settings.min_accuracy < 100:
-        raise UserError(f"--min-accuracy {settings.min_accuracy}: it is a percentage; give 0 or more and below 100")
+    filled["name"] = settings.files.name or settings.folder.name
+    if given.get("teacher_checkpoint"):  # study.json is read from other folders, too
+        filled["teacher_checkpoint"] = _resolved(given["teacher_checkpoint"])
+    settings = settings.changed(**filled)
+    name = settings.files.name or ""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", name):
+        raise UserError(f"--name {name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit")
+    check_bounds(settings)
+    settings.check()
     return settings
 
 
-def _at_least(settings: Settings, least: float, names: str) -> None:
-    for name in names.split():
-        value = getattr(settings, name, None)
-        if value is not None and not least <= value < float("inf"):
-            wanted = "a finite number" if value == float("inf") else f"{least} or more"
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
+def check_bounds(settings: Settings) -> None:
+    """Refuse a number outside of its bound.
+
+    Raises:
+        UserError: the first one, by its flag.
+    """
+    values = settings.flat()
+    for name, bound in bounds_of(type(settings)).items():
+        if values[name] is not None and (problem := bound.problem(values[name])):
+            raise UserError(f"{flag(name)} {values[name]}: must be {problem}")
 
 
-def _at_most(settings: Settings, most: float, names: str) -> None:
-    for name in names.split():
-        value = getattr(settings, name, None)
-        if value is not None and value > most:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be {most} or less")
+def flag(name: str) -> str:
+    """A setting as it is typed: `--num-samples`."""
+    return f"--{name.replace('_', '-')}"
 
 
-def _share(settings: Settings, names: str) -> None:
-    for name in names.split():
-        value = getattr(settings, name, None)
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"--{name} {value}: must be within 0 and 1")
-
-
-def _above_zero(settings: Settings, names: str) -> None:
-    for name in names.split():
-        value = getattr(settings, name, None)
-        if value is not None and not 0 < value < float("inf"):
-            wanted = "above 0" if value <= 0 else "a finite number"
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be {wanted}")
-
-
-def as_json(settings: Settings) -> dict[str, Any]:
+def as_json(settings: Settings) -> dict[str, Value]:
     """Every setting as a JSON value."""
-    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    values = settings.flat()
     if values["data_dir"]:  # study.json is read from other folders, too
         values["data_dir"] = _resolved(values["data_dir"])
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
 
-def contradiction(settings: Settings, recorded: dict[str, Any]) -> str:
-    """How these settings differ from those a study was begun with: `--epochs 40 (the study has 30)`, or ""."""
+def from_json(kind: type[SettingsT], name: str, recorded: Values) -> SettingsT:
+    """Settings of a study as `study.json` has them; what that lacks is as it was before there was a choice."""
+    known = kind().flat()
+    values = {k: v for k, v in {"precision": OLDER_PRECISION, **recorded}.items() if k in known}
+    paths = ("data_dir", "results_dir", "teacher_checkpoint", "warm_start")
+    return kind.of(kind=name, **{k: Path(str(v)) if k in paths and v is not None else v for k, v in values.items()})
+
+
+def contradiction(settings: Settings, recorded: Values) -> str:
+    """How these settings differ from those a study was started with: `--epochs 40 (the study has 30)`, or ""."""
     recorded = {"precision": OLDER_PRECISION, **recorded}
-    now, had = settings.defining(), dict(recorded)
+    had = dict(recorded)
     if path := had.get("teacher_checkpoint"):
-        had["teacher_checkpoint"] = str(_resolved(Path(path)))  # older studies have it as it was given
+        had["teacher_checkpoint"] = str(_resolved(Path(str(path))))  # older studies have it as it was given
     return ", ".join(
-        f"--{k.replace('_', '-')} {v} (the study has {recorded.get(k)})" for k, v in now.items() if had.get(k) != v
+        f"{flag(k)} {v} (the study has {recorded.get(k)})" for k, v in settings.defining().items() if had.get(k) != v
     )
 
 

@@ -75,7 +75,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(
 def test_defaults_are_those_of_the_dataclasses() -> None:
     """With no flags, the command line gives the dataclasses' own defaults."""
     assert run.parse(["kd"]) == KDSettings()
-    assert run.parse(["sws", "--num-samples", "5"]) == SWSSettings(num_samples=5)
+    assert run.parse(["sws", "--num-samples", "5"]) == SWSSettings.of(num_samples=5)
 
 
 @pytest.mark.parametrize("kind", ["kd", "sws"])

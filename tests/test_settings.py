@@ -32,7 +32,7 @@ def test_every_default_is_filled(kind: type, dataset: str) -> None:
 
 def test_a_flag_wins_over_the_default() -> None:
     """What the user gave stays, zero included."""
-    resolved = resolve(KDSettings(epochs=7, student_examples=0))
+    resolved = resolve(KDSettings.of(epochs=7, student_examples=0))
     assert resolved.epochs == 7 and resolved.student_examples == 0 and resolved.teacher_epochs == 20
 
 
@@ -40,26 +40,26 @@ def test_a_flag_wins_over_the_default() -> None:
 def test_names_that_leave_the_folder_are_refused(name: str) -> None:
     """A study's name is a plain folder name."""
     with pytest.raises(UserError, match="--name"):
-        resolve(KDSettings(name=name))
+        resolve(KDSettings.of(name=name))
 
 
 def test_only_defining_settings_contradict() -> None:
     """More samples or fewer CPUs go with a study; another temperature schedule, seed or network does not."""
     begun = resolve(KDSettings()).defining()
-    assert contradiction(resolve(KDSettings(num_samples=99, cpus_per_trial=2, verbose=True)), begun) == ""
-    assert contradiction(resolve(KDSettings(seed=1)), begun) == "--seed 1 (the study has 0)"
+    assert contradiction(resolve(KDSettings.of(num_samples=99, cpus_per_trial=2, verbose=True)), begun) == ""
+    assert contradiction(resolve(KDSettings.of(seed=1)), begun) == "--seed 1 (the study has 0)"
 
 
 def test_defaults_are_those_of_the_data_set() -> None:
     """Digits and CIFAR have their own values, anything else the common ones; the name says kind and data set."""
-    digits, mnist, cifar = (resolve(KDSettings(dataset=name)) for name in ("digits", "mnist", "cifar100"))
+    digits, mnist, cifar = (resolve(KDSettings.of(dataset=name)) for name in ("digits", "mnist", "cifar100"))
     assert [s.epochs for s in (digits, mnist, cifar)] == [40, 20, 75]
     assert [s.augment for s in (digits, mnist, cifar)] == ["none", "none", "flip"]
     assert (digits.student_examples, mnist.student_examples, digits.batch_size) == (10, 0, 32)
     assert digits.name == "kd-digits" and digits.folder == Path("results/kd-digits")
-    assert [resolve(SWSSettings(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
+    assert [resolve(SWSSettings.of(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
     assert [resolve(kind(dataset="cifar10")).augment for kind in (SWSSettings, MagnitudeSettings)] == ["flip", "flip"]
-    assert resolve(SWSSettings(dataset="mnist")).augment == "none"
+    assert resolve(SWSSettings.of(dataset="mnist")).augment == "none"
 
 
 def test_a_default_width_is_for_networks_that_have_one() -> None:
@@ -72,12 +72,12 @@ def test_a_default_width_is_for_networks_that_have_one() -> None:
             settings = resolve(kind(teacher=name, student=name))
             wanted = 0.25 if name in takes else 1.0
             assert (settings.teacher_width, settings.student_width) == (wanted, wanted), name
-    assert resolve(KDSettings(student="lenet5", student_width=0.5)).student_width == 0.5
+    assert resolve(KDSettings.of(student="lenet5", student_width=0.5)).student_width == 0.5
 
 
 def test_resolving_twice_changes_nothing() -> None:
     """Resolved settings are a fixed point."""
-    once = resolve(SWSSettings(name="my study"))
+    once = resolve(SWSSettings.of(name="my study"))
     assert resolve(once) == once and once.name == "my study"
 
 
@@ -155,16 +155,16 @@ def test_every_defining_setting_contradicts() -> None:
 def test_studies_without_a_precision_are_in_float32() -> None:
     """Those that were begun before there was one go on in float32, and in no other."""
     begun = {k: v for k, v in resolve(KDSettings()).defining().items() if k != "precision"}
-    assert contradiction(resolve(KDSettings(precision="float32")), begun) == ""
+    assert contradiction(resolve(KDSettings.of(precision="float32")), begun) == ""
     assert (
-        contradiction(resolve(KDSettings(precision="bfloat16")), begun)
+        contradiction(resolve(KDSettings.of(precision="bfloat16")), begun)
         == "--precision bfloat16 (the study has float32)"
     )
 
 
 def test_settings_agree_with_themselves_through_json() -> None:
     """What `study.json` holds is read back as the same settings, paths included."""
-    settings = resolve(KDSettings(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3))
+    settings = resolve(KDSettings.of(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3))
     assert contradiction(settings, json.loads(json.dumps(settings.defining()))) == ""
     assert json.loads(json.dumps(as_json(settings)))["teacher_checkpoint"] == str(Path("a/b.safetensors").resolve())
 
@@ -173,7 +173,7 @@ def test_a_teachers_file_is_one_wherever_it_is_named_from(tmp_path: Path, monkey
     """A relative path and the whole one are the same teacher, also where an older study recorded the relative one;
     another file contradicts."""
     monkeypatch.chdir(tmp_path)
-    relative, whole = (resolve(KDSettings(teacher_checkpoint=p)) for p in (Path("t.pt"), tmp_path / "t.pt"))
+    relative, whole = (resolve(KDSettings.of(teacher_checkpoint=p)) for p in (Path("t.pt"), tmp_path / "t.pt"))
     assert relative == whole and whole.defining()["teacher_checkpoint"] == str((tmp_path / "t.pt").resolve())
     assert contradiction(whole, {**relative.defining(), "teacher_checkpoint": "t.pt"}) == ""
     assert contradiction(whole, {**whole.defining(), "teacher_checkpoint": "u.pt"}).endswith("(the study has u.pt)")

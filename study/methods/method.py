@@ -2,64 +2,224 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
+from torch import Tensor
 
-from study.artifacts.cache import SharedWork
-from study.artifacts.checkpoints import Progress
+from study.artifacts.weight_trace import Trace
 from study.data.splits import Splits
+from study.records.domains import Value
+from study.settings import Settings, Values
 from study.training.loop import Report
 from study.training.network import Training
 
 Arrays = dict[str, np.ndarray]
+Metrics = dict[str, float]
+HparamsT = TypeVar("HparamsT")
+
+ONE_MINUS = "one_minus_"
+"""Before a hyperparameter's name in a search space: what is searched is its distance from 1, which has a scale where
+the hyperparameter itself crowds against 1."""
 
 
 @dataclass(frozen=True)
 class TrialResult:
     """What a trial leaves behind: its final metrics, its arrays, and the compressed file if it wrote one."""
 
-    metrics: dict[str, Any]
+    metrics: Mapping[str, Value]
     arrays: Arrays
     file: bytes = b""
 
 
-TrialFunction = Callable[[dict[str, Any], Any, Splits, SharedWork | None, Report, Progress], TrialResult]
-"""One trial: searched values, settings, data, shared work, what hears of every epoch, and where the trial stands."""
+TrialFunction = Callable[..., TrialResult]
+"""`(values, settings, data, shared, on_epoch, progress)`: the searched values, settings in which they are set already,
+the data, the shared work (None, or a teacher that the user gave, for the stage itself), what hears of every epoch, and
+how far the trial is."""
 
 
-def shift_epochs(epochs: int, on_epoch: Report) -> Report:
-    """Reports what comes after so many epochs."""
-    return lambda row: on_epoch({**row, "epoch": epochs + row["epoch"]})
+@dataclass(frozen=True)
+class Stage:
+    """The work that all trials of a study share, itself run as a trial.
+
+    Attributes:
+        name: of it, and of its baseline row.
+        run: see `TrialFunction`.
+        key: (settings, data, initial teacher) → what determines it, as JSON values.
+        networks: settings → role → training, of every network that it trains.
+        role: the role of the network that it leaves.
+        trace: (settings, data, shared work) → arrays for the report's figures of it.
+    """
+
+    name: str
+    run: TrialFunction
+    key: Callable[..., Mapping[str, object]]
+    networks: Callable[..., dict[str, Training]]
+    role: str
+    trace: Callable[..., Arrays] | None = None
 
 
-# --- the kinds of study
+@dataclass(frozen=True)
+class StepCost:
+    """What some epochs of a trial cost beside the training of its network.
+
+    Attributes:
+        epochs: settings → how many.
+        term: (network, searched values) → what computes the term that is added to the loss.
+    """
+
+    epochs: Callable[..., int]
+    term: Callable[..., Callable[[], Tensor]]
+
+
+@dataclass
+class PackMember:
+    """One trial of a pack.
+
+    Attributes:
+        values: the searched ones.
+        on_epoch: hears of every epoch; what it raises ends this member alone.
+        on_failure: hears why the member ended early.
+        trace: of its weights, once the pack has been trained.
+    """
+
+    values: Values
+    on_epoch: Report
+    on_failure: Callable[[Exception], None]
+    trace: Trace = field(default_factory=Trace)
+
+
+class PackTrainer(Protocol):
+    """Trains several trials of one study as one program."""
+
+    def train(self, members: Sequence[PackMember]) -> list[Callable[[], TrialResult] | Exception]:
+        """For each member what makes its result, or why it ended early."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a method trains several trials as one program.
+
+    Attributes:
+        check: (settings, data, searched names) raises what cannot be packed, whatever torch raises.
+        trainer: (settings, data, shared work) → the trainer, in the process that trains.
+    """
+
+    check: Callable[..., None]
+    trainer: Callable[..., PackTrainer]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One kind of study, as the tuner runs it.
+    """One kind of study.
 
     Attributes:
-        first: name of the shared work, which is also the name of its baseline row.
-        prepare, search: the two stages; `trial` makes trainables of them.
-        key: what determines the shared work.
-        networks: role → training, of every network in the study.
-        trial_data: the splits as the searched trials see them.
-        epochs: most epochs that a searched trial reports.
-        clustered: those of them under a mixture prior.
-        before: those of them before the network begins to be compressed.
+        title: what it is called for people.
+        reference: name of the baseline that trials are measured against.
+        hparams: dataclass of all that a trial depends on; each of its fields can be searched.
+        shared_work: what all trials share.
+        trial: see `TrialFunction`.
+        epochs: settings → most epochs that a trial reports.
+        subject: what a trial yields, in a sentence.
+        student: settings → the network that a trial trains, where the shared work leaves another one.
+        trial_data: (settings, data) → the splits as the searched trials see them.
+        data_note: settings → a sentence about them for the report, or "".
+        epochs_before: settings → epochs of a trial before the network begins to be compressed.
+        replaced: baselines that a trial is to replace, and so does not rival: a teacher.
+        dense: baseline, or "" for every searched trial → role of the network that it leaves as float32.
+        headings: column → its heading, where it means something else than in other kinds of study.
+        counts_over: which weights sizes and ratios count, as a sentence.
+        step_cost: of epochs that take longer than plain training.
+        packing: None where trials are always trained alone.
     """
 
-    first: str
-    prepare: Callable[..., TrialResult]
-    search: Callable[..., TrialResult]
-    key: Callable[[Any, Splits, SharedWork | None], dict[str, Any]]
-    networks: Callable[[Any], dict[str, Training]]
-    trial_data: Callable[[Any, Splits], Splits]
-    epochs: Callable[[Any], int]
-    clustered: Callable[[Any], int] = lambda s: 0
-    before: Callable[[Any], int] = lambda s: 0
+    title: str
+    reference: str
+    hparams: type
+    shared_work: Stage
+    trial: TrialFunction
+    epochs: Callable[..., int]
+    subject: str = "the compressed network"
+    student: Callable[..., Training] | None = None
+    trial_data: Callable[..., Splits] = lambda settings, data: data
+    data_note: Callable[..., str] = lambda settings: ""
+    epochs_before: Callable[..., int] = lambda settings: 0
+    replaced: Sequence[str] = ()
+    dense: Mapping[str, str] = field(default_factory=lambda: {"uncompressed": "network"})
+    headings: Mapping[str, str] = field(default_factory=dict)
     counts_over: str = ""
+    step_cost: StepCost | None = None
+    packing: Packing | None = None
+
+    def networks(self, settings: Settings) -> dict[str, Training]:
+        """Role → training, of every network of a study."""
+        networks = self.shared_work.networks(settings)
+        return {**networks, "student": self.student(settings)} if self.student else networks
+
+    def searched_network(self, settings: Settings) -> Training:
+        """The network that a searched trial trains."""
+        return self.networks(settings)["student" if self.student else self.shared_work.role]
+
+    def trained_network(self, settings: Settings, baseline: str) -> Training:
+        """The network whose weights a finished trial, or a baseline, left."""
+        role = self.shared_work.role
+        return self.networks(settings)[role] if baseline == self.shared_work.name else self.searched_network(settings)
+
+    def searchable(self) -> list[str]:
+        """Names that a search space may have. A study has one seed, and confirmation seeds of its own."""
+        names = [f.name for f in dataclasses.fields(self.hparams) if f.name != "seed"]
+        return [*names, *(ONE_MINUS + name for name in names)]
+
+    def facts(self) -> dict[str, object]:
+        """What `study.json` states of it; see `study.records.schema`."""
+        return {
+            "title": self.title,
+            "subject": self.subject,
+            "reference": self.reference,
+            "shared_baseline": self.shared_work.name,
+            "replaced": list(self.replaced),
+            "dense": dict(self.dense),
+            "headings": dict(self.headings),
+            "counts_over": self.counts_over,
+        }
+
+
+def hparams_from(cls: type[HparamsT], settings: Settings, values: Values, **fixed: Value) -> HparamsT:
+    """A method's hyperparameters: the searched value, else the setting of that name, else the field's default.
+
+    Args:
+        values: searched ones, by the names of the search space: `one_minus_pi_zero` sets `pi_zero`.
+        fixed: fields that follow from something else, and neither from a value nor from a setting.
+    Raises:
+        TypeError: a value that no field takes, or a field without any value.
+    """
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    unknown = [name for name in values if name.removeprefix(ONE_MINUS) not in names]
+    if unknown:
+        raise TypeError(f"{cls.__name__} has no hyperparameter {', '.join(unknown)}")
+    given = settings.flat()
+    chosen: dict[str, Value] = {}
+    for name in names:
+        if name in fixed:
+            chosen[name] = fixed[name]
+        elif name in values:
+            chosen[name] = values[name]
+        elif isinstance(away := values.get(ONE_MINUS + name), int | float):
+            chosen[name] = 1 - away
+        elif given.get(name) is not None:
+            chosen[name] = given[name]
+    return cls(**chosen)
+
+
+def settings_with(settings: Settings, values: Values) -> Settings:
+    """The settings of a trial: those of the study, with what it searches in place of the flags of these names."""
+    known = settings.flat()
+    return settings.changed(**{name: value for name, value in values.items() if name in known})
+
+
+def shift_epochs(epochs: int, on_epoch: Report) -> Report:
+    """Reports epochs that come after so many others."""
+    return lambda row: on_epoch({**row, "epoch": epochs + row["epoch"]})

@@ -1,48 +1,56 @@
-"""The kinds of study, by name."""
+"""The kinds of study, by name. One is imported when it is named, and its flags without torch."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+import importlib
+import pkgutil
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-from study.compression.size_metrics import COUNTS_OVER
-from study.methods.kd.method import KD_METHOD
-from study.methods.kd_sws.method import distil_and_share, sized_teacher_key, train_sized_teacher
-from study.methods.magnitude.method import prune_network
-from study.methods.sws.method import SWS_METHOD
-from study.models import registry
-from study.training.network import Training
+from study import methods
+from study.errors import UserError
+from study.methods.common.settings import CompressionSettings
+from study.settings import Settings
 
-KINDS = {
-    "kd": KD_METHOD,
-    "sws": SWS_METHOD,
-    "magnitude": replace(
-        SWS_METHOD, search=prune_network, epochs=lambda s: s.epochs + s.codebook_epochs, clustered=lambda s: 0
-    ),
-    "kd_sws": replace(
-        KD_METHOD,
-        prepare=train_sized_teacher,
-        search=distil_and_share,
-        key=sized_teacher_key,
-        epochs=lambda s: s.epochs + s.cluster_epochs + s.retrain_epochs + s.codebook_epochs,
-        clustered=lambda s: s.cluster_epochs,
-        before=lambda s: s.epochs,
-        counts_over=COUNTS_OVER,
-    ),
-}
+if TYPE_CHECKING:
+    from study.methods.method import Method
 
 
-def searched_network(settings: Any) -> Training:
-    """The network that a searched trial of these settings trains."""
-    networks = KINDS[settings.kind].networks(settings)
-    return networks.get("network") or networks["student"]
+def names() -> list[str]:
+    """Every folder that holds a `method.py`, in the order of the alphabet."""
+    folders = [module.name for module in pkgutil.iter_modules(methods.__path__) if module.ispkg]
+    return sorted(name for name in folders if find_spec(f"{methods.__name__}.{name}.method"))
 
 
-def trained_network(settings: Any, baseline: str) -> Training:
-    """The network whose weights a finished trial, or a baseline, left behind."""
-    return KINDS[settings.kind].networks(settings)["teacher"] if baseline == "teacher" else searched_network(settings)
+def method(name: str) -> Method:
+    """The kind of study of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    _known(name)
+    found: Method = importlib.import_module(f"{methods.__name__}.{name}.method").METHOD
+    return found
 
 
-def least_size(settings: Any) -> int:
-    """Side that images must have for every network of the study, in pixels."""
-    return max(registry.minimum_size(t.network) for t in KINDS[settings.kind].networks(settings).values())
+def settings_class(name: str) -> type[Settings]:
+    """The flags of this kind of study: its own, or those of every compression method. Nothing here imports torch.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    _known(name)
+    if find_spec(f"{methods.__name__}.{name}.settings") is None:
+        return CompressionSettings
+    own: type[Settings] = importlib.import_module(f"{methods.__name__}.{name}.settings").SETTINGS
+    return own
+
+
+def default_settings(name: str) -> Settings:
+    """What a command without any flag means, before `resolve`."""
+    return settings_class(name)(kind=name)
+
+
+def _known(name: str) -> None:
+    if name not in names():
+        raise UserError(f"{name}: no such kind of study; this version of the harness has {', '.join(names())}")

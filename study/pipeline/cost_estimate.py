@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.compression.quantised_weights import flatten, shared_parameters
 from study.data.splits import Splits
-from study.methods.registry import KINDS, searched_network
-from study.methods.sws import weight_sharing
-from study.methods.sws.mixture import Mixture
-from study.methods.sws.weight_sharing import Hparams
+from study.methods import registry
 from study.pipeline import preflight
+from study.settings import Settings
 from study.training.batches import SHIFTING, Batch, EpochBatches
 from study.training.cuda_graphs import make_step
 from study.training.loop import logits_of
 from study.training.network import Training, build_network
 from study.training.precision import logits
 from study.tuning.cluster import resource_request, resources, shared_cores, trials_that_fit
+from study.tuning.space import SearchSpace
 
 BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""
@@ -62,134 +59,139 @@ class Estimate:
         return self.shared * self.seeds + self.trial * self.confirming / self.lanes
 
     @property
-    def whole(self) -> float:
+    def total(self) -> float:
+        """Seconds of all of it."""
         return self.shared + self.search + self.confirmation
 
 
-def dry_run(settings: Any) -> None:
+def dry_run(settings: Settings) -> None:
     """Print what would run and about how long it would take here.
 
     Raises:
         UserError: what the study itself would refuse.
     """
-    spaces = importlib.import_module(f"search_spaces.{settings.kind}")
-    settings, recorded = preflight.resume(settings, spaces)
-    brought = preflight.load_inputs(settings, spaces, recorded)
-    data, baselines, first = brought.data, len(spaces.BASELINES), KINDS[settings.kind].first
-    print(f"{settings.folder}: {settings.num_samples} trials and {1 + baselines} baselines, data {data.title}")
-    for role, network in brought.networks.items():
+    space, method = SearchSpace.load(settings.kind), registry.method(settings.kind)
+    settings, recorded = preflight.resume(settings, space)
+    inputs = preflight.load_inputs(settings, space, recorded)
+    baselines = 1 + len(space.baselines)
+    title = inputs.data.title
+    print(f"{settings.folder}: {settings.budget.num_samples} trials and {baselines} baselines, data {title}")
+    for role, network in inputs.networks.items():
         print(f"  {role}: {network['name']}, {network['parameters']:,} parameters")
-    found = estimate(settings, spaces, data)
+    cost = estimate(settings, space, inputs.data)
     if recorded:
         print("  the folder has some of that already; what follows is for all of it")
-    print(f"  {first}, once: about {_long(found.shared)}")
-    print(f"  a trial of {KINDS[settings.kind].epochs(settings)} epochs: about {_long(found.trial)}; "
-          f"{found.trials} of them, {found.at_once} at a time: about {_long(found.search)}")  # fmt: skip
-    if settings.pack > 1:
+    print(f"  {method.shared_work.name}, once: about {_duration(cost.shared)}")
+    print(f"  a trial of {method.epochs(space.largest(settings))} epochs: about {_duration(cost.trial)}; "
+          f"{cost.trials} of them, {cost.at_once} at a time: about {_duration(cost.search)}")  # fmt: skip
+    if settings.resources.pack > 1:
         print("  packed trials take less: they are not timed")
-    if found.confirming:
-        print(f"  confirmation, {found.seeds} seeds: about {_long(found.confirmation)}")
-    print(f"  in all about {_long(found.whole)}: from a few steps timed now, as if nothing ran beside them, without "
-          "the start of Ray and what the scheduler saves")  # fmt: skip
+    if cost.confirming:
+        print(f"  confirmation, {cost.seeds} seeds: about {_duration(cost.confirmation)}")
+    print(f"  in all about {_duration(cost.total)}: from a few steps timed now, as if nothing else ran, without the "
+          "start of Ray and what the scheduler saves")  # fmt: skip
 
 
-def estimate(settings: Any, spaces: Any, data: Splits) -> Estimate:
+def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
     """From steps of each network, timed on the GPU where there is one.
 
     Raises:
         UserError: the machine holds no such trial.
     """
-    kind, baselines = KINDS[settings.kind], len(spaces.BASELINES)
-    cores, there = len(os.sched_getaffinity(0)), torch.cuda.device_count()
-    here = {"CPU": float(cores), "GPU": float(there)}
+    method, baselines, budget = registry.method(settings.kind), len(space.baselines), settings.budget
+    cores, devices = len(os.sched_getaffinity(0)), torch.cuda.device_count()
+    here = {"CPU": float(cores), "GPU": float(devices)}
     # What memory Ray would promise is not known here.
-    asking = replace(settings, memory_per_trial=None)
-    share, at_once = resources(asking, [here])
-    gpus = there if share else 0
+    unlimited = settings.changed(memory_per_trial=None)
+    share, at_once = resources(unlimited, [here])
+    gpus = devices if share else 0
     data = data.to(torch.device("cuda" if gpus else "cpu"))
     shared = 0.0
-    if getattr(settings, "teacher_checkpoint", None) is None:
-        unpacked = min(at_once, trials_that_fit([here], resource_request(asking, share)))
-        threads = max(1, int(shared_cores(settings, unpacked)))
-        trained = [t for role, t in kind.networks(settings).items() if role != "student"]
-        shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trained)
+    if settings.flat().get("teacher_checkpoint") is None:
+        alone = min(at_once, trials_that_fit([here], resource_request(unlimited, share)))
+        threads = max(1, int(shared_cores(settings, alone)))
+        trainings = method.shared_work.networks(settings).values()
+        shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trainings)
     return Estimate(
         shared=shared,
-        trial=trial_seconds(settings, spaces, kind.trial_data(settings, data)),
-        trials=settings.num_samples + baselines,
-        confirming=settings.seeds * (settings.confirm + baselines) if settings.confirm else 0,
-        seeds=settings.seeds if settings.confirm else 0,
+        trial=trial_seconds(settings, space, method.trial_data(settings, data)),
+        trials=budget.num_samples + baselines,
+        confirming=budget.seeds * (budget.confirm + baselines) if budget.confirm else 0,
+        seeds=budget.seeds if budget.confirm else 0,
         at_once=at_once,
-        lanes=min(at_once, cores / settings.threads, gpus or math.inf),
+        lanes=min(at_once, cores / settings.resources.threads, gpus or math.inf),
     )
 
 
-def _long(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:,.1f} h"
 
 
-def trial_seconds(settings: Any, spaces: Any, data: Splits) -> float:
-    """Of one searched trial, with as many components as the middle of their range."""
-    kind, training = KINDS[settings.kind], searched_network(settings)
-    asked = _asked_in_every_step(settings, training)
-    clustered = kind.clustered(settings)
-    total = (kind.epochs(settings) - clustered) * seconds_an_epoch(training, data, settings.threads, asked=asked)
-    if clustered:
-        domain: Any = spaces.SPACE["components"]
-        components = (domain.lower + domain.upper) // 2
-        total += clustered * seconds_an_epoch(training, data, settings.threads, components, asked)
+def trial_seconds(settings: Settings, space: SearchSpace, data: Splits) -> float:
+    """Of one searched trial, with every hyperparameter in the middle of its range."""
+    method, largest = registry.method(settings.kind), space.largest(settings)
+    training, threads = method.searched_network(settings), settings.resources.threads
+    teacher = _teacher_in_every_step(settings, training)
+    cost = method.step_cost
+    dear = cost.epochs(largest) if cost else 0
+    total = (method.epochs(largest) - dear) * seconds_an_epoch(training, data, threads, teacher=teacher)
+    if cost and dear:
+        middle = {name: domain.middle() for name, domain in space.domains.items()}
+        term = partial(cost.term, values=middle)
+        total += dear * seconds_an_epoch(training, data, threads, term, teacher)
     return float(total)
 
 
-def _asked_in_every_step(settings: Any, training: Training) -> Training | None:
-    """The teacher, where its logits cannot be kept."""
-    if training.augment not in SHIFTING or getattr(settings, "teacher", "none") == "none":
+def _teacher_in_every_step(settings: Settings, training: Training) -> Training | None:
+    """The teacher, where its logits cannot be stored."""
+    if training.augment not in SHIFTING or settings.flat().get("teacher", "none") == "none":
         return None
-    return KINDS[settings.kind].networks(settings).get("teacher", training)  # without one of its own, its own
+    networks = registry.method(settings.kind).networks(settings)
+    return networks.get("teacher", training)  # without one of its own, the network itself
 
 
 def seconds_an_epoch(
-    training: Training, data: Splits, threads: int, components: int = 0, asked: Training | None = None
+    training: Training,
+    data: Splits,
+    threads: int,
+    term: Callable[[nn.Module], Callable[[], Tensor]] | None = None,
+    teacher: Training | None = None,
 ) -> float:
     """Of training and the evaluation after it.
 
     Args:
-        components: of a mixture prior over the weights; 0 for none.
-        asked: a teacher that runs in every step.
+        term: of a network, what computes a term that is added to the loss; None for none.
+        teacher: one that runs in every step.
     """
     torch.set_num_threads(threads)
-    model, teacher = build_network(training, data), build_network(asked, data).eval() if asked else None
+    model = build_network(training, data)
+    teaching = build_network(teacher, data).eval() if teacher else None
     optimiser = torch.optim.AdamW(model.parameters(), fused=True)
-    weights = shared_parameters(model)
-    prior = _prior(flatten(weights).detach(), components) if components else None
+    added = term(model) if term else None
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         value = F.cross_entropy(logits(model, batch.images, training.precision), batch.labels)
-        if prior:
-            value = value + prior.complexity(flatten(weights)) / len(data.train)
-        if teacher:
+        if added:
+            value = value + added() / len(data.train)
+        if teaching:
             with torch.no_grad():
-                logits(teacher, batch.images, training.precision)
+                logits(teaching, batch.images, training.precision)
         return value
 
-    views = EpochBatches(data, training.augment)
-    views.shuffle(torch.Generator().manual_seed(training.seed))
-    steps = views.split(training.batch_size)
-    run = make_step(model, views, loss, optimiser, torch.zeros((), device=views.order.device))
+    batches = EpochBatches(data, training.augment)
+    batches.shuffle(torch.Generator().manual_seed(training.seed))
+    steps = batches.split(training.batch_size)
+    step = make_step(model, batches, loss, optimiser, torch.zeros((), device=batches.order.device))
     stream = itertools.cycle(steps)
     images = data.validation.images[:512]
     evaluation = len(data.validation) / max(1, len(images)) * _timed(lambda: logits_of(model, images, data), 5)
     model.train()
-    return len(steps) * _timed(lambda: run(next(stream)), min(len(steps), 20)) + evaluation
+    return len(steps) * _timed(lambda: step(next(stream)), min(len(steps), 20)) + evaluation
 
 
-def _prior(weights: Tensor, components: int) -> Mixture:
-    return weight_sharing.mixture_over(weights, Hparams(tau=1.0, components=components, pi_zero=0.99))
-
-
-def _timed(call: Callable[[], Any], calls: int) -> float:
+def _timed(call: Callable[[], object], calls: int) -> float:
     """Seconds of a call: the least of so many, or of those within `BUDGET`; the first may be slow by itself."""
     seconds: list[float] = []
     while len(seconds) < min(2, calls) or (len(seconds) < calls and sum(seconds) < BUDGET):

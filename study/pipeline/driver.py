@@ -7,29 +7,32 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork, digest
 from study.data.splits import Splits
 from study.errors import UserError, no_space
-from study.methods.registry import KINDS
+from study.methods import registry
 from study.pipeline import metadata, preflight
 from study.pipeline.final_test import confirm
 from study.pipeline.fresh_seeds import has_unconfirmed, retrain
+from study.pipeline.preflight import Inputs
 from study.pipeline.shared_work import study_shared_work
-from study.records import columns, paths, study_folder
+from study.records import paths, study_folder
+from study.records.columns import FINAL_STATES, Row
 from study.records.ledger import Ledger
+from study.records.schema import Meta
 from study.settings import Settings
-from study.tuning import cluster, searcher, space
+from study.tuning import cluster
 from study.tuning.display import Display
 from study.tuning.recorder import FULL_DISK, Recorder
-from study.tuning.tune_run import Job, Queue, recover_history, run_trials
+from study.tuning.searcher import Queued, front
+from study.tuning.space import SearchSpace
+from study.tuning.tune_run import Job, Work, recover_history, run_trials
 
 
 @dataclass(frozen=True)
@@ -38,129 +41,143 @@ class Outcome:
 
     Attributes:
         finished, wanted: trials in a final state, and how many were asked for.
-        whole: whether all that was asked for is there, the confirmation too.
+        complete: whether all that was asked for is there, the confirmation too.
         stopped: why it stopped before that, if it did so by itself.
     """
 
     folder: Path
     finished: int
     wanted: int
-    whole: bool
+    complete: bool
     stopped: str = ""
 
 
-def run(settings: Any) -> Outcome:
-    """Bring a study to `settings.num_samples` finished trials, test its front, and say where everything lies.
+def run(settings: Settings) -> Outcome:
+    """Bring a study to `--num-samples` finished trials, test its front, and say where everything lies.
 
     Raises:
-        UserError: bad settings, a study folder that was begun with other ones, or no space left on the disk.
+        UserError: bad settings, a study folder that was started with other ones, or no space left on the disk.
     """
-    spaces = importlib.import_module(f"search_spaces.{settings.kind}")
+    space = SearchSpace.load(settings.kind)
     folder = settings.folder.resolve()
-    settings, recorded = preflight.resume(settings, spaces)
+    settings, recorded = preflight.resume(settings, space)
     with _locked(folder):
         try:
             ledger = Ledger.open(folder)
             recover_history(ledger, folder)
             stopped = ""
-            if _whole(ledger, settings, spaces, folder):
-                finished = len(ledger.of_state(*columns.FINAL_STATES))
+            if is_complete(ledger, settings, space, folder):
+                finished = len(ledger.of_state(*FINAL_STATES))
                 print(f"Nothing to do: {folder} has {finished} trials. A larger --num-samples adds to them.")
                 if recorded and recorded["settings"]["num_samples"] > finished:
-                    wanted = {**recorded["settings"], "num_samples": settings.num_samples}  # no longer what it was
+                    wanted = {**recorded["settings"], "num_samples": settings.budget.num_samples}
                     study_folder.write_meta(folder, {**recorded, "settings": wanted})
             else:
-                stopped = _search(settings, spaces, folder, ledger, recorded)
+                stopped = _search(settings, space, folder, ledger, recorded)
         except Exception as error:  # Tune wraps those of its callbacks
             if not no_space(error):
                 raise
             raise UserError(f"{folder}: {FULL_DISK}, and the same command continues") from error
-        finished, whole = len(ledger.of_state(*columns.FINAL_STATES)), _whole(ledger, settings, spaces, folder)
-        return Outcome(folder, finished, settings.num_samples, whole, stopped)
+        complete = is_complete(ledger, settings, space, folder)
+        return Outcome(folder, len(ledger.of_state(*FINAL_STATES)), settings.budget.num_samples, complete, stopped)
 
 
-def _whole(ledger: Ledger, settings: Any, spaces: Any, folder: Path) -> bool:
-    """Whether the study is what the command says it shall be."""
-    if (
-        _missing(ledger, settings, spaces)
-        or not (folder / paths.CONFIRMED).exists()
-        or checkpoints.has_untested_results(folder)
-    ):
+def is_complete(ledger: Ledger, settings: Settings, space: SearchSpace, folder: Path) -> bool:
+    """Whether the study has all that the command asks for."""
+    if remaining_trials(ledger, settings, space) or not (folder / paths.CONFIRMED).exists():
         return False
-    return not has_unconfirmed(settings, spaces, folder, ledger)
+    if checkpoints.has_untested_results(folder):
+        return False
+    return not has_unconfirmed(settings, space, folder, ledger)
 
 
-def _missing(ledger: Ledger, settings: Settings, spaces: Any) -> int:
+def remaining_trials(ledger: Ledger, settings: Settings, space: SearchSpace) -> int:
     """Trials still to run, baselines included."""
-    final = columns.FINAL_STATES
-    baselines = {KINDS[settings.kind].first, *spaces.BASELINES}
-    have = {r["baseline"] for r in ledger.of_state(*final, baseline=True)}
-    return max(0, settings.num_samples - len(ledger.of_state(*final))) + len(baselines - have)
+    baselines = {registry.method(settings.kind).shared_work.name, *space.baselines}
+    have = {r["baseline"] for r in ledger.of_state(*FINAL_STATES, baseline=True)}
+    searched = settings.budget.num_samples - len(ledger.of_state(*FINAL_STATES))
+    return max(0, searched) + len(baselines - have)
 
 
-def _search(settings: Any, spaces: Any, folder: Path, ledger: Ledger, recorded: dict[str, Any] | None) -> str:
+def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger, recorded: Meta | None) -> str:
     """All stages of a study; returns why it stopped early, or "".
 
     Args:
-        recorded: its `study.json`, if it was begun before.
+        recorded: its `study.json`, if it was started before.
     """
-    brought = preflight.load_inputs(settings, spaces, recorded)
-    data, test, seen, given = brought.data, brought.test, brought.seen, brought.given
+    inputs = preflight.load_inputs(settings, space, recorded)
     dashboard = cluster.start_ray(settings)
     try:
         cluster.check_shared(folder)
         gpus, concurrent = cluster.resources(settings, cluster.alive_nodes())
-        settings = replace(settings, gpus_per_trial=gpus)
-        settings = replace(settings, precision=settings.precision or cluster.best_precision_of_trials(settings))
-        if recorded is not None:
-            study_folder.write_meta(folder, metadata.continued_metadata(recorded, settings, sys.argv))
-        else:
-            key = KINDS[settings.kind].key(settings, data, given)
-            meta = metadata.study_metadata(settings, spaces, data, test, brought.networks, sys.argv)
-            study_folder.write_meta(folder, {**meta, "shared_work": digest(key)})
-        left = max(0, settings.num_samples - len(ledger.of_state(*columns.FINAL_STATES)))
-        images = f"{len(seen.train):,} training and {len(seen.validation):,} validation images"
-        print(f"{folder.name}: {left} trials to run, {concurrent} at a time; {data.title}, {images}")
-        for line in cluster.addresses(settings, dashboard):
-            print(line)
-        with Display(ledger, spaces.OBJECTIVES, settings.num_samples, dashboard) as display:
-            job = Job(settings, spaces, folder, Recorder(ledger, display, spaces.OBJECTIVES, settings, folder))
-            shared = study_shared_work(job, data, given)
-            ended = shared is not None and _search_trials(job, seen, shared, brought.warm)
-            job.recorder.close()
-            best = searcher.front(ledger, spaces.OBJECTIVES, settings.min_accuracy)
-            confirmed: dict[str, dict[str, Any]] = {}
-            stopped = job.recorder.stopped
-            if ended and _missing(ledger, settings, spaces) == 0:
-                confirmed = confirm(settings, folder, ledger, best, data, test)
-                stopped = retrain(job, display, data, test, seen, given) or stopped
-        display.summary(best[:10], confirmed, spaces.SPACE)
-        return stopped
+        settings = settings.changed(gpus_per_trial=gpus)
+        settings = settings.changed(precision=settings.precision or cluster.best_precision_of_trials(settings))
+        _record(settings, space, folder, inputs, recorded)
+        _announce(settings, folder, ledger, inputs, concurrent, dashboard)
+        with Display(ledger, space.objectives, settings.budget.num_samples, dashboard) as display:
+            recorder = Recorder(ledger, display, space.objectives, settings, folder)
+            return _stages(Job(settings, space, folder, recorder), display, inputs)
     finally:
         cluster.stop_ray()
 
 
-def _search_trials(job: Job, data: Splits, shared: SharedWork, warm: Sequence[dict[str, Any]]) -> bool:
+def _record(settings: Settings, space: SearchSpace, folder: Path, inputs: Inputs, recorded: Meta | None) -> None:
+    """Write `study.json`: of a new study all of it, of an old one this command."""
+    if recorded is not None:
+        study_folder.write_meta(folder, metadata.continued_metadata(recorded, settings, sys.argv))
+        return
+    key = registry.method(settings.kind).shared_work.key(settings, inputs.data, inputs.initial_teacher)
+    meta = metadata.study_metadata(settings, space, inputs.data, inputs.test, inputs.networks, sys.argv)
+    study_folder.write_meta(folder, {**meta, "shared_work": digest(key)})
+
+
+def _announce(
+    settings: Settings, folder: Path, ledger: Ledger, inputs: Inputs, concurrent: int, dashboard: str
+) -> None:
+    remaining = max(0, settings.budget.num_samples - len(ledger.of_state(*FINAL_STATES)))
+    seen = inputs.trial_data
+    images = f"{len(seen.train):,} training and {len(seen.validation):,} validation images"
+    print(f"{folder.name}: {remaining} trials to run, {concurrent} at a time; {inputs.data.title}, {images}")
+    for line in cluster.addresses(settings, dashboard):
+        print(line)
+
+
+def _stages(job: Job, display: Display, inputs: Inputs) -> str:
+    """Shared work, search, test, fresh seeds; returns why it stopped early, or ""."""
+    settings, space, ledger = job.settings, job.space, job.ledger
+    shared = study_shared_work(job, inputs.data, inputs.initial_teacher)
+    searched = shared is not None and _search_trials(job, inputs.trial_data, shared, inputs.warm_start)
+    job.recorder.close()
+    best = front(ledger, space.objectives, settings.search.min_accuracy)
+    confirmed: dict[str, Row] = {}
+    stopped = job.recorder.stopped
+    if searched and remaining_trials(ledger, settings, space) == 0:
+        confirmed = confirm(settings, space, job.folder, ledger, best, inputs.data, inputs.test)
+        stopped = retrain(job, display, inputs) or stopped
+    display.summary(best[:10], confirmed, space.domains)
+    return stopped
+
+
+def _search_trials(job: Job, data: Splits, shared: SharedWork, warm_start: Sequence[Row]) -> bool:
     """Stage two: the baselines, the trials that were cut off, another study's front, and then new ones.
 
     Returns: False after Ctrl-C.
     """
-    settings, spaces, ledger = job.settings, job.spaces, job.ledger
-    final = columns.FINAL_STATES
-    queue: Queue = [
-        (name, values, name)
-        for name, values in spaces.BASELINES.items()
-        if ledger.trials.get(name, {}).get("state") not in final
+    settings, space, ledger = job.settings, job.space, job.ledger
+    queue = [
+        Queued(name, dict(values), name)
+        for name, values in space.baselines.items()
+        if ledger.trials.get(name, {}).get("state") not in FINAL_STATES
     ]
-    left = settings.num_samples - len(ledger.of_state(*final))
-    owed = ledger.of_state("running")[: max(0, left)]
-    queue += [(r["trial_id"], {k: space.cast_value(k, r[k], spaces) for k in spaces.SPACE}, "") for r in owed]
-    known = [{k: r[k] for k in spaces.SPACE} for r in ledger.of_state("running", *final)]
-    fresh = [values for values in warm if values not in known][: max(0, left - len(owed))]
-    queue += [("", values, "") for values in fresh]
-    wanted = max(0, left - len(owed) - len(fresh))
-    parameters = {"data": data, "shared": {settings.seed: shared}}
-    return run_trials(job, KINDS[settings.kind].search, parameters, queue, wanted, searching=True)
+    remaining = max(0, settings.budget.num_samples - len(ledger.of_state(*FINAL_STATES)))
+    interrupted = ledger.of_state("running")[:remaining]
+    queue += [Queued(row["trial_id"], space.configuration(row), "") for row in interrupted]
+    known = [space.configuration(row) for row in ledger.of_state("running", *FINAL_STATES)]
+    fresh = [values for values in warm_start if values not in known][: remaining - len(interrupted)]
+    queue += [Queued("", values, "") for values in fresh]
+    wanted = remaining - len(interrupted) - len(fresh)
+    work = Work(job.method.trial, data, {settings.seed: shared})
+    return run_trials(job, work, queue, wanted, searching=True)
 
 
 @contextlib.contextmanager

@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from study.data.fingerprint import fingerprint, identity
 from study.data.splits import Part, Splits
-from study.methods.registry import KINDS
-from study.settings import OPERATIONAL, Settings, as_json
-from study.tuning.space import searched
+from study.methods import registry
+from study.records.schema import Meta, described
+from study.settings import Settings, as_json
+from study.tuning.space import SearchSpace
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly", "scikit-learn")
 
@@ -28,13 +28,14 @@ def fingerprints(data: Splits, test: Part) -> dict[str, str]:
 
 
 def study_metadata(
-    settings: Any, spaces: Any, data: Splits, test: Part, described: dict[str, dict[str, Any]], argv: list[str]
-) -> dict[str, Any]:
-    """Everything that `study.json` holds beside its schema version."""
-    few = getattr(settings, "student_examples", 0)
+    settings: Settings, space: SearchSpace, data: Splits, test: Part, networks: dict[str, Meta], argv: list[str]
+) -> Meta:
+    """Everything that `study.json` holds of a new study; see `study.records.schema`."""
+    method = registry.method(settings.kind)
     return {
         "kind": settings.kind,
         "name": settings.folder.name,
+        **method.facts(),
         "settings": as_json(settings),
         "data": {
             "name": data.name,
@@ -48,24 +49,24 @@ def study_metadata(
             "mean": list(data.mean),
             "std": list(data.std),
             "fingerprints": fingerprints(data, test),
-            "note": f"Students see {few} training images of each class, the teacher all." if few else "",
+            "note": method.data_note(settings),
         },
-        "models": described,
-        **searched(spaces),
+        "models": networks,
+        **space.as_json(),
+        "columns": {name: described(name) for name in (*space.domains, *space.objectives)},
         "seed": settings.seed,
         **_run(settings, argv),
-        "counts_over": KINDS[settings.kind].counts_over,
     }
 
 
-def continued_metadata(recorded: dict[str, Any], settings: Settings, argv: list[str]) -> dict[str, Any]:
+def continued_metadata(recorded: Meta, settings: Settings, argv: list[str]) -> Meta:
     """What `study.json` holds once another command goes on with a study: how much of it is wanted now, and that run."""
-    how = {k: v for k, v in as_json(settings).items() if k in OPERATIONAL and v is not None}
+    how = {k: v for k, v in settings.operational().items() if v is not None}
     runs = [*recorded.get("continued", []), _run(settings, argv)]
     return {**recorded, "settings": {**recorded["settings"], **how}, "continued": runs}
 
 
-def _run(settings: Settings, argv: list[str]) -> dict[str, Any]:
+def _run(settings: Settings, argv: list[str]) -> Meta:
     """One command, and what it ran with."""
     return {
         "command": "python -m study.run " + " ".join(shlex.quote(a) for a in argv[1:]),
@@ -95,11 +96,11 @@ def _commit() -> str | None:
         return None
 
 
-def _device(settings: Any) -> str:
-    if settings.gpus_per_trial:
-        share = f"{settings.gpus_per_trial:g} of it a trial"
-        packed = f"{settings.pack} packed trials on each"
+def _device(settings: Settings) -> str:
+    if settings.resources.gpus_per_trial:
+        share = f"{settings.resources.gpus_per_trial:g} of it a trial"
+        packed = f"{settings.resources.pack} packed trials on each"
         # The nodes of a cluster may have them where the driver has none.
         name = torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
-        return f"{name}, {packed if settings.pack > 1 else share}"
-    return f"CPU {platform.machine()}, {settings.cpus_per_trial:g} core a trial"
+        return f"{name}, {packed if settings.resources.pack > 1 else share}"
+    return f"CPU {platform.machine()}, {settings.resources.cpus_per_trial:g} core a trial"

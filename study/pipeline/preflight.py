@@ -1,5 +1,5 @@
-"""What a command builds on, checked before anything starts or is written: the study that it continues, a teacher's
-weights, another study's front."""
+"""Preflight checks, before Ray starts and before anything is written: the study that a command continues, its data and
+networks, a teacher's weights, another study's front."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,19 +14,21 @@ from torch import nn
 from study.artifacts.cache import SharedWork
 from study.commandline import data_folder
 from study.data import registry as data_registry
-from study.data.images import normalise
 from study.data.splits import Part, Splits
 from study.errors import UserError
-from study.methods.kd.method import student_training
-from study.methods.registry import KINDS, least_size, searched_network, trained_network
-from study.methods.sws.network_stack import Stack
-from study.models import custom, registry
+from study.methods import registry
+from study.methods.method import settings_with
+from study.models import custom
+from study.models.registry import minimum_size, parameter_count
 from study.pipeline import metadata
 from study.records import paths, study_folder
+from study.records.columns import Row
 from study.records.ledger import Ledger
-from study.settings import OLDER_PRECISION, Settings, SettingsT, contradiction
+from study.records.schema import Meta
+from study.settings import OLDER_PRECISION, Settings, contradiction
 from study.training.network import Training, build_network, load_network
-from study.tuning import searcher, space
+from study.tuning.searcher import front
+from study.tuning.space import SearchSpace, file_of
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,28 @@ class Inputs:
     """What a study is made of, checked.
 
     Attributes:
-        seen: the splits as the searched trials see them.
-        networks: see `describe.networks`.
-        given: the teacher that the user brought, if so.
-        warm: configurations of another study, best first.
+        trial_data: the splits as the searched trials see them.
+        networks: see `describe_networks`.
+        initial_teacher: the teacher that the user gave, if so.
+        warm_start: configurations of another study, best first.
     """
 
     data: Splits
     test: Part
-    seen: Splits
-    networks: dict[str, dict[str, Any]]
-    given: SharedWork | None
-    warm: list[dict[str, Any]]
+    trial_data: Splits
+    networks: dict[str, Meta]
+    initial_teacher: SharedWork | None
+    warm_start: list[Row]
 
 
-def resume(settings: SettingsT, spaces: Any) -> tuple[SettingsT, dict[str, Any] | None]:
+def resume(settings: Settings, space: SearchSpace) -> tuple[Settings, Meta | None]:
     """The settings, with what the study that they continue has chosen already, and its `study.json`.
 
     Raises:
-        UserError: a study that was begun as another kind, with other settings or another search space.
+        UserError: a search space that the method does not know, or a study that was started as another kind, with
+            other settings or another search space.
     """
+    space.check(registry.method(settings.kind), settings)
     folder = settings.folder.resolve()
     if not (folder / paths.STUDY).exists():
         if (folder / paths.TRIALS).exists():
@@ -64,49 +67,50 @@ def resume(settings: SettingsT, spaces: Any) -> tuple[SettingsT, dict[str, Any] 
     if recorded["kind"] != settings.kind:
         raise UserError(f"--name {folder.name}: that study is of kind {recorded['kind']}; choose another --name")
     if settings.precision is None:
-        settings = replace(settings, precision=recorded["settings"].get("precision", OLDER_PRECISION))
+        settings = settings.changed(precision=recorded["settings"].get("precision", OLDER_PRECISION))
     if difference := contradiction(settings, recorded["settings"]):
-        raise UserError(f"{folder} was begun with other settings: {difference}; choose another --name")
-    check_spaces(recorded, spaces, folder)
+        raise UserError(f"{folder} was started with other settings: {difference}; choose another --name")
+    check_space(recorded, space, folder)
     return settings, recorded
 
 
-def load_inputs(settings: Any, spaces: Any, recorded: dict[str, Any] | None) -> Inputs:
-    """Data and networks, and all else that is brought to a study.
+def load_inputs(settings: Settings, space: SearchSpace, recorded: Meta | None) -> Inputs:
+    """Data and networks, and all else that a study takes.
 
     Raises:
         UserError: what does not fit, or not to the study that these settings continue.
     """
     data, test = load_data(settings)
     # Wrong names, widths and numbers of examples fail here, before anything starts.
-    described = describe_networks(settings, spaces, data)
-    seen = KINDS[settings.kind].trial_data(settings, data)
+    networks = describe_networks(settings, space, data)
+    trial_data = registry.method(settings.kind).trial_data(settings, data)
     if recorded:
         check_data(recorded, settings, data, test)
-        check_code(recorded, settings, described)
-    check_packing(settings, data)
-    return Inputs(data, test, seen, described, given_teacher(settings, data), warm_start(settings, spaces))
+        check_code(recorded, settings, networks)
+    check_packing(settings, space, data)
+    return Inputs(data, test, trial_data, networks, load_teacher(settings, data), load_warm_start(settings, space))
 
 
-def check_spaces(recorded: dict[str, Any], spaces: Any, folder: Path) -> None:
-    """Refuse a search space, objectives or baselines other than those a study was begun with.
+def check_space(recorded: Meta, space: SearchSpace, folder: Path) -> None:
+    """Refuse a search space, objectives or baselines other than those a study was started with.
 
     Raises:
         UserError: with each that differs.
     """
     differ = [
         f"{what} {name!r} is {now.get(name)} (the study has {recorded[what].get(name)})"
-        for what, now in space.searched(spaces).items()
+        for what, now in space.as_json().items()
         for name in dict.fromkeys((*now, *recorded.get(what, now)))
         if now.get(name) != recorded.get(what, now).get(name)
     ]
     if differ:
-        file = spaces.__name__.replace(".", "/") + ".py"
-        raise UserError(f"{folder} was begun with another {file}: {', '.join(differ)}; choose another --name")
+        raise UserError(
+            f"{folder} was started with another {file_of(space.name)}: {', '.join(differ)}; choose another --name"
+        )
 
 
-def check_data(recorded: dict[str, Any], settings: Any, data: Splits, test: Part) -> None:
-    """Refuse data other than those a study was begun with; one that did not record which they are is let through.
+def check_data(recorded: Meta, settings: Settings, data: Splits, test: Part) -> None:
+    """Refuse data other than those a study was started with; one that did not record which they are is let through.
 
     Raises:
         UserError: some part differs.
@@ -115,18 +119,18 @@ def check_data(recorded: dict[str, Any], settings: Any, data: Splits, test: Part
     differ = [part for part in now if part in known and known[part] != now[part]]
     if differ:
         had = recorded["settings"].get("data_dir")
-        named = f"--data-dir {settings.data_dir}" if settings.data_dir else f"--dataset {settings.dataset}"
+        named = f"--data-dir {settings.files.data_dir}" if settings.files.data_dir else f"--dataset {settings.dataset}"
         raise UserError(
-            f"{named}: its {', '.join(differ)} images or labels are not those that {settings.folder} was begun with"
+            f"{named}: its {', '.join(differ)} images or labels are not those that {settings.folder} was started with"
             f"{f', which lay in {had}' if had else ''}; give those, or choose another --name"
         )
 
 
-def check_code(recorded: dict[str, Any], settings: Any, networks: dict[str, dict[str, Any]]) -> None:
-    """Refuse a user's network whose code is not what it was when a study began: its trials would not compare.
+def check_code(recorded: Meta, settings: Settings, networks: dict[str, Meta]) -> None:
+    """Refuse a user's network whose code is not what it was when a study started: its trials would not compare.
 
     Args:
-        networks: see `describe.networks`.
+        networks: see `describe_networks`.
     Raises:
         UserError: the first that differs; one of which either hash is not known is let through.
     """
@@ -134,96 +138,120 @@ def check_code(recorded: dict[str, Any], settings: Any, networks: dict[str, dict
         known, now = recorded.get("models", {}).get(role, {}).get("code"), network.get("code")
         if known and now and known != now:
             raise UserError(
-                f"--{role} {network['name']}: its code is not what it was when {settings.folder} was begun; "
+                f"--{role} {network['name']}: its code is not what it was when {settings.folder} was started; "
                 "give it as it was, or choose another --name"
             )
 
 
-def given_teacher(settings: Any, data: Splits) -> SharedWork | None:
+def load_teacher(settings: Settings, data: Splits) -> SharedWork | None:
     """The teacher that `--teacher-checkpoint` gives; None where the study trains its own, or has none.
 
     Raises:
         UserError: a file that is missing, or holds other weights.
     """
-    path = getattr(settings, "teacher_checkpoint", None)
+    path = settings.flat().get("teacher_checkpoint")
     if path is None:
         return None
     if not path.is_file():
         raise UserError(f"--teacher-checkpoint {path}: no such file; give a .safetensors file or a .pt state dict")
+    training = registry.method(settings.kind).networks(settings)["teacher"]
     try:
-        given = given_weights(path)
-        load_network(given.tensors(), trained_network(settings, "teacher"), data)
+        weights = read_weights(path)
+        load_network(weights.tensors(), training, data)
     except Exception as error:  # torch and safetensors raise many kinds for one cause: not these weights
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--teacher-checkpoint {path}: not weights of {settings.teacher} here ({reason})") from error
-    return given
+        raise UserError(f"--teacher-checkpoint {path}: not weights of {training.network} here ({reason})") from error
+    return weights
 
 
-def check_packing(settings: Any, data: Splits) -> None:
-    """Refuse a network that cannot be one of a pack: what it does is tried with two of them, as they train.
+def check_packing(settings: Settings, space: SearchSpace, data: Splits) -> None:
+    """Refuse a network that cannot be trained in a pack: what a pack does is tried before anything starts.
 
     Raises:
-        UserError: with what torch says of it.
+        UserError: with the reason.
     """
-    if settings.pack == 1:
+    if settings.resources.pack == 1:
         return
-    training = searched_network(settings)
+    method = registry.method(settings.kind)
+    assert method.packing is not None, "a method whose flags have --pack trains packs"
     try:
-        stack = Stack([build_network(training, data) for _ in range(2)]).train()
-        images = normalise(data.train.images[:4], data.mean, data.std)
-        stack(torch.stack([images, images])).sum().backward()
+        method.packing.check(settings, data, space.domains)
     except Exception as error:  # torch raises many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--pack {settings.pack}: {training.network} cannot be trained in packs ({reason}); leave --pack out"
+            f"--pack {settings.resources.pack}: {method.searched_network(settings).network} cannot be trained in packs "
+            f"({reason}); leave --pack out"
         ) from error
 
 
-def warm_start(settings: Any, spaces: Any) -> list[dict[str, Any]]:
+def load_warm_start(settings: Settings, space: SearchSpace) -> list[Row]:
     """Configurations of another study's front, best first, within this one's space.
 
     Raises:
         UserError: no study there, or one that searched something else.
     """
-    if settings.warm_start is None:
+    folder = settings.budget.warm_start
+    if folder is None:
         return []
-    other = study_folder.load(settings.warm_start)
-    lacking = [k for k in (*spaces.SPACE, *spaces.OBJECTIVES) if k not in other.trials]
+    other = study_folder.load(folder)
+    lacking = [k for k in (*space.domains, *space.objectives) if k not in other.trials]
     if lacking:
         raise UserError(
-            f"--warm-start {settings.warm_start}: a study of kind {other.meta['kind']} without {lacking[0]}; "
-            f"give one that searched {', '.join(spaces.SPACE)}"
+            f"--warm-start {folder}: a study of kind {other.meta['kind']} without {lacking[0]}; "
+            f"give one that searched {', '.join(space.domains)}"
         )
-    ledger = Ledger.open(settings.warm_start)
-    members = [ledger.trials[i] for i in searcher.front(ledger, spaces.OBJECTIVES)]
-    found = [{k: space.cast_value(k, row[k], spaces) for k in spaces.SPACE} for row in members]
-    domains = space.distributions(spaces.SPACE)
-    return [v for v in found if all(domains[k]._contains(domains[k].to_internal_repr(x)) for k, x in v.items())]
+    ledger, distributions = Ledger.open(folder), space.distributions()
+    configurations = []
+    for trial_id in front(ledger, space.objectives):
+        with suppress(ValueError):  # a choice that this study does not have
+            values = space.configuration(ledger.trials[trial_id])
+            domains = {name: distributions[name] for name in values}
+            if all(d._contains(d.to_internal_repr(values[name])) for name, d in domains.items()):
+                configurations.append(values)
+    return configurations
 
 
-def describe_networks(settings: Any, spaces: Any, data: Splits) -> dict[str, dict[str, Any]]:
+def describe_networks(settings: Settings, space: SearchSpace, data: Splits) -> dict[str, Meta]:
     """Role → name, options, parameter count, and the hash of a user's own code. Building them checks their names
     and options.
 
     Raises:
-        UserError: one that is not built, or not over the whole range of widths that is searched.
+        UserError: one that is not built, or not with every value that is searched.
     """
-    if widths := spaces.SPACE.get("student_width"):
-        for width in (widths.lower, widths.upper):
-            try:
-                build_network(student_training(replace(settings, student_width=width)), data)
-            except UserError as error:
-                raise UserError(
-                    f"--student {settings.student}: {settings.kind} searches its width from {widths.lower:g} to "
-                    f"{widths.upper:g}, and at {width:g}: {error}; give one of the VGG kinds"
-                ) from error
-    return {role: _described(role, t, data) for role, t in KINDS[settings.kind].networks(settings).items()}
+    method = registry.method(settings.kind)
+    networks = method.networks(settings)
+    for name, domain in space.domains.items():
+        for value in domain.ends():
+            other = method.networks(settings_with(settings, {name: value}))
+            _check_searched(settings, name, value, networks, other, data)
+    return {role: _described(role, training, data) for role, training in networks.items()}
 
 
-def _described(role: str, training: Training, data: Splits) -> dict[str, Any]:
+def _check_searched(
+    settings: Settings,
+    name: str,
+    value: object,
+    networks: dict[str, Training],
+    other: dict[str, Training],
+    data: Splits,
+) -> None:
+    """Refuse a searched value with which a network cannot be built."""
+    for role, training in other.items():
+        if (training.network, training.options) == (networks[role].network, networks[role].options):
+            continue
+        try:
+            build_network(training, data)
+        except UserError as error:
+            raise UserError(
+                f"--{role} {training.network}: {settings.kind} searches {name}, and at {value} it cannot be built "
+                f"({error}); give another --{role}, or another range in {file_of(settings.kind)}"
+            ) from error
+
+
+def _described(role: str, training: Training, data: Splits) -> Meta:
     model, name = _built(role, training, data), training.network
     code = {"code": custom.identity(name, model)} if custom.is_custom(name) else {}
-    return {"name": name, "options": training.options, "parameters": registry.parameter_count(model), **code}
+    return {"name": name, "options": training.options, "parameters": parameter_count(model), **code}
 
 
 def _built(role: str, training: Training, data: Splits) -> nn.Module:
@@ -237,13 +265,18 @@ def _built(role: str, training: Training, data: Splits) -> nn.Module:
 
 
 def load_data(settings: Settings) -> tuple[Splits, Part]:
-    """The study's data set: what the search may see, and the test part for confirmation alone."""
-    folder = data_folder(settings.dataset, settings.data_dir)
-    return data_registry.load(settings.dataset, folder, split_seed=settings.seed, size=least_size(settings))
+    """The study's data set: what the search may see, and the test part for confirmation alone.
+
+    Its images are as large as the network needs that needs the largest.
+    """
+    folder = data_folder(settings.dataset, settings.files.data_dir)
+    networks = registry.method(settings.kind).networks(settings)
+    size = max(minimum_size(training.network) for training in networks.values())
+    return data_registry.load(settings.dataset, folder, split_seed=settings.seed, size=size)
 
 
-def given_weights(path: Path) -> SharedWork:
-    """A trained teacher from a file; nothing in it is executed.
+def read_weights(path: Path) -> SharedWork:
+    """A trained network from a file; nothing in it is executed.
 
     Raises:
         OSError, ValueError: missing, or not weights.
@@ -251,8 +284,8 @@ def given_weights(path: Path) -> SharedWork:
     from safetensors.torch import load_file
 
     try:
-        given = path.suffix == ".safetensors"
-        state = load_file(path) if given else torch.load(path, map_location="cpu", weights_only=True)
+        safe = path.suffix == ".safetensors"
+        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, LookupError, UnpicklingError) as error:  # torch's advice is to run whatever the file says
         raise ValueError("it is no .safetensors file, and no .pt file of a state dict alone") from error
     with suppress(KeyError, TypeError):

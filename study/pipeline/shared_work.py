@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from study.artifacts import checkpoints
@@ -11,13 +12,12 @@ from study.artifacts.cache import SharedWork, get, get_or_compute, read_arrays, 
 from study.artifacts.weight_trace import pack
 from study.data.splits import Splits
 from study.errors import UserError
-from study.methods.kd import student
-from study.methods.registry import KINDS, trained_network
-from study.records import columns, paths, study_folder
+from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
-from study.training import network
+from study.records.columns import TRIAL_COLUMNS
 from study.tuning import cluster
-from study.tuning.tune_run import Job, Queue, run_trials
+from study.tuning.searcher import Queued
+from study.tuning.tune_run import Job, Work, run_trials
 
 
 class _Missing(Exception):
@@ -25,7 +25,7 @@ class _Missing(Exception):
 
 
 def load_or_train(
-    job: Job, data: Splits, given: SharedWork | None, names: Mapping[int, str], cache: Path
+    job: Job, data: Splits, initial_teacher: SharedWork | None, names: Mapping[int, str], cache: Path
 ) -> dict[int, SharedWork] | None:
     """The shared work for each of these seeds, from the cache or from trials that run side by side; None if cut off.
 
@@ -34,78 +34,86 @@ def load_or_train(
     Raises:
         UserError: it failed now. What failed in an earlier command is tried again, since its cause may be gone.
     """
-    kind, ledger = KINDS[job.settings.kind], job.ledger
-
-    def take(seed: int) -> SharedWork:
-        """From the trial that did it."""
-        row = ledger.trials.get(names[seed], {"state": "running"})
-        path = checkpoints.weights_of(checkpoints.path_of(job.folder, names[seed]))
-        if row["state"] != "complete" or not path.exists():
-            raise _Missing
-        return SharedWork(read_arrays(path), {"metrics": row, "history": ledger.history.get(names[seed], [])})
-
-    def collect() -> tuple[dict[int, SharedWork], list[int]]:
-        found, missing = {}, []
-        for seed in names:
-            key = kind.key(replace(job.settings, seed=seed), data, given)
-            try:
-                found[seed] = get_or_compute(cache, kind.first, key, lambda seed=seed: take(seed))[0]  # type: ignore[misc]
-            except _Missing:
-                missing.append(seed)
-        return found, missing
-
-    found, missing = collect()
-    ended = True
+    stage, ledger = job.method.shared_work, job.ledger
+    shared, missing = _collect(job, data, initial_teacher, names, cache)
+    completed = True
     if missing:
-        queue: Queue = [
-            (names[seed], {} if seed == job.settings.seed else {"seed": seed}, kind.first) for seed in missing
-        ]
-        for trial_id, values, baseline in queue:
-            ledger.start(trial_id, values, baseline)  # one that failed in an earlier command is owed again
-        parameters = {"data": data, "shared": dict.fromkeys(names, given)}
+        own = job.settings.seed
+        queue = [Queued(names[seed], {} if seed == own else {"seed": seed}, stage.name) for seed in missing]
+        for trial in queue:
+            ledger.start(*trial)  # one that failed in an earlier command is tried again
         settings = cluster.for_shared_work(job.settings, len(names))
-        ended = run_trials(replace(job, settings=settings), kind.prepare, parameters, queue)
-        found, missing = collect()
+        work = Work(stage.run, data, dict.fromkeys(names, initial_teacher))
+        completed = run_trials(replace(job, settings=settings), work, queue)
+        shared, missing = _collect(job, data, initial_teacher, names, cache)
         for row in (ledger.trials.get(names[seed], {}) for seed in missing):
             if row.get("state") == "failed":
-                raise UserError(f"the {kind.first} could not be trained: {row['reason']}")
-    for seed in names:
-        checkpoints.delete_result(job.folder, names[seed])
-    return found if ended and not missing else None
+                raise UserError(f"the training of the {_in_words(stage.name)} failed: {row['reason']}")
+    for name in names.values():
+        checkpoints.delete_result(job.folder, name)
+    return shared if completed and not missing else None
 
 
-def study_shared_work(job: Job, data: Splits, given: SharedWork | None) -> SharedWork | None:
+def _collect(
+    job: Job, data: Splits, initial_teacher: SharedWork | None, names: Mapping[int, str], cache: Path
+) -> tuple[dict[int, SharedWork], list[int]]:
+    """By seed what is in the cache, or was just trained and goes there; and the seeds of what is not."""
+    stage = job.method.shared_work
+    shared, missing = {}, []
+    for seed, name in names.items():
+        key = stage.key(job.settings.changed(seed=seed), data, initial_teacher)
+        try:
+            shared[seed], _ = get_or_compute(cache, stage.name, key, partial(_from_trial, job, name))
+        except _Missing:
+            missing.append(seed)
+    return shared, missing
+
+
+def _from_trial(job: Job, trial_id: str) -> SharedWork:
+    """What the trial left that did the work."""
+    row = job.ledger.trials.get(trial_id, {"state": "running"})
+    path = checkpoints.weights_of(checkpoints.path_of(job.folder, trial_id))
+    if row["state"] != "complete" or not path.exists():
+        raise _Missing
+    return SharedWork(read_arrays(path), {"metrics": row, "history": job.ledger.history.get(trial_id, [])})
+
+
+def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None) -> SharedWork | None:
     """Stage one, from the cache or as a trial of its own; None if it was cut off.
 
     Raises:
-        UserError: the study's trials began from another one, which is in the cache no more.
+        UserError: the study's trials started from another one, which is no longer in the cache.
     """
-    kind, ledger, folder = KINDS[job.settings.kind], job.ledger, job.folder
-    cache, seed = folder.parent / paths.CACHE, job.settings.seed
-    row, told = ledger.trials.get(kind.first), ledger.history.get(kind.first, [])
-    # By what the study was begun with: another version of torch would train another one.
-    shared = get(cache, kind.first, study_folder.read_meta(folder).get("shared_work", ""))
+    stage, ledger, folder = job.method.shared_work, job.ledger, job.folder
+    cache, seed, name = folder.parent / paths.CACHE, job.settings.seed, stage.name
+    row, history = ledger.trials.get(name), ledger.history.get(name, [])
+    # By what the study was started with: another version of torch would train another one.
+    shared = get(cache, name, study_folder.read_meta(folder).get("shared_work", ""))
     if shared is None:
-        found = load_or_train(job, data, given, {seed: kind.first}, cache)
-        if found is None:
+        trained = load_or_train(job, data, initial_teacher, {seed: name}, cache)
+        if trained is None:
             return None
-        shared = found[seed]
-    path, weights = folder / paths.MODELS / f"{kind.first}.safetensors", shared.weights()
+        shared = trained[seed]
+    path, weights = folder / paths.MODELS / f"{name}.safetensors", shared.weights()
     if row and path.exists() and not same_arrays(read_arrays(path), weights.arrays):
-        ledger.trials[kind.first], ledger.history[kind.first] = row, told
+        ledger.trials[name], ledger.history[name] = row, history
         ledger.flush()
         raise UserError(
-            f"{folder}: its trials began from another {kind.first} than comes out now, and that one is no longer in "
-            f"{cache}; bring that folder back as it was, or choose another --name"
+            f"{folder}: its trials started from another {_in_words(name)} than comes out now, and that one is no "
+            f"longer in {cache}; restore that folder from a copy, or choose another --name"
         )
-    if ledger.trials.get(kind.first, {}).get("state") != "complete":  # it was in the cache
-        row = {k: v for k, v in shared.record["metrics"].items() if k not in columns.TRIAL_COLUMNS}
-        ledger.start(kind.first, {}, kind.first)
-        ledger.history[kind.first] = shared.record["history"]
-        ledger.finish(kind.first, "complete", "", row, shared.record["metrics"]["seconds"])
+    if ledger.trials.get(name, {}).get("state") != "complete":  # it was in the cache
+        metrics = {k: v for k, v in shared.record["metrics"].items() if k not in TRIAL_COLUMNS}
+        ledger.start(name, {}, name)
+        ledger.history[name] = shared.record["history"]
+        ledger.finish(name, "complete", "", metrics, shared.record["metrics"]["seconds"])
         ledger.flush()
     write_arrays(path, weights.arrays)
-    if kind.first == "teacher" and not paths.trace_of(folder, kind.first).exists():
-        teacher = network.load_network(weights.tensors(), trained_network(job.settings, kind.first), data)
-        write_bytes(paths.trace_of(folder, kind.first), pack(student.dark_knowledge(teacher, data)))
+    if stage.trace and not paths.trace_of(folder, name).exists():
+        write_bytes(paths.trace_of(folder, name), pack(stage.trace(job.settings, data, shared)))
     return shared
+
+
+def _in_words(name: str) -> str:
+    """The shared work as a noun: "teacher", "uncompressed network"."""
+    return f"{name} network" if name == "uncompressed" else name

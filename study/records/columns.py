@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+Row = dict[str, Any]
+"""One row of a table, or what an epoch reports: column → number, text or truth."""
 
 FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""

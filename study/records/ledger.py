@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from study.errors import no_space
-from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS
+from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Row
 from study.records.paths import CONFIRMED, HISTORY, TRIALS
 from study.records.study_folder import check_states, missing_file_error, read_frame, write_rows
 
 
-def history_row(result: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a report belongs in `history.csv`."""
-    return {k: v for k, v in result.items() if k in COLUMNS and k != "trial_id"}
+def history_row(report: Mapping[str, object]) -> Row:
+    """What of a trial's report belongs in `history.csv`: all that it says itself, whether a column is declared or not."""
+    names = str(report.get("reported", "")).split(",")
+    return {name: report[name] for name in names if name in report and name != "trial_id"}
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Ledger:
     """
 
     folder: Path
-    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
-    history: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    trials: dict[str, Row] = field(default_factory=dict)
+    history: dict[str, list[Row]] = field(default_factory=dict)
     unwritten: set[str] = field(default_factory=set)
     full: bool = False
     _next_history_write: float = 0.0
@@ -54,7 +54,7 @@ class Ledger:
         trials = read_frame(folder / TRIALS, TRIAL_COLUMNS)
         check_states(folder / TRIALS, trials)
         history = read_frame(folder / HISTORY, HISTORY_COLUMNS)
-        rows: list[dict[str, Any]] = [_without_nan(row) for row in trials.to_dict("records")]
+        rows: list[Row] = [_without_nan(row) for row in trials.to_dict("records")]
         ledger = cls(folder, {row["trial_id"]: row for row in rows})
         for row in history.to_dict("records"):
             # Rows of an unfinished trial are dropped: the trial starts again and reports them anew.
@@ -62,14 +62,14 @@ class Ledger:
                 ledger.history.setdefault(row["trial_id"], []).append(_without_nan(row))
         return ledger
 
-    def of_state(self, *states: str, baseline: bool = False) -> list[dict[str, Any]]:
+    def of_state(self, *states: str, baseline: bool = False) -> list[Row]:
         return [r for r in self.trials.values() if r["state"] in states and bool(r["baseline"]) == baseline]
 
     def count(self, state: str) -> int:
         """Trials in this state, baselines not counted."""
         return len(self.of_state(state))
 
-    def start(self, trial_id: str, hyperparameters: Mapping[str, Any], baseline: str = "") -> None:
+    def start(self, trial_id: str, hyperparameters: Mapping[str, object], baseline: str = "") -> None:
         self.history.pop(trial_id, None)
         self.trials[trial_id] = {
             "trial_id": trial_id,
@@ -80,7 +80,7 @@ class Ledger:
         }
         self._if_there_is_room(self._write_trials)
 
-    def epoch(self, trial_id: str, row: Mapping[str, Any]) -> None:
+    def epoch(self, trial_id: str, row: Mapping[str, object]) -> None:
         rows = self.history.setdefault(trial_id, [])
         if rows and rows[-1]["epoch"] >= row["epoch"]:  # the trial was retried: its epochs are told again
             rows[:] = [r for r in rows if r["epoch"] < row["epoch"]]
@@ -90,7 +90,12 @@ class Ledger:
             self._if_there_is_room(self._write_history)
 
     def finish(
-        self, trial_id: str, state: str, reason: str = "", metrics: Mapping[str, Any] | None = None, seconds: float = 0
+        self,
+        trial_id: str,
+        state: str,
+        reason: str = "",
+        metrics: Mapping[str, object] | None = None,
+        seconds: float = 0,
     ) -> None:
         assert state in FINAL_STATES, state
         row = self.trials[trial_id]
@@ -134,5 +139,5 @@ class Ledger:
         )
 
 
-def _without_nan(row: Mapping[Any, Any]) -> dict[str, Any]:
+def _without_nan(row: Mapping[Hashable, object]) -> Row:
     return {str(k): v for k, v in row.items() if not (isinstance(v, float) and math.isnan(v))}

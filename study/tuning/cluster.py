@@ -8,7 +8,6 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +22,28 @@ from study.training.precision import best_precision
 
 def start_ray(settings: Settings) -> str:
     """Join or start Ray; returns the dashboard's address, or ""."""
-    if settings.address:
-        _answers(settings.address)
-    quiet = not settings.verbose
+    if settings.resources.address:
+        _answers(settings.resources.address)
+    quiet = not settings.watching.verbose
     logging.getLogger("ray").setLevel(logging.ERROR if quiet else logging.INFO)
     for name in ("ray.tune", "ray.train", "ray.air"):  # a trial's error has its place: the reason in trials.csv
         logging.getLogger(name).setLevel(logging.CRITICAL if quiet else logging.INFO)
-    local: dict[str, Any] = {"include_dashboard": settings.dashboard, "dashboard_host": "127.0.0.1"}
+    local: dict[str, Any] = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
     try:
         context = ray.init(
-            address=settings.address or "local",
+            address=settings.resources.address or "local",
             log_to_driver=not quiet,
             logging_level=logging.ERROR if quiet else logging.INFO,
             configure_logging=True,
             runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}},
-            **({} if settings.address else local),
+            **({} if settings.resources.address else local),
         )
     except (ConnectionError, ValueError, TimeoutError) as error:
-        where = settings.address
+        where = settings.resources.address
         what = f"--address {where}: no Ray cluster answers there" if where else "Ray did not start here"
         raise UserError(f"{what} ({str(error).splitlines()[0]})") from error
     url = getattr(context, "dashboard_url", "")
-    return f"http://{url}" if settings.dashboard and url else ""
+    return f"http://{url}" if settings.watching.dashboard and url else ""
 
 
 def stop_ray() -> None:
@@ -82,7 +81,7 @@ def resources(settings: Settings, nodes: Sequence[Node]) -> tuple[float, int]:
     """GPUs of each trial, and trials at one time. Refuses what no node can hold, which Ray would wait for."""
     has_gpu = any(n.get("GPU", 0) for n in nodes)
     gpus = gpu_share(settings, has_gpu)
-    cpus = settings.cpus_per_trial
+    cpus = settings.resources.cpus_per_trial
     if gpus and not has_gpu:
         raise UserError(f"--gpus-per-trial {gpus:g}: there is no GPU here; leave the flag out, or give 0")
     if cpus > max(n.get("CPU", 0) for n in nodes):
@@ -93,22 +92,23 @@ def resources(settings: Settings, nodes: Sequence[Node]) -> tuple[float, int]:
     if memory_bytes(settings) > max(n.get("memory", 0) for n in nodes):
         most = max(n.get("memory", 0) for n in nodes) / 1e9
         raise UserError(
-            f"--memory-per-trial {settings.memory_per_trial:g}: the largest machine has {most:.1f} GB; give less"
+            f"--memory-per-trial {settings.resources.memory_per_trial:g}: the largest machine has {most:.1f} GB; "
+            "give less"
         )
-    if settings.pack > 1:
-        return gpus, packed_at_once(replace(settings, gpus_per_trial=gpus), nodes)
+    if settings.resources.pack > 1:
+        return gpus, packed_at_once(settings.changed(gpus_per_trial=gpus), nodes)
     held = trials_that_fit(nodes, resource_request(settings, gpus))
     if held < 1:
         raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
-    return gpus, min(held, settings.max_concurrent or held)
+    return gpus, min(held, settings.resources.max_concurrent or held)
 
 
 def best_precision_of_trials(settings: Settings) -> str:
     """What a machine that trials run on does best; in a cluster the driver's may be another kind."""
-    kind = "cuda" if settings.gpus_per_trial else "cpu"
-    if not settings.address:
+    kind = "cuda" if settings.resources.gpus_per_trial else "cpu"
+    if not settings.resources.address:
         return best_precision(kind)
-    asked = resource_request(settings, settings.gpus_per_trial or 0)
+    asked = resource_request(settings, settings.resources.gpus_per_trial or 0)
     there = ray.remote(best_precision).options(
         num_cpus=asked.get("CPU", 0), num_gpus=asked.get("GPU", 0), memory=asked.get("memory")
     )
@@ -117,28 +117,29 @@ def best_precision_of_trials(settings: Settings) -> str:
 
 def packs_at_once(settings: Settings, nodes: Sequence[Node]) -> int:
     """Packs that run at one time: one on each GPU, or one on CPUs."""
-    return max(1, sum(int(n.get("GPU", 0)) for n in nodes)) if settings.gpus_per_trial else 1
+    return max(1, sum(int(n.get("GPU", 0)) for n in nodes)) if settings.resources.gpus_per_trial else 1
 
 
 def packed_at_once(settings: Settings, nodes: Sequence[Node]) -> int:
     """Trials at one time, where they are packed."""
-    most = settings.pack * packs_at_once(settings, nodes)
-    return min(most, settings.max_concurrent or most)
+    most = settings.resources.pack * packs_at_once(settings, nodes)
+    return min(most, settings.resources.max_concurrent or most)
 
 
 def gpu_share(settings: Settings, has_gpu: bool) -> float:
     """GPUs of each trial, where the settings leave it open too."""
-    return settings.gpus_per_trial if settings.gpus_per_trial is not None else (0.25 if has_gpu else 0.0)
+    share = settings.resources.gpus_per_trial
+    return share if share is not None else (0.25 if has_gpu else 0.0)
 
 
 def memory_bytes(settings: Settings) -> float:
     """Bytes of main memory that a trial is promised; 0 if none are."""
-    return 1e9 * (settings.memory_per_trial or 0)
+    return 1e9 * (settings.resources.memory_per_trial or 0)
 
 
 def placement(settings: Settings) -> PlacementGroupFactory:
     """What Ray sets aside for a trial."""
-    return PlacementGroupFactory([resource_request(settings, settings.gpus_per_trial or 0)])
+    return PlacementGroupFactory([resource_request(settings, settings.resources.gpus_per_trial or 0)])
 
 
 MOST_THREADS = 16
@@ -151,19 +152,21 @@ def for_shared_work(settings: Settings, trainings: int) -> Settings:
     What all trials wait for would otherwise run on one core, and the others be idle. In a cluster that was joined it
     gets what a trial gets: others may use the machines, and all of one might never be free.
     """
-    if settings.address:
+    if settings.resources.address:
         return settings
-    return replace(settings, cpus_per_trial=shared_cores(settings, Capacity(settings)(), trainings))
+    return settings.changed(cpus_per_trial=shared_cores(settings, Capacity(settings)(), trainings))
 
 
 def shared_cores(settings: Settings, at_once: int, trainings: int = 1) -> float:
     """Cores of each of so many trainings that share those of the trials that run at one time."""
-    return max(settings.cpus_per_trial, min(MOST_THREADS, at_once * settings.cpus_per_trial // trainings))
+    return max(
+        settings.resources.cpus_per_trial, min(MOST_THREADS, at_once * settings.resources.cpus_per_trial // trainings)
+    )
 
 
 def resource_request(settings: Settings, gpus: float) -> dict[str, float]:
     """What Ray sets aside for a trial, by the name of the resource."""
-    asked = {"CPU": settings.cpus_per_trial, "GPU": gpus, "memory": memory_bytes(settings)}
+    asked = {"CPU": settings.resources.cpus_per_trial, "GPU": gpus, "memory": memory_bytes(settings)}
     return {k: v for k, v in asked.items() if v}
 
 
@@ -184,10 +187,9 @@ class Capacity:
 
     def __call__(self) -> int:
         if time.monotonic() > self.until:
-            held = max(
-                1, trials_that_fit(alive_nodes(), resource_request(self.settings, self.settings.gpus_per_trial or 0))
-            )
-            self.known = min(held, self.settings.max_concurrent or held)
+            request = resource_request(self.settings, self.settings.resources.gpus_per_trial or 0)
+            fit = max(1, trials_that_fit(alive_nodes(), request))
+            self.known = min(fit, self.settings.resources.max_concurrent or fit)
             self.until = time.monotonic() + self.SECONDS
         return self.known
 
@@ -226,7 +228,7 @@ def addresses(settings: Settings, dashboard: str) -> list[str]:
     lines = [f"Ray dashboard: {dashboard}"] if dashboard else []
     if lines and os.environ.get("RAY_AUTH_MODE") == "token":  # Ray sets it for clusters that it starts
         lines[0] += "  (it asks for a token, once: ray get-auth-token prints it)"
-    if settings.prometheus:
+    if settings.watching.prometheus:
         nodes = [n for n in ray.nodes() if n["Alive"]]
         targets = ", ".join(f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in nodes)
         lines.append(f"Prometheus scrape target: {targets} (/metrics; the study's are ray_study_*)")

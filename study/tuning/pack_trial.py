@@ -1,4 +1,4 @@
-"""A trial of Tune that a pack trains. Its process has neither torch nor data: it passes on what the pack tells."""
+"""A trial of Tune that a pack trains. Its process has neither torch nor data: it passes on what the pack reports."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import ray
 from ray import tune
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
 ANSWER = 5.0
@@ -20,21 +21,34 @@ RESTART = 60.0
 """Seconds that Ray may take to start the process of a pack again."""
 
 
+Report = dict[str, Any]
+"""What a trial reports to Tune."""
+
+
+class Trainer(Protocol):
+    """What trains, in the process of the pack; see `study.tuning.packs.Packer`."""
+
+    def others(self, trial: str) -> int: ...
+    def join(self, *arguments: object) -> None: ...
+    def next(self, ticket_id: str) -> Report: ...
+    def leave(self, ticket_id: str) -> None: ...
+
+
 class PackActor:
     """The actor that trials know: Ray loads its class wherever there is a handle to it, so it holds what trains, whose
     class is loaded in the actor's own process alone. Its methods wait, so Ray runs them in threads."""
 
-    def __init__(self, trainer: Callable[[], Any]) -> None:
+    def __init__(self, trainer: Callable[[], Trainer]) -> None:
         self.trainer = trainer()
 
     def others(self, trial: str) -> int:
-        return int(self.trainer.others(trial))
+        return self.trainer.others(trial)
 
-    def join(self, *arguments: Any) -> None:
+    def join(self, *arguments: object) -> None:
         self.trainer.join(*arguments)
 
-    def next(self, ticket_id: str) -> dict[str, Any]:
-        return dict(self.trainer.next(ticket_id))
+    def next(self, ticket_id: str) -> Report:
+        return self.trainer.next(ticket_id)
 
     def leave(self, ticket_id: str) -> None:
         self.trainer.leave(ticket_id)
@@ -47,7 +61,7 @@ def make_pack_trainable(name: str) -> Callable[..., None]:
         name: by which Ray's dashboard knows the processes.
     """
 
-    def trainable(config: dict[str, Any], folder: Path, packers: Sequence[Any], joining: Sequence[Any]) -> None:
+    def trainable(config: Report, folder: Path, packers: Sequence[ActorHandle], joining: Sequence[object]) -> None:
         values = {k: v for k, v in config.items() if k not in ("trial_id", "seed")}
         print(f"{config['trial_id']}, seed {config['seed']}: {values}", flush=True)
         trial = tune.get_context().get_trial_id()
@@ -57,10 +71,10 @@ def make_pack_trainable(name: str) -> Callable[..., None]:
     return trainable
 
 
-def count_others(packers: Sequence[Any], trial: str, patience: float) -> list[tuple[int, Any]]:
-    """How many trials beside this one each has, of those that answer within so many seconds after the first did: one
-    whose GPU others use waits for it, and one that died is being started again."""
-    asked = {packer.others.remote(trial): packer for packer in packers}
+def count_others(packers: Sequence[ActorHandle], trial: str, patience: float) -> list[tuple[int, ActorHandle]]:
+    """Count the other trials in each pack. Packs that do not answer within `ANSWER` seconds after the first are
+    skipped: one whose GPU others use waits for it, and one that died is being started again."""
+    asked: dict[object, ActorHandle] = {packer.others.remote(trial): packer for packer in packers}
     first, later = ray.wait(list(asked), timeout=patience)
     ready, _ = ray.wait(later, num_returns=len(later), timeout=ANSWER) if first and later else ([], [])
     found = []
@@ -70,7 +84,7 @@ def count_others(packers: Sequence[Any], trial: str, patience: float) -> list[tu
     return found
 
 
-def emptiest_pack(packers: Sequence[Any], trial: str) -> Any:
+def emptiest_pack(packers: Sequence[ActorHandle], trial: str) -> ActorHandle:
     """The one with the fewest trials, any of them if several have so many."""
     until = time.monotonic() + RESTART
     while not (found := count_others(packers, trial, RESTART)):
@@ -81,8 +95,8 @@ def emptiest_pack(packers: Sequence[Any], trial: str) -> Any:
     return random.choice([packer for count, packer in found if count == fewest])
 
 
-def _follow(packer: Any, joining: tuple[Any, ...]) -> None:
-    """Join a pack with these arguments, and report what it tells."""
+def _follow(packer: ActorHandle, joining: tuple[object, ...]) -> None:
+    """Join a pack with these arguments, and report what it says."""
     until, ticket_id = time.monotonic() + RESTART, uuid4().hex
     while True:
         try:
@@ -92,7 +106,7 @@ def _follow(packer: Any, joining: tuple[Any, ...]) -> None:
             if time.monotonic() > until:
                 raise
             time.sleep(0.5)
-    row: dict[str, Any] = {}
+    row: Report = {}
     try:
         while not ("finished" in row or "failure" in row):
             row = ray.get(packer.next.remote(ticket_id))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.util.metrics import Gauge
 
 from study.artifacts import checkpoints
 from study.errors import NO_SPACE
 from study.records import paths
-from study.records.columns import COLUMNS, EPOCH_ONLY, FINAL_STATES
+from study.records.columns import COLUMNS, EPOCH_ONLY, FINAL_STATES, Row
 from study.records.ledger import Ledger, history_row
+from study.settings import Settings
 from study.tuning import searcher
 from study.tuning.display import Display
 from study.tuning.searcher import LedgerSearch
@@ -28,16 +30,16 @@ METRICS = ("val_accuracy", "sparsity", "file_bytes", "train_loss")
 
 
 class Recorder(tune.Callback):
-    """Writes what Tune's trials report into the ledger, and tells the display.
+    """Writes what Tune's trials report into the ledger and onto the display.
 
     Attributes:
-        searcher: asks for the trials that are recorded; it is told to stop when most of them fail, or when there is no
-            room for what they write.
-        stopped: why it was told so, or "".
+        searcher: asks for the trials that are recorded; it stops when most of them fail, or when there is no room
+            for what they write.
+        stopped: why it stopped, or "".
     """
 
     def __init__(
-        self, ledger: Ledger, display: Display, objectives: dict[str, str], settings: Any, folder: Path
+        self, ledger: Ledger, display: Display, objectives: Mapping[str, str], settings: Settings, folder: Path
     ) -> None:
         self.ledger, self.display, self.objectives = ledger, display, objectives
         self.settings, self.folder = settings, folder
@@ -48,28 +50,30 @@ class Recorder(tune.Callback):
         self.front: set[str] = set()
         self.gauges: dict[str, Gauge] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Row:
         return {}  # Tune pickles its callbacks; nothing is restored from that
 
-    def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info: Any) -> None:
+    def on_trial_result(self, iteration: int, trials: list, trial: Trial, result: Row, **info: object) -> None:
         if "epoch" in result and not result.get("finished") and not result.get("failure"):
             self.ledger.epoch(trial.config["trial_id"], history_row(result))
             self._measure(trial.config["trial_id"], result)
 
-    def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, iteration: int, trials: list, trial: Trial, **info: object) -> None:
         state, reason = searcher.final_state(trial.last_result, list(self.objectives), error=False)
         self._end(trial, state, reason)
 
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+    def on_trial_error(self, iteration: int, trials: list, trial: Trial, **info: object) -> None:
         reason = last_error(trial)
         if NO_SPACE in reason:
-            self._stop(FULL_DISK)  # the trial's row stays: it is owed
+            self._stop(FULL_DISK)  # the trial's row stays `running`: it runs again
             return
         if where := checkpoints.where_it_hung(checkpoints.path_of(self.folder, trial.config["trial_id"])):
-            reason = f"hung: no epoch ended within --trial-timeout {self.settings.trial_timeout:g} s (at {where})"
+            reason = (
+                f"hung: no epoch ended within --trial-timeout {self.settings.budget.trial_timeout:g} s (at {where})"
+            )
         self._end(trial, "failed", reason)
 
-    def _end(self, trial: Any, state: str, reason: str) -> None:
+    def _end(self, trial: Trial, state: str, reason: str) -> None:
         trial_id, result = trial.config["trial_id"], trial.last_result or {}
         row = self.ledger.trials[trial_id]
         metrics = {k: v for k, v in history_row(result).items() if k not in EPOCH_ONLY and k not in row}
@@ -87,7 +91,7 @@ class Recorder(tune.Callback):
         for i in saved:
             checkpoints.delete_checkpoint(self.folder, i)
         self.done = [i for i in self.done if i not in saved]
-        front = set(searcher.front(self.ledger, self.objectives, self.settings.min_accuracy))
+        front = set(searcher.front(self.ledger, self.objectives, self.settings.search.min_accuracy))
         mine = {trial_id} if not self.ledger.trials[trial_id]["baseline"] else set()
         for i in (self.front | mine) - front:
             checkpoints.delete_result(self.folder, i)
@@ -108,7 +112,7 @@ class Recorder(tune.Callback):
         if self.searcher is not None:
             self.searcher.stop(reason)
 
-    def _measure(self, trial_id: str, result: dict[str, Any]) -> None:
+    def _measure(self, trial_id: str, result: Row) -> None:
         for name in METRICS:
             if name in result and name in COLUMNS:
                 gauge = self.gauges.get(name) or Gauge(f"study_{name}", COLUMNS[name].label, ("study", "trial"))
@@ -124,7 +128,7 @@ class Recorder(tune.Callback):
         self.done = []
 
 
-def last_error(trial: Any) -> str:
+def last_error(trial: Trial) -> str:
     """One line from the error that ended a Tune trial: its last line is what was raised."""
     path = trial.error_file  # where Tune has it first; the copy in the study folder comes later
     text = Path(path).read_text(errors="replace") if path and Path(path).exists() else ""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from study.artifacts import checkpoints
-from study.methods.registry import KINDS
+from study.methods.method import Method
+from study.records.columns import Row, column
 from study.records.ledger import Ledger
+from study.settings import Settings
 from study.tuning.halving import Rungs
-
-IN_PLACE_OF = {"file_bytes": "entropy_bytes"}
-"""Objective that only a finished trial has → what every epoch that quantises reports, by which trials are judged."""
 
 
 class HalvingScheduler(FIFOScheduler):
@@ -24,7 +23,8 @@ class HalvingScheduler(FIFOScheduler):
         super().__init__()
         self.rungs, self.baselines = rungs, baselines
 
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict) -> str:
+    def on_trial_result(self, tune_controller: object, trial: Trial, result: Row) -> str:
+        """Tune's question after every report: whether the trial goes on."""
         trial_id = trial.config["trial_id"]
         reported = "epoch" in result and not result.get("finished") and not result.get("failure")
         if trial_id in self.baselines or not reported or self.rungs.judge(trial_id, result["epoch"], result):
@@ -32,17 +32,27 @@ class HalvingScheduler(FIFOScheduler):
         return str(self.STOP)
 
 
-def rungs_of(settings: Any, objectives: Mapping[str, str], ledger: Ledger, folder: Path) -> Rungs:
-    """The rungs of a study, where its trials are recorded with what they had reported before this command."""
-    measured = {IN_PLACE_OF.get(metric, metric): direction for metric, direction in objectives.items()}
-    kind = KINDS[settings.kind]
-    epochs, before = kind.epochs(settings), kind.before(settings)
+def measured_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
+    """Objectives as epochs can report them: in place of one that only a finished trial has, what stands in for it."""
+    return {column(metric).stands_in or metric: direction for metric, direction in objectives.items()}
+
+
+def make_rungs(
+    method: Method, settings: Settings, objectives: Mapping[str, str], ledger: Ledger, folder: Path
+) -> Rungs:
+    """The rungs of a study, where its trials are recorded with what they had reported before this command.
+
+    Args:
+        settings: with the largest number of epochs that a trial may have.
+    """
+    epochs, before = method.epochs(settings), method.epochs_before(settings)
     # Early on, what quantising would give says little of what it will: tests/benchmarks/search_replay.py.
-    rungs = Rungs(measured, epochs, grace=max(1, before + (epochs - before) // (2 if len(objectives) > 1 else 4)))
+    grace = max(1, before + (epochs - before) // (2 if len(objectives) > 1 else 4))
+    rungs = Rungs(measured_objectives(objectives), epochs, grace=grace)
     for trial_id, row in ledger.trials.items():
         if not row["baseline"]:
-            told = ledger.history.get(trial_id) or checkpoints.rows_of(checkpoints.path_of(folder, trial_id))
-            # The last epoch of one that was cut off may have had no verdict yet: it is told again, and judged then. A
-            # trial begins no epoch before its verdict on the one before.
-            rungs.recall(trial_id, told[:-1] if row["state"] == "running" else told)
+            rows = ledger.history.get(trial_id) or checkpoints.rows_of(checkpoints.path_of(folder, trial_id))
+            # The last epoch of one that was cut off may have had no verdict yet: it is reported again, and judged
+            # then. A trial starts no epoch before its verdict on the one before.
+            rungs.recall(trial_id, rows[:-1] if row["state"] == "running" else rows)
     return rungs

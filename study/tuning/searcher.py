@@ -5,25 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import moocore
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
-from study.records.columns import FINAL_STATES
+from study.records.columns import FINAL_STATES, Row
 from study.records.ledger import Ledger
-from study.tuning.space import distributions
+from study.tuning.space import SearchSpace
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
-def sampler(name: str, seed: int, trials_before: int) -> optuna.samplers.BaseSampler:
+def make_sampler(name: str, seed: int, trials_before: int) -> optuna.samplers.BaseSampler:
     """The sampler of this name. Its seed depends on the trials there are, so continuing does not repeat samples."""
     derived = int(np.random.SeedSequence([seed, trials_before]).generate_state(1)[0])
     if name == "tpe":
@@ -38,67 +37,56 @@ def sampler(name: str, seed: int, trials_before: int) -> optuna.samplers.BaseSam
 CONSTRAINT = "min_accuracy"
 
 
-def constraint_violation(row: Mapping[str, Any], min_accuracy: float) -> float:
+def constraint_violation(row: Mapping[str, object], min_accuracy: float) -> float:
     """Points of validation accuracy that a trial lacks, as an Optuna constraint: kept where it is 0 or less."""
-    return min_accuracy - float(row["val_accuracy"])
+    return min_accuracy - float(str(row["val_accuracy"]))
 
 
-def recorded_trial(
-    row: Mapping[str, Any],
-    space: Mapping[str, BaseDistribution],
-    objectives: Mapping[str, str],
-    min_accuracy: float | None = None,
-) -> FrozenTrial:
+def recorded_trial(row: Row, space: SearchSpace, min_accuracy: float | None = None) -> FrozenTrial:
     """A finished row of the ledger as Optuna knows it. Values count only where the trial ran to its end."""
     complete = row["state"] == "complete"
-    values = [float(row[m]) for m in objectives] if complete else None
-    bound = {CONSTRAINT: constraint_violation(row, min_accuracy)} if complete and min_accuracy is not None else None
-    integer = optuna.distributions.IntDistribution
-    params = {k: int(row[k]) if isinstance(d, integer) else row[k] for k, d in space.items()}
+    bounded = complete and min_accuracy is not None
     return create_trial(
         state=STATES[row["state"]],
-        params=params,
-        distributions=dict(space),
-        values=values,
+        params=space.configuration(row),
+        distributions=space.distributions(),
+        values=[float(row[metric]) for metric in space.objectives] if complete else None,
         user_attrs={"trial_id": row["trial_id"]},
-        constraints=bound,
+        constraints={CONSTRAINT: constraint_violation(row, min_accuracy or 0.0)} if bounded else None,
     )
 
 
 def optuna_study(
     ledger: Ledger,
-    space: Mapping[str, Any],
-    objectives: Mapping[str, str],
+    space: SearchSpace,
     *,
     min_accuracy: float | None = None,
     storage: BaseStorage | None = None,
-    chosen: optuna.samplers.BaseSampler | None = None,
+    sampler: optuna.samplers.BaseSampler | None = None,
     name: str = "study",
 ) -> optuna.Study:
     """An Optuna study that holds exactly the ledger's finished trials, baselines left out."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         storage=storage,
-        sampler=chosen,
+        sampler=sampler,
         study_name=name,
-        directions=["maximize" if d == "max" else "minimize" for d in objectives.values()],
+        directions=["maximize" if d == "max" else "minimize" for d in space.objectives.values()],
     )
-    domains = distributions(space)
-    rows = ledger.of_state(*FINAL_STATES)
-    trials = [recorded_trial(row, domains, objectives, min_accuracy) for row in rows]
-    if isinstance(chosen, optuna.samplers.NSGAIISampler):
-        give_generations(trials, chosen)
+    trials = [recorded_trial(row, space, min_accuracy) for row in ledger.of_state(*FINAL_STATES)]
+    if isinstance(sampler, optuna.samplers.NSGAIISampler):
+        give_generations(trials, sampler)
     study.add_trials(trials)
     return study
 
 
-def give_generations(trials: Sequence[FrozenTrial], chosen: optuna.samplers.NSGAIISampler) -> None:
+def give_generations(trials: Sequence[FrozenTrial], sampler: optuna.samplers.NSGAIISampler) -> None:
     """Write into trials, in order, the generation that the sampler would have: without one they are nobody's parents,
-    and evolution would begin anew. Only complete trials fill a generation."""
+    and evolution would start again. Only complete trials fill a generation."""
     complete = 0
     for trial in trials:
-        generation = complete // (chosen.population_size or 1)
-        trial.system_attrs = {**trial.system_attrs, chosen._get_generation_key(): generation}
+        generation = complete // (sampler.population_size or 1)
+        trial.system_attrs = {**trial.system_attrs, sampler._get_generation_key(): generation}
         complete += trial.state == TrialState.COMPLETE
 
 
@@ -124,6 +112,20 @@ def fresh_journal(path: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(path)))
 
 
+class Queued(NamedTuple):
+    """A configuration to run before Optuna is asked.
+
+    Attributes:
+        trial_id: "" for a new trial.
+        values: hyperparameters; those of a searched trial are all that the space has.
+        baseline: the baseline's name; "" for a searched trial.
+    """
+
+    trial_id: str
+    values: Row
+    baseline: str
+
+
 class LedgerSearch(Searcher):
     """Asks Optuna for the trials that the ledger lacks, after the baselines and those that were cut off.
 
@@ -131,8 +133,8 @@ class LedgerSearch(Searcher):
     objective is no number as FAIL.
 
     Args:
-        study: see `optuna_study`; trials are asked from it and told to it.
-        queue: configurations to run first: (trial id or "" for a new one, hyperparameters, baseline's name or "").
+        study: see `optuna_study`; trials are asked from it and reported to it.
+        queue: configurations to run first.
         wanted: trials to ask Optuna for.
         capacity: most trials at one time, asked anew each time: a cluster grows and shrinks.
         min_accuracy: see `constraint_violation`.
@@ -143,17 +145,16 @@ class LedgerSearch(Searcher):
         self,
         ledger: Ledger,
         study: optuna.Study,
-        space: Mapping[str, Any],
-        objectives: Mapping[str, str],
-        queue: list[tuple[str, dict[str, Any], str]],
+        space: SearchSpace,
+        queue: Sequence[Queued],
         wanted: int,
         capacity: Callable[[], int],
         min_accuracy: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.ledger, self.study, self.objectives = ledger, study, list(objectives)
-        self.space, self.min_accuracy = distributions(space), min_accuracy
+        self.ledger, self.study, self.objectives = ledger, study, list(space.objectives)
+        self.distributions, self.min_accuracy = space.distributions(), min_accuracy
         self.queue, self.wanted, self.capacity = list(queue), wanted, capacity
         self.seed = seed
         self.running: dict[str, optuna.Trial | None] = {}
@@ -163,7 +164,7 @@ class LedgerSearch(Searcher):
         """Start no further trial; those that run may end."""
         self.stopped = self.stopped or reason
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Row:
         return {}  # Tune pickles its searcher; a study continues from its ledger, never from that
 
     def suggest(self, trial_id: str) -> Any:
@@ -188,10 +189,10 @@ class LedgerSearch(Searcher):
         self.ledger.start(name, values, baseline)
         return {"trial_id": name, "seed": self.seed, **values}
 
-    def _ask(self, values: dict[str, Any] | None) -> optuna.Trial:
+    def _ask(self, values: Row | None) -> optuna.Trial:
         if values is not None:
             self.study.enqueue_trial(values)
-        return self.study.ask(dict(self.space))
+        return self.study.ask(dict(self.distributions))
 
     def _next_id(self) -> str:
         used = [int(i[1:]) for i in self.ledger.trials if i[:1] == "t" and i[1:].isdigit()]
@@ -215,7 +216,7 @@ class LedgerSearch(Searcher):
         raise NotImplementedError("a study continues from its ledger")
 
 
-def final_state(result: Mapping[str, Any], objectives: list[str], error: bool) -> tuple[str, str]:
+def final_state(result: Mapping[str, object], objectives: list[str], error: bool) -> tuple[str, str]:
     """State and reason of a trial, from its last report: complete, pruned (a scheduler stopped it), or failed."""
     if error:
         return "failed", "the trial's process raised an error"

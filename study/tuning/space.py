@@ -1,36 +1,170 @@
-"""The search space of a study as typed domains, and what `study.json` records of it."""
+"""The search space of a study: what `search_spaces/NAME.py` says, typed and checked before anything starts."""
 
 from __future__ import annotations
 
+import difflib
+import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-from optuna.distributions import BaseDistribution
-from ray.tune.search.optuna import OptunaSearch
-from ray.tune.search.sample import Domain, Integer, LogUniform
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Quantized
+
+from study.errors import UserError
+from study.methods.method import ONE_MINUS, Method
+from study.records.domains import Choice, Domain, Range, Value
+from study.settings import Settings, Values, bounds_of
+
+PACKAGE = "search_spaces"
 
 
-def searched(spaces: Any) -> dict[str, dict[str, Any]]:
-    """What `search_spaces` says of a kind of study, as JSON values."""
-    return {
-        "objectives": dict(spaces.OBJECTIVES),
-        "space": {name: _domain(domain) for name, domain in spaces.SPACE.items()},
-        "baselines": dict(spaces.BASELINES),
-    }
+@dataclass(frozen=True)
+class SearchSpace:
+    """What a kind of study searches.
+
+    Attributes:
+        name: of the kind, and of its module.
+        domains: hyperparameter → where it is searched.
+        objectives: metric → "max" or "min".
+        baselines: name → hyperparameters, of configurations that are tried beside the search.
+    """
+
+    name: str
+    domains: Mapping[str, Domain]
+    objectives: Mapping[str, str]
+    baselines: Mapping[str, Values]
+
+    @classmethod
+    def load(cls, name: str) -> SearchSpace:
+        """The search space of this kind of study.
+
+        Raises:
+            UserError: there is none, or one that says something else than domains, directions and configurations.
+        """
+        try:
+            module = importlib.import_module(f"{PACKAGE}.{name}")
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"{file_of(name)}: there is none ({error}); write one, see .github/CONTRIBUTING.md"
+            ) from error
+        space, objectives, baselines = (_part(module, name, part) for part in ("SPACE", "OBJECTIVES", "BASELINES"))
+        return cls.of(name, space, objectives, baselines)
+
+    @classmethod
+    def of(
+        cls, name: str, space: Mapping[str, object], objectives: Mapping[str, Any], baselines: Mapping[str, Any]
+    ) -> SearchSpace:
+        """From Ray Tune's domains.
+
+        Raises:
+            UserError: a value that is no domain that can be searched, or an objective without a direction.
+        """
+        if not space or not objectives:
+            raise UserError(f"{file_of(name)}: SPACE and OBJECTIVES must name one thing or more")
+        for metric, direction in objectives.items():
+            if direction not in ("max", "min"):
+                raise UserError(f"{file_of(name)}: objective {metric} is {direction!r}; give 'max' or 'min'")
+        return cls(name, {k: _domain(name, k, v) for k, v in space.items()}, dict(objectives), dict(baselines))
+
+    def check(self, method: Method, settings: Settings | None = None) -> None:
+        """Refuse what the method does not know, before anything starts.
+
+        Args:
+            settings: of the study; with them, values that a flag of that name would not take are refused too.
+        Raises:
+            UserError: a name that is no hyperparameter of the method, with the nearest that is, or such a value.
+        """
+        known = method.searchable()
+        for where, names in (
+            ("SPACE", [*self.domains]),
+            *((f"baseline {b!r}", [*v]) for b, v in self.baselines.items()),
+        ):
+            for name in names:
+                if name not in known:
+                    raise UserError(f"{file_of(self.name)}: {name} in {where}: {_no_hyperparameter(name, known)}")
+        bounds = bounds_of(type(settings)) if settings else {}
+        for name, domain in self.domains.items():
+            for value in domain.ends() if name in bounds else ():
+                if isinstance(value, int | float) and (problem := bounds[name].problem(value)):
+                    raise UserError(f"{file_of(self.name)}: {name} of {value:g} in SPACE: must be {problem}")
+
+    def cast(self, name: str, value: object) -> Value:
+        """A cell of a table as the value that the search had."""
+        return self.domains[name].cast(value)
+
+    def configuration(self, row: Mapping[str, object]) -> dict[str, Value]:
+        """The searched values in a row of a table."""
+        return {name: self.cast(name, row[name]) for name in self.domains}
+
+    def largest(self, settings: Settings) -> Settings:
+        """The settings with every searched number that is a setting at its largest: what a trial takes at most."""
+        known = settings.flat()
+        ends = {name: domain.ends()[-1] for name, domain in self.domains.items() if isinstance(domain, Range)}
+        return settings.changed(**{name: value for name, value in ends.items() if name in known})
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """As Optuna has them."""
+        return {name: _distribution(domain) for name, domain in self.domains.items()}
+
+    def as_json(self) -> dict[str, dict[str, object]]:
+        """As `study.json` has them."""
+        return {
+            "objectives": dict(self.objectives),
+            "space": {name: domain.as_json() for name, domain in self.domains.items()},
+            "baselines": {name: dict(values) for name, values in self.baselines.items()},
+        }
 
 
-def _domain(domain: Domain) -> dict[str, Any]:
-    integer = isinstance(domain, Integer)
-    high = domain.upper - 1 if integer else domain.upper  # type: ignore[attr-defined]
-    log = isinstance(domain.get_sampler(), LogUniform)
-    return {"type": "int" if integer else "float", "low": domain.lower, "high": high, "log": log}  # type: ignore[attr-defined]
+def file_of(name: str) -> str:
+    """The file of a kind's search space, as a message names it."""
+    return f"{PACKAGE}/{name}.py"
 
 
-def distributions(space: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-    """Tune domains as Optuna distributions."""
-    return dict(OptunaSearch.convert_search_space(dict(space)))
+def _part(module: ModuleType, name: str, part: str) -> dict[str, Any]:
+    value = getattr(module, part, None)
+    if not isinstance(value, Mapping):
+        raise UserError(f"{file_of(name)}: {part} is missing, or no dict; see search_spaces/kd.py")
+    return dict(value)
 
 
-def cast_value(name: str, value: Any, spaces: Any) -> Any:
-    """A hyperparameter from a table, as the type that its domain has."""
-    return int(value) if isinstance(spaces.SPACE[name], Integer) else float(value)
+def _no_hyperparameter(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    if near:
+        return f"no such hyperparameter; did you mean {near[0]}?"
+    return f"no such hyperparameter; give some of {', '.join(k for k in known if not k.startswith(ONE_MINUS))}"
+
+
+def _domain(kind: str, name: str, domain: object) -> Domain:
+    """A domain of Ray Tune's as one of ours."""
+    sampler = domain.get_sampler() if isinstance(domain, Float | Integer | Categorical) else None
+    step = None
+    if isinstance(sampler, Quantized):
+        sampler, step = sampler.sampler, sampler.q  # type: ignore[attr-defined]
+    log = isinstance(sampler, LogUniform)
+    if isinstance(domain, Categorical):
+        values = tuple(domain.categories)
+        if values and all(isinstance(v, int | float | str | bool) for v in values):
+            return Choice(values)
+    if (
+        isinstance(domain, Float)
+        and sampler is not None
+        and float("-inf") < domain.lower <= domain.upper < float("inf")
+    ):
+        return Range(domain.lower, domain.upper, log, step)
+    if isinstance(domain, Integer):
+        quantised = step if step and step != 1 else None
+        return Range(domain.lower, domain.upper - (0 if quantised else 1), log, quantised, integer=True)
+    raise UserError(
+        f"{file_of(kind)}: {name} in SPACE is {domain!r}; give tune.uniform, loguniform, quniform, randint, lograndint "
+        "or choice (of numbers or words)"
+    )
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.values)
+    if domain.integer:
+        return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=int(domain.step or 1))
+    return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)

@@ -6,9 +6,7 @@ import faulthandler
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from ray import tune
@@ -18,63 +16,71 @@ from study.artifacts.checkpoints import HUNG, Checkpoint, codebook_of, path_of, 
 from study.artifacts.weight_trace import pack
 from study.data.splits import Splits
 from study.errors import TrialFailed
-from study.methods.method import TrialFunction, TrialResult
+from study.methods.method import TrialFunction, TrialResult, settings_with
 from study.records.atomic_files import write_bytes
+from study.records.columns import Row
+from study.records.domains import Value
 from study.records.paths import trace_of
 from study.settings import Settings
 
 
 def trial_device(settings: Settings) -> torch.device:
     """The device that Ray gave this trial."""
-    return torch.device("cuda" if settings.gpus_per_trial and torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if settings.resources.gpus_per_trial and torch.cuda.is_available() else "cpu")
+
+
+REPORTED = "reported"
+"""Of a report to Tune: the names of what the trial itself says in it, with commas. Tune adds its own."""
 
 
 class TrialReporter:
-    """What one trial tells Tune, and leaves in the study folder, whoever trains it.
+    """What one trial reports to Tune, and leaves in the study folder, whoever trains it.
 
     Args:
         folder: of the study.
         config: of the trial. It goes on from its checkpoint if there is one.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Value]) -> None:
         self.folder = folder
         self.values = dict(config)
         """The searched ones."""
-        self.trial_id, self.seed = self.values.pop("trial_id"), self.values.pop("seed")
+        self.trial_id, self.seed = str(self.values.pop("trial_id")), int(str(self.values.pop("seed")))
         self.path = path_of(folder, self.trial_id)
         self.checkpoint = Checkpoint.open(self.path, config)
-        self.last: dict[str, Any] = {}
+        self.last: Row = {}
 
-    def _with_time(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return {**row, "spent": self.checkpoint.spent}
+    def _report(self, row: Mapping[str, Value]) -> Row:
+        return {**row, REPORTED: ",".join(row), "spent": self.checkpoint.spent}
 
-    def earlier(self) -> list[dict[str, Any]]:
+    def earlier(self) -> list[Row]:
         """The epochs before the checkpoint, which a new listener has not heard of."""
         for row in self.checkpoint.rows:
             self.last.update(row)
-        return [self._with_time(row) for row in self.checkpoint.rows]
+        return [self._report(row) for row in self.checkpoint.rows]
 
-    def epoch(self, row: Mapping[str, Any]) -> dict[str, Any] | None:
-        """An epoch that has ended; None if it was told before: a packed trial begins anew where another goes on."""
+    def epoch(self, row: Row) -> Row | None:
+        """An epoch that has ended; None if it was reported before: a packed trial starts again where another goes on."""
         if self.checkpoint.rows and row["epoch"] <= self.checkpoint.rows[-1]["epoch"]:
             return None
         self.checkpoint.write(row)
         self.last.update(row)
-        return self._with_time(row)
+        return self._report(row)
 
-    def failed(self, reason: object) -> dict[str, Any]:
-        return self._with_time({"failure": f"{reason} (after epoch {self.last.get('epoch', 0)})"})
+    def failed(self, reason: object) -> Row:
+        """The last report of a trial that cannot be scored."""
+        failure = f"{reason} (after epoch {self.last.get('epoch', 0)})"
+        return {"failure": failure, "spent": self.checkpoint.spent}
 
-    def finished(self, left: TrialResult) -> dict[str, Any]:
+    def finished(self, result: TrialResult) -> Row:
         """Writes the trial's files. Only a trial that says it has finished is complete; another was stopped."""
-        write_arrays(weights_of(self.path), left.arrays)
-        if left.file:
-            write_bytes(codebook_of(self.path), left.file)
+        write_arrays(weights_of(self.path), result.arrays)
+        if result.file:
+            write_bytes(codebook_of(self.path), result.file)
         if self.checkpoint.progress.trace.frames:
             write_bytes(trace_of(self.folder, self.trial_id), pack(self.checkpoint.progress.trace.arrays()))
-        metrics = {**self.last, **left.metrics, "threads": torch.get_num_threads()}
-        return self._with_time({**metrics, "finished": True})
+        metrics = {**self.last, **result.metrics, "threads": torch.get_num_threads()}
+        return {**self._report(metrics), "finished": True}
 
 
 def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
@@ -82,36 +88,36 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
 
     Args:
         name: by which Ray's dashboard knows the processes. They run one trial after another, so it is the study's;
-            their logs, which the dashboard shows, say when which trial began.
+            their logs, which the dashboard shows, say when which trial started.
     """
 
     def trainable(
-        config: dict[str, Any], settings: Any, folder: Path, data: Splits, shared: Mapping[int, SharedWork | None]
+        config: Row, settings: Settings, folder: Path, data: Splits, shared: Mapping[int, SharedWork | None]
     ) -> None:
-        telling = TrialReporter(folder, config)
-        values, seed = telling.values, telling.seed
-        settings = replace(settings, seed=seed)
-        print(f"{telling.trial_id}, seed {seed}: {values}", flush=True)
+        reporter = TrialReporter(folder, config)
+        values, seed = reporter.values, reporter.seed
+        settings = settings_with(settings.changed(seed=seed), values)
+        print(f"{reporter.trial_id}, seed {seed}: {values}", flush=True)
 
-        _limit_memory(settings.memory_per_trial)
-        torch.set_num_threads(telling.checkpoint.threads or settings.threads)
+        _limit_memory(settings.resources.memory_per_trial)
+        torch.set_num_threads(reporter.checkpoint.threads or settings.resources.threads)
         torch.manual_seed(seed)  # the process may have run another trial before
         try:
-            with _watched(telling.path.with_suffix(HUNG), settings.trial_timeout) as alive:
+            with _watched(reporter.path.with_suffix(HUNG), settings.budget.trial_timeout) as alive:
 
-                def on_epoch(row: dict[str, Any]) -> None:
+                def on_epoch(row: Row) -> None:
                     alive()
-                    if told := telling.epoch(row):
-                        tune.report(told)
+                    if report := reporter.epoch(row):
+                        tune.report(report)
 
-                for row in telling.earlier():
+                for row in reporter.earlier():
                     tune.report(row)
-                progress = telling.checkpoint.progress
-                left = run(values, settings, data.to(trial_device(settings)), shared[seed], on_epoch, progress)
+                progress = reporter.checkpoint.progress
+                result = run(values, settings, data.to(trial_device(settings)), shared[seed], on_epoch, progress)
         except TrialFailed as error:
-            tune.report(telling.failed(error))
+            tune.report(reporter.failed(error))
             return
-        tune.report(telling.finished(left))
+        tune.report(reporter.finished(result))
 
     trainable.__name__ = name
     return trainable

@@ -1,142 +1,196 @@
-"""One stage of a study: Ray Tune over a queue of trials and what Optuna suggests, and work that a stage shares."""
+"""One run of Ray Tune: over a queue of trials, and over what Optuna suggests."""
 
 from __future__ import annotations
 
 import errno
 import signal
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray import tune
+from ray.actor import ActorHandle
+from ray.tune.experiment import Trial
 from ray.tune.logger import TBXLoggerCallback
 
 from study.artifacts import checkpoints
+from study.artifacts.cache import SharedWork
+from study.data.splits import Splits
 from study.errors import NO_SPACE
-from study.records import columns, paths
-from study.records.ledger import Ledger, history_row
+from study.methods import registry
+from study.methods.method import Method, TrialFunction
+from study.records import paths
+from study.records.columns import FINAL_STATES
+from study.records.ledger import Ledger
+from study.settings import Settings
 from study.tuning import cluster, pack_trial, packs
-from study.tuning import searcher as tuning_searcher
 from study.tuning.cluster import Capacity
 from study.tuning.recorder import FULL_DISK, Recorder
-from study.tuning.scheduler import HalvingScheduler, rungs_of
-from study.tuning.searcher import LedgerSearch
+from study.tuning.scheduler import HalvingScheduler, make_rungs
+from study.tuning.searcher import LedgerSearch, Queued, fresh_journal, make_sampler, optuna_study
+from study.tuning.space import SearchSpace
 from study.tuning.trainable import make_trainable
-
-Queue = list[tuple[str, dict[str, Any], str]]
-"""Configurations to run before Optuna is asked: trial id, hyperparameters, baseline's name or ""."""
 
 
 @dataclass(frozen=True)
 class Job:
     """What a stage of a study needs to know: settings, what is searched, its folder, and who hears of its trials."""
 
-    settings: Any
-    spaces: Any
+    settings: Settings
+    space: SearchSpace
     folder: Path
     recorder: Recorder
 
     @property
     def ledger(self) -> Ledger:
+        """The tables of the study."""
         return self.recorder.ledger
 
+    @property
+    def method(self) -> Method:
+        """The kind of study."""
+        return registry.method(self.settings.kind)
 
-def run_trials(
-    job: Job, run: Any, parameters: dict[str, Any], queue: Queue, wanted: int = 0, searching: bool = False
-) -> bool:
+
+@dataclass(frozen=True)
+class Work:
+    """What a trial is, and what it is given beside its configuration, its settings and the folder.
+
+    Attributes:
+        shared: seed → the shared work.
+    """
+
+    run: TrialFunction
+    data: Splits
+    shared: Mapping[int, SharedWork | None]
+
+
+def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, searching: bool = False) -> bool:
     """One run of Ray Tune over a queue and `wanted` suggestions.
 
     Args:
-        run, parameters: what a trial is, and what it is given beside its configuration, settings and folder.
         searching: among trials that are to be compared, so with the scheduler that the settings name.
     Returns: False after Ctrl-C, even where it came with the last trial's end.
     """
     if not queue and not wanted:
         return True
-    settings, spaces, ledger, objectives = job.settings, job.spaces, job.ledger, job.spaces.OBJECTIVES
-    baselines = {name for name, _, baseline in queue if baseline}
-    packers: list[Any] = []
-    if searching and settings.pack > 1:
-        settings = replace(settings, pack=settings.pack + len(baselines))  # or the last trial would have to wait
+    baselines = {trial.trial_id for trial in queue if trial.baseline}
+    packers: list[ActorHandle] = []
+    settings = job.settings
+    if searching and settings.resources.pack > 1:
+        # Room for the baselines too, or the last trial would have to wait.
+        settings = settings.changed(pack=settings.resources.pack + len(baselines))
         packers = packs.start_packs(settings)
-        given: dict[str, Any] = {"packers": packers, "joining": packs.join_arguments(settings, **parameters)}
-        settings, trainable = packs.settings_of_packed_trials(settings), pack_trial.make_pack_trainable(job.folder.name)
+        joining = packs.join_arguments(settings, work.data, _complete(work.shared))
+        settings = packs.settings_of_packed_trials(settings)
+        trainable = tune.with_parameters(
+            pack_trial.make_pack_trainable(job.folder.name), folder=job.folder, packers=packers, joining=joining
+        )
     else:
-        given, trainable = {"settings": settings, **parameters}, make_trainable(run, job.folder.name)
-    known = len(ledger.of_state("running", *columns.FINAL_STATES))  # those that were cut off have been suggested, too
-    sampler = tuning_searcher.sampler(settings.searcher, settings.seed, known)
-    study = tuning_searcher.optuna_study(
-        ledger,
-        spaces.SPACE,
-        objectives,
-        min_accuracy=settings.min_accuracy,
-        storage=tuning_searcher.fresh_journal(job.folder / paths.JOURNAL),
-        chosen=sampler,
+        trainable = tune.with_parameters(
+            make_trainable(work.run, job.folder.name),
+            folder=job.folder,
+            settings=settings,
+            data=work.data,
+            shared=work.shared,
+        )
+    job.recorder.searcher = _searcher(job, settings, queue, wanted)
+    scheduler = None
+    if searching and settings.search.scheduler == "asha":
+        rungs = make_rungs(job.method, job.space.largest(settings), job.space.objectives, job.ledger, job.folder)
+        scheduler = HalvingScheduler(rungs, baselines)
+    try:
+        return _fit(job, _tuner(job, settings, trainable, scheduler, len(queue) + wanted))
+    finally:
+        for packer in packers:
+            ray.kill(packer)
+
+
+def _complete(shared: Mapping[int, SharedWork | None]) -> dict[int, SharedWork]:
+    return {seed: work for seed, work in shared.items() if work is not None}
+
+
+def _searcher(job: Job, settings: Settings, queue: Sequence[Queued], wanted: int) -> LedgerSearch:
+    """What hands out the configurations, with all that the ledger knows."""
+    known = len(job.ledger.of_state("running", *FINAL_STATES))  # those that were cut off have been suggested, too
+    study = optuna_study(
+        job.ledger,
+        job.space,
+        min_accuracy=settings.search.min_accuracy,
+        storage=fresh_journal(job.folder / paths.JOURNAL),
+        sampler=make_sampler(settings.search.searcher, settings.seed, known),
         name=job.folder.name,
     )
-    searcher = LedgerSearch(
-        ledger,
+    return LedgerSearch(
+        job.ledger,
         study,
-        spaces.SPACE,
-        objectives,
+        job.space,
         queue,
         wanted,
         Capacity(settings),
-        settings.min_accuracy,
+        settings.search.min_accuracy,
         seed=settings.seed,
     )
-    job.recorder.searcher = searcher
-    scheduler = None
-    if searching and settings.scheduler == "asha":
-        rungs = rungs_of(settings, objectives, ledger, job.folder)
-        scheduler = HalvingScheduler(rungs, baselines)
-    bound = tune.with_parameters(trainable, folder=job.folder, **given)
-    tuner = tune.Tuner(
-        tune.with_resources(bound, cluster.placement(settings)),
+
+
+def _tuner(
+    job: Job, settings: Settings, trainable: Callable[..., None], scheduler: HalvingScheduler | None, trials: int
+) -> tune.Tuner:
+    def name(trial: Trial) -> str:
+        return paths.trial_folder(trial.config["trial_id"])
+
+    return tune.Tuner(
+        tune.with_resources(trainable, cluster.placement(settings)),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=job.recorder.searcher,
             scheduler=scheduler,
-            num_samples=len(queue) + wanted,
+            num_samples=trials,
             reuse_actors=True,
-            trial_name_creator=lambda t: paths.trial_folder(t.config["trial_id"]),
-            trial_dirname_creator=lambda t: paths.trial_folder(t.config["trial_id"]),
+            trial_name_creator=name,
+            trial_dirname_creator=name,
         ),
         run_config=tune.RunConfig(
             name=paths.RAY,
             storage_path=str(job.folder),
             callbacks=[job.recorder, TBXLoggerCallback()],
-            failure_config=tune.FailureConfig(max_failures=settings.max_failures),
-            verbose=2 if settings.verbose else 0,
+            failure_config=tune.FailureConfig(max_failures=settings.budget.max_failures),
+            verbose=2 if settings.watching.verbose else 0,
         ),
     )
+
+
+def _fit(job: Job, tuner: tune.Tuner) -> bool:
+    """Run Tune to its end; returns False after Ctrl-C.
+
+    Raises:
+        OSError: the disk is full.
+    """
     handler = signal.getsignal(signal.SIGINT)
     try:
         tuner.fit()
         # Tune listens for the first Ctrl-C itself, and puts the handler back when it comes.
         return signal.getsignal(signal.SIGINT) is not handler
     except Exception as error:  # Tune trips over its own files when they could not be written
-        if ledger.full or job.recorder.stopped == FULL_DISK:
+        if job.ledger.full or job.recorder.stopped == FULL_DISK:
             raise OSError(errno.ENOSPC, NO_SPACE) from error
         raise
     finally:
-        for packer in packers:
-            ray.kill(packer)
         signal.signal(signal.SIGINT, handler)  # where none came Tune would go on listening, and swallow the next
 
 
 def recover_history(ledger: Ledger, folder: Path) -> None:
     """Take the history of trials that had just ended, when the last command was cut off, from their checkpoints."""
-    for trial_id in [i for i, row in ledger.trials.items() if row["state"] in columns.FINAL_STATES]:
+    for trial_id in [i for i, row in ledger.trials.items() if row["state"] in FINAL_STATES]:
         path = checkpoints.path_of(folder, trial_id)
         if not path.exists():
             continue
         row = ledger.trials[trial_id]
         if len(ledger.history.get(trial_id, [])) < row["epochs"]:
             for epoch in checkpoints.rows_of(path)[: int(row["epochs"])]:
-                ledger.epoch(trial_id, history_row(epoch))
+                ledger.epoch(trial_id, epoch)
     if ledger.unwritten:
         ledger.flush()
     for trial_id, row in ledger.trials.items():
-        if row["state"] in columns.FINAL_STATES:
+        if row["state"] in FINAL_STATES:
             checkpoints.delete_checkpoint(folder, trial_id)

@@ -136,8 +136,8 @@ PLAIN = {"SCALED": "", "WIDE": "20", "RELU": "ReLU"}
 
 
 @pytest.mark.parametrize("settings", [
-    KDSettings(teacher="own:build"), KDSWSSettings(teacher="own:build"),
-    SWSSettings(network="own:build"), SWSSettings(teacher="own:build"), MagnitudeSettings(network="own:build"),
+    KDSettings.of(teacher="own:build"), KDSWSSettings.of(teacher="own:build"),
+    SWSSettings.of(network="own:build"), SWSSettings.of(teacher="own:build"), MagnitudeSettings.of(network="own:build"),
 ])  # fmt: skip
 def test_a_users_network_is_known_by_its_code(settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared work of a `module:function` is found again while its file is as it was, and not once a layer, a size or

@@ -28,19 +28,19 @@ SHARING = dict(codebook_epochs=2, sigma=0.02, precision_rate=0.05, retrain_epoch
 SMALL_KD = dict(teacher="vgg11", teacher_width=0.125, student_width=0.125, teacher_epochs=2, epochs=2)
 SMALL = dict(pretrain_epochs=2, epochs=3, codebook_epochs=2)
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "kd": (KDSettings(**SMALL_KD), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
-    "kd, augmented": (KDSettings(**SMALL_KD, augment="crop"), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
+    "kd": (KDSettings.of(**SMALL_KD), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
+    "kd, augmented": (KDSettings.of(**SMALL_KD, augment="crop"), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
     "sws": (
-        SWSSettings(**{**SMALL, **SHARING}, teacher="lenet_300_100", teacher_epochs=2, anneal=0.5, merge=0.1),  # type: ignore
+        SWSSettings.of(**{**SMALL, **SHARING}, teacher="lenet_300_100", teacher_epochs=2, anneal=0.5, merge=0.1),  # type: ignore
         {"tau": 0.02, "components": 6, "one_minus_pi_zero": 0.01},
     ),
-    "magnitude": (MagnitudeSettings(**SMALL, teacher="self"), {"density": 0.1, "codebook_size": 8}),  # type: ignore[arg-type]
+    "magnitude": (MagnitudeSettings.of(**SMALL, teacher="self"), {"density": 0.1, "codebook_size": 8}),  # type: ignore[arg-type]
     "magnitude, augmented": (
-        MagnitudeSettings(**SMALL, teacher="lenet_300_100", teacher_epochs=2, augment="shift"),  # type: ignore[arg-type]
+        MagnitudeSettings.of(**SMALL, teacher="lenet_300_100", teacher_epochs=2, augment="shift"),  # type: ignore[arg-type]
         {"density": 0.1, "codebook_size": 8},
     ),
     "kd_sws": (
-        KDSWSSettings(**SMALL_KD, **SHARING, cluster_epochs=2, augment="flip"),  # type: ignore[arg-type]
+        KDSWSSettings.of(**SMALL_KD, **SHARING, cluster_epochs=2, augment="flip"),  # type: ignore[arg-type]
         {"student_width": 0.125, "temperature": 2.0, "alpha": 0.5, "tau": 0.02, "components": 6,
          "one_minus_pi_zero": 0.01},
     ),

@@ -83,9 +83,9 @@ class Side:
 
 def sws_settings(dataset: str, o: argparse.Namespace) -> SWSSettings:
     """Those of a study; of MNIST's for a case of its clustering alone, which needs no well trained network."""
-    settings = resolve(SWSSettings(dataset="digits" if dataset == "digits" else "mnist"))
+    settings = resolve(SWSSettings.of(dataset="digits" if dataset == "digits" else "mnist"))
     if dataset == "clustering":
-        return dataclasses.replace(settings, epochs=o.epochs, pretrain_epochs=2)
+        return settings.changed(epochs=o.epochs, pretrain_epochs=2)
     return settings
 
 
@@ -152,7 +152,7 @@ def theirs_sws(dataset: str, workers: int, o: argparse.Namespace) -> Run:
 def kd_settings(name: str, o: argparse.Namespace) -> KDSettings:
     if name == "digits":
         return resolve(KDSettings())
-    return dataclasses.replace(resolve(KDSettings(dataset="cifar10")), epochs=o.epochs)
+    return dataclasses.replace(resolve(KDSettings.of(dataset="cifar10")), epochs=o.epochs)
 
 
 def kd_splits(name: str, o: argparse.Namespace) -> Splits:

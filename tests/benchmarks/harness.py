@@ -73,7 +73,7 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
     from study.tuning.recorder import Recorder
     from study.tuning.tune_run import Job
 
-    settings = resolve(KDSettings(num_samples=trials, scheduler="none", dashboard=False, results_dir=folder,
+    settings = resolve(KDSettings.of(num_samples=trials, scheduler="none", dashboard=False, results_dir=folder,
                           name="waiting", address=address, max_concurrent=None if address else WORKERS))  # fmt: skip
     data, _ = preflight.load_data(settings)
     cluster.start_ray(settings)
@@ -91,7 +91,7 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
         def on_trial_complete(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
             super().on_trial_complete(iteration, trials, trial, **info)
             ends.append(time.perf_counter() - self.started)
-            if len(ends) % max(1, settings.num_samples // 10) == 0:
+            if len(ends) % max(1, settings.budget.num_samples // 10) == 0:
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
                 memory.append((len(ends), pages * resource.getpagesize() / 1e6))
 

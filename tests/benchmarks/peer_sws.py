@@ -200,7 +200,7 @@ def main() -> None:
     import ray
 
     given = {name: getattr(options, name) for name in same if getattr(options, name) is not None}
-    config = settings_of(resolve(SWSSettings(dataset=options.dataset, **given)), options.workers)
+    config = settings_of(resolve(SWSSettings.of(dataset=options.dataset, **given)), options.workers)
     data = peer_data.load(options.dataset, options.data_dir)
     ray.init(log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -77,7 +77,7 @@ def test_a_trial_of_the_peer_shares_its_weights() -> None:
 
 def test_a_student_of_the_peer_learns_from_its_teacher(tmp_path: Path) -> None:
     """With alpha 1 there are no labels in its loss, and it gets better than chance all the same."""
-    config = peer_kd.settings_of(resolve(KDSettings(teacher="lenet5", student="lenet_300_100")), workers=0)
+    config = peer_kd.settings_of(resolve(KDSettings.of(teacher="lenet5", student="lenet_300_100")), workers=0)
     config |= {"teacher_width": 1, "student_width": 1, "teacher_epochs": 1, "epochs": 8, "batch_size": 16}
     images = peer_data.load("digits", None, size=16)
     teacher = peer_kd.train_teacher(config, images, lambda row: None)

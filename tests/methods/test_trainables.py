@@ -23,7 +23,7 @@ def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teach
     """Of the images as they are shown, by the teacher as it was trained, however the network has changed meanwhile."""
     network = "lenet_300_100" if teacher == "self" else "minivgg"
     settings = resolve(
-        SWSSettings(network=network, network_width=1.0 if teacher == "self" else 0.125, teacher=teacher,
+        SWSSettings.of(network=network, network_width=1.0 if teacher == "self" else 0.125, teacher=teacher,
             teacher_epochs=1, pretrain_epochs=1, augment=augment)  # type: ignore[arg-type]
     )  # fmt: skip
     splits, _ = registry.load("digits", None, split_seed=0, size=32)
@@ -46,10 +46,10 @@ def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teach
 
 def test_a_teacher_of_the_same_architecture_begins_elsewhere() -> None:
     """From the same weights, and with the same order of images, it would say little that its student does not know."""
-    same = resolve(KDSettings(teacher="minivgg", student="minivgg", teacher_width=0.25, student_width=0.25))
-    other = resolve(KDSettings(teacher="minivgg", student="minivgg", teacher_width=0.5, student_width=0.25))
+    same = resolve(KDSettings.of(teacher="minivgg", student="minivgg", teacher_width=0.25, student_width=0.25))
+    other = resolve(KDSettings.of(teacher="minivgg", student="minivgg", teacher_width=0.5, student_width=0.25))
     assert method.teacher_training(same).seed != method.student_training(same).seed
     assert method.teacher_training(other).seed == method.student_training(other).seed == other.seed
-    compressing = resolve(SWSSettings(network="lenet_300_100", teacher="lenet_300_100", seed=2**32 - 1))
+    compressing = resolve(SWSSettings.of(network="lenet_300_100", teacher="lenet_300_100", seed=2**32 - 1))
     teacher = pretrained.compression_teacher(compressing)
     assert teacher is not None and 0 <= teacher.seed < 2**32 and teacher.seed != compressing.seed

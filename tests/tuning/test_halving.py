@@ -220,7 +220,7 @@ def test_a_size_that_only_a_finished_trial_has_does_not_stop_halving(
     network is as good but larger than another's is stopped, whether that one ran in this command or the last."""
     assert "file_bytes" in magnitude.OBJECTIVES and all("file_bytes" not in row for row in pruning)
     larger = [{**row, "entropy_bytes": 2 * row["entropy_bytes"]} for row in pruning]
-    settings = resolve(MagnitudeSettings(epochs=3, codebook_epochs=1))
+    settings = resolve(MagnitudeSettings.of(epochs=3, codebook_epochs=1))
     now = rungs_of(settings, magnitude.OBJECTIVES, Ledger(tmp_path), tmp_path)
     assert all(now.judge("t001", row["epoch"], row) for row in pruning)
     ledger = Ledger(tmp_path)
@@ -246,7 +246,7 @@ def test_a_trial_cut_off_before_its_verdict_is_judged(pruning: list[dict[str, An
         checkpoint = Checkpoint(path_of(tmp_path, name), {"trial_id": name})
         for row in worse[:epochs]:
             checkpoint.write(row)
-    settings = resolve(MagnitudeSettings(epochs=3, codebook_epochs=1))
+    settings = resolve(MagnitudeSettings.of(epochs=3, codebook_epochs=1))
     rungs = rungs_of(settings, magnitude.OBJECTIVES, ledger, tmp_path)
     assert [rungs.judge("t002", row["epoch"], row) for row in worse[:2]] == [True, False]
     assert all(rungs.judge("t003", row["epoch"], row) for row in worse)
@@ -254,6 +254,6 @@ def test_a_trial_cut_off_before_its_verdict_is_judged(pruning: list[dict[str, An
 
 def test_a_trial_that_is_distilled_first_is_judged_half_way_through_its_compression(tmp_path: Path) -> None:
     """Before that its size says nothing; and under the first epochs of the mixture next to nothing."""
-    settings = resolve(KDSWSSettings(dataset="mnist", epochs=20, cluster_epochs=20, codebook_epochs=4))
+    settings = resolve(KDSWSSettings.of(dataset="mnist", epochs=20, cluster_epochs=20, codebook_epochs=4))
     objectives = {"val_accuracy": "max", "file_bytes": "min"}
     assert rungs_of(settings, objectives, Ledger(tmp_path), tmp_path).levels == [32]

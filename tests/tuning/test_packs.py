@@ -32,7 +32,7 @@ from study.tuning.packs import Packer
 def settings(folder: Path, **changes: Any) -> SWSSettings:
     small: dict[str, Any] = {"epochs": 3, "pretrain_epochs": 5, "codebook_epochs": 1, "batch_size": 64}
     common: dict[str, Any] = {"searcher": "random", "dashboard": False, "results_dir": folder, "num_samples": 3}
-    return resolve(SWSSettings(**small | common | changes))
+    return resolve(SWSSettings.of(**small | common | changes))
 
 
 @pytest.fixture(scope="module")

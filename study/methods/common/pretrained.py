@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -15,8 +15,9 @@ from study.compression.size_metrics import ratio
 from study.data.fingerprint import identity
 from study.data.splits import Splits
 from study.methods.common.settings import CompressionSettings
-from study.methods.method import TrialResult, shift_epochs
-from study.methods.sws import weight_sharing
+from study.methods.method import Stage, TrialResult, shift_epochs
+from study.records.domains import Value
+from study.settings import Values
 from study.training import distillation
 from study.training.distillation import Targets
 from study.training.loop import Report, evaluate
@@ -31,86 +32,141 @@ from study.training.network import (
     width_option,
 )
 
-# --- compressing one trained network
+
+def pretraining(settings: CompressionSettings) -> Training:
+    """How the network is trained that every trial starts from."""
+    return Training(
+        network=settings.network,
+        options=width_option(settings.network_width),
+        epochs=settings.pretrain_epochs or 0,
+        batch_size=settings.batch_size or 0,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.0,
+        augment=settings.augment or "none",
+        seed=settings.seed,
+        precision=settings.precision,
+    )
 
 
-def pretraining(s: CompressionSettings) -> Training:
-    return Training(s.network, width_option(s.network_width), s.pretrain_epochs or 0, s.batch_size or 0,
-                       s.learning_rate, 0.0, s.augment or "none", s.seed, s.precision)  # fmt: skip
-
-
-def compression_teacher(s: CompressionSettings) -> Training | None:
-    """Training of a teacher of its own; None where there is no teacher, or the network is it."""
-    if s.teacher in ("none", "self"):
+def teacher_training(settings: CompressionSettings) -> Training | None:
+    """How a teacher of its own is trained; None where there is no teacher, or the network is it."""
+    if settings.teacher in ("none", "self"):
         return None
-    training = Training(s.teacher, width_option(s.teacher_width), s.teacher_epochs, s.batch_size or 0,
-                           s.learning_rate, 5e-4, s.augment or "none", s.seed, s.precision)  # fmt: skip
-    return teacher_apart(training, pretraining(s))
+    training = Training(
+        network=settings.teacher,
+        options=width_option(settings.teacher_width),
+        epochs=settings.teacher_epochs,
+        batch_size=settings.batch_size or 0,
+        learning_rate=settings.learning_rate,
+        weight_decay=5e-4,
+        augment=settings.augment or "none",
+        seed=settings.seed,
+        precision=settings.precision,
+    )
+    return teacher_apart(training, pretraining(settings))
 
 
-def pretrain_network(
-    values: dict, s: CompressionSettings, data: Splits, given: SharedWork | None, on_epoch: Report, progress: Progress
+def networks(settings: CompressionSettings) -> dict[str, Training]:
+    """Role → training, of all that the shared work trains."""
+    teacher = teacher_training(settings)
+    return {"network": pretraining(settings), **({"teacher": teacher} if teacher else {})}
+
+
+def pretrain(
+    values: Values,
+    settings: CompressionSettings,
+    data: Splits,
+    shared: SharedWork | None,
+    on_epoch: Report,
+    progress: Progress,
 ) -> TrialResult:
-    """The network, and the logits of its teacher: itself, or another one that is trained first."""
-    teacher, metrics, before = None, {}, 0
-    if training := compression_teacher(s):
-        before = training.epochs
+    """Train the network, and compute the logits of its teacher: itself, or another one that is trained first."""
+    teacher: nn.Module | None = None
+    metrics: dict[str, Value] = {}
+    epochs_before = 0
+    if training := teacher_training(settings):
+        epochs_before = training.epochs
         teacher = fit_teacher(training, data, lambda row: on_epoch({**row, "phase": "teacher"}), progress)
         metrics = {"teacher_val_accuracy": evaluate(teacher, data.validation, data).accuracy}
-    network = weight_sharing.pretrain(pretraining(s), data, shift_epochs(before, on_epoch), progress)
+    network = fit_teacher(pretraining(settings), data, shift_epochs(epochs_before, on_epoch), progress)
     score = evaluate(network, data.validation, data)
-    metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0, **uncompressed(network)}
+    metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0}
+    metrics |= uncompressed_sizes(network)
     arrays = state_arrays(network)
-    if s.teacher != "none":
-        arrays |= distillation.stored_logits(teacher or network, data.train, data, s.augment or "none")
+    if settings.teacher != "none":
+        arrays |= distillation.stored_logits(teacher or network, data.train, data, settings.augment or "none")
     if teacher:
         arrays |= {TEACHER + name: array for name, array in state_arrays(teacher).items()}
     return TrialResult(metrics, arrays)
 
 
-def network_key(s: CompressionSettings, data: Splits, given: SharedWork | None) -> dict[str, Any]:
-    training = compression_teacher(s)
-    teacher = vars(training) if training else s.teacher
-    key = {"training": vars(pretraining(s)), "teacher": teacher, "data": identity(data)}
-    return {**key, "torch": torch.__version__, "recipe": RECIPE, **custom_code_key(data, pretraining(s), training)}
+def network_key(
+    settings: CompressionSettings, data: Splits, initial_teacher: SharedWork | None
+) -> Mapping[str, object]:
+    """What determines the shared work, as JSON values."""
+    training = teacher_training(settings)
+    teacher = vars(training) if training else settings.teacher
+    key = {"training": vars(pretraining(settings)), "teacher": teacher, "data": identity(data)}
+    code = custom_code_key(data, pretraining(settings), training)
+    return {**key, "torch": torch.__version__, "recipe": RECIPE, **code}
 
 
-def start(s: CompressionSettings, data: Splits, shared: SharedWork) -> tuple[nn.Module, Targets]:
+STAGE = Stage(name="uncompressed", run=pretrain, key=network_key, networks=networks, role="network")
+
+
+def start(settings: CompressionSettings, data: Splits, shared: SharedWork) -> tuple[nn.Module, Targets]:
     """The trained network, to be compressed in place, and its teacher."""
-    network = load_network(shared.weights().tensors(), pretraining(s), data)
-    if s.teacher == "none":
+    network = load_network(shared.weights().tensors(), pretraining(settings), data)
+    if settings.teacher == "none":
         return network, Targets()
-    return network, distillation.targets_from(shared.teacher(), compression_teacher(s) or pretraining(s), data,
-                                    s.augment or "none")  # fmt: skip
+    teacher = teacher_training(settings) or pretraining(settings)
+    return network, distillation.targets_from(shared.teacher(), teacher, data, settings.augment or "none")
 
 
-def teaching(s: CompressionSettings) -> dict[str, Any]:
-    return {"temperature": s.temperature, "alpha": 0.0 if s.teacher == "none" else s.alpha}
+def no_teacher(settings: CompressionSettings) -> dict[str, Value]:
+    """Fixed hyperparameters where labels alone teach, whatever `--alpha` says; see `hparams_from`."""
+    return {"alpha": 0.0} if settings.teacher == "none" else {}
 
 
 def compressed(
     network: nn.Module,
     quantised: QuantisedWeights,
-    metrics: dict[str, Any],
+    metrics: Mapping[str, Value],
+    settings: CompressionSettings,
+    data: Splits,
+    shared: SharedWork,
+) -> TrialResult:
+    """What a trial leaves that compressed the trained network."""
+    return compressed_result(network, quantised, metrics, pretraining(settings), data, shared)
+
+
+def compressed_result(
+    network: nn.Module,
+    quantised: QuantisedWeights,
+    metrics: Mapping[str, Value],
     training: Training,
     data: Splits,
-    first: SharedWork,
+    shared: SharedWork,
 ) -> TrialResult:
-    """What a compressing trial leaves: its metrics with the size of its file, measured, and the file."""
-    file = compressed_file.encode(
-        network, quantised, compressed_file.network_of(training.network, training.options, data)
-    )
+    """What a trial leaves that compressed any network: its metrics with the size of its file, measured, and the file.
+
+    Args:
+        training: names the network.
+        shared: the accuracy that was lost is counted from its own.
+    """
+    header = compressed_file.network_of(training.network, training.options, data)
+    file = compressed_file.encode(network, quantised, header)
     size = {"file_bytes": len(file), "compression_ratio": ratio(shared_parameters(network), len(file))}
-    drop = first.record["metrics"]["val_accuracy"] - metrics["val_accuracy"]
+    drop = shared.record["metrics"]["val_accuracy"] - metrics["val_accuracy"]
     return TrialResult({**metrics, **size, "accuracy_drop": drop}, state_arrays(network), file)
 
 
-def uncompressed(network: nn.Module) -> dict[str, float]:
+def uncompressed_sizes(network: nn.Module) -> dict[str, float]:
     """Metrics of size of a network as it was trained."""
-    return {"sparsity": 0.0, "nonzero_ratio": 1.0, "entropy_ratio": 1.0, "compression_ratio": 1.0,
-            "file_bytes": 4 * sum(p.numel() for p in shared_parameters(network))}  # fmt: skip
-
-
-def compressing_networks(s: CompressionSettings) -> dict[str, Training]:
-    teacher = compression_teacher(s)
-    return {"network": pretraining(s), **({"teacher": teacher} if teacher else {})}
+    return {
+        "sparsity": 0.0,
+        "nonzero_ratio": 1.0,
+        "entropy_ratio": 1.0,
+        "compression_ratio": 1.0,
+        "file_bytes": 4 * sum(p.numel() for p in shared_parameters(network)),
+    }

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
-from study.settings import Augment, Scheduler, Settings
+from study.settings import Above, Alpha, AtLeast, Augment, Epochs, Rate, Settings, Values, Width
 
 
 @dataclass(frozen=True)
 class CodebookSettings(Settings):
     """Settings of every kind of study that ends in a codebook."""
 
-    weight_rate: float = 3e-3
+    weight_rate: Rate = 3e-3
     """Peak rate of Adam for the weights while they are compressed."""
-    codebook_epochs: int | None = None
+    codebook_epochs: Annotated[int | None, AtLeast(0)] = None
     """Epochs in which the codebook's values alone are trained after quantising. Default: 20 on digits, otherwise 4."""
-    codebook_rate: float = 1e-3
+    codebook_rate: Rate = 1e-3
     """Peak rate of Adam for the codebook's values."""
 
 
@@ -27,15 +28,15 @@ class CompressionSettings(CodebookSettings):
     network: str = "lenet_300_100"
     """Network to compress: lenet_300_100, lenet5, minivgg, vgg11/13/16/19, a torchvision.models name, or
     module:function."""
-    network_width: float = 1.0
+    network_width: Width = 1.0
     """Multiplies the network's channels (VGG kinds)."""
-    pretrain_epochs: int | None = None
+    pretrain_epochs: Annotated[int | None, AtLeast(0)] = None
     """Epochs of phase one, ordinary training. Default: 40 on digits, otherwise 20."""
-    epochs: int | None = None
+    epochs: Epochs | None = None
     """Epochs of phase two, clustering or pruning. Default: 50 on digits, otherwise 20."""
-    batch_size: int | None = None
+    batch_size: Annotated[int | None, AtLeast(1)] = None
     """Images a step. Default: 32 on digits, otherwise 256."""
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     """Peak rate of Adam in phase one, and for the teacher; falls to zero along half a cosine."""
     augment: Augment | None = None
     """In all phases: none, flip (mirror), shift (by up to an eighth of the side), crop (both). Default: flip on CIFAR,
@@ -43,21 +44,29 @@ class CompressionSettings(CodebookSettings):
     teacher: str = "none"
     """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
     self for the uncompressed network; none for labels alone."""
-    teacher_width: float = 1.0
+    teacher_width: Width = 1.0
     """Multiplies the teacher's channels (VGG kinds)."""
-    teacher_epochs: int = 20
+    teacher_epochs: Epochs = 20
     """Epochs of the teacher."""
-    temperature: float = 4.0
+    temperature: Annotated[float, Above(0)] = 4.0
     """With a teacher: both networks' logits are divided by it in the soft term, which carries its square."""
-    alpha: float = 0.9
+    alpha: Alpha = 0.9
     """With a teacher: weight of the soft term; the labels have the rest."""
-    scheduler: Scheduler = "none"
-    """asha stops trials that fall behind in what quantising now would give, by non-dominated rank over the objectives
-    (see study.tuning.halving). none lets every trial finish."""
 
-    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
-        "digits": dict(pretrain_epochs=40, epochs=50, codebook_epochs=20, batch_size=32),
-        "cifar10": dict(augment="flip"),
-        "cifar100": dict(augment="flip"),
-        "": dict(pretrain_epochs=20, epochs=20, codebook_epochs=4, batch_size=256, augment="none"),
+    DEFAULTS: ClassVar[Mapping[str, Values]] = {
+        "digits": {"pretrain_epochs": 40, "epochs": 50, "codebook_epochs": 20, "batch_size": 32},
+        "cifar10": {"augment": "flip"},
+        "cifar100": {"augment": "flip"},
+        "": {
+            **Settings.DEFAULTS[""],
+            "pretrain_epochs": 20,
+            "epochs": 20,
+            "codebook_epochs": 4,
+            "batch_size": 256,
+            "augment": "none",
+        },
     }
+
+
+SETTINGS = CompressionSettings
+"""Of every method that has no flags of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
@@ -14,80 +14,125 @@ from study.data.splits import Splits, subset_per_class
 from study.methods.kd import student
 from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
-from study.methods.method import Method, TrialResult
+from study.methods.method import Arrays, Method, Stage, TrialResult, hparams_from
+from study.settings import Values
 from study.training import distillation, network
 from study.training.loop import Report, evaluate
-from study.training.network import RECIPE, Training, custom_code_key, teacher_apart, width_option
-
-# --- knowledge distillation
+from study.training.network import RECIPE, Training, custom_code_key, load_network, teacher_apart, width_option
 
 
-def teacher_training(s: KDSettings) -> Training:
-    training = Training(s.teacher, width_option(s.teacher_width), s.teacher_epochs or 0, max(s.batch_size or 0, 64),
-                           s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
-    return teacher_apart(training, student_training(s))
-
-
-def student_training(s: KDSettings) -> Training:
-    return Training(s.student, width_option(s.student_width), s.epochs or 0, s.batch_size or 0,
-                       s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
-
-
-def student_hparams(s: KDSettings) -> dict[str, Any]:
-    """The student and its training, as `Hparams` takes them."""
-    training = {k: v for k, v in vars(student_training(s)).items() if k not in ("network", "options")}
-    return {"student": s.student, "student_width": s.student_width or 1.0, **training}
-
-
-def students_data(s: KDSettings, data: Splits) -> Splits:
-    """The splits with the training part that students see, fixed with the split. Normalisation stays the teacher's."""
-    if not s.student_examples:
-        return data
-    return Splits(**{**vars(data), "train": subset_per_class(data.train, s.student_examples, data.split_seed)})
-
-
-def train_teacher(
-    values: dict, s: KDSettings, data: Splits, given: SharedWork | None, on_epoch: Report, progress: Progress
-) -> TrialResult:
-    training = teacher_training(s)
-    if given is None:
-        teacher = network.fit_teacher(training, data, on_epoch, progress)
-    else:
-        teacher = network.load_network(given.tensors(), training, data)
-    score = evaluate(teacher, data.validation, data)
-    logits = distillation.stored_logits(teacher, students_data(s, data).train, data, training.augment)
-    return TrialResult(
-        {"val_accuracy": score.accuracy, "val_loss": score.loss}, {**network.state_arrays(teacher), **logits}
+def student_training(settings: KDSettings) -> Training:
+    """How a student is trained."""
+    return Training(
+        network=settings.student,
+        options=width_option(settings.student_width),
+        epochs=settings.epochs or 0,
+        batch_size=settings.batch_size or 0,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        augment=settings.augment or "none",
+        seed=settings.seed,
+        precision=settings.precision,
     )
 
 
-def _distil(
-    values: dict, s: KDSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
+def teacher_training(settings: KDSettings) -> Training:
+    """How the teacher is trained: as a student is, but for its network, its epochs, and batches of 64 at least."""
+    training = Training(
+        network=settings.teacher,
+        options=width_option(settings.teacher_width),
+        epochs=settings.teacher_epochs or 0,
+        batch_size=max(settings.batch_size or 0, 64),
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        augment=settings.augment or "none",
+        seed=settings.seed,
+        precision=settings.precision,
+    )
+    return teacher_apart(training, student_training(settings))
+
+
+def students_data(settings: KDSettings, data: Splits) -> Splits:
+    """The splits with the training part that students see, fixed with the split. Normalisation stays the teacher's."""
+    if not settings.student_examples:
+        return data
+    few = subset_per_class(data.train, settings.student_examples, data.split_seed)
+    return Splits(**{**vars(data), "train": few})
+
+
+def data_note(settings: KDSettings) -> str:
+    """What the report says of the students' data."""
+    few = settings.student_examples
+    return f"Students see {few} training images of each class, the teacher all." if few else ""
+
+
+def train_teacher(
+    values: Values, settings: KDSettings, data: Splits, shared: SharedWork | None, on_epoch: Report, progress: Progress
 ) -> TrialResult:
-    hparams = Hparams(**(student_hparams(s) | values))
-    targets = distillation.targets_from(shared, teacher_training(s), data, hparams.augment)
-    return TrialResult({}, network.state_arrays(student.fit_student(hparams, data, targets, on_epoch, progress)))
+    """Train the teacher, or take the one that the user gave, and compute its logits of the students' data."""
+    training = teacher_training(settings)
+    if shared is None:
+        teacher = network.fit_teacher(training, data, on_epoch, progress)
+    else:
+        teacher = load_network(shared.tensors(), training, data)
+    score = evaluate(teacher, data.validation, data)
+    logits = distillation.stored_logits(teacher, students_data(settings, data).train, data, training.augment)
+    metrics = {"val_accuracy": score.accuracy, "val_loss": score.loss}
+    return TrialResult(metrics, {**network.state_arrays(teacher), **logits})
 
 
-def teacher_key(s: KDSettings, data: Splits, given: SharedWork | None) -> dict[str, Any]:
-    weights = [hashlib.sha256(v.tobytes()).hexdigest() for v in given.arrays.values()] if given else None
+def teacher_key(settings: KDSettings, data: Splits, initial_teacher: SharedWork | None) -> Mapping[str, object]:
+    """What determines the teacher, as JSON values."""
+    weights = None
+    if initial_teacher:
+        weights = [hashlib.sha256(v.tobytes()).hexdigest() for v in initial_teacher.arrays.values()]
     return {
-        "training": vars(teacher_training(s)),
+        "training": vars(teacher_training(settings)),
         "given": digest(weights),
         "data": identity(data),
-        "transfer": fingerprint(students_data(s, data).train),
+        "transfer": fingerprint(students_data(settings, data).train),
         "torch": torch.__version__,
         "recipe": RECIPE,
-        **custom_code_key(data, teacher_training(s)),
+        **custom_code_key(data, teacher_training(settings)),
     }
 
 
-KD_METHOD = Method(
-    first="teacher",
-    prepare=train_teacher,
-    search=_distil,
-    key=teacher_key,
-    networks=lambda s: {"teacher": teacher_training(s), "student": student_training(s)},
+def teacher_trace(settings: KDSettings, data: Splits, shared: SharedWork) -> Arrays:
+    """What the report shows of the teacher: its dark knowledge."""
+    teacher = load_network(shared.weights().tensors(), teacher_training(settings), data)
+    return student.dark_knowledge(teacher, data)
+
+
+def networks(settings: KDSettings) -> dict[str, Training]:
+    """Role → training, of all that the shared work trains."""
+    return {"teacher": teacher_training(settings)}
+
+
+def trial(
+    values: Values, settings: KDSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
+) -> TrialResult:
+    """Train one student under the teacher."""
+    hparams = hparams_from(Hparams, settings, values)
+    targets = distillation.targets_from(shared, teacher_training(settings), data, hparams.augment)
+    trained = student.fit_student(hparams, data, targets, on_epoch, progress)
+    return TrialResult({}, network.state_arrays(trained))
+
+
+STAGE = Stage(
+    name="teacher", run=train_teacher, key=teacher_key, networks=networks, role="teacher", trace=teacher_trace
+)
+
+METHOD = Method(
+    title="Knowledge distillation",
+    subject="the distilled student",
+    reference="student alone",
+    hparams=Hparams,
+    shared_work=STAGE,
+    trial=trial,
+    epochs=lambda settings: settings.epochs,
+    student=student_training,
     trial_data=students_data,
-    epochs=lambda s: s.epochs,
+    data_note=data_note,
+    replaced=("teacher",),
+    dense={"": "student", "student alone": "student", "label smoothing": "student", "teacher": "teacher"},
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, ClassVar
 
-from study.settings import Augment, Scheduler, Settings
+import tyro
+
+from study.settings import AtLeast, Augment, Epochs, Rate, Settings, Values, Width
 
 
 @dataclass(frozen=True)
@@ -18,51 +21,57 @@ class KDSettings(Settings):
     of Hinton et al. 2015, sec. 4).
     """
 
-    kind: ClassVar[str] = "kd"
+    kind: Annotated[str, tyro.conf.Suppress] = "kd"
 
-    epochs: int | None = None
+    epochs: Epochs | None = None
     """Epochs of each student. Default: 40 on digits, 75 on CIFAR, otherwise 20."""
     teacher: str = "vgg13"
     """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, a torchvision.models name, or
     module:function."""
-    teacher_width: float | None = None
+    teacher_width: Width | None = None
     """Multiplies the teacher's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
-    teacher_epochs: int | None = None
+    teacher_epochs: Epochs | None = None
     """Epochs of the teacher. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
     teacher_checkpoint: Path | None = None
     """Weights of a trained teacher (.safetensors, or a .pt state dict) instead of training one."""
     student: str = "minivgg"
     """Student network; names as for --teacher."""
-    student_width: float | None = None
+    student_width: Width | None = None
     """Multiplies the student's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
-    student_examples: int | None = None
+    student_examples: Annotated[int | None, AtLeast(0)] = None
     """Training images of each class that students see; 0 for all. Default: 10 on digits, otherwise all."""
     augment: Augment | None = None
-    """none, flip (mirror; teacher logits of both views are kept), shift (by up to an eighth of the side) or crop (both;
-    with these two the teacher runs in every step). Default: flip on CIFAR, otherwise none."""
-    batch_size: int | None = None
+    """none, flip (mirror; teacher logits of both views are stored), shift (by up to an eighth of the side) or crop
+    (both; with these two the teacher runs in every step). Default: flip on CIFAR, otherwise none."""
+    batch_size: Annotated[int | None, AtLeast(1)] = None
     """Images a step of a student; the teacher's are 64 at least. Default: 32 on digits, otherwise 128."""
-    learning_rate: float = 2e-3
+    learning_rate: Rate = 2e-3
     """Peak rate of AdamW, for teacher and students; falls to zero along half a cosine."""
-    weight_decay: float = 5e-4
+    weight_decay: Annotated[float, AtLeast(0)] = 5e-4
     """Decoupled weight decay of AdamW, for teacher and students."""
-    scheduler: Scheduler = "asha"
-    """asha stops trials that fall behind in validation accuracy (see study.tuning.halving); none lets every trial
-    finish."""
 
-    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
-        "digits": dict(
-            epochs=40, teacher_width=0.25, teacher_epochs=20, student_width=0.25, student_examples=10, batch_size=32
-        ),
-        "cifar10": dict(epochs=75, teacher_epochs=75, augment="flip"),
-        "cifar100": dict(epochs=75, teacher_epochs=75, augment="flip"),
-        "": dict(
-            epochs=20,
-            teacher_width=1.0,
-            teacher_epochs=20,
-            student_width=1.0,
-            student_examples=0,
-            augment="none",
-            batch_size=128,
-        ),
+    DEFAULTS: ClassVar[Mapping[str, Values]] = {
+        "digits": {
+            "epochs": 40,
+            "teacher_width": 0.25,
+            "teacher_epochs": 20,
+            "student_width": 0.25,
+            "student_examples": 10,
+            "batch_size": 32,
+        },
+        "cifar10": {"epochs": 75, "teacher_epochs": 75, "augment": "flip"},
+        "cifar100": {"epochs": 75, "teacher_epochs": 75, "augment": "flip"},
+        "": {
+            "scheduler": "asha",
+            "epochs": 20,
+            "teacher_width": 1.0,
+            "teacher_epochs": 20,
+            "student_width": 1.0,
+            "student_examples": 0,
+            "augment": "none",
+            "batch_size": 128,
+        },
     }
+
+
+SETTINGS = KDSettings

@@ -2,49 +2,108 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
+from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
-from study.methods.common.pretrained import compressed, uncompressed
-from study.methods.kd.method import student_hparams, student_training, teacher_key, teacher_training, train_teacher
-from study.methods.kd.student import Hparams, fit_student
+from study.methods.common.pretrained import compressed_result, uncompressed_sizes
+from study.methods.kd import method as distillation_study
+from study.methods.kd import student
 from study.methods.kd_sws.settings import KDSWSSettings
-from study.methods.method import TrialResult, shift_epochs
+from study.methods.method import Method, StepCost, TrialResult, hparams_from, shift_epochs
 from study.methods.sws import weight_sharing
-from study.methods.sws.method import sharing
-from study.training import distillation, network
+from study.methods.sws.method import prior_term
+from study.records.domains import Value
+from study.settings import Values
+from study.training import distillation
 from study.training.loop import Report
+from study.training.network import build_network
 
-# --- distillation, then soft weight-sharing
+HparamsT = TypeVar("HparamsT")
 
 
-def train_sized_teacher(
-    values: dict, s: KDSWSSettings, data: Splits, given: SharedWork | None, on_epoch: Report, progress: Progress
+@dataclass(frozen=True, kw_only=True)
+class Hparams(weight_sharing.Hparams, student.Hparams):
+    """One trial: those of the student, whose training has `epochs`, and those of its clustering.
+
+    Attributes:
+        cluster_epochs: of clustering, after those of distillation.
+    """
+
+    cluster_epochs: int = 20
+
+
+def part_of(hparams: Hparams, cls: type[HparamsT], **others: Value) -> HparamsT:
+    """The hyperparameters of one of the two phases."""
+    names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return cls(**{name: others[name] if name in others else getattr(hparams, name) for name in names})
+
+
+def train_teacher(
+    values: Values,
+    settings: KDSWSSettings,
+    data: Splits,
+    shared: SharedWork | None,
+    on_epoch: Report,
+    progress: Progress,
 ) -> TrialResult:
     """The teacher, with its size: here size is an objective, which a plain KD study does not have."""
-    left = train_teacher(values, s, data, given, on_epoch, progress)
-    return replace(left, metrics={**left.metrics, **uncompressed(network.build_network(teacher_training(s), data))})
+    result = distillation_study.train_teacher(values, settings, data, shared, on_epoch, progress)
+    network = build_network(distillation_study.teacher_training(settings), data)
+    return replace(result, metrics={**result.metrics, **uncompressed_sizes(network)})
 
 
-def sized_teacher_key(s: KDSWSSettings, data: Splits, given: SharedWork | None) -> dict[str, Any]:
-    return {**teacher_key(s, data, given), "sized": True}
+def teacher_key(settings: KDSWSSettings, data: Splits, initial_teacher: SharedWork | None) -> Mapping[str, object]:
+    """What determines the teacher, as JSON values."""
+    return {**distillation_study.teacher_key(settings, data, initial_teacher), "sized": True}
 
 
-def distil_and_share(
-    values: dict, s: KDSWSSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
+def trial(
+    values: Values, settings: KDSWSSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
-    searched = dict(values)
-    s = replace(s, student_width=searched.pop("student_width", s.student_width))
-    training = student_training(s)
-    teaching = {"temperature": searched.pop("temperature", 1.0), "alpha": searched.pop("alpha")}
-    targets = distillation.targets_from(shared, teacher_training(s), data, training.augment)
-    student = fit_student(Hparams(**student_hparams(s), **teaching), data, targets, on_epoch, progress)
-    hparams = sharing(s, searched, epochs=s.cluster_epochs or 0, **teaching)
-    progress.trace.before = training.epochs
+    """Distil a student, then cluster and quantise it, both under the same teacher."""
+    hparams = hparams_from(Hparams, settings, values)
+    teacher = distillation_study.teacher_training(settings)
+    targets = distillation.targets_from(shared, teacher, data, hparams.augment)
+    distilled = part_of(hparams, student.Hparams)
+    network = student.fit_student(distilled, data, targets, on_epoch, progress)
+    progress.trace.before = hparams.epochs
     quantised, metrics = weight_sharing.fit(
-        student, hparams, data, shift_epochs(training.epochs, on_epoch), targets, progress
+        network,
+        part_of(hparams, weight_sharing.Hparams, epochs=hparams.cluster_epochs),
+        data,
+        shift_epochs(hparams.epochs, on_epoch),
+        targets,
+        progress,
     )
-    return compressed(student, quantised, metrics, training, data, shared)
+    return compressed_result(network, quantised, metrics, distilled.training, data, shared)
+
+
+METHOD = Method(
+    title="Distillation, then soft weight-sharing",
+    subject="the compressed student",
+    reference="teacher",
+    hparams=Hparams,
+    shared_work=replace(distillation_study.STAGE, run=train_teacher, key=teacher_key),
+    trial=trial,
+    epochs=lambda settings: (
+        settings.epochs + settings.cluster_epochs + settings.retrain_epochs + settings.codebook_epochs
+    ),
+    student=distillation_study.student_training,
+    trial_data=distillation_study.students_data,
+    data_note=distillation_study.data_note,
+    epochs_before=lambda settings: settings.epochs,
+    replaced=("teacher",),
+    dense={"teacher": "teacher"},
+    headings={
+        "compression_ratio": "compression ratio against its own uncompressed student (file bytes, ×)",
+        "accuracy_drop": "accuracy below the teacher's (points)",
+    },
+    counts_over=COUNTS_OVER,
+    step_cost=StepCost(epochs=lambda settings: settings.cluster_epochs, term=prior_term),
+)

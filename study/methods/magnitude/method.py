@@ -1,33 +1,36 @@
-"""Magnitude pruning as a kind of study: one pretrained network, pruned anew by each trial."""
+"""Magnitude pruning as a kind of study: one pretrained network, pruned by each trial."""
 
 from __future__ import annotations
 
 from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
+from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
-from study.methods.common.pretrained import compressed, pretraining, start, teaching
+from study.methods.common import pretrained
 from study.methods.magnitude import pruning
 from study.methods.magnitude.pruning import Hparams
 from study.methods.magnitude.settings import MagnitudeSettings
-from study.methods.method import TrialResult
+from study.methods.method import Method, TrialResult, hparams_from
+from study.settings import Values
 from study.training.loop import Report
 
 
-def prune_network(
-    values: dict, s: MagnitudeSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
+def trial(
+    values: Values, settings: MagnitudeSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
-    network, targets = start(s, data, shared)
-    hparams = Hparams(
-        epochs=s.epochs or 0,
-        batch_size=s.batch_size or 0,
-        weight_rate=s.weight_rate,
-        codebook_epochs=s.codebook_epochs or 0,
-        codebook_rate=s.codebook_rate,
-        augment=s.augment or "none",
-        seed=s.seed,
-        precision=s.precision,
-        **teaching(s),
-        **values,
-    )
+    """Prune the pretrained network, cluster what is left, and train the codebook."""
+    network, targets = pretrained.start(settings, data, shared)
+    hparams = hparams_from(Hparams, settings, values, **pretrained.no_teacher(settings))
     quantised, metrics = pruning.fit(network, hparams, data, on_epoch, targets, progress)
-    return compressed(network, quantised, metrics, pretraining(s), data, shared)
+    return pretrained.compressed(network, quantised, metrics, settings, data, shared)
+
+
+METHOD = Method(
+    title="Magnitude pruning",
+    reference="uncompressed",
+    hparams=Hparams,
+    shared_work=pretrained.STAGE,
+    trial=trial,
+    epochs=lambda settings: settings.epochs + settings.codebook_epochs,
+    counts_over=COUNTS_OVER,
+)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated
+
+import tyro
 
 from study.methods.common.settings import CompressionSettings
+from study.settings import Rate
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,10 @@ class MagnitudeSettings(CompressionSettings):
     and trains the codebook (Han et al. 2015). Plain post-training quantisation is among its baselines.
     """
 
-    kind: ClassVar[str] = "magnitude"
+    kind: Annotated[str, tyro.conf.Suppress] = "magnitude"
 
-    weight_rate: float = 2e-3
+    weight_rate: Rate = 2e-3
     """Peak rate of Adam for the weights while they are pruned and retrained."""
+
+
+SETTINGS = MagnitudeSettings

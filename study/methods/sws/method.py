@@ -1,70 +1,108 @@
-"""Soft weight-sharing as a kind of study: one pretrained network, clustered anew by each trial."""
+"""Soft weight-sharing as a kind of study: one pretrained network, clustered by each trial."""
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
 
 from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
+from study.compression.quantised_weights import flatten, shared_parameters
 from study.compression.size_metrics import COUNTS_OVER
+from study.data.images import normalise
 from study.data.splits import Splits
-from study.methods.common.pretrained import (
-    compressed,
-    compressing_networks,
-    network_key,
-    pretrain_network,
-    pretraining,
-    start,
-    teaching,
-)
-from study.methods.method import Method, TrialResult
-from study.methods.sws import weight_sharing
-from study.methods.sws.settings import SWSSettings, WeightSharingSettings
+from study.methods.common import pretrained
+from study.methods.method import Method, Packing, PackMember, StepCost, TrialResult, hparams_from
+from study.methods.sws import packed, weight_sharing
+from study.methods.sws.network_stack import Stack
+from study.methods.sws.settings import SWSSettings
 from study.methods.sws.weight_sharing import Hparams
+from study.settings import Values
 from study.training.loop import Report
+from study.training.network import build_network
 
 
-def share_weights(
-    values: dict, s: SWSSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
+def hyperparameters(settings: SWSSettings, values: Values) -> Hparams:
+    """Of one trial."""
+    return hparams_from(Hparams, settings, values, **pretrained.no_teacher(settings))
+
+
+def trial(
+    values: Values, settings: SWSSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
-    network, targets = start(s, data, shared)
-    hparams = sharing(s, values, epochs=s.epochs or 0, **teaching(s))
+    """Cluster the pretrained network under a mixture prior, and quantise it."""
+    network, targets = pretrained.start(settings, data, shared)
+    hparams = hyperparameters(settings, values)
     quantised, metrics = weight_sharing.fit(network, hparams, data, on_epoch, targets, progress)
-    return compressed(network, quantised, metrics, pretraining(s), data, shared)
+    return pretrained.compressed(network, quantised, metrics, settings, data, shared)
 
 
-def sharing(s: WeightSharingSettings, values: dict[str, Any], **others: Any) -> Hparams:
-    """The hyperparameters of soft weight-sharing from the settings and a trial's searched values."""
-    searched = {k: v for k, v in values.items() if k != "one_minus_pi_zero"}
-    return Hparams(
-        pi_zero=1 - values["one_minus_pi_zero"],
-        batch_size=s.batch_size or 0,  # type: ignore[attr-defined]
-        weight_rate=s.weight_rate,
-        precision_rate=s.precision_rate or 0.0,
-        sigma=s.sigma,
-        pi_zero_strength=s.pi_zero_strength,
-        anneal=s.anneal,
-        merge=s.merge,
-        layer_scales=s.layer_scales,
-        retrain_epochs=s.retrain_epochs or 0,
-        codebook_epochs=s.codebook_epochs or 0,
-        codebook_rate=s.codebook_rate,
-        augment=s.augment or "none",  # type: ignore[attr-defined]
-        seed=s.seed,
-        precision=s.precision,
-        **others,
-        **searched,
-    )
+def prior_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
+    """The prior over a network's weights, as a trial computes it in every step of clustering; scalar, nats."""
+    parameters = shared_parameters(network)
+    components = int(str(values.get("components") or 17))
+    hparams = Hparams(tau=1.0, components=components, pi_zero=0.99)
+    mixture = weight_sharing.mixture_over(flatten(parameters).detach(), hparams)
+    return lambda: mixture.complexity(flatten(parameters))
 
 
-SWS_METHOD = Method(
-    first="uncompressed",
-    prepare=pretrain_network,
-    search=share_weights,
-    key=network_key,
-    networks=compressing_networks,
-    trial_data=lambda s, data: data,
-    epochs=lambda s: s.epochs + s.retrain_epochs + s.codebook_epochs,
-    clustered=lambda s: s.epochs,
+class Pack:
+    """Trains trials of one study as one program; see `PackTrainer`."""
+
+    def __init__(self, settings: SWSSettings, data: Splits, shared: SharedWork) -> None:
+        self.settings, self.data, self.shared = settings, data, shared
+        self.network, self.targets = pretrained.start(settings, data, shared)
+
+    def train(self, members: Sequence[PackMember]) -> list[Callable[[], TrialResult] | Exception]:
+        """For each member what makes its result, or why it ended early."""
+        packed_members = [
+            packed.Member(hyperparameters(self.settings, m.values), m.on_epoch, m.on_failure) for m in members
+        ]
+        networks = [copy.deepcopy(self.network) for _ in members]
+        torch.manual_seed(self.settings.seed)  # as of a trial alone, which dropout draws from
+        results: list[Callable[[], TrialResult] | Exception] = []
+        ends = packed.fit(networks, packed_members, self.data, self.targets)
+        for member, packed_member, end in zip(members, packed_members, ends, strict=True):
+            member.trace = packed_member.trace
+            if isinstance(end, Exception):
+                results.append(end)
+                continue
+            network, quantised, metrics = end
+            on_host = replace(quantised, **{name: tensor.cpu() for name, tensor in vars(quantised).items()})
+            results.append(
+                partial(pretrained.compressed, network.cpu(), on_host, metrics, self.settings, self.data, self.shared)
+            )
+        return results
+
+
+def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]) -> None:
+    """Try two networks of the study as one program, as they train. Raises whatever torch raises of it.
+
+    Raises:
+        ValueError: something is searched that members of a pack have in common.
+    """
+    common = [name for name in searched if name in packed.SAME]
+    if common:
+        raise ValueError(f"{common[0]} is searched, but trials of one pack have the same")
+    training = pretrained.pretraining(settings)
+    stack = Stack([build_network(training, data) for _ in range(2)]).train()
+    images = normalise(data.train.images[:4], data.mean, data.std)
+    stack(torch.stack([images, images])).sum().backward()
+
+
+METHOD = Method(
+    title="Soft weight-sharing",
+    reference="uncompressed",
+    hparams=Hparams,
+    shared_work=pretrained.STAGE,
+    trial=trial,
+    epochs=lambda settings: settings.epochs + settings.retrain_epochs + settings.codebook_epochs,
     counts_over=COUNTS_OVER,
+    step_cost=StepCost(epochs=lambda settings: settings.epochs, term=prior_term),
+    packing=Packing(check=check_packing, trainer=Pack),
 )

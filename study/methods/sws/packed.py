@@ -24,8 +24,8 @@ from study.errors import TrialFailed
 from study.methods.sws import weight_sharing
 from study.methods.sws.mixture import Mixture
 from study.methods.sws.network_stack import Stack
+from study.methods.sws.settings import UNPACKED
 from study.methods.sws.weight_sharing import Hparams
-from study.settings import UNPACKED
 from study.training.batches import Batch, EpochBatches
 from study.training.cuda_graphs import cosine_schedule, make_step, run_epoch
 from study.training.distillation import Targets

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
 
+import tyro
+
+from study.errors import UserError
 from study.methods.common.settings import CodebookSettings, CompressionSettings
+from study.settings import AtLeast, Rate, Resources, Values, Within, flag
+
+UNPACKED = ("merge", "layer_scales", "retrain_epochs")
+"""What soft weight-sharing leaves out while it is packed: these would give trials different programs."""
 
 
 @dataclass(frozen=True)
 class WeightSharingSettings(CodebookSettings):
-    """Settings of soft weight-sharing itself; each is explained at `study.methods.sws.weight_sharing.Hparams`."""
+    """Settings of soft weight-sharing itself; `study.methods.sws.weight_sharing.Hparams` explains each."""
 
-    retrain_epochs: int | None = None
+    retrain_epochs: Annotated[int | None, AtLeast(0)] = None
     """Epochs between clustering and quantising in which the pruned weights stay at zero. Default: 0."""
-    precision_rate: float | None = None
+    precision_rate: Rate | None = None
     """Peak rate of Adam for the mixture's log-precisions. Default: 1e-2 on digits, whose epochs have few steps,
     otherwise 3e-3."""
-    sigma: float = 0.05
+    sigma: Rate = 0.05
     """Initial standard deviation of every component, in units of weight."""
-    pi_zero_strength: float = 0.0
+    pi_zero_strength: Annotated[float, AtLeast(0)] = 0.0
     """0 keeps pi_zero fixed; above it pi_zero is learned under a Beta prior worth this many weights."""
-    anneal: float = 0.0
+    anneal: Annotated[float, Within(0, 1)] = 0.0
     """Share of the clustering epochs over which tau rises from zero; 0 for tau constant."""
-    merge: float = 0.0
+    merge: Annotated[float, AtLeast(0)] = 0.0
     """Components closer than this many nats of symmetric KL divergence become one before quantising; 0 for none."""
     layer_scales: bool = False
     """Give every layer its own scale, so that one mixture fits layers of different width."""
+
+
+@dataclass(frozen=True)
+class PackedResources(Resources):
+    """What a trial gets of the machines. May differ between two commands on one study."""
+
+    pack: Annotated[int, AtLeast(1)] = 1
+    """Trials trained together as one batched program on each GPU, together with the baselines, for small networks: 64
+    at once train in a ninth of the time. The searcher learns from one pack to the next, so of a single pack it learns
+    nothing. A trial that was cut off starts again, and one that is stopped saves no time. 1 for none; the results
+    differ by rounding alone (and dropout)."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +55,27 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
     Every trial starts from the same pretrained network, clusters its weights, and is quantised.
     """
 
-    kind: ClassVar[str] = "sws"
+    kind: Annotated[str, tyro.conf.Suppress] = "sws"
+    resources: PackedResources = field(default_factory=PackedResources)
 
-    pack: int = 1
-    """Trials trained together as one batched program on each GPU, baselines beside them, for small networks: 64 at once
-    train in a ninth of the time. The searcher learns from one pack to the next, so of a single pack it learns nothing.
-    A trial that was cut off begins anew, and one that is stopped saves no time. 1 for none; the results differ by
-    rounding alone (and dropout)."""
-
-    DEFAULTS: ClassVar[dict[str, dict[str, Any]]] = {
+    DEFAULTS: ClassVar[Mapping[str, Values]] = {
         **CompressionSettings.DEFAULTS,
-        "digits": CompressionSettings.DEFAULTS["digits"] | dict(precision_rate=1e-2),
-        "": CompressionSettings.DEFAULTS[""] | dict(retrain_epochs=0, precision_rate=3e-3),
+        "digits": {**CompressionSettings.DEFAULTS["digits"], "precision_rate": 1e-2},
+        "": {**CompressionSettings.DEFAULTS[""], "retrain_epochs": 0, "precision_rate": 3e-3},
     }
+
+    def check(self) -> None:
+        """Refuse what cannot be packed.
+
+        Raises:
+            UserError: one line that names both flags.
+        """
+        values = self.flat()
+        for name in (*UNPACKED, "trial_timeout", "memory_per_trial") if self.resources.pack > 1 else ():
+            if values[name]:
+                raise UserError(
+                    f"--pack {self.resources.pack}: does not go with {flag(name)}; leave out one of the two flags"
+                )
+
+
+SETTINGS = SWSSettings

@@ -1,0 +1,109 @@
+"""What a study searches, as values that `study.json` can hold: ranges of numbers, and choices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Value = float | int | str | bool | None
+"""One hyperparameter, as JSON and tables have it."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included.
+
+    Attributes:
+        log: whether their logarithm is searched.
+        step: distance between neighbours; None where every number between counts.
+        integer: whether they are whole numbers.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+    integer: bool = False
+
+    def cast(self, value: object) -> float | int:
+        """A cell of a table as a value of this range."""
+        number = float(str(value))
+        return int(number) if self.integer else number
+
+    def middle(self) -> float | int:
+        """The value in the middle, on the scale that is searched."""
+        centre = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        return int(centre) if self.integer else centre
+
+    def ends(self) -> Sequence[float | int]:
+        """The smallest and the largest value."""
+        return self.cast(self.low), self.cast(self.high)
+
+    def as_json(self) -> dict[str, Value]:
+        """As `study.json` has it."""
+        kind = "int" if self.integer else "float"
+        step = {} if self.step is None else {"step": self.step}
+        return {"type": kind, "low": self.low, "high": self.high, "log": self.log, **step}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values, in no order."""
+
+    values: tuple[Value, ...]
+
+    def cast(self, value: object) -> Value:
+        """A cell of a table as one of the values; a number counts by what it is worth.
+
+        Raises:
+            ValueError: none of them.
+        """
+        for own in self.values:
+            if str(own) == str(value) or _equal_numbers(own, value):
+                return own
+        raise ValueError(f"{value!r} is none of {', '.join(map(str, self.values))}")
+
+    def middle(self) -> Value:
+        """The value in the middle of the list."""
+        return self.values[len(self.values) // 2]
+
+    def ends(self) -> Sequence[Value]:
+        """Every value."""
+        return self.values
+
+    def as_json(self) -> dict[str, object]:
+        """As `study.json` has it."""
+        return {"type": "choice", "values": list(self.values)}
+
+
+Domain = Range | Choice
+
+
+def domain_from_json(recorded: Mapping[str, object]) -> Domain:
+    """The domain that `as_json` wrote.
+
+    Raises:
+        KeyError, TypeError, ValueError: it wrote no such thing.
+    """
+    if recorded["type"] == "choice":
+        values = recorded["values"]
+        assert isinstance(values, list)
+        return Choice(tuple(values))
+    step = recorded.get("step")
+    return Range(
+        float(str(recorded["low"])),
+        float(str(recorded["high"])),
+        bool(recorded.get("log")),
+        None if step is None else float(str(step)),
+        recorded["type"] == "int",
+    )
+
+
+def _equal_numbers(own: Value, value: object) -> bool:
+    if not isinstance(own, int | float) or isinstance(own, bool) or isinstance(value, bool):
+        return False
+    try:
+        return float(own) == float(str(value))
+    except ValueError:
+        return False
