@@ -75,7 +75,7 @@ def any_of(names: Sequence[str]) -> str:
 def _one_line(box: str, prog: str, elsewhere: Callable[[str], list[str]]) -> str:
     """The message in the box that tyro draws around a usage error, in our words, and the flag it thinks was meant."""
     lines = [line.strip("│| ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
-    # A rule, of either kind of dash, ends the title and then the message; a corner begins the line with the title.
+    # A rule, of either kind of dash, ends the title and then the message; a corner starts the line with the title.
     rules = [i for i, line in enumerate(lines) if line[:3] in ("───", "---") or line[:1] in ("╭", "╰")]
     first, last = rules[0] + 1, rules[1]
     message = " ".join(lines[first:last])
@@ -89,15 +89,15 @@ def _one_line(box: str, prog: str, elsewhere: Callable[[str], list[str]]) -> str
     return f"{message.rstrip('.')}{hint} (see {prog} --help)"
 
 
-def _choices(found: re.Match[str]) -> str:
-    value, flag, listed = found.groups()
+def _choices(match: re.Match[str]) -> str:
+    value, flag, listed = match.groups()
     # tyro takes None for what a setting is when its flag is left out.
     choices = sorted({*re.findall("'(.*?)'", listed)} - {"None"})  # in tyro's words they come in any order
     return f"{flag} {value}: give {any_of(choices)}"
 
 
-def _missing(found: re.Match[str]) -> str:
-    arguments = filter(None, re.split(r"\.? \(required\) ?", found[1]))
+def _missing(match: re.Match[str]) -> str:
+    arguments = filter(None, re.split(r"\.? \(required\) ?", match[1]))
     return f"missing: {'; '.join(': '.join(a.split(' ', 1)) for a in arguments)}"
 
 
@@ -109,6 +109,6 @@ _WORDS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (rf"Missing value for argument '{_FLAG}'.*", r"\1: its value is missing"),
     (rf"invalid choice '(.*?)' for argument '{_FLAG}'\. Expected one of \((.*)\)\.?", _choices),
     (r"Missing from [^:]*: (.*)", _missing),
-    (r"Unrecognized options?: (.*)", lambda found: f"{found[1].replace(',', '')}{_NOT_UNDERSTOOD}"),
+    (r"Unrecognized options?: (.*)", lambda match: f"{match[1].replace(',', '')}{_NOT_UNDERSTOOD}"),
 ]
 """tyro's messages → ours: the flag first, then what would be right."""

@@ -7,13 +7,18 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from study import commandline
 from study.errors import UserError
+from study.records.columns import Row
 from study.settings import MOST_SEED
+
+if TYPE_CHECKING:
+    from study.compression.compressed_file import Network
+    from study.data.splits import Part, Splits
 
 PROG = "python -m study.evaluate"
 
@@ -45,15 +50,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     options: Options = commandline.parse(Options, PROG, __doc__, argv)
-    found = report(options)
+    scores = report(options)
     if options.json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(scores, indent=2, ensure_ascii=False))
     else:
-        _print(found)
+        _print(scores)
     return 0
 
 
-def report(options: Options) -> dict[str, Any]:
+def report(options: Options) -> Row:
     """Everything the command prints, as JSON values: accuracy and sparsity in percent, loss in nats per example.
 
     Raises:
@@ -93,7 +98,7 @@ def report(options: Options) -> dict[str, Any]:
     }
 
 
-def _load(options: Options, network: Any) -> tuple[Any, Any]:
+def _load(options: Options, network: Network) -> tuple[Splits, Part]:
     """The data set, normalised as the network was trained, and the part to score."""
     from study.data.registry import load
     from study.models import registry
@@ -117,23 +122,23 @@ def _load(options: Options, network: Any) -> tuple[Any, Any]:
     return data, test if options.part == "test" else data.validation
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(scores: Row) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    console.print(f"{found['file']}: {found['network']}, {found['weights']:,} weights", highlight=False)
+    console.print(f"{scores['file']}: {scores['network']}, {scores['weights']:,} weights", highlight=False)
     numbers = Table(box=None, show_header=False)
     for label, value in (
-        (f"accuracy, {found['data']} {found['part']} ({found['examples']:,} images)", f"{found['accuracy']:.2f} %"),
-        ("loss", f"{found['loss']:.4f} nats"),
-        ("sparsity", f"{found['sparsity']:.2f} %"),
-        ("codebook values in use", f"{found['codebook_values_used']}"),
-        ("file", f"{found['file_bytes']:,} bytes"),
-        ("compression ratio (file bytes)", f"{found['compression_ratio']:.1f} ×"),
-        ("1 / nonzero share", f"{found['nonzero_ratio']:.1f} ×" if "nonzero_ratio" in found else "no nonzero"),
-        ("compression ratio (CSR, Han et al.)", f"{found['csr_ratio']:.1f} ×"),
-        ("compression ratio (entropy of the symbols)", f"{found['entropy_ratio']:.1f} ×"),
+        (f"accuracy, {scores['data']} {scores['part']} ({scores['examples']:,} images)", f"{scores['accuracy']:.2f} %"),
+        ("loss", f"{scores['loss']:.4f} nats"),
+        ("sparsity", f"{scores['sparsity']:.2f} %"),
+        ("codebook values in use", f"{scores['codebook_values_used']}"),
+        ("file", f"{scores['file_bytes']:,} bytes"),
+        ("compression ratio (file bytes)", f"{scores['compression_ratio']:.1f} ×"),
+        ("1 / nonzero share", f"{scores['nonzero_ratio']:.1f} ×" if "nonzero_ratio" in scores else "no nonzero"),
+        ("compression ratio (CSR, Han et al.)", f"{scores['csr_ratio']:.1f} ×"),
+        ("compression ratio (entropy of the symbols)", f"{scores['entropy_ratio']:.1f} ×"),
     ):
         numbers.add_row(label, value)
     console.print(numbers)
@@ -141,7 +146,7 @@ def _print(found: dict[str, Any]) -> None:
     headings = ("tensor", "shape", "weights", "nonzero", "sparsity (%)", "values", "bytes in file")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in headings[:2] else "right")
-    for row in found["tensors"]:
+    for row in scores["tensors"]:
         shape = "×".join(map(str, row["shape"]))
         table.add_row(row["name"], shape, f"{row['weights']:,}", f"{row['nonzero']:,}", f"{row['sparsity']:.2f}",
                       str(row["values"]), f"{row['coded_bytes']:,}")  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -97,7 +97,7 @@ def has_codebook(study: Study, trial_id: str) -> bool:
 def export(
     study: Study, trial_id: str, folder: Path, formats: tuple[str, ...], *, custom: str | None = None
 ) -> list[Path]:
-    """Write one trial's network in some of `FORMATS`, each file beside its place and then renamed.
+    """Write one trial's network in some of `FORMATS`, each file under another name and then renamed.
 
     Args:
         trial_id: one whose weights were kept.
@@ -185,7 +185,7 @@ def onnx_bytes(model: nn.Module, network: Network) -> bytes:
 
     check_onnx()
     try:
-        program: Any = torch.onnx.export(
+        program = torch.onnx.export(
             model.eval(),
             (torch.zeros(2, *network.input_shape),),
             input_names=["images"],
@@ -196,6 +196,7 @@ def onnx_bytes(model: nn.Module, network: Network) -> bytes:
     except Exception as error:  # torch.export and onnxscript each raise kinds of their own
         reason = " ".join(str(error).split())[:150]
         raise UserError(f"--formats onnx: torch cannot trace {network.name} ({reason}); leave onnx out") from error
+    assert program is not None
     proto = program.model_proto
     for key, value in (("mean", network.mean), ("std", network.std), ("dataset", network.dataset)):
         proto.metadata_props.add(key=key, value=str(value))

@@ -1,7 +1,7 @@
 """Retrain one finished trial of a study, and say whether it comes out as it did: `python -m study.reproduce`.
 
-Runs in this process, without Ray. The shared work (teacher, pretrained network) comes from the cache beside the study
-folder if it is there, and is done anew otherwise.
+Runs in this process, without Ray. The shared work (teacher, pretrained network) comes from the cache next to the study
+folder if it is there, and is done again otherwise.
 """
 
 from __future__ import annotations

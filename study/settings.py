@@ -8,7 +8,6 @@ the data set or the machine; `resolve` fills what `DEFAULTS` has for the data se
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import typing
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import tyro
 
+from study.bounds import Above, AtLeast, Bound, Percentage, Within
 from study.errors import UserError
 
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
@@ -42,63 +42,6 @@ WITH_WIDTH = frozenset("minivgg vgg11 vgg13 vgg16 vgg19".split())
 """Networks of `study.models` whose channels a width multiplies; a default other than 1 is meant for them alone."""
 
 
-# Bounds stand beside the fields that they are about, as in `Annotated[int, AtLeast(1)]`.
-
-
-@dataclass(frozen=True)
-class AtLeast:
-    """A finite number from `least` on, up to `most`."""
-
-    least: float
-    most: float = math.inf
-
-    def problem(self, value: float) -> str:
-        """What the value must be, or "" where it is."""
-        if math.isinf(value) and value > 0:
-            return "a finite number"
-        if not value >= self.least:
-            return f"{self.least:g} or more"
-        return f"{self.most:.0f} or less" if value > self.most else ""
-
-
-@dataclass(frozen=True)
-class Above:
-    """A finite number above `least`, up to `most`."""
-
-    least: float
-    most: float = math.inf
-
-    def problem(self, value: float) -> str:
-        """What the value must be, or "" where it is."""
-        if math.isinf(value) and value > 0:
-            return "a finite number"
-        if not value > self.least:
-            return f"above {self.least:g}"
-        return f"{self.most:.0f} or less" if value > self.most else ""
-
-
-@dataclass(frozen=True)
-class Within:
-    """A number within `low` and `high`."""
-
-    low: float
-    high: float
-
-    def problem(self, value: float) -> str:
-        """What the value must be, or "" where it is."""
-        return "" if self.low <= value <= self.high else f"within {self.low:g} and {self.high:g}"
-
-
-@dataclass(frozen=True)
-class Percentage:
-    """A percentage below 100."""
-
-    def problem(self, value: float) -> str:
-        """What the value must be, or "" where it is."""
-        return "" if 0 <= value < 100 else "a percentage, 0 or more and below 100"
-
-
-Bound = AtLeast | Above | Within | Percentage
 Width = Annotated[float, Above(0, WIDEST)]
 Rate = Annotated[float, Above(0)]
 Epochs = Annotated[int, AtLeast(1)]
@@ -283,7 +226,7 @@ def _leaves(settings: Settings) -> Iterator[tuple[object, str, Any]]:
 
 def bounds_of(kind: type[Settings]) -> dict[str, Bound]:
     """Setting → its bound, of those that have one."""
-    found: dict[str, Bound] = {}
+    bounds: dict[str, Bound] = {}
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         if dataclasses.is_dataclass(hint):
             hints = typing.get_type_hints(hint, include_extras=True)
@@ -293,8 +236,8 @@ def bounds_of(kind: type[Settings]) -> dict[str, Bound]:
             for part in (annotated, *typing.get_args(annotated)):  # an optional alias is a union with one inside
                 for mark in getattr(part, "__metadata__", ()):
                     if isinstance(mark, Bound):
-                        found[inner] = mark
-    return found
+                        bounds[inner] = mark
+    return bounds
 
 
 def resolve(settings: SettingsT) -> SettingsT:

@@ -64,7 +64,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What some epochs of a trial cost beside the training of its network.
+    """What some epochs of a trial cost in addition to the training of its network.
 
     Attributes:
         epochs: settings → how many.

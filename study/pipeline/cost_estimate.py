@@ -195,9 +195,9 @@ def _timed(call: Callable[[], object], calls: int) -> float:
     """Seconds of a call: the least of so many, or of those within `BUDGET`; the first may be slow by itself."""
     seconds: list[float] = []
     while len(seconds) < min(2, calls) or (len(seconds) < calls and sum(seconds) < BUDGET):
-        began = time.perf_counter()
+        start = time.perf_counter()
         call()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - start)
     return min(seconds)

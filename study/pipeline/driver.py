@@ -1,6 +1,6 @@
 """Runs a study: data, shared work, Ray Tune around the search, and the test of its front.
 
-The ledger (`trials.csv`) decides what is still to do; Tune and Optuna are told, and never restored.
+The ledger (`trials.csv`) decides what is still to do; Tune and Optuna learn from it, and are never restored.
 """
 
 from __future__ import annotations

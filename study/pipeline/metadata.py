@@ -79,13 +79,13 @@ def _run(settings: Settings, argv: list[str]) -> Meta:
 
 def installed(packages: Sequence[str]) -> dict[str, str]:
     """Version of each of these packages that is there."""
-    found = {}
+    versions = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def _commit() -> str | None:

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a crash at any instant, sees either the old one or the new one, whole."""
+"""Writing files so that a reader, or a crash at any instant, sees either the old one or the new one, complete."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path`, in a folder that exists, to write to; at the end it is renamed over `path`, or removed."""
+    """A path in the same folder, which then exists, to write to; at the end it is renamed over `path`, or removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield beside
-        with beside.open("rb") as written:  # a machine that loses power must not rename what it has not written
+        yield temporary
+        with temporary.open("rb") as written:  # a machine that loses power must not rename what it has not written
             os.fsync(written.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    with replacing(path) as beside:
-        beside.write_bytes(data)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)

@@ -16,7 +16,7 @@ COST_COLUMNS = ("seconds", "epochs", "threads")
 """Columns of what a trial took, rather than what it is or what came of it."""
 HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
 EPOCH_ONLY = ("epoch", "phase", "entropy_bytes")
-"""Columns that say something of an epoch, and nothing more of a whole trial: `trials.csv` has none of them."""
+"""Columns that say something of an epoch, and nothing of a trial as a whole: `trials.csv` has none of them."""
 CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
 
 

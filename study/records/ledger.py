@@ -15,7 +15,7 @@ from study.records.study_folder import check_states, missing_file_error, read_fr
 
 
 def history_row(report: Mapping[str, object]) -> Row:
-    """What of a trial's report belongs in `history.csv`: all that it says itself, whether a column is declared or not."""
+    """What of a trial's report belongs in `history.csv`: all that the trial itself says, declared or not."""
     names = str(report.get("reported", "")).split(",")
     return {name: report[name] for name in names if name in report and name != "trial_id"}
 
@@ -25,8 +25,8 @@ class Ledger:
     """The rows of `trials.csv` and `history.csv` while a study runs; what is in them is what has happened.
 
     A trial's row is written when the trial starts (`running`) and when it ends, so a study that was cut off knows
-    which configurations it still owes. History is written now and then, and by `flush`: a long table takes long to
-    write. Until then the trials' checkpoints have it.
+    which configurations it still has to run. History is written now and then, and by `flush`: a long table takes long
+    to write. Until then the trials' checkpoints have it.
 
     Attributes:
         unwritten: trials with epochs that `history.csv` lacks.
@@ -48,16 +48,16 @@ class Ledger:
         Raises:
             UserError: its tables are damaged, or the trials are gone that others tell of.
         """
-        left = [name for name in (HISTORY, CONFIRMED) if (folder / name).exists()]
-        if left and not (folder / TRIALS).exists():
-            raise missing_file_error(folder / TRIALS, left[0])
+        others = [name for name in (HISTORY, CONFIRMED) if (folder / name).exists()]
+        if others and not (folder / TRIALS).exists():
+            raise missing_file_error(folder / TRIALS, others[0])
         trials = read_frame(folder / TRIALS, TRIAL_COLUMNS)
         check_states(folder / TRIALS, trials)
         history = read_frame(folder / HISTORY, HISTORY_COLUMNS)
         rows: list[Row] = [_without_nan(row) for row in trials.to_dict("records")]
         ledger = cls(folder, {row["trial_id"]: row for row in rows})
         for row in history.to_dict("records"):
-            # Rows of an unfinished trial are dropped: the trial starts again and reports them anew.
+            # Rows of an unfinished trial are dropped: the trial starts again and reports them again.
             if ledger.trials.get(row["trial_id"], {}).get("state") in FINAL_STATES:
                 ledger.history.setdefault(row["trial_id"], []).append(_without_nan(row))
         return ledger
@@ -82,7 +82,7 @@ class Ledger:
 
     def epoch(self, trial_id: str, row: Mapping[str, object]) -> None:
         rows = self.history.setdefault(trial_id, [])
-        if rows and rows[-1]["epoch"] >= row["epoch"]:  # the trial was retried: its epochs are told again
+        if rows and rows[-1]["epoch"] >= row["epoch"]:  # the trial was retried: it reports its epochs again
             rows[:] = [r for r in rows if r["epoch"] < row["epoch"]]
         rows.append({"trial_id": trial_id, **row})
         self.unwritten.add(trial_id)

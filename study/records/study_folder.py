@@ -1,7 +1,7 @@
 """The study folder `results/NAME/`: every file name, every column name, and how they are written and read.
 
-Plain files only, so that analysis needs neither Ray nor torch. Each file is written beside its place and then
-renamed, so a reader, or a crash at any instant, sees either the old file or the new one, whole.
+Plain files only, so that analysis needs neither Ray nor torch. Each file is written under another name and
+then renamed, so a reader, or a crash at any instant, sees either the old file or the new one, complete.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from study.errors import UserError
 from study.records.atomic_files import replacing
-from study.records.columns import COLUMNS, CONFIRMED_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column
+from study.records.columns import COLUMNS, CONFIRMED_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column, Row
 from study.records.columns import column as declared
 from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS, trace_of
-from study.records.schema import READABLE, RENAMED, SCHEMA, upgrade
+from study.records.schema import READABLE, RENAMED, SCHEMA, Meta, upgrade
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Study:
     """
 
     folder: Path
-    meta: dict[str, Any]
+    meta: Meta
     trials: pd.DataFrame
     history: pd.DataFrame
     confirmed: pd.DataFrame
@@ -95,7 +94,7 @@ def load(folder: str | Path) -> Study:
 
 
 def missing_file_error(path: Path, there: str) -> UserError:
-    """A study whose file is gone, though another one is there: it would be begun anew over what is left of it."""
+    """A study whose file is gone, though another one is there: it would start again over what remains of it."""
     return UserError(f"{path}: missing, though {there} is there; restore it from a copy, or choose another --name")
 
 
@@ -119,7 +118,7 @@ def _check_accuracies(path: Path, rows: pd.DataFrame, *columns: str) -> None:
             )
 
 
-def read_meta(folder: Path) -> dict[str, Any]:
+def read_meta(folder: Path) -> Meta:
     path = folder / STUDY
     if not path.is_file():
         raise UserError(
@@ -155,28 +154,26 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     return frame
 
 
-def _to_the_last_bit() -> dict[str, Any]:
+def _to_the_last_bit() -> dict[str, str]:
     """What has pandas read numbers exactly: a cut-off trial goes on only if its configuration is the very one it had.
 
-    From 3.1 on it always does so, and deprecates being told.
+    From 3.1 on it always does so, and deprecates the option.
     """
     major, minor = map(int, pd.__version__.split(".")[:2])
     return {} if (major, minor) >= (3, 1) else {"float_precision": "round_trip"}
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, whole at every instant."""
-    with replacing(path) as beside:
-        beside.write_text(text, encoding="utf-8")
+    """Write a text file in UTF-8, complete at every instant."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:
     write_text(path, frame.to_csv(index=False))
 
 
-def write_rows(
-    path: Path, rows: Sequence[Mapping[str, Any]], order: Sequence[str], always: Sequence[str] | None = None
-) -> None:
+def write_rows(path: Path, rows: Sequence[Row], order: Sequence[str], always: Sequence[str] | None = None) -> None:
     """Write a table of rows that need not have the same columns; those of `order` first, the others as they come.
 
     Args:
@@ -192,5 +189,5 @@ def write_rows(
     write_text(path, text.getvalue())
 
 
-def write_meta(folder: Path, meta: Mapping[str, Any]) -> None:
+def write_meta(folder: Path, meta: Meta) -> None:
     write_text(folder / STUDY, json.dumps({**meta, "schema": SCHEMA}, indent=2, ensure_ascii=False) + "\n")

@@ -14,7 +14,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 # which is one trial's.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 # Ray would start its workers at niceness 15. Next to any other work, a training on two threads, which wait for each
-# other, is then starved: a teacher on digits beside one busy process took more than 95 s, 70 s without.
+# other, is then starved: a teacher on digits next to one busy process took more than 95 s, 70 s without.
 os.environ.setdefault("RAY_worker_niceness", "0")
 # Let all trials that the searcher hands out ask for a process at once. By default the second would wait for the first,
 # and where trials are short it would never get one of its own. `cluster.Capacity` says how many there may be.

@@ -9,13 +9,13 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.tune import PlacementGroupFactory
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study.errors import UserError
+from study.records.columns import Row
 from study.settings import Settings
 from study.training.precision import best_precision
 
@@ -28,7 +28,7 @@ def start_ray(settings: Settings) -> str:
     logging.getLogger("ray").setLevel(logging.ERROR if quiet else logging.INFO)
     for name in ("ray.tune", "ray.train", "ray.air"):  # a trial's error has its place: the reason in trials.csv
         logging.getLogger(name).setLevel(logging.CRITICAL if quiet else logging.INFO)
-    local: dict[str, Any] = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
+    local: Row = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
     try:
         context = ray.init(
             address=settings.resources.address or "local",
@@ -97,10 +97,10 @@ def resources(settings: Settings, nodes: Sequence[Node]) -> tuple[float, int]:
         )
     if settings.resources.pack > 1:
         return gpus, packed_at_once(settings.changed(gpus_per_trial=gpus), nodes)
-    held = trials_that_fit(nodes, resource_request(settings, gpus))
-    if held < 1:
+    fit = trials_that_fit(nodes, resource_request(settings, gpus))
+    if fit < 1:
         raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
-    return gpus, min(held, settings.resources.max_concurrent or held)
+    return gpus, min(fit, settings.resources.max_concurrent or fit)
 
 
 def best_precision_of_trials(settings: Settings) -> str:

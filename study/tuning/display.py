@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.records.columns import COLUMNS, FINAL_STATES, Column, label
+from study.records.columns import FINAL_STATES, Row, column, label
 from study.records.ledger import Ledger
 
 SIZES = ("compression_ratio", "file_bytes")
@@ -23,7 +22,7 @@ class Display:
     """Shows a ledger. Used as a context manager around the search.
 
     Args:
-        wanted: trials the study shall have at the end, baselines not counted.
+        wanted: trials that the study is to have at the end, baselines not counted.
         dashboard: address of the Ray dashboard, or "".
     """
 
@@ -31,7 +30,7 @@ class Display:
         self.ledger, self.objectives, self.wanted, self.dashboard = ledger, objectives, wanted, dashboard
         self.console = Console()
         self.baselines_count = False
-        self.began, self.done_before = time.monotonic(), self._done()
+        self.started, self.done_before = time.monotonic(), self._done()
         self.front_size = 0
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
 
@@ -48,7 +47,7 @@ class Display:
         """Show another ledger meanwhile, of trainings with fresh seeds, where baselines count as all others do."""
         before = vars(self).copy()
         self.ledger, self.wanted, self.baselines_count = ledger, wanted, True
-        self.began, self.done_before = time.monotonic(), self._done()
+        self.started, self.done_before = time.monotonic(), self._done()
         try:
             yield
         finally:
@@ -57,7 +56,7 @@ class Display:
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def trial_ended(self, row: Mapping[str, Any], front_size: int) -> None:
+    def trial_ended(self, row: Row, front_size: int) -> None:
         self.front_size = front_size
         if not self.console.is_terminal:
             trial_id = row["trial_id"]
@@ -66,7 +65,7 @@ class Display:
             name = f"{trial_id} ({row['baseline']})" if row["baseline"] else trial_id
             self.say(f"{share:>7}  {name:<24} {row['state']:<9} {row['seconds']:7.1f} s  {what}")
 
-    def _values(self, row: Mapping[str, Any]) -> str:
+    def _values(self, row: Row) -> str:
         return ", ".join(f"{label(m)} {row[m]:.2f}" for m in self.objectives if m in row)
 
     def _done(self) -> int:
@@ -87,7 +86,7 @@ class Display:
     def _render(self) -> Group:
         count = {s: self._count(s) for s in ("running", "pruned", "failed")}
         done, new = self._done(), self._done() - self.done_before
-        left = (time.monotonic() - self.began) / new * (self.wanted - done) if new else None
+        remaining = (time.monotonic() - self.started) / new * (self.wanted - done) if new else None
         table = Table.grid(padding=(0, 2))
         table.add_row("trials", f"{done} of {self.wanted} done, " + ", ".join(f"{n} {s}" for s, n in count.items()))
         running = [r["trial_id"] for r in self.ledger.trials.values() if r["state"] == "running"]
@@ -96,15 +95,13 @@ class Display:
             table.add_row(trial_id, f"epoch {rows[-1]['epoch']}, {self._values(rows[-1])}" if rows else "starting")
         table.add_row("best", self._best())
         table.add_row("front", f"{self.front_size} trials")
-        table.add_row("time left", "unknown yet" if left is None else f"about {left / 60:.0f} min")
+        table.add_row("time left", "unknown yet" if remaining is None else f"about {remaining / 60:.0f} min")
         if self.dashboard:
             table.add_row("dashboard", self.dashboard)
         return Group(ProgressBar(total=max(1, self.wanted), completed=done, width=60), table, Text())
 
-    def summary(
-        self, best: list[str], confirmed: Mapping[str, Mapping[str, Any]], hyperparameters: Iterable[str]
-    ) -> None:
-        """The best trials beside the baselines, as a table; `best` are trial ids, in the order to show.
+    def summary(self, best: list[str], confirmed: Mapping[str, Row], hyperparameters: Iterable[str]) -> None:
+        """The baselines and the best trials, as a table; `best` are trial ids, in the order to show.
 
         Of the metrics, what was searched for and what a file of it would be: the report has them all.
         """
@@ -113,8 +110,8 @@ class Display:
         wanted = dict.fromkeys(["trial_id", *hyperparameters, *self.objectives, *SIZES])
         shown = [c for c in wanted if any(c in row for row in rows)]
         table = Table(title="Baselines, and the best trials (selected on validation)", title_justify="left")
-        for column in shown:
-            table.add_column(label(column), justify="left" if column == "trial_id" else "right", overflow="fold")
+        for name in shown:
+            table.add_column(label(name), justify="left" if name == "trial_id" else "right", overflow="fold")
         if confirmed:
             table.add_column(label("test_accuracy"), justify="right")
         for row in rows:
@@ -127,8 +124,8 @@ class Display:
         wide.print(table)
 
 
-def _cell(column: str, value: Any) -> str:
+def _cell(name: str, value: object) -> str:
     if value is None:
         return ""
-    digits = COLUMNS.get(column, Column(column)).digits
+    digits = column(name).digits
     return f"{value:.{digits}f}" if isinstance(value, int | float) else str(value)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import moocore
 import numpy as np
+
+from study.records.columns import Row
 
 
 class Rungs:
@@ -26,7 +27,7 @@ class Rungs:
 
     Args:
         objectives: metric → "max" or "min".
-        epochs: that a whole trial takes.
+        epochs: that a complete trial takes.
         grace: first epoch at which a trial may be stopped.
         reduction: one in so many of the trials at a rung goes on; also the ratio of a rung's epoch to the one before.
         keep_front: never stop a trial that none recorded at its rung dominates, even when these are more than go on.
@@ -58,10 +59,10 @@ class Rungs:
         self._reached: dict[str, int] = {}
         self._stopped: set[str] = set()
 
-    def judge(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> bool:
+    def judge(self, trial_id: str, epoch: int, metrics: Row) -> bool:
         """Whether the trial goes on after this report; records it if it has newly reached a rung.
 
-        A trial is judged once at each rung, so epochs that are told again change nothing, and one that was stopped
+        A trial is judged once at each rung, so epochs that are reported again change nothing, and one that was stopped
         stays so. One that reports less often than the rungs lie is judged at the last that it has passed, since its
         values would be unfair to those who were recorded at the earlier ones.
 
@@ -78,8 +79,8 @@ class Rungs:
                 self._stopped.add(trial_id)
         return trial_id not in self._stopped
 
-    def recall(self, trial_id: str, history: Iterable[Mapping[str, Any]]) -> None:
-        """Record what a trial had reported before this process began, so that others are measured by it. Its verdicts
+    def recall(self, trial_id: str, history: Iterable[Row]) -> None:
+        """Record what a trial had reported before this process started, so that others are measured by it. Its verdicts
         were given then: it is not judged again.
 
         Args:
@@ -88,7 +89,7 @@ class Rungs:
         for row in history:
             self._record(trial_id, row["epoch"], row)
 
-    def _record(self, trial_id: str, epoch: int, metrics: Mapping[str, Any]) -> int:
+    def _record(self, trial_id: str, epoch: int, metrics: Row) -> int:
         """The rung that the trial has newly reached, where it is recorded; 0 if there is none."""
         level = max((rung for rung in self.levels if rung <= epoch), default=0)
         if level <= self._reached.get(trial_id, 0) or trial_id in self._stopped:

@@ -77,22 +77,22 @@ def count_others(packers: Sequence[ActorHandle], trial: str, patience: float) ->
     asked: dict[object, ActorHandle] = {packer.others.remote(trial): packer for packer in packers}
     first, later = ray.wait(list(asked), timeout=patience)
     ready, _ = ray.wait(later, num_returns=len(later), timeout=ANSWER) if first and later else ([], [])
-    found = []
+    counts = []
     for answer in (*first, *ready):
         with contextlib.suppress(RayActorError):
-            found.append((ray.get(answer), asked[answer]))
-    return found
+            counts.append((ray.get(answer), asked[answer]))
+    return counts
 
 
 def emptiest_pack(packers: Sequence[ActorHandle], trial: str) -> ActorHandle:
     """The one with the fewest trials, any of them if several have so many."""
     until = time.monotonic() + RESTART
-    while not (found := count_others(packers, trial, RESTART)):
+    while not (counts := count_others(packers, trial, RESTART)):
         if time.monotonic() > until:
             raise RuntimeError(f"no process of a pack has answered for {RESTART:.0f} s")
         time.sleep(0.5)
-    fewest = min(count for count, _ in found)
-    return random.choice([packer for count, packer in found if count == fewest])
+    fewest = min(count for count, _ in counts)
+    return random.choice([packer for count, packer in counts if count == fewest])
 
 
 def _follow(packer: ActorHandle, joining: tuple[object, ...]) -> None:

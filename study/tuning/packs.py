@@ -41,7 +41,7 @@ class _Ticket:
     """A trial that waits for, or is in, a pack.
 
     Attributes:
-        reports: of this trial, in order, each a call that gives what Tune is told next; it may raise.
+        reports: of this trial, in order, each a call that gives the next report to Tune; it may raise.
         gone: whether the trial has left.
     """
 

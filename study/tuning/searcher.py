@@ -106,7 +106,7 @@ def front(ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | N
 
 
 def fresh_journal(path: Path) -> JournalStorage:
-    """An empty journal in place of the old one: it is written anew from the ledger, so it never disagrees with it."""
+    """An empty journal in place of the old one: it is written again from the ledger, so it never disagrees with it."""
     for file in path.parent.glob(path.name + "*"):
         file.unlink()
     return JournalStorage(JournalFileBackend(str(path)))
@@ -129,14 +129,14 @@ class Queued(NamedTuple):
 class LedgerSearch(Searcher):
     """Asks Optuna for the trials that the ledger lacks, after the baselines and those that were cut off.
 
-    Optuna learns from finished trials alone: one that a scheduler stopped is told as PRUNED, one that failed or whose
-    objective is no number as FAIL.
+    Optuna learns from finished trials alone: one that a scheduler stopped is reported as PRUNED, one that failed or
+    whose objective is no number as FAIL.
 
     Args:
         study: see `optuna_study`; trials are asked from it and reported to it.
         queue: configurations to run first.
         wanted: trials to ask Optuna for.
-        capacity: most trials at one time, asked anew each time: a cluster grows and shrinks.
+        capacity: most trials at one time, asked again each time: a cluster grows and shrinks.
         min_accuracy: see `constraint_violation`.
         seed: of every trial whose configuration names none.
     """

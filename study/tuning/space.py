@@ -28,7 +28,7 @@ class SearchSpace:
         name: of the kind, and of its module.
         domains: hyperparameter → where it is searched.
         objectives: metric → "max" or "min".
-        baselines: name → hyperparameters, of configurations that are tried beside the search.
+        baselines: name → hyperparameters, of configurations that are tried in addition to the search.
     """
 
     name: str

@@ -60,7 +60,7 @@ class TrialReporter:
         return [self._report(row) for row in self.checkpoint.rows]
 
     def epoch(self, row: Row) -> Row | None:
-        """An epoch that has ended; None if it was reported before: a packed trial starts again where another goes on."""
+        """An epoch that has ended; None if it was reported before, since a packed trial starts again."""
         if self.checkpoint.rows and row["epoch"] <= self.checkpoint.rows[-1]["epoch"]:
             return None
         self.checkpoint.write(row)

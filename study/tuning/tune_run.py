@@ -55,7 +55,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Work:
-    """What a trial is, and what it is given beside its configuration, its settings and the folder.
+    """What a trial is, and what it gets in addition to its configuration, its settings and the folder.
 
     Attributes:
         shared: seed → the shared work.

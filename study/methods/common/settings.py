@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from study.settings import Above, Alpha, AtLeast, Augment, Epochs, Rate, Settings, Values, Width
+from study.bounds import Above, AtLeast
+from study.settings import Alpha, Augment, Epochs, Rate, Settings, Values, Width
 
 
 @dataclass(frozen=True)

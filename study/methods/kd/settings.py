@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from study.settings import AtLeast, Augment, Epochs, Rate, Settings, Values, Width
+from study.bounds import AtLeast
+from study.settings import Augment, Epochs, Rate, Settings, Values, Width
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from study.bounds import AtLeast
 from study.methods.kd.settings import KDSettings
 from study.methods.sws.settings import WeightSharingSettings
-from study.settings import AtLeast, Epochs, Values
+from study.settings import Epochs, Values
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from study.bounds import AtLeast, Within
 from study.errors import UserError
 from study.methods.common.settings import CodebookSettings, CompressionSettings
-from study.settings import AtLeast, Rate, Resources, Values, Within, flag
+from study.settings import Rate, Resources, Values, flag
 
 UNPACKED = ("merge", "layer_scales", "retrain_epochs")
 """What soft weight-sharing leaves out while it is packed: these would give trials different programs."""

@@ -1,0 +1,62 @@
+"""Bounds of settings. They stand next to the fields that they are about, as in `Annotated[int, AtLeast(1)]`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A finite number from `least` on, up to `most`."""
+
+    least: float
+    most: float = math.inf
+
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        if math.isinf(value) and value > 0:
+            return "a finite number"
+        if not value >= self.least:
+            return f"{self.least:g} or more"
+        return f"{self.most:.0f} or less" if value > self.most else ""
+
+
+@dataclass(frozen=True)
+class Above:
+    """A finite number above `least`, up to `most`."""
+
+    least: float
+    most: float = math.inf
+
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        if math.isinf(value) and value > 0:
+            return "a finite number"
+        if not value > self.least:
+            return f"above {self.least:g}"
+        return f"{self.most:.0f} or less" if value > self.most else ""
+
+
+@dataclass(frozen=True)
+class Within:
+    """A number within `low` and `high`."""
+
+    low: float
+    high: float
+
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        return "" if self.low <= value <= self.high else f"within {self.low:g} and {self.high:g}"
+
+
+@dataclass(frozen=True)
+class Percentage:
+    """A percentage below 100."""
+
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        return "" if 0 <= value < 100 else "a percentage, 0 or more and below 100"
+
+
+Bound = AtLeast | Above | Within | Percentage
