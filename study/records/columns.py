@@ -8,6 +8,9 @@ from typing import Any, Literal
 Row = dict[str, Any]
 """One row of a table, or what an epoch reports: column → number, text or truth."""
 
+ACCURACY = "val_accuracy"
+"""What every trial has, and every study looks at."""
+
 FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
 

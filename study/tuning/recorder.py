@@ -12,8 +12,9 @@ from ray.util.metrics import Gauge
 
 from study.artifacts import checkpoints
 from study.errors import NO_SPACE
+from study.methods import registry
 from study.records import paths
-from study.records.columns import COLUMNS, EPOCH_ONLY, FINAL_STATES, Row
+from study.records.columns import ACCURACY, COLUMNS, EPOCH_ONLY, FINAL_STATES, Row
 from study.records.ledger import Ledger, history_row
 from study.settings import Settings
 from study.tuning import searcher
@@ -43,6 +44,7 @@ class Recorder(tune.Callback):
     ) -> None:
         self.ledger, self.display, self.objectives = ledger, display, objectives
         self.settings, self.folder = settings, folder
+        self.shared_work = registry.method(settings.kind).shared_work.name
         self.searcher: LedgerSearch | None = None
         self.stopped = ""
         self.ended, self.reasons = 0, Counter[str]()
@@ -59,7 +61,10 @@ class Recorder(tune.Callback):
             self._measure(trial.config["trial_id"], result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Trial, **info: object) -> None:
-        state, reason = searcher.final_state(trial.last_result, list(self.objectives), error=False)
+        shared = self.ledger.trials[trial.config["trial_id"]]["baseline"] == self.shared_work
+        # The shared work is no answer to the study's question, and may lack what only trials can be measured by.
+        objectives = [ACCURACY] if shared else list(self.objectives)
+        state, reason = searcher.final_state(trial.last_result, objectives, error=False)
         self._end(trial, state, reason)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Trial, **info: object) -> None:

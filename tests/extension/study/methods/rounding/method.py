@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
@@ -15,6 +13,7 @@ from study.methods.common import pretrained
 from study.methods.common.settings import CompressionSettings
 from study.methods.magnitude.pruning import post_training
 from study.methods.method import Method, TrialResult, hparams_from
+from study.settings import Values
 from study.training.loop import Report
 
 
@@ -30,7 +29,7 @@ class Hparams(CodebookHparams):
 
 
 def trial(
-    values: Mapping[str, Any],
+    values: Values,
     settings: CompressionSettings,
     data: Splits,
     shared: SharedWork,
@@ -52,7 +51,7 @@ METHOD = Method(
     title="Rounding",
     reference="uncompressed",
     hparams=Hparams,
-    shared_work=pretrained.SHARED_WORK,
+    shared_work=pretrained.STAGE,
     trial=trial,
     epochs=lambda settings: 1,
 )
