@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,36 @@ from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.training.batches import Batch
 from study.training.loop import Loss, Score, evaluate, train
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodebookHparams:
+    """Hyperparameters of every method that ends in a codebook. Every field is a number, a string or a bool.
+
+    Attributes:
+        epochs: of the method's own compression, such as clustering or pruning.
+        batch_size: images a step, in every phase.
+        weight_rate: Adam's learning rate for the weights during `epochs`; it falls to zero along half a cosine.
+        codebook_epochs: epochs that train the codebook's values alone, after quantising; 0 for none.
+        codebook_rate: Adam's learning rate in these epochs, with the same schedule.
+        temperature, alpha: of the loss, as `distillation_loss` takes them; alpha 0 is cross-entropy on the labels.
+        augment: one of `batches.AUGMENTATIONS`, in every phase.
+        precision: as `precision.logits` takes it.
+    """
+
+    epochs: int = 20
+    batch_size: int = 256
+    weight_rate: float = 3e-3
+    codebook_epochs: int = 4
+    codebook_rate: float = 1e-3
+    temperature: float = 1.0
+    alpha: float = 0.0
+    augment: str = "none"
+    seed: int = 0
+    precision: str | None = None
+
+    ALL_PRUNED_HINT: ClassVar[str] = ""
+    """What a trial that pruned every weight should change, for its error message."""
 
 
 def train_values(
@@ -87,19 +117,6 @@ def train_values(
     return replace(trained, values=trained.values.detach(), scales=trained.scales.detach())
 
 
-class CodebookHparams(Protocol):
-    """What the hyperparameters of every method say of the codebook's training; no epochs, no training."""
-
-    @property
-    def codebook_epochs(self) -> int: ...
-    @property
-    def codebook_rate(self) -> float: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def augment(self) -> str: ...
-
-
 def finish(
     model: nn.Module,
     quantised: QuantisedWeights,
@@ -112,13 +129,13 @@ def finish(
     first_epoch: int,
     progress: Progress | None = None,
 ) -> tuple[QuantisedWeights, dict[str, float]]:
-    """What every method ends with: see that something is left, train the codebook's values, score.
+    """The last phase of every method: train the codebook's values and score the network.
 
     Returns: the quantised weights, and the final metrics.
     Raises:
-        TrialFailed: the loss is not a finite number, or `ensure_usable` finds nothing left.
+        TrialFailed: the loss is not a finite number, or `ensure_usable` refuses the weights.
     """
-    ensure_usable(quantised)
+    ensure_usable(quantised, hparams.ALL_PRUNED_HINT)
     if hparams.codebook_epochs:
         quantised = train_values(
             model,
@@ -134,7 +151,7 @@ def finish(
             first_epoch=first_epoch,
             progress=progress,
         )
-        ensure_usable(quantised)
+        ensure_usable(quantised, hparams.ALL_PRUNED_HINT)
     if progress:
         trace_end(progress.trace, first_epoch - 1 + hparams.codebook_epochs, model, quantised)
     return quantised, score(model, quantised, data)
@@ -149,15 +166,19 @@ def trace_end(trace: Trace, epoch: int, model: nn.Module, quantised: QuantisedWe
     trace.end(epoch, weights, quantised.values, quantised.assignment, layers)
 
 
-def ensure_usable(quantised: QuantisedWeights) -> None:
-    """Raise `TrialFailed` where quantising has left no network: not a number, all pruned, or one shared value."""
+def ensure_usable(quantised: QuantisedWeights, all_pruned_hint: str = "") -> None:
+    """Raise `TrialFailed` where quantising has left no network: not a number, all pruned, or one shared value.
+
+    Args:
+        all_pruned_hint: what to change where every weight was pruned; it ends the message.
+    """
     used = torch.bincount(quantised.assignment, minlength=len(quantised.values)).nonzero().flatten().tolist()
     if not bool(quantised.values.isfinite().all() & quantised.scales.isfinite().all()):
         raise TrialFailed("the codebook's values are not finite numbers")
     if used == [0]:
-        raise TrialFailed("every weight was pruned: tau is too large, or pi_zero too close to 1")
+        raise TrialFailed("every weight was pruned" + (f": {all_pruned_hint}" if all_pruned_hint else ""))
     if len(used) == 1:
-        raise TrialFailed(f"the mixture collapsed: every weight belongs to component {used[0]}")
+        raise TrialFailed(f"the codebook collapsed: every weight has the value {float(quantised.values[used[0]]):.6g}")
 
 
 def score(model: nn.Module, quantised: QuantisedWeights, data: Splits) -> dict[str, float]:

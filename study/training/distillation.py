@@ -71,19 +71,32 @@ def accuracy_loss(
     return loss
 
 
+def views_of(augment: str) -> int:
+    """How many views of an image have logits of their own: the image as it is and, unless "none", mirrored."""
+    return 1 if augment == "none" else 2
+
+
 def teacher_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> Tensor:
-    """Logits of a part as it is and, unless `augment` is "none", mirrored: (views, examples, classes)."""
-    views = [part.images] if augment == "none" else [part.images, part.images.flip(-1)]
+    """Logits of a part in each of `views_of`: (views, examples, classes)."""
+    views = [part.images] if views_of(augment) == 1 else [part.images, part.images.flip(-1)]
     return torch.stack([logits_of(teacher, images, data) for images in views])
 
 
 def stored_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> dict[str, np.ndarray]:
-    """Those that `targets_from` reads, to be kept beside the weights: none where the teacher is asked in every step."""
+    """The logits that `targets_from` reads, to store with the weights; none if the teacher is asked in every step."""
     return {} if augment in SHIFTING else {LOGITS: teacher_logits(teacher, part, data, augment).cpu().numpy()}
 
 
 def targets_from(shared: SharedWork, teacher: Training, data: Splits, augment: str) -> Targets:
-    """The teacher's weights and its logits, as its own trial left them, on the data's device and ready for `fit`."""
-    if augment in SHIFTING:
-        return Targets(teacher=load_network(shared.weights().tensors(), teacher, data).eval().requires_grad_(False))
-    return Targets(logits=shared.tensors()[LOGITS].to(data.train.images.device))
+    """The stored logits of a trained teacher, or the teacher itself where they lack a view that `augment` makes.
+
+    Args:
+        shared: the teacher's weights and, unless it was trained to be asked in every step, its logits.
+        teacher: what the weights are of.
+        augment: of the student's training; the teacher's own may differ.
+    Returns: on the data's device. A teacher is in evaluation mode, its weights frozen.
+    """
+    stored = shared.arrays.get(LOGITS)
+    if augment not in SHIFTING and stored is not None and len(stored) >= views_of(augment):
+        return Targets(logits=shared.tensors()[LOGITS].to(data.train.images.device))
+    return Targets(teacher=load_network(shared.weights().tensors(), teacher, data).eval().requires_grad_(False))

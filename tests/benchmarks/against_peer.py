@@ -169,6 +169,13 @@ def training(s: KDSettings, network: str, width: float | None, epochs: int | Non
     return Training(network, options, epochs or 0, batch_size, s.learning_rate, s.weight_decay, s.augment or "none")
 
 
+def student_hparams(s: KDSettings) -> kd_student.Hparams:
+    return kd_student.Hparams(
+        student=s.student, student_width=s.student_width or 1.0, epochs=s.epochs or 0, batch_size=s.batch_size or 0,
+        learning_rate=s.learning_rate, weight_decay=s.weight_decay, augment=s.augment or "none", **KD_VALUES,
+    )  # fmt: skip
+
+
 def teaching(s: KDSettings) -> Training:
     return training(s, s.teacher, s.teacher_width, s.teacher_epochs, max(s.batch_size or 0, 64))
 
@@ -185,14 +192,14 @@ def ours_kd(name: str, o: argparse.Namespace) -> Run:
     if settings.student_examples:
         seen = subset_per_class(splits.train, settings.student_examples, settings.seed)
         splits = dataclasses.replace(splits, train=seen)
-    student = training(settings, settings.student, settings.student_width, settings.epochs, settings.batch_size or 0)
+    hparams = student_hparams(settings)
     began = time.perf_counter()
-    targets = Targets(distillation.teacher_logits(teacher, splits.train, splits, student.augment))
+    targets = Targets(distillation.teacher_logits(teacher, splits.train, splits, hparams.augment))
     say(f"the teacher's logits, once a study: {time.perf_counter() - began:.1f} s")
 
     def run() -> Rows:
         checkpoint = Checkpoint(o.work / "trial.pt", {})
-        fit_student(kd_student.Hparams(student, **KD_VALUES), splits, targets, checkpoint.write, checkpoint.progress)
+        fit_student(hparams, splits, targets, checkpoint.write, checkpoint.progress)
         return checkpoint.rows
 
     return run

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import math
 import queue
@@ -69,10 +70,12 @@ class Experiment:
             teacher = fit_teacher(training, splits, self.on_epoch)
         self.test("teacher" + suffix, seed, teacher, splits, test)
         targets = Targets(distillation.teacher_logits(teacher, splits.train, splits, augment))
-        student = self.training("minivgg", o.epochs, augment, seed)
+        alone = Hparams(student="minivgg", student_width=o.width, alpha=0.0, epochs=o.epochs, batch_size=o.batch_size,
+                        augment=augment, seed=seed, precision=o.precision)  # fmt: skip
+        distilled = dataclasses.replace(alone, alpha=alpha, temperature=temperature)
         for name, hparams in (
-            ("student alone", Hparams(student, 0.0)),
-            (f"student distilled, T {temperature:g}, alpha {alpha:g}", Hparams(student, alpha, temperature)),
+            ("student alone", alone),
+            (f"student distilled, T {temperature:g}, alpha {alpha:g}", distilled),
         ):
             model = fit_student(hparams, splits, targets, self.on_epoch)
             self.test(name + suffix, seed, model, splits, test)

@@ -16,13 +16,12 @@ import torch
 from study.data import registry
 from study.data.splits import Splits
 from study.methods.kd import student
-from study.methods.kd.method import student_training, students_data
+from study.methods.kd.method import students_data
 from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
 from study.settings import resolve
 from study.training import network
 from study.training.distillation import Targets
-from study.training.network import Training
 
 PAIRS = 9
 
@@ -33,13 +32,12 @@ def seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def compare(what: str, training: Training, splits: Splits) -> None:
+def compare(what: str, hparams: Hparams, splits: Splits) -> None:
     """Print the ratio for one student: median of the pairs, with its quartiles."""
     targets = Targets(torch.randn(1, len(splits.train), len(splits.classes)))
-    hparams = Hparams(training, alpha=0.9, temperature=4.0)
 
     def alone() -> object:
-        return network.fit_teacher(training, splits, lambda row: None)
+        return network.fit_teacher(hparams.training, splits, lambda row: None)
 
     def distilled() -> object:
         return student.fit_student(hparams, splits, targets, lambda row: None)
@@ -50,12 +48,21 @@ def compare(what: str, training: Training, splits: Splits) -> None:
     print(f"{what}: distilled / alone = {middle:.3f} (quartiles {low:.3f} to {high:.3f}, {PAIRS} pairs)")
 
 
+def embedded(s: KDSettings) -> Hparams:
+    return Hparams(
+        student=s.student, student_width=s.student_width or 1.0, epochs=s.epochs or 0, batch_size=s.batch_size or 0,
+        learning_rate=s.learning_rate, weight_decay=s.weight_decay, augment=s.augment or "none",
+        temperature=4.0, alpha=0.9,
+    )  # fmt: skip
+
+
 def main() -> None:
     torch.set_num_threads(1)
     settings = resolve(KDSettings())
     splits = students_data(settings, registry.load("digits", None, size=32)[0])
-    compare("embedded default (narrow MiniVGG, 100 images)", student_training(settings), splits)
-    wide = dataclasses.replace(student_training(settings), options={}, batch_size=128, epochs=2)
+    hparams = embedded(settings)
+    compare("embedded default (narrow MiniVGG, 100 images)", hparams, splits)
+    wide = dataclasses.replace(hparams, student_width=1.0, batch_size=128, epochs=2)
     compare("full-width MiniVGG, batch 128", wide, registry.load("digits", None, size=32)[0])
 
 

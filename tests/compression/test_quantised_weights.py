@@ -83,6 +83,19 @@ def test_nothing_left_is_a_failed_trial(assignment: list[int], values: list[floa
         ensure_usable(some(assignment, values))
 
 
+def test_a_hint_ends_the_message_of_a_trial_that_pruned_everything() -> None:
+    """`ensure_usable` says what happened; what to change is added by the method, and only where all is pruned."""
+    with pytest.raises(TrialFailed) as plain:
+        ensure_usable(some([0, 0, 0], [0.0, 1.0]))
+    assert str(plain.value) == "every weight was pruned"
+    with pytest.raises(TrialFailed) as hinted:
+        ensure_usable(some([0, 0, 0], [0.0, 1.0]), "density is too small")
+    assert str(hinted.value) == "every weight was pruned: density is too small"
+    with pytest.raises(TrialFailed) as collapsed:
+        ensure_usable(some([1, 1, 1], [0.0, 1.0]), "density is too small")
+    assert "density" not in str(collapsed.value)
+
+
 @pytest.mark.parametrize("scale", [1.0, 2.0])
 def test_a_value_gets_the_sum_of_its_weights_gradients(
     scale: float, digits: Splits, monkeypatch: pytest.MonkeyPatch

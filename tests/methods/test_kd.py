@@ -21,7 +21,8 @@ from study.training.distillation import Targets
 from study.training.loop import logits_of
 from study.training.network import Training
 
-TINY = Training("minivgg", {"width": 0.125}, epochs=2, batch_size=16)
+HPARAMS = Hparams(student="minivgg", student_width=0.125, alpha=0.0, epochs=2, batch_size=16)
+TINY = HPARAMS.training
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,17 @@ def test_gradient_keeps_its_size_as_temperature_rises() -> None:
 def test_values_that_cannot_be_meant_are_refused(values: dict[str, float]) -> None:
     """α beyond [0, 1], T of zero, and smoothing beside a teacher raise ValueError; so does a misspelt name."""
     with pytest.raises(ValueError):
-        Hparams(student=TINY, **values)
+        Hparams(student="minivgg", **values)
     with pytest.raises(TypeError):
-        Hparams(student=TINY, alpha=0.1, temprature=2)  # type: ignore[call-arg]
+        Hparams(student="minivgg", alpha=0.1, temprature=2)  # type: ignore[call-arg]
+
+
+def test_what_is_trained_follows_from_the_hyperparameters() -> None:
+    """`Hparams.training` has the student's name, width and training under their names in `Training`."""
+    numbers = {"epochs": 7, "batch_size": 9, "learning_rate": 0.5, "weight_decay": 0.25, "augment": "flip", "seed": 3}
+    hparams = Hparams(student="vgg11", student_width=0.5, alpha=0.1, precision="float32", **numbers)
+    assert hparams.training == Training("vgg11", {"width": 0.5}, precision="float32", **numbers)
+    assert Hparams(student="lenet5", alpha=0.1).training == Training("lenet5")
 
 
 def test_gradient_has_one_size_at_every_temperature() -> None:
@@ -115,7 +124,7 @@ def test_a_seed_repeats_bit_for_bit(digits: Splits) -> None:
     """The same seed gives the same weights, another seed others."""
 
     def weights(seed: int) -> torch.Tensor:
-        hparams = Hparams(dataclasses.replace(TINY, seed=seed, augment="crop"), alpha=0.0)
+        hparams = dataclasses.replace(HPARAMS, seed=seed, augment="crop")
         return torch.cat([p.flatten() for p in fit_student(hparams, digits, Targets(), lambda row: None).parameters()])
 
     first = weights(0)
@@ -146,7 +155,7 @@ def test_distilling_repeats_bit_for_bit(digits: Splits) -> None:
     """With kept logits of both views, two runs end with the same weights, statistics and reports."""
     teacher = network.build_network(dataclasses.replace(TINY, seed=5), digits)
     targets = Targets(distillation.teacher_logits(teacher, digits.train, digits, "flip"))
-    hparams = Hparams(dataclasses.replace(TINY, augment="flip"), alpha=0.7, temperature=4.0)
+    hparams = dataclasses.replace(HPARAMS, augment="flip", alpha=0.7, temperature=4.0)
     (first, rows), (second, again) = (fitted(hparams, digits, targets) for _ in range(2))
     assert torch.equal(first, second) and rows == again
     assert [row["epoch"] for row in rows] == [1, 2]
@@ -155,7 +164,7 @@ def test_distilling_repeats_bit_for_bit(digits: Splits) -> None:
 def test_alpha_zero_does_not_ask_the_teacher(digits: Splits) -> None:
     """With α = 0 any teacher, or none, gives the same student bit for bit; with α > 0 it does not."""
     teacher = Counting()
-    hparams = Hparams(TINY, alpha=0.0, temperature=5.0)
+    hparams = dataclasses.replace(HPARAMS, temperature=5.0)
     alone, _ = fitted(hparams, digits, Targets())
     beside, _ = fitted(hparams, digits, Targets(teacher=teacher))
     assert torch.equal(alone, beside) and not teacher.seen
@@ -166,7 +175,7 @@ def test_alpha_zero_does_not_ask_the_teacher(digits: Splits) -> None:
 def test_crop_asks_the_teacher_about_every_batch(digits: Splits) -> None:
     """The live teacher sees the very images of each of the student's batches, without gradients."""
     teacher = Counting()
-    hparams = Hparams(dataclasses.replace(TINY, augment="crop", seed=3), alpha=0.5)
+    hparams = dataclasses.replace(HPARAMS, augment="crop", seed=3, alpha=0.5)
     fitted(hparams, digits, Targets(teacher=teacher))
     generator = torch.Generator().manual_seed(3)
     shown = [b.images for _ in range(TINY.epochs) for b in batches(digits, TINY.batch_size, "crop", generator)]
@@ -184,6 +193,21 @@ def test_a_shared_teacher_is_logits_or_for_crop_the_network(digits: Splits) -> N
     live = distillation.targets_from(shared, TINY, digits, "crop").teacher
     assert live is not None and not live.training and not any(p.requires_grad for p in live.parameters())
     torch.testing.assert_close(loop.logits_of(live, digits.train.images, digits), logits[0])
+
+
+@pytest.mark.parametrize("stored", ["none", "crop"])
+def test_a_view_without_stored_logits_is_asked_of_the_teacher(stored: str, digits: Splits) -> None:
+    """Where logits were stored for fewer views than the student sees, or for none, the teacher answers every step with
+    the logits of exactly those images; the view that is stored is still read."""
+    teacher = network.build_network(dataclasses.replace(TINY, seed=5), digits).eval()
+    arrays = distillation.stored_logits(teacher, digits.train, digits, stored)
+    shared = SharedWork({**network.state_arrays(teacher), **arrays})
+    targets = distillation.targets_from(shared, TINY, digits, "flip")
+    assert targets.logits is None and targets.teacher is not None and not targets.teacher.training
+    for batch in batches(digits, 16, "flip", torch.Generator().manual_seed(3)):
+        torch.testing.assert_close(targets.of(batch, "float32"), Targets(teacher=teacher).of(batch, "float32"))
+    plain = distillation.targets_from(shared, TINY, digits, "none")
+    assert (plain.logits is None) == (stored == "crop")
 
 
 def test_dark_knowledge_shows_each_class_of_images_that_come_class_by_class(digits: Splits) -> None:

@@ -107,18 +107,30 @@ def test_provisional_score_leaves_the_network_alone(digits: Splits, pretrained: 
     assert min(distinct) > 2000  # not a codebook of six
 
 
+def zeros(model: nn.Module) -> nn.Module:
+    """A copy with every weight at zero."""
+    model = copy.deepcopy(model)
+    for parameter in model.parameters():
+        nn.init.zeros_(parameter)
+    return model
+
+
 def test_nothing_kept_is_a_failed_trial(digits: Splits, pretrained: nn.Module) -> None:
     """A share that rounds to no weight, or a rate that overflows, ends in TrialFailed with its reason."""
-    with pytest.raises(TrialFailed, match="every weight was pruned"):
+    with pytest.raises(TrialFailed, match="every weight was pruned: density is too small") as error:
         pruning.fit(copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, density=1e-7), digits, lambda row: None)
+    assert "tau" not in str(error.value) and "pi_zero" not in str(error.value)
+    with pytest.raises(TrialFailed) as error:  # a network that is all zero before it is rounded
+        pruning.fit(zeros(pretrained), dataclasses.replace(HPARAMS, bits=8), digits, lambda row: None)
+    assert str(error.value) == "every weight was pruned"
     with pytest.raises(TrialFailed, match="training loss became"):
         pruning.fit(copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, weight_rate=1e30), digits, lambda row: None)
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"density": 0.0}, {"density": 1.5}, {"density": float("nan")}, {"codebook_size": 1}, {"bits": 1}, {"bits": 17}, {"bits": -8},
-     {"ramp": 1.1}, {"epochs": 0}],
+    [{"density": 0.0}, {"density": 1.5}, {"density": float("nan")}, {"codebook_size": 1}, {"bits": 1}, {"bits": 17},
+     {"bits": -8}, {"ramp": 1.1}, {"epochs": 0}],
 )  # fmt: skip
 def test_bad_hyperparameters_are_refused(wrong: dict[str, Any]) -> None:
     """What cannot be meant fails before training, and names the value."""

@@ -181,6 +181,13 @@ def test_clustering_that_diverges_is_a_failed_trial(
         weight_sharing.fit(copy.deepcopy(pretrained), dataclasses.replace(HPARAMS, **values), digits, lambda row: None)
 
 
+def test_a_prior_that_prunes_everything_names_its_hyperparameters(digits: Splits, pretrained: nn.Module) -> None:
+    """Where clustering leaves no weight, the message says what to change: tau or pi_zero."""
+    everything = dataclasses.replace(HPARAMS, components=2, pi_zero=1 - 1e-7, sigma=10.0, epochs=1)
+    with pytest.raises(TrialFailed, match="every weight was pruned: tau is too large, or pi_zero too close to 1"):
+        weight_sharing.fit(copy.deepcopy(pretrained), everything, digits, lambda row: None)
+
+
 @pytest.mark.parametrize("name", ["minivgg", "lenet5"])
 def test_convolutions_are_quantised_and_batch_norm_is_not(name: str) -> None:
     """Quantising leaves batch-norm's weights, biases and statistics as they were; all the rest has codebook values."""

@@ -33,6 +33,12 @@ def student_training(s: KDSettings) -> Training:
                        s.learning_rate, s.weight_decay, s.augment or "none", s.seed, s.precision)  # fmt: skip
 
 
+def student_hparams(s: KDSettings) -> dict[str, Any]:
+    """The student and its training, as `Hparams` takes them."""
+    training = {k: v for k, v in vars(student_training(s)).items() if k not in ("network", "options")}
+    return {"student": s.student, "student_width": s.student_width or 1.0, **training}
+
+
 def students_data(s: KDSettings, data: Splits) -> Splits:
     """The splits with the training part that students see, fixed with the split. Normalisation stays the teacher's."""
     if not s.student_examples:
@@ -58,8 +64,8 @@ def train_teacher(
 def _distil(
     values: dict, s: KDSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
-    hparams = Hparams(student=student_training(s), **values)
-    targets = distillation.targets_from(shared, teacher_training(s), data, hparams.student.augment)
+    hparams = Hparams(**(student_hparams(s) | values))
+    targets = distillation.targets_from(shared, teacher_training(s), data, hparams.augment)
     return TrialResult({}, network.state_arrays(student.fit_student(hparams, data, targets, on_epoch, progress)))
 
 

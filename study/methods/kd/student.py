@@ -12,28 +12,54 @@ from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.training.distillation import Targets, accuracy_loss
 from study.training.loop import Report, logits_of
-from study.training.network import Training, train_network
+from study.training.network import Training, train_network, width_option
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Hparams:
-    """One distillation trial: the searched values, and the student's training.
+    """One distillation trial: the loss, the student network, and its training.
 
     Attributes:
         temperature, alpha: see `distillation_loss`.
-        label_smoothing: of the hard term; a baseline uses it, the search leaves it at 0.
+        label_smoothing: of the hard term, in a baseline without a teacher; the search leaves it at 0.
+        student: name of the network, as `models.build` takes it.
+        student_width: multiplies the student's channels (VGG kinds).
+        epochs, batch_size, learning_rate, weight_decay, augment, seed, precision: see `Training`.
     """
 
-    student: Training
-    alpha: float
     temperature: float = 1.0
+    alpha: float
     label_smoothing: float = 0.0
+    student: str
+    student_width: float = 1.0
+    epochs: int = 30
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 5e-4
+    augment: str = "none"
+    seed: int = 0
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and 0 <= self.alpha <= 1):
             raise ValueError(f"temperature {self.temperature} must be above 0, and alpha {self.alpha} within 0 and 1")
         if self.alpha and self.label_smoothing:
             raise ValueError("label smoothing is a baseline without a teacher: alpha must be 0")
+
+    @property
+    def training(self) -> Training:
+        """What `fit_student` trains."""
+        return Training(
+            network=self.student,
+            options=width_option(self.student_width),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            augment=self.augment,
+            seed=self.seed,
+            precision=self.precision,
+        )
 
 
 def fit_student(
@@ -48,9 +74,8 @@ def fit_student(
     Raises:
         TrialFailed: the loss is not a finite number.
     """
-    student = hparams.student
-    loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, student.precision)
-    return train_network(student, data, loss, on_epoch, progress)
+    loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, hparams.precision)
+    return train_network(hparams.training, data, loss, on_epoch, progress)
 
 
 EXAMPLES_ASKED = 500

@@ -9,7 +9,7 @@ from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.methods.common.pretrained import compressed, uncompressed
-from study.methods.kd.method import student_training, teacher_key, teacher_training, train_teacher
+from study.methods.kd.method import student_hparams, student_training, teacher_key, teacher_training, train_teacher
 from study.methods.kd.student import Hparams, fit_student
 from study.methods.kd_sws.settings import KDSWSSettings
 from study.methods.method import TrialResult, shift_epochs
@@ -41,7 +41,7 @@ def distil_and_share(
     training = student_training(s)
     teaching = {"temperature": searched.pop("temperature", 1.0), "alpha": searched.pop("alpha")}
     targets = distillation.targets_from(shared, teacher_training(s), data, training.augment)
-    student = fit_student(Hparams(student=training, **teaching), data, targets, on_epoch, progress)
+    student = fit_student(Hparams(**student_hparams(s), **teaching), data, targets, on_epoch, progress)
     hparams = sharing(s, searched, epochs=s.cluster_epochs or 0, **teaching)
     progress.trace.before = training.epochs
     quantised, metrics = weight_sharing.fit(

@@ -7,13 +7,14 @@ Zhu & Gupta (2017), https://arxiv.org/abs/1710.01878.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
-from study.compression.codebook_training import ensure_usable, finish, score, score_if_quantised
+from study.compression.codebook_training import CodebookHparams, ensure_usable, finish, score, score_if_quantised
 from study.compression.quantised_weights import QuantisedWeights, Report, flatten, shared_parameters
 from study.data.splits import Splits
 from study.errors import TrialFailed
@@ -27,49 +28,38 @@ PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
 
 
-@dataclass(frozen=True)
-class Hparams:
+@dataclass(frozen=True, kw_only=True)
+class Hparams(CodebookHparams):
     """One pruning trial: the searched values first.
 
     Attributes:
         density: share of weights that stay, in (0, 1]. One threshold over all shared parameters decides which.
         codebook_size: number of distinct values, zero included, at least 2. All layers share them: on MNIST a codebook
             for each layer, as in Han et al. (2015), sec. 3, was no more accurate, and costs more to describe.
-        bits: above 0: none of the rest, but plain post-training quantisation to that many bits.
-        epochs: of pruning, and retraining what is left.
-        weight_rate: Adam's learning rate meanwhile, falling to zero along half a cosine.
-        ramp: share of these epochs over which the threshold rises; 0 prunes once, before the first step.
-        temperature, alpha: with a teacher, of the loss, as `kd.distillation_loss` takes them; alpha 0 is cross-entropy
-            on the labels.
-        augment: one of `views.AUGMENTATIONS`, while pruning and while the codebook is trained.
-        codebook_epochs, codebook_rate: training of the codebook's values alone after clustering; 0 epochs for none.
-        precision: as `training.logits` takes it.
+        bits: 0, or post-training quantisation to this many bits instead of all the rest.
+        epochs: of pruning, and of retraining the weights that stay.
+        ramp: share of `epochs` over which the threshold rises; 0 prunes once, before the first step.
     """
 
     density: float = 0.05
     codebook_size: int = 16
     bits: int = 0
-    epochs: int = 20
-    batch_size: int = 256
     weight_rate: float = 2e-3
     ramp: float = 0.5
-    temperature: float = 1.0
-    alpha: float = 0.0
-    augment: str = "none"
-    codebook_epochs: int = 4
-    codebook_rate: float = 1e-3
-    seed: int = 0
-    precision: str | None = None
+
+    ALL_PRUNED_HINT: ClassVar[str] = "density is too small"
 
     def __post_init__(self) -> None:
-        if not (0 < self.density <= 1 and self.codebook_size >= 2):
-            raise ValueError(
-                f"density {self.density} must be above 0 and at most 1, and codebook_size {self.codebook_size} at least 2"
-            )
+        if not 0 < self.density <= 1:
+            raise ValueError(f"density {self.density} must be above 0 and at most 1")
+        if self.codebook_size < 2:
+            raise ValueError(f"codebook_size {self.codebook_size} must be at least 2: zero is one of the values")
         if not (self.bits == 0 or 2 <= self.bits <= 16):
             raise ValueError(f"bits {self.bits} must be 2 to 16, or 0 for pruning")
-        if not (0 <= self.ramp <= 1 and self.epochs >= 1):
-            raise ValueError(f"ramp {self.ramp} must be within 0 and 1, and epochs {self.epochs} at least 1")
+        if not 0 <= self.ramp <= 1:
+            raise ValueError(f"ramp {self.ramp} must be within 0 and 1")
+        if self.epochs < 1:
+            raise ValueError(f"epochs {self.epochs} must be at least 1")
 
 
 def fit(
@@ -154,7 +144,8 @@ def prune(
     progress.trace.add(0, "before", flatten(parameters))
     sizes = [p.numel() for p in parameters]
     if not round(hparams.density * sum(sizes)):
-        raise TrialFailed(f"every weight was pruned: a density of {hparams.density} of {sum(sizes)} weights is none")
+        rounded = f"{hparams.density} of {sum(sizes)} weights rounds to none"
+        raise TrialFailed(f"every weight was pruned: {hparams.ALL_PRUNED_HINT} ({rounded})")
     rise = max(1, round(hparams.ramp * hparams.epochs * steps_per_epoch(len(data.train), hparams.batch_size)))
     every = max(1, rise // PRUNINGS)
     kept = torch.ones(sum(sizes), dtype=torch.bool, device=parameters[0].device)

@@ -245,7 +245,7 @@ def finish(
         network = stack.member(index)
         quantised.append(weight_sharing.quantise(network, mixture, unit_scales(shared_parameters(network))))
         try:
-            ensure_usable(quantised[-1])
+            ensure_usable(quantised[-1], member.hparams.ALL_PRUNED_HINT)
         except TrialFailed as error:
             member.fail(error)
     codebooks = Codebooks(stack, quantised)
@@ -282,7 +282,7 @@ def finish(
             continue
         try:
             network, now = codebooks.member(index)
-            ensure_usable(now)
+            ensure_usable(now, member.hparams.ALL_PRUNED_HINT)
             trace_end(member.trace, common.epochs + common.codebook_epochs, network, now)
             found.append((copy.deepcopy(network), now, score(network, now, data)))
         except TrialFailed as error:

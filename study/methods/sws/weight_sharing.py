@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
-from study.compression.codebook_training import finish, score_if_quantised
+from study.compression.codebook_training import CodebookHparams, finish, score_if_quantised
 from study.compression.quantised_weights import QuantisedWeights, Report, flatten, shared_parameters, unit_scales
 from study.data.splits import Splits
 from study.methods.sws.mixture import Mixture, even_means
@@ -23,8 +24,8 @@ from study.training.loop import Loss, train
 from study.training.network import Training
 
 
-@dataclass(frozen=True)
-class Hparams:
+@dataclass(frozen=True, kw_only=True)
+class Hparams(CodebookHparams):
     """One soft weight-sharing trial: the searched values first.
 
     Attributes:
@@ -33,13 +34,13 @@ class Hparams:
             with and without a teacher, whose soft targets have gradients several times as large as labels.
         components: all Gaussians of the mixture, the one at zero included.
         pi_zero: mixing proportion of the zero component, in (0, 1).
-        epochs: of phase two, clustering.
-        weight_rate, mean_rate, precision_rate, proportion_rate: Adam's learning rates in phase two, each falling to
-            zero along half a cosine. The last two move logarithms.
+        mean_rate, precision_rate, proportion_rate: Adam's learning rates for the mixture in phase two; like
+            `weight_rate` they fall to zero along half a cosine. The last two move logarithms.
         sigma: initial standard deviation of every component, in units of weight. About the pretrained weights' own:
             with the tutorial's 0.25 the precisions spend the whole phase growing, and weights stay between components.
-        gamma_zero, gamma_rest: shape and rate of the Gamma hyper-priors on the precisions; the values of the paper's
-            tutorial. Narrower ones leave weights between components, which quantising then ruins.
+        gamma_zero_shape, gamma_zero_rate: Gamma hyper-prior on the zero component's precision.
+        gamma_rest_shape, gamma_rest_rate: the same for the other components. These are the values of the paper's
+            tutorial; narrower hyper-priors leave weights between components, which quantising then ruins.
         pi_zero_strength: 0 keeps pi_zero fixed; above it, pi_zero is learned under a Beta prior with its mode at
             `pi_zero`, worth this many weights seen beforehand (Ullrich et al. 2017, sec. 4).
         anneal: share of phase two over which tau rises linearly from zero; 0 for tau constant.
@@ -47,38 +48,27 @@ class Hparams:
             none.
         layer_scales: the prior sees each layer's weights divided by how much wider than all weights they were before
             phase two, so that one mixture fits layers of different width; the codebook's training trains the scales.
-        retrain_epochs: between phases two and three, with the pruned weights held at zero; 0 for none.
-        temperature, alpha: with a teacher, of the accuracy term in all phases but the first, as
-            `kd.distillation_loss` takes them; alpha 0 is cross-entropy on the labels.
-        augment: one of `views.AUGMENTATIONS`, in all phases but the first.
-        codebook_epochs, codebook_rate: training of the codebook's values alone after quantising; 0 epochs for none.
-        precision: as `training.logits` takes it.
+        retrain_epochs: between phases two and three, while the pruned weights stay at zero; 0 for none.
     """
 
     tau: float
     components: int
     pi_zero: float
-    epochs: int = 20
-    batch_size: int = 256
-    weight_rate: float = 3e-3
     mean_rate: float = 1e-4
     precision_rate: float = 3e-3
     proportion_rate: float = 3e-3
     sigma: float = 0.05
-    gamma_zero: tuple[float, float] = (5e3, 2.0)
-    gamma_rest: tuple[float, float] = (250.0, 0.1)
+    gamma_zero_shape: float = 5e3
+    gamma_zero_rate: float = 2.0
+    gamma_rest_shape: float = 250.0
+    gamma_rest_rate: float = 0.1
     pi_zero_strength: float = 0.0
     anneal: float = 0.0
     merge: float = 0.0
     layer_scales: bool = False
     retrain_epochs: int = 0
-    temperature: float = 1.0
-    alpha: float = 0.0
-    augment: str = "none"
-    codebook_epochs: int = 4
-    codebook_rate: float = 1e-3
-    seed: int = 0
-    precision: str | None = None
+
+    ALL_PRUNED_HINT: ClassVar[str] = "tau is too large, or pi_zero too close to 1"
 
 
 def fit(
@@ -156,9 +146,9 @@ def cluster(
 def mixture_over(weights: Tensor, hparams: Hparams) -> Mixture:
     """The mixture that phase two begins with, its means evenly over the weights, (weights,)."""
     means = even_means(weights, hparams.components)
-    mixture = Mixture(
-        means, hparams.pi_zero, hparams.sigma, hparams.gamma_zero, hparams.gamma_rest, hparams.pi_zero_strength
-    )
+    zero = (hparams.gamma_zero_shape, hparams.gamma_zero_rate)
+    rest = (hparams.gamma_rest_shape, hparams.gamma_rest_rate)
+    mixture = Mixture(means, hparams.pi_zero, hparams.sigma, zero, rest, hparams.pi_zero_strength)
     return mixture.to(means.device)
 
 
