@@ -32,7 +32,7 @@ TrialFunction = Callable[[dict[str, Any], Any, Splits, SharedWork | None, Report
 
 def shift_epochs(epochs: int, on_epoch: Report) -> Report:
     """Reports what comes after so many epochs."""
-    return lambda row: on_epoch({**row, "epoch": epochs + row["epoch"]})
+    return lambda row: on_epoch({**row, "epoch": epochs + int(row["epoch"])})
 
 
 # --- the kinds of study

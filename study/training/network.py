@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,7 @@ from study.data.splits import Splits
 from study.models import custom, registry
 from study.settings import MOST_SEED
 from study.training.batches import Batch
-from study.training.loop import Report, evaluate, train
+from study.training.loop import Loss, Report, epoch_row, evaluate, train
 from study.training.precision import logits
 
 
@@ -67,25 +67,13 @@ def fit_teacher(training: Training, data: Splits, on_epoch: Report, progress: Pr
 
 
 def train_network(
-    training: Training,
-    data: Splits,
-    loss: Callable[[nn.Module, Batch], Tensor],
-    on_epoch: Report,
-    progress: Progress | None,
+    training: Training, data: Splits, loss: Loss, on_epoch: Report, progress: Progress | None
 ) -> nn.Module:
     model = build_network(training, data)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         score = evaluate(model, data.validation, data)
-        on_epoch(
-            {
-                "epoch": epoch,
-                "phase": "train",
-                "train_loss": train_loss,
-                "val_loss": score.loss,
-                "val_accuracy": score.accuracy,
-            }
-        )
+        on_epoch(epoch_row(epoch, "train", train_loss, {"val_loss": score.loss, "val_accuracy": score.accuracy}))
 
     train(
         model,
