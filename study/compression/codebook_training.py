@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -68,7 +68,7 @@ def train_values(
 
     A value's gradient is the sum over the weights that share it (Han et al. 2015, sec. 3.3). Which weight has which
     value does not change, so neither does the size of the compressed network. The model is changed in place. Weights
-    that are frozen, or that the loss does not depend on, have no say.
+    that are frozen, or that the loss does not depend on, add no gradient.
 
     Args:
         loss: of the model and a batch; scalar, nats per example.
@@ -85,16 +85,6 @@ def train_values(
         scales = log_scales.exp() if scaled else quantised.scales
         return replace(quantised, values=torch.cat([free.new_zeros(1), free]), scales=scales)
 
-    def chained(model: nn.Module, batch: Batch) -> Tensor:
-        now = current()
-        now.write(parameters)
-        value = loss(model, batch)
-        pairs = [(p, w) for p, w in zip(parameters, now.tensors(parameters), strict=True) if p.requires_grad]
-        pulls = torch.autograd.grad(value, [p for p, _ in pairs], allow_unused=True, materialize_grads=True)
-        pulled = torch.stack([(w * pull).sum() for (_, w), pull in zip(pairs, pulls, strict=True)]).sum()
-        # The value of the loss, with the gradient that the chain rule gives values and scales.
-        return value.detach() + pulled - pulled.detach()
-
     def after_epoch(epoch: int, train_loss: float) -> None:
         now = current()
         now.write(parameters)
@@ -103,7 +93,7 @@ def train_values(
     train(
         model,
         data,
-        chained,
+        _through_values(loss, parameters, current),
         torch.optim.Adam([free, *([log_scales] if scaled else [])], lr=learning_rate, fused=True),
         epochs=epochs,
         batch_size=batch_size,
@@ -114,6 +104,26 @@ def train_values(
     )
     trained = current()
     return replace(trained, values=trained.values.detach(), scales=trained.scales.detach())
+
+
+def _through_values(loss: Loss, parameters: Sequence[nn.Parameter], current: Callable[[], QuantisedWeights]) -> Loss:
+    """The loss of a network with the current values and scales, with the gradient that the chain rule gives these.
+
+    Args:
+        parameters: `shared_parameters` of the network, into which the weights are written.
+        current: differentiable in the values and scales that are trained.
+    """
+
+    def chained(model: nn.Module, batch: Batch) -> Tensor:
+        now = current()
+        now.write(parameters)
+        value = loss(model, batch)
+        pairs = [(p, w) for p, w in zip(parameters, now.tensors(parameters), strict=True) if p.requires_grad]
+        pulls = torch.autograd.grad(value, [p for p, _ in pairs], allow_unused=True, materialize_grads=True)
+        pulled = torch.stack([(w * pull).sum() for (_, w), pull in zip(pairs, pulls, strict=True)]).sum()
+        return value.detach() + pulled - pulled.detach()
+
+    return chained
 
 
 def finish(

@@ -76,26 +76,14 @@ def train(
         before_step=before_step,
     )
     for epoch, (mean,) in trained:
-        mean = finite(mean)
-        progress.keep(
-            {
-                "epoch": epoch,
-                "model": dict(model.state_dict()),
-                "others": _others(model, others),
-                "optimiser": optimiser.state_dict(),
-                "random": _random_states(generator),
-            }
-        )
+        finite(mean)
+        state = _state(epoch, model, others, generator)
+        progress.keep({**state, "optimiser": optimiser.state_dict()})
         after_epoch(epoch, mean)
     # The next phase changes the model: keep a copy of it as it is now.
-    progress.keep(
-        {
-            "epoch": epochs,
-            "model": {name: tensor.clone() for name, tensor in model.state_dict().items()},
-            "others": [tensor.clone() for tensor in _others(model, others)],
-            "random": _random_states(generator),
-        }
-    )
+    state = _state(epochs, model, others, generator)
+    copied = {name: tensor.clone() for name, tensor in state["model"].items()}
+    progress.keep({**state, "model": copied, "others": [tensor.clone() for tensor in state["others"]]})
 
 
 def schedule(views: EpochBatches, optimiser: torch.optim.Optimizer, epochs: int, batch_size: int) -> list[list[float]]:
@@ -150,6 +138,12 @@ def finite(loss: float) -> float:
     if not math.isfinite(loss):
         raise TrialFailed(f"the training loss became {loss}")
     return loss
+
+
+def _state(epoch: int, model: nn.Module, others: Sequence[Tensor], generator: torch.Generator) -> TrainingState:
+    """Where a training is after an epoch: the very tensors, not copies."""
+    state, random = dict(model.state_dict()), _random_states(generator)
+    return {"epoch": epoch, "model": state, "others": _others(model, others), "random": random}
 
 
 def _others(model: nn.Module, others: Sequence[Tensor]) -> list[Tensor]:
