@@ -1,4 +1,4 @@
-"""Work that many trials share (a trained teacher, its logits, a pretrained network), kept by what determines it."""
+"""The cache of work that many trials share: a trained teacher, its logits, a pretrained network."""
 
 from __future__ import annotations
 
@@ -19,55 +19,55 @@ from study.errors import UserError
 from study.records.atomic_files import write_bytes
 
 LOGITS = "logits"
-"""Name of a teacher's logits of the training part, beside the weights."""
+"""Name of a teacher's logits of the training part, among the weights."""
 
 TEACHER = "teacher/"
-"""Before the names of a teacher's weights, beside those of the network that it teaches."""
+"""Prefix of a teacher's weights, among those of the network that it teaches."""
 
 
 @dataclass(frozen=True)
 class SharedWork:
-    """What one preparation yields.
+    """The result of work that trials share.
 
     Attributes:
-        arrays: weights by name, or logits. NumPy, since Ray shares NumPy arrays between processes without a copy.
-        record: what to tell of how they came about (history, accuracy, seconds); JSON values only.
+        arrays: weights by name, and logits. NumPy, since Ray shares NumPy arrays between processes without a copy.
+        record: its history, accuracy and seconds; JSON values only.
     """
 
     arrays: dict[str, np.ndarray]
     record: dict[str, Any] = field(default_factory=dict)
 
     def weights(self) -> SharedWork:
-        """Of the network itself: without its logits, and without the weights of a teacher that lie beside it."""
+        """The network's weights alone, without its logits and without its teacher's weights."""
         own = {k: v for k, v in self.arrays.items() if k != LOGITS and not k.startswith(TEACHER)}
         return SharedWork(own, self.record)
 
     def teacher(self) -> SharedWork:
-        """What teaches the network, with its logits: the teacher that lies beside it or, where none does, itself."""
-        beside = {k.removeprefix(TEACHER): v for k, v in self.arrays.items() if k.startswith(TEACHER)}
+        """The network's teacher, weights and logits: the one that is stored with it or, if none is, itself."""
+        weights = {k.removeprefix(TEACHER): v for k, v in self.arrays.items() if k.startswith(TEACHER)}
         logits = {k: v for k, v in self.arrays.items() if k == LOGITS}
-        return SharedWork({**beside, **logits}) if beside else self
+        return SharedWork({**weights, **logits}) if weights else self
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays as tensors on the same memory, which is read-only where Ray shares it: copy before writing."""
         return {name: as_tensor(array) for name, array in self.arrays.items()}
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """Hash of a JSON value, independent of key order: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def get_or_compute(
-    folder: Path, what: str, key: Mapping[str, Any], compute: Callable[[], SharedWork]
+    folder: Path, what: str, key: Mapping[str, object], compute: Callable[[], SharedWork]
 ) -> tuple[SharedWork, bool]:
-    """Return the kept result for this key, or compute it and keep it.
+    """Return the cached result for this key, or compute it and cache it. A damaged file counts as missing.
 
     Args:
-        folder: where results are kept, one safetensors file each; no pickle is involved.
+        folder: of the cache, one safetensors file for each result; no pickle is involved.
         what: a word for the file's name, such as "teacher".
         key: everything that determines the result, as JSON values.
-    Returns: the result, and whether it had been kept already. A damaged file is computed anew.
+    Returns: the result, and whether it was in the cache.
     """
     if shared := get(folder, what, digest(key)):
         return shared, True
@@ -78,7 +78,7 @@ def get_or_compute(
 
 
 def get(folder: Path, what: str, key: str) -> SharedWork | None:
-    """The kept result for the digest of a key; None if it is missing or damaged."""
+    """The cached result for the digest of a key; None if it is missing or damaged."""
     try:
         with safe_open(_path(folder, what, key), framework="numpy") as file:
             record = json.loads(file.metadata()["record"])

@@ -1,6 +1,6 @@
-"""Where a trial that is not yet done stands: one file a trial, so that another process can go on from its last epoch.
+"""Checkpoints: one file for each unfinished trial, from which another process continues after its last epoch.
 
-The file lies in the study folder, which every machine of a study sees; the trial writes it after every epoch, and it
+The file lies in the study folder, which every machine of a study sees. The trial writes it after every epoch, and it
 is removed when the trial's row is final.
 """
 
@@ -14,38 +14,70 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import torch
+from torch import Tensor
 
-from study.artifacts.weight_trace import Trace
+from study.artifacts.weight_trace import Trace, TraceState
 from study.records.atomic_files import write_bytes
+
+Row = dict[str, float | str]
+"""What an epoch reports: its number, its phase and its metrics."""
+
+
+class TrainingState(TypedDict):
+    """Where one call of `train` is.
+
+    Attributes:
+        epoch: the last that is done.
+        model: its state dict.
+        others: tensors that change and are not part of the model.
+        optimiser: its state dict; missing once the call has ended.
+        random: states of the random generators.
+    """
+
+    epoch: int
+    model: dict[str, Tensor]
+    others: list[Tensor]
+    optimiser: NotRequired[dict[str, object]]
+    random: list[Tensor]
+
+
+class _File(TypedDict):
+    """A checkpoint as `torch.save` writes it."""
+
+    config: dict[str, object]
+    rows: list[Row]
+    seconds: float
+    threads: NotRequired[int]  # files written before there was one lack it
+    states: list[TrainingState]
+    trace: TraceState
 
 
 @dataclass
 class Progress:
     """How far a trial is: the state of each call of `train` that it has made, in order.
 
-    A trial that was stopped runs the same code again with the states it had: a call that had ended returns at once
-    with what it had ended with, and the one that was stopped goes on after its last epoch, to the same result.
+    A trial that was stopped runs the same code again with these states. A call that had ended restores its last state
+    and returns at once; the call that was stopped continues after its last epoch, to the same result.
 
     Attributes:
-        states: numbers and tensors in lists and dicts, as `torch.save` takes them. The last ones are the tensors of
-            the training itself, so they are saved before it goes on.
+        states: the last one has the very tensors of the training, so they must be saved before it continues.
         trace: what the figures need of its weights.
     """
 
-    states: list[dict[str, Any]] = field(default_factory=list)
+    states: list[TrainingState] = field(default_factory=list)
     trace: Trace = field(default_factory=Trace)
     _calls: int = 0
 
-    def begin(self) -> dict[str, Any] | None:
-        """The state that the next call of `train` had, if it had begun."""
+    def begin(self) -> TrainingState | None:
+        """The state of the next call of `train`, if it had started."""
         self._calls += 1
         return self.states[self._calls - 1] if self._calls <= len(self.states) else None
 
-    def keep(self, state: dict[str, Any]) -> None:
-        """The state of the call that is under way."""
+    def keep(self, state: TrainingState) -> None:
+        """Replace the state of the current call."""
         self.states[self._calls - 1 : self._calls] = [state]
 
 
@@ -64,48 +96,46 @@ class Checkpoint:
         config: what determines the trial; a file of another configuration is not read.
         rows: what it reported, one row an epoch.
         seconds: that these epochs took, over all its processes.
-        threads: on which it began, and goes on elsewhere, for the same rounding; 0 before it began.
+        threads: CPU threads that it started with; it continues with as many, for the same rounding. 0 before the start.
         progress: the state of its training.
     """
 
     path: Path
-    config: Mapping[str, Any]
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    config: Mapping[str, object]
+    rows: list[Row] = field(default_factory=list)
     seconds: float = 0.0
     threads: int = 0
     progress: Progress = field(default_factory=Progress)
     _since: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def open(cls, path: Path, config: Mapping[str, Any]) -> Checkpoint:
-        """The trial as the file has it; a trial that has not begun if it is missing, damaged, or of another trial."""
-        kept = _read(path)
-        if kept is None or kept["config"] != dict(config):
+    def open(cls, path: Path, config: Mapping[str, object]) -> Checkpoint:
+        """Read the trial's file; where it is missing, damaged or of another trial, a trial that has not started."""
+        file = _read(path)
+        if file is None or file["config"] != dict(config):
             return cls(path, config)
-        progress = Progress(kept["states"], Trace(**kept["trace"]))
-        return cls(path, config, kept["rows"], kept["seconds"], kept.get("threads", 0), progress)
+        progress = Progress(file["states"], Trace(**file["trace"]))
+        return cls(path, config, file["rows"], file["seconds"], file.get("threads", 0), progress)
 
     @property
     def spent(self) -> float:
         """Seconds of the trial, those of its earlier processes included."""
         return self.seconds + time.monotonic() - self._since
 
-    def write(self, row: Mapping[str, Any]) -> None:
+    def write(self, row: Mapping[str, float | str]) -> None:
         """Add the epoch that has just ended."""
         self.rows.append(dict(row))
-        held = io.BytesIO()
-        torch.save(
-            {
-                "config": dict(self.config),
-                "rows": self.rows,
-                "seconds": self.spent,
-                "threads": torch.get_num_threads(),
-                "states": self.progress.states,
-                "trace": self.progress.trace.state(),
-            },
-            held,
-        )
-        write_bytes(self.path, held.getvalue())
+        file: _File = {
+            "config": dict(self.config),
+            "rows": self.rows,
+            "seconds": self.spent,
+            "threads": torch.get_num_threads(),
+            "states": self.progress.states,
+            "trace": self.progress.trace.state(),
+        }
+        buffer = io.BytesIO()
+        torch.save(file, buffer)
+        write_bytes(self.path, buffer.getvalue())
 
 
 def path_of(folder: Path, trial_id: str) -> Path:
@@ -113,33 +143,33 @@ def path_of(folder: Path, trial_id: str) -> Path:
     return folder / FOLDER / (trial_id.replace(" ", "-") + SUFFIX)
 
 
-def rows_of(path: Path) -> list[dict[str, Any]]:
+def rows_of(path: Path) -> list[Row]:
     """What the trial reported, one row an epoch; none if the file is damaged."""
-    kept = _read(path)
-    return list(kept["rows"]) if kept else []
+    file = _read(path)
+    return list(file["rows"]) if file else []
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> _File | None:
     """Nothing is unpickled but tensors, numbers and text."""
     try:
-        kept: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return kept if {"config", "rows", "seconds", "states", "trace"} <= kept.keys() else None
+        file: _File = torch.load(path, map_location="cpu", weights_only=True)
+        return file if {"config", "rows", "seconds", "states", "trace"} <= file.keys() else None
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, ValueError):
         return None
 
 
 def weights_of(checkpoint: Path) -> Path:
-    """Beside it: the weights that the trial ended with, and what else its stage hands on."""
+    """Where the trial's final weights, and its other arrays, lie until they are tested."""
     return checkpoint.with_suffix(WEIGHTS)
 
 
 def codebook_of(checkpoint: Path) -> Path:
-    """Beside it, where the trial compresses: the compressed file."""
+    """Where the compressed file lies until it is tested, if the trial compresses."""
     return checkpoint.with_suffix(".codebook")
 
 
 def where_it_hung(checkpoint: Path) -> str:
-    """Where a trial was when its process was taken for hung and ended, as file, line and function; "" if it was not."""
+    """File, line and function at which a trial's process hung and was ended; "" if it did not hang."""
     path = checkpoint.with_suffix(HUNG)
     stack = path.read_text(errors="replace") if path.exists() else ""
     frames = re.findall(r'File "(.+)", line (\d+) in (.+)', stack)
@@ -148,30 +178,29 @@ def where_it_hung(checkpoint: Path) -> str:
 
 
 def has_untested_results(folder: Path) -> bool:
-    """Whether what some trial ended with is still to be tested and kept, or removed; `clear_results` comes
-    after that."""
+    """Whether some trial's final weights are still to be tested; `clear_results` removes them after that."""
     return any((folder / FOLDER).glob(f"*{WEIGHTS}"))
 
 
-def clear_results(folder: Path, unfinished: Iterable[Mapping[str, Any]]) -> None:
-    """Remove everything but the checkpoints of these rows' trials, which go on in a later command."""
-    kept = {path_of(folder, row["trial_id"]) for row in unfinished}
+def clear_results(folder: Path, unfinished: Iterable[Mapping[str, object]]) -> None:
+    """Remove everything but the checkpoints of these rows' trials, which the next command continues."""
+    continued = {path_of(folder, str(row["trial_id"])) for row in unfinished}
     for path in (folder / FOLDER).glob("*"):
-        if path not in kept:
+        if path not in continued:
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # it is not there, or not empty
         (folder / FOLDER).rmdir()
 
 
 def delete_checkpoint(folder: Path, trial_id: str) -> None:
-    """Remove the checkpoint of a trial that is done; what it ended with stays."""
+    """Remove the checkpoint of a trial that is done; its final weights and compressed file stay."""
     path = path_of(folder, trial_id)
     path.unlink(missing_ok=True)
     path.with_suffix(HUNG).unlink(missing_ok=True)
 
 
 def delete_result(folder: Path, trial_id: str) -> None:
-    """Remove what a trial ended with."""
+    """Remove a trial's final weights and compressed file."""
     path = path_of(folder, trial_id)
     weights_of(path).unlink(missing_ok=True)
     codebook_of(path).unlink(missing_ok=True)

@@ -1,18 +1,18 @@
-"""What a report's figures need of a trial's weights, epoch by epoch and compactly: well under 1 MB a trial."""
+"""A trial's weights epoch by epoch, as the report's figures show them: well under 1 MB a trial."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 MOST_FRAMES = 48
-"""Epochs kept at most: every one, or every second, fourth, …"""
+"""Epochs recorded at most: every one, or every second, fourth, …"""
 
 BINS = 301
 """Of the histograms; an odd number, so that zero is the middle of one."""
@@ -22,6 +22,21 @@ SAMPLE = 2000
 drawn evenly hardly any survive pruning."""
 
 
+Fixed = dict[str, Tensor | list[str]]
+"""What is the same in every frame, by name."""
+
+Frame = dict[str, Tensor | int | str]
+"""One epoch, by name; its number is `epoch`, its phase `phase`."""
+
+
+class TraceState(TypedDict):
+    """A trace as `torch.save` takes it."""
+
+    fixed: Fixed
+    frames: list[Frame]
+    every: int
+
+
 @dataclass
 class Trace:
     """The weights of one trial as they move.
@@ -29,19 +44,19 @@ class Trace:
     Attributes:
         fixed: `edges` of the histograms, (BINS + 1,), and `index` of the weights that are followed, (sample,), both
             from the first weights that are seen; at the end also the layers and the codebook.
-        frames: one each epoch that is kept; see `add`.
+        frames: one for every epoch that is recorded; see `add`.
         every: epochs between frames.
         before: epochs of the trial before those that are counted here.
     """
 
-    fixed: dict[str, Any] = field(default_factory=dict)
-    frames: list[dict[str, Any]] = field(default_factory=list)
+    fixed: Fixed = field(default_factory=dict)
+    frames: list[Frame] = field(default_factory=list)
     every: int = 1
     before: int = 0
 
     @torch.no_grad()
     def add(self, epoch: int, phase: str, weights: Tensor, mixture: Mapping[str, Tensor] | None = None) -> None:
-        """Keep what is to be seen after an epoch; one that is there already (the trial went on) is left as it is.
+        """Record an epoch; one that is there already (the trial was continued) stays as it is.
 
         Args:
             epoch: of those that move the weights; 0 is before the first.
@@ -56,13 +71,13 @@ class Trace:
         self.frames.append(self._frame(epoch, phase, weights, mixture or {}))
         if len(self.frames) > MOST_FRAMES:
             self.every *= 2
-            self.frames = [frame for frame in self.frames if frame["epoch"] % self.every == 0]
+            self.frames = [frame for frame in self.frames if _epoch(frame) % self.every == 0]
 
     @torch.no_grad()
     def end(
         self, epoch: int, weights: Tensor, values: Tensor, assignment: Tensor, layers: Sequence[tuple[str, int]]
     ) -> None:
-        """After frames of `add`: the quantised weights, and what is left of each layer and of the codebook.
+        """Record the quantised weights, the nonzero weights of each layer, and the codebook; `add` comes before.
 
         Args:
             weights, assignment: (weights,).
@@ -79,11 +94,12 @@ class Trace:
             "occupancy": torch.bincount(assignment, minlength=len(values)).cpu(),
         }
 
-    def _frame(self, epoch: int, phase: str, weights: Tensor, mixture: Mapping[str, Tensor]) -> dict[str, Any]:
-        edges = self.fixed["edges"]
+    def _frame(self, epoch: int, phase: str, weights: Tensor, mixture: Mapping[str, Tensor]) -> Frame:
+        edges, index = self.fixed["edges"], self.fixed["index"]
+        assert isinstance(edges, Tensor) and isinstance(index, Tensor)
         inside = weights.float().clamp(float(edges[0]), float(edges[-1]))  # what lies outside is in the outermost bins
         counts = torch.histc(inside, BINS, float(edges[0]), float(edges[-1]))
-        sample = weights[self.fixed["index"].to(weights.device)]
+        sample = weights[index.to(weights.device)]
         return {
             "epoch": epoch,
             "phase": phase,
@@ -92,21 +108,27 @@ class Trace:
             **{name: tensor.detach().float().cpu() for name, tensor in mixture.items()},
         }
 
-    def state(self) -> dict[str, Any]:
-        """Numbers, text and tensors in lists and dicts, as `torch.save` takes them."""
+    def state(self) -> TraceState:
+        """The same tensors, not copies."""
         return {"fixed": self.fixed, "frames": self.frames, "every": self.every}
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """As the study folder keeps it: the arrays of `fixed`, and of every frame under `NAME/NUMBER`."""
-        found = {name: np.asarray(value) for name, value in self.fixed.items()}
-        found["epoch"] = np.asarray([frame["epoch"] + self.before for frame in self.frames])
-        found["phase"] = np.asarray([frame["phase"] for frame in self.frames])
+        """As the study folder has it: the arrays of `fixed`, and of every frame under `NAME/NUMBER`."""
+        arrays = {name: np.asarray(value) for name, value in self.fixed.items()}
+        arrays["epoch"] = np.asarray([_epoch(frame) + self.before for frame in self.frames])
+        arrays["phase"] = np.asarray([frame["phase"] for frame in self.frames])
         for number, frame in enumerate(self.frames):
-            found |= {f"{name}/{number}": np.asarray(v) for name, v in frame.items() if isinstance(v, Tensor)}
-        return found
+            arrays |= {f"{name}/{number}": np.asarray(v) for name, v in frame.items() if isinstance(v, Tensor)}
+        return arrays
 
 
-def _fixed(weights: Tensor) -> dict[str, Any]:
+def _epoch(frame: Frame) -> int:
+    epoch = frame["epoch"]
+    assert isinstance(epoch, int)
+    return epoch
+
+
+def _fixed(weights: Tensor) -> Fixed:
     widest = 2 * max(float(weights.abs().max()), 1e-6)
     generator = torch.Generator().manual_seed(0)
     half = min(SAMPLE // 2, len(weights))
@@ -124,6 +146,6 @@ def _fixed(weights: Tensor) -> dict[str, Any]:
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
     """A compressed .npz file without pickle."""
-    held = io.BytesIO()
-    np.savez_compressed(held, allow_pickle=False, **{name: np.asarray(v) for name, v in arrays.items()})
-    return held.getvalue()
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(v) for name, v in arrays.items()})
+    return buffer.getvalue()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.artifacts.weight_trace import Trace
-from study.compression.quantised_weights import QuantisedWeights, Report, flatten, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.size_metrics import size_metrics
 from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.training.batches import Batch
-from study.training.loop import Loss, Score, evaluate, train
+from study.training.loop import Loss, Report, Score, epoch_row, evaluate, train
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ def train_values(
 
     A value's gradient is the sum over the weights that share it (Han et al. 2015, sec. 3.3). Which weight has which
     value does not change, so neither does the size of the compressed network. The model is changed in place. Weights
-    that are frozen, or that the loss does not depend on, have no say.
+    that are frozen, or that the loss does not depend on, add no gradient.
 
     Args:
         loss: of the model and a batch; scalar, nats per example.
@@ -85,26 +85,15 @@ def train_values(
         scales = log_scales.exp() if scaled else quantised.scales
         return replace(quantised, values=torch.cat([free.new_zeros(1), free]), scales=scales)
 
-    def chained(model: nn.Module, batch: Batch) -> Tensor:
-        now = current()
-        now.write(parameters)
-        value = loss(model, batch)
-        pairs = [(p, w) for p, w in zip(parameters, now.tensors(parameters), strict=True) if p.requires_grad]
-        pulls = torch.autograd.grad(value, [p for p, _ in pairs], allow_unused=True, materialize_grads=True)
-        pulled = torch.stack([(w * pull).sum() for (_, w), pull in zip(pairs, pulls, strict=True)]).sum()
-        # The value of the loss, with the gradient that the chain rule gives values and scales.
-        return value.detach() + pulled - pulled.detach()
-
     def after_epoch(epoch: int, train_loss: float) -> None:
         now = current()
         now.write(parameters)
-        row = {"epoch": first_epoch + epoch - 1, "phase": "codebook", "train_loss": train_loss}
-        on_epoch({**row, **score(model, now, data)})
+        on_epoch(epoch_row(first_epoch + epoch - 1, "codebook", train_loss, score(model, now, data)))
 
     train(
         model,
         data,
-        chained,
+        _through_values(loss, parameters, current),
         torch.optim.Adam([free, *([log_scales] if scaled else [])], lr=learning_rate, fused=True),
         epochs=epochs,
         batch_size=batch_size,
@@ -115,6 +104,26 @@ def train_values(
     )
     trained = current()
     return replace(trained, values=trained.values.detach(), scales=trained.scales.detach())
+
+
+def _through_values(loss: Loss, parameters: Sequence[nn.Parameter], current: Callable[[], QuantisedWeights]) -> Loss:
+    """The loss of a network with the current values and scales, with the gradient that the chain rule gives these.
+
+    Args:
+        parameters: `shared_parameters` of the network, into which the weights are written.
+        current: differentiable in the values and scales that are trained.
+    """
+
+    def chained(model: nn.Module, batch: Batch) -> Tensor:
+        now = current()
+        now.write(parameters)
+        value = loss(model, batch)
+        pairs = [(p, w) for p, w in zip(parameters, now.tensors(parameters), strict=True) if p.requires_grad]
+        pulls = torch.autograd.grad(value, [p for p, _ in pairs], allow_unused=True, materialize_grads=True)
+        pulled = torch.stack([(w * pull).sum() for (_, w), pull in zip(pairs, pulls, strict=True)]).sum()
+        return value.detach() + pulled - pulled.detach()
+
+    return chained
 
 
 def finish(
@@ -151,14 +160,31 @@ def finish(
             first_epoch=first_epoch,
             progress=progress,
         )
-        ensure_usable(quantised, hparams.ALL_PRUNED_HINT)
-    if progress:
-        trace_end(progress.trace, first_epoch - 1 + hparams.codebook_epochs, model, quantised)
-    return quantised, score(model, quantised, data)
+    trace = progress.trace if progress else None
+    return quantised, conclude(model, quantised, hparams, data, trace, first_epoch - 1 + hparams.codebook_epochs)
+
+
+def conclude(
+    model: nn.Module,
+    quantised: QuantisedWeights,
+    hparams: CodebookHparams,
+    data: Splits,
+    trace: Trace | None,
+    epoch: int,
+) -> dict[str, float]:
+    """Final metrics of a network that has its quantised weights; they end the trace, if there is one.
+
+    Raises:
+        TrialFailed: `ensure_usable` refuses the weights.
+    """
+    ensure_usable(quantised, hparams.ALL_PRUNED_HINT)
+    if trace:
+        trace_end(trace, epoch, model, quantised)
+    return score(model, quantised, data)
 
 
 def trace_end(trace: Trace, epoch: int, model: nn.Module, quantised: QuantisedWeights) -> None:
-    """What the figures need of a network that has its quantised weights."""
+    """Record a network that has its quantised weights in a trace that has earlier frames."""
     parameters = shared_parameters(model)
     names = {p: name for name, p in model.named_parameters()}
     weights = flatten([p / scale for p, scale in zip(parameters, quantised.scales, strict=True)])
@@ -183,18 +209,24 @@ def ensure_usable(quantised: QuantisedWeights, all_pruned_hint: str = "") -> Non
 
 def score(model: nn.Module, quantised: QuantisedWeights, data: Splits) -> dict[str, float]:
     """Validation loss (nats) and accuracy (%) of a network that has its quantised weights, and their size."""
-    return metrics_row(evaluate(model, data.validation, data), size_metrics(quantised))
+    return validation_metrics(evaluate(model, data.validation, data), size_metrics(quantised))
 
 
-def metrics_row(found: Score, size: dict[str, float]) -> dict[str, float]:
-    """A score on the validation part, and a size, as they are reported."""
-    return {"val_loss": found.loss, "val_accuracy": found.accuracy, **size}
+def validation_metrics(score: Score, size: dict[str, float], unquantised: Score | None = None) -> dict[str, float]:
+    """A score on the validation part, and a size, under the names that trials report.
+
+    Args:
+        unquantised: score of the same network before it is quantised, while it is still trained.
+    """
+    before = {"unquantised_val_accuracy": unquantised.accuracy} if unquantised else {}
+    return {"val_loss": score.loss, "val_accuracy": score.accuracy, **size, **before}
 
 
 def score_if_quantised(model: nn.Module, quantise: Callable[[], QuantisedWeights], data: Splits) -> dict[str, float]:
-    """What `quantise`, which changes the model, would give now, and the accuracy before it; the model is restored."""
-    unquantised = evaluate(model, data.validation, data).accuracy
+    """Metrics that `quantise`, which changes the model, would give now; the model is restored."""
+    unquantised = evaluate(model, data.validation, data)
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = score(model, quantise(), data)
+    quantised = quantise()
+    metrics = validation_metrics(evaluate(model, data.validation, data), size_metrics(quantised), unquantised)
     model.load_state_dict(state)
-    return {**found, "unquantised_val_accuracy": unquantised}
+    return metrics

@@ -1,4 +1,5 @@
-"""The compressed file: one quantised network, whole. Its size on disk is what the compression ratio divides by.
+"""The compressed file: one quantised network with everything that decoding needs. The compression ratio divides by its
+size on disk.
 
     "CBK" + version, CRC-32 of the rest, lengths of the parts, then:
     header    what builds the network and feeds it, as deflated JSON
@@ -7,8 +8,8 @@
     others    every other entry of the state dict (batch-norm, buffers), deflated
     weights   positions of the nonzeros and their values, entropy-coded (study/compression/entropy_coder.py)
 
-Names, shapes and types of the tensors come from building the network; a CRC-32 of them is kept, so that a network
-that has changed since is noticed. Nothing is unpickled, and a user's code is imported only by its name given again.
+Names, shapes and types of the tensors come from building the network. Their CRC-32 is stored, so that a network whose
+code has changed is noticed. Nothing is unpickled, and a user's code is imported only if its name is given again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from study.data.splits import Splits
 from study.errors import UserError
 from study.models import registry
 from study.models.custom import is_custom
-from study.models.zoo import Shape
+from study.models.zoo import Options, Shape
 from study.records.atomic_files import write_bytes
 
 SUFFIX = ".codebook"
@@ -55,7 +55,7 @@ class Network:
     """
 
     name: str
-    options: dict[str, Any]
+    options: Options
     input_shape: Shape
     classes: int
     mean: tuple[float, ...]
@@ -72,7 +72,7 @@ class Decoded:
     network: Network
 
 
-def network_of(name: str, options: dict[str, Any], data: Splits) -> Network:
+def network_of(name: str, options: Options, data: Splits) -> Network:
     """The network of this name, trained on these splits."""
     return Network(name, options, data.shape, len(data.classes), data.mean, data.std, data.name)
 
@@ -82,7 +82,7 @@ def encode(model: nn.Module, quantised: QuantisedWeights, network: Network) -> b
 
     Args:
         model: gives the tensors that are not shared, and the shapes of those that are.
-        quantised: the shared weights; values that no weight has are left out.
+        quantised: the shared weights; values that no weight has are not written.
     Raises:
         ValueError: the codebook does not begin with zero, or more than 65,536 of its values are in use.
     """
@@ -109,8 +109,8 @@ def decode(data: bytes, *, custom: str | None = None, source: str = "the compres
     """Build the network that a compressed file holds, bit for bit.
 
     Args:
-        custom: the network's own name, where it is a `module:function`, to allow that it be imported and called.
-        source: how messages call the data.
+        custom: the network's name, where it is a `module:function`, which allows its code to be imported and called.
+        source: name of the data in messages.
     Raises:
         UserError: not such a file, a damaged one, one of a newer version, or a network that may not be imported or
             is not the one that was compressed.
@@ -119,7 +119,7 @@ def decode(data: bytes, *, custom: str | None = None, source: str = "the compres
     model = build(parts.network, custom, source)
     if _layout(model) != parts.layout:
         raise UserError(
-            f"{source}: its network {parts.network.name} is not built as it was when it was compressed; "
+            f"{source}: its network {parts.network.name} is not built as it was when it was compressed. To fix it: "
             "use its code, or torchvision, of that time"
         )
     parameters = shared_parameters(model)
@@ -175,7 +175,7 @@ class _Parts:
 
 def _parts(data: bytes, source: str) -> _Parts:
     if len(data) < _START.size or data[:3] != _MAGIC:
-        raise UserError(f"{source}: no compressed network; give a {SUFFIX} file, as a study keeps in its models/")
+        raise UserError(f"{source}: no compressed network; give a {SUFFIX} file from the models/ of a study folder")
     _, version, checksum = _START.unpack_from(data)
     if version > VERSION:
         raise UserError(f"{source}: format version {version}, but this version of the harness reads {VERSION}")
@@ -186,18 +186,20 @@ def _parts(data: bytes, source: str) -> _Parts:
         header, values, scales, others, layout = _LENGTHS.unpack_from(rest)
         ends = list(itertools.accumulate((_LENGTHS.size, header, 4 * values, 4 * scales, others)))
         header, values, scales, others = (rest[start:end] for start, end in itertools.pairwise(ends))
-        network = _network(json.loads(_inflate(header)))
+        network = _network(*json.loads(_inflate(header)))
         return _Parts(network, _floats(values), _floats(scales), _inflate(others), rest[ends[-1] :], layout)
     except (ValueError, TypeError, struct.error, zlib.error) as error:
         raise _not_as_the_format_has_it(source) from error
 
 
 def _not_as_the_format_has_it(source: str) -> UserError:
-    return UserError(f"{source}: not as format version {VERSION} has it, though its checksum fits; compress it anew")
+    return UserError(f"{source}: not in format version {VERSION}, although its checksum is right; compress it again")
 
 
-def _network(header: list[Any]) -> Network:
-    name, options, shape, classes, mean, std, dataset = header
+def _network(
+    name: str, options: Options, shape: list[int], classes: int, mean: list[float], std: list[float], dataset: str
+) -> Network:
+    """The header's entries, as JSON has them."""
     channels, height, width = shape
     if not all(isinstance(n, int) and 0 < n <= _LARGEST for n in (*shape, classes)):
         raise ValueError(f"shape {shape}, {classes} classes")
@@ -208,8 +210,8 @@ def build(network: Network, custom: str | None, source: str) -> nn.Module:
     """The network with fresh weights. A user's code is run only if `custom` is its very name; see `decode`."""
     if is_custom(network.name) and custom != network.name:
         raise UserError(
-            f"{source}: its network {network.name} is a user's code, which reading it would run; if you trust it, "
-            f"name it (--network {network.name})"
+            f"{source}: its network {network.name} is a user's code, which reading the file would run. If you trust "
+            f"it, add --network {network.name}"
         )
     with torch.random.fork_rng(devices=[]):  # the fresh weights are overwritten: leave the caller's sequence alone
         try:

@@ -14,7 +14,7 @@ _DIGITS_TEST_SEED = 0  # the test part of digits is the same in every study, wha
 
 
 def read_digits(data_dir: Path | None) -> Source:
-    # The file that `sklearn.datasets.load_digits` reads: to import that takes a second.
+    # The file that `sklearn.datasets.load_digits` reads; importing that function takes a second.
     package = importlib.util.find_spec("sklearn")
     assert package is not None and package.origin is not None
     rows = np.loadtxt(Path(package.origin).parent / "datasets/data/digits.csv.gz", delimiter=",")

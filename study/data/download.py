@@ -6,50 +6,61 @@ import contextlib
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from study.errors import UserError
 
 _PATIENCE = 30.0  # seconds without an answer after which a download counts as failed
 
 
-def fetch(published: Any, data_dir: Path | None, files: list[Path], archives: Mapping[Path, str]) -> Path:
-    """Download those of `files` that are missing (all paths are relative to `data_dir`). Returns `data_dir`."""
+def fetch(
+    download: Callable[..., object], data_dir: Path | None, files: list[Path], archives: Mapping[Path, str]
+) -> Path:
+    """Download those of `files` that are missing. All paths are relative to `data_dir`.
+
+    Args:
+        download: takes a folder and `download=True`, as torchvision's data sets do.
+        archives: what is downloaded and unpacked, with the MD5 sums.
+    Returns: `data_dir`.
+    Raises:
+        UserError: no `data_dir` is given, or the download failed.
+    """
     from torchvision.datasets.utils import check_integrity
 
     if data_dir is None:
-        raise UserError(f"--data-dir: needed; the folder that holds {files[0]}, or that shall after a download")
+        raise UserError(
+            f"--data-dir is missing: give the folder that holds {files[0]}; what is not there is downloaded to it"
+        )
     missing = [file for file in files if not (data_dir / file).exists()]
     if not missing:
         return data_dir
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        # torchvision unpacks in place, and takes a file that was cut short there for a whole one the next time.
-        # Here it unpacks beside, and only whole files are moved in.
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as name, _download_manners():
-            beside = Path(name)
-            for archive, md5 in archives.items():  # one that somebody carried here by hand need not be downloaded
+        # torchvision unpacks in place, and takes a file that was cut short for a complete one the next time.
+        # So it unpacks into another folder, and only complete files are moved from there.
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as name, _polite_download():
+            unpacked = Path(name)
+            for archive, md5 in archives.items():  # an archive that somebody copied here need not be downloaded
                 if check_integrity(data_dir / archive, md5):
-                    (beside / archive).parent.mkdir(parents=True, exist_ok=True)
-                    (beside / archive).symlink_to((data_dir / archive).resolve())
-            published(beside, download=True)
+                    (unpacked / archive).parent.mkdir(parents=True, exist_ok=True)
+                    (unpacked / archive).symlink_to((data_dir / archive).resolve())
+            download(unpacked, download=True)
             for file in missing:
                 (data_dir / file).parent.mkdir(parents=True, exist_ok=True)
-                (beside / file).replace(data_dir / file)
+                (unpacked / file).replace(data_dir / file)
     except Exception as error:  # network, HTTP, checksum, archive and disk each raise a kind of their own
         reason = " ".join(str(error).split())[:150] or type(error).__name__
         raise UserError(
-            f"--data-dir {data_dir}: {missing[0]} is not there and its download failed ({reason}); connect to the "
-            f"network, or put the {len(files)} files {files[0]}, …, {files[-1]} there"
+            f"--data-dir {data_dir} has no {missing[0]}, and its download failed ({reason}). To fix it: connect to "
+            f"the network, or copy the {len(files)} files {files[0]}, …, {files[-1]} there"
         ) from error
     return data_dir
 
 
 @contextlib.contextmanager
-def _download_manners() -> Iterator[None]:
-    """Standard output stays the command's own, and a network that never answers is given up."""
+def _polite_download() -> Iterator[None]:
+    """Print to standard error, since standard output is the command's; give up a network that never answers."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)  # torchvision offers no other way to set one
     try:

@@ -17,5 +17,5 @@ def fingerprint(part: Part) -> str:
 
 
 def identity(data: Splits) -> dict[str, str]:
-    """What of a data set determines a trained network and the accuracy it is recorded with."""
+    """Hashes of the parts that determine a trained network and its recorded accuracy."""
     return {"train": fingerprint(data.train), "validation": fingerprint(data.validation)}

@@ -21,14 +21,21 @@ _FOLDER_TITLES = {"cifar10-jpeg": "CIFAR-10 (JPEG)"}  # re-encoded pixels must n
 
 def read_folder(data_dir: Path | None) -> Source:
     if data_dir is None:
-        raise UserError("--data-dir: needed with --dataset folder; a folder that holds train/CLASS/ and test/CLASS/")
+        raise UserError(
+            "--data-dir is missing: --dataset folder needs a folder that holds train/CLASS/ and test/CLASS/"
+        )
     train, test = (_class_folders(data_dir / part) for part in ("train", "test"))
     for here, there, part in ((train, test, "test"), (test, train, "train")):
         for name in here:
             if name not in there:
-                raise UserError(f"{data_dir / part / name}: missing; train/ and test/ must hold the same class folders")
+                raise UserError(
+                    f"{data_dir / part / name} is missing: train/ and test/ must hold the same class folders. "
+                    f"To fix it: put images of {name} there, or delete the other folder {name}"
+                )
     if len(train) < 2:
-        raise UserError(f"{data_dir / 'train'}: only one class folder, {next(iter(train))}; at least two are needed")
+        raise UserError(
+            f"{data_dir / 'train'} holds only one class folder, {next(iter(train))}: a classifier needs at least two"
+        )
     like = next(iter(train.values()))[0]
     parts = []
     for folders in (train, test):
@@ -41,16 +48,16 @@ def read_folder(data_dir: Path | None) -> Source:
 
 def _class_folders(part: Path) -> dict[str, list[Path]]:
     """Image files of each class folder; both in sorted order, so that the same folder gives the same tensors."""
-    layout = "a folder with one folder of images a class is needed"
+    layout = "--dataset folder needs one folder of images for each class there"
     if not part.is_dir():
-        raise UserError(f"{part}: missing; {layout}")
+        raise UserError(f"{part} is missing or not a folder: {layout}")
     names = sorted(entry.name for entry in part.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise UserError(f"{part}: holds no class folder; {layout}")
+        raise UserError(f"{part} holds no class folder: {layout}")
     classes = {name: sorted(_image_files(part / name)) for name in names}
     for name, files in classes.items():
         if not files:
-            raise UserError(f"{part / name}: holds no image; put some there ({', '.join(_SUFFIXES)}) or delete it")
+            raise UserError(f"{part / name} holds no image. To fix it: add some ({', '.join(_SUFFIXES)}) or delete it")
     return classes
 
 
@@ -71,8 +78,8 @@ def _decode(files: Sequence[Path], like: Path) -> Tensor:
             pixels = _pixels(file)
             if pixels.shape != wanted:
                 raise UserError(
-                    f"{file}: {_describe(pixels.shape)}, but {like} is {_describe(wanted)}; "
-                    "all images must have one size and one mode"
+                    f"{file} is {_describe(pixels.shape)}, but {like} is {_describe(wanted)}: "
+                    "all images must have the same size and mode"
                 )
             images[i] = pixels
 
@@ -93,9 +100,9 @@ def _pixels(path: Path) -> np.ndarray:
             pixels = np.asarray(image if mode == image.mode else image.convert(mode))
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError or struct.error, by format
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: damaged or no image ({reason}); restore or delete it") from error
+        raise UserError(f"{path} is damaged or no image ({reason}). To fix it: restore or delete it") from error
     if mode not in ("L", "RGB"):
-        raise UserError(f"{path}: its mode is {mode}; save it as 8-bit grey (L) or RGB")
+        raise UserError(f"{path} has the mode {mode}. To fix it: save it as 8-bit grey (L) or RGB")
     return pixels[None] if mode == "L" else pixels.transpose(2, 0, 1)
 
 

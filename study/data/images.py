@@ -33,7 +33,7 @@ def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: to
 
 
 def enlarge(images: Tensor, size: int | None) -> Tensor:
-    """Bring images to at least `size` × `size`: by the largest whole factor that fits (bilinear), then zeros around.
+    """Enlarge images to at least `size` × `size`: by the largest integer that fits (bilinear), then zeros around.
 
     Digits of 8×8 become 32×32 by a factor of 4; MNIST's 28×28 gets two rows of zeros on every side. An odd zero goes
     below and to the right. Images that are large enough stay as they are.
@@ -64,7 +64,7 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     total = torch.zeros(images.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)
     for chunk in images.split(max(1, _CHUNK // math.prod(images.shape[1:]))):
-        # Sums of whole numbers below 2**53 are exact in float64.
+        # Sums of integers below 2**53 are exact in float64.
         x = chunk.double()
         total += x.sum(dim=(0, 2, 3))
         squares += x.square_().sum(dim=(0, 2, 3))

@@ -37,11 +37,11 @@ def load(
         UserError: an unknown name, or files that are missing, damaged or do not belong together.
     """
     if name not in _READERS:
-        raise UserError(f"--dataset {name}: unknown; choose one of {', '.join(NAMES)}")
+        raise UserError(f"--dataset {name} is not known. To fix it: give one of {', '.join(NAMES)}")
     source = _READERS[name](data_dir.expanduser() if data_dir else None)
     fraction = source.validation_fraction if validation_fraction is None else validation_fraction
     if not 0 < fraction < 1:
-        raise UserError(f"the validation fraction is {fraction}; it must lie between 0 and 1")
+        raise UserError(f"validation_fraction {fraction} must be between 0 and 1")
     held_out = stratified(source.train.labels, fraction, split_seed, source.classes, source.title)
     train, validation, test = (
         Part(enlarge(part.images, size), part.labels)

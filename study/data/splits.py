@@ -46,7 +46,7 @@ class Part:
 def as_tensor(array: np.ndarray) -> Tensor:
     """A tensor on the array's own memory, which is read-only where Ray shares it: copy before writing."""
     with warnings.catch_warnings():
-        # torch has no read-only tensors and warns; that nothing writes is the caller's contract, as it is Part's.
+        # torch has no read-only tensors and warns; callers must not write, as with the images of a Part.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
         return torch.from_numpy(array)
 
@@ -115,8 +115,8 @@ def subset_per_class(part: Part, per_class: int, seed: int) -> Part:
     scarcest = present[counts[present].argmin()]
     if not 1 <= per_class <= counts[scarcest]:
         raise UserError(
-            f"--student-examples {per_class}: class {scarcest} has {counts[scarcest]} training images; "
-            f"give 1 to {counts[scarcest]} per class"
+            f"--student-examples {per_class} is not possible: class {scarcest} has {counts[scarcest]} training images. "
+            f"To fix it: give 1 to {counts[scarcest]}"
         )
     rng = np.random.default_rng(seed)
     chosen = np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:per_class] for c in present])
@@ -130,8 +130,8 @@ def stratified(labels: Tensor, fraction: float, seed: int, classes: Sequence[str
     scarcest = int(counts.argmin())
     if counts[scarcest] < 2:
         raise UserError(
-            f"{title}: class {classes[scarcest]!r} has {counts[scarcest]} training images; "
-            "at least 2 are needed, one to train on and one to validate"
+            f"{title}: class {classes[scarcest]!r} has {counts[scarcest]} training images, but at least 2 are needed, "
+            "one to train on and one to validate"
         )
     exact = counts * fraction
     take = np.floor(exact).astype(int)

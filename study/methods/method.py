@@ -222,4 +222,4 @@ def settings_with(settings: Settings, values: Values) -> Settings:
 
 def shift_epochs(epochs: int, on_epoch: Report) -> Report:
     """Reports epochs that come after so many others."""
-    return lambda row: on_epoch({**row, "epoch": epochs + row["epoch"]})
+    return lambda row: on_epoch({**row, "epoch": epochs + int(row["epoch"])})

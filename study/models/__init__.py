@@ -1,3 +1,5 @@
 """Networks by name."""
 
-from study.models.registry import build as build
+from study.models.registry import build
+
+__all__ = ["build"]

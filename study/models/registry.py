@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from study.errors import UserError, one_line
 from study.models.custom import build_custom
-from study.models.zoo import BUILDERS, MINIMUM_SIZES, Shape, build_ours
+from study.models.zoo import BUILDERS, MINIMUM_SIZES, Options, Shape, build_ours
 
 _THEIRS = "torchvision:"
-# These two return a second output while they train unless told not to, and warn unless told how to initialise.
-_TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
+# Without these options the two return a second output while they train, and warn about how they are initialised.
+_TORCHVISION_OPTIONS: dict[str, Options] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
@@ -28,7 +27,7 @@ class GreyToColour(nn.Module):
         return images.expand(-1, 3, -1, -1)
 
 
-def build(name: str, input_shape: Shape, classes: int, **options: Any) -> nn.Module:
+def build(name: str, input_shape: Shape, classes: int, **options: object) -> nn.Module:
     """Build a network with fresh weights, and check with one batch of zeros that it fits its input and output.
 
     The weights depend on `torch.manual_seed` alone, which the caller sets.
@@ -38,7 +37,7 @@ def build(name: str, input_shape: Shape, classes: int, **options: Any) -> nn.Mod
             `module:function`, called as `function(input_shape=…, classes=…, **options)`.
         input_shape: (channels, height, width) of one image.
         classes: number of classes, the length of the output.
-        **options: `width` (a factor on every channel count) for the VGG kinds; else passed on.
+        **options: `width` (a factor on every channel count) for the VGG kinds; for other networks passed on.
     Returns: a module from (n, channels, height, width) float32 to logits (n, classes), in training mode.
     Raises:
         UserError: an unknown name or option, an input too small, or a network that does not fit.
@@ -81,16 +80,16 @@ def parameter_count(model: nn.Module) -> int:
 NAMES = tuple(BUILDERS)
 
 
-def _build_torchvision(name: str, input_shape: Shape, classes: int, options: dict[str, Any]) -> nn.Module:
+def _build_torchvision(name: str, input_shape: Shape, classes: int, options: Options) -> nn.Module:
     from torchvision.models import get_model
 
     if input_shape[0] not in (1, 3):
-        raise UserError(f"network {name}: takes images of 1 or 3 channels, not {input_shape[0]}")
+        raise UserError(f"network {name} takes images of 1 or 3 channels, not {input_shape[0]}")
     options = {**_TORCHVISION_OPTIONS.get(name, {}), **options}
     try:
         model: nn.Module = get_model(name, weights=None, num_classes=classes, **options)
     except (TypeError, ValueError) as error:
-        raise UserError(f"network {name}: torchvision does not build it with {options} ({one_line(error)})") from error
+        raise UserError(f"network {name}: torchvision cannot build it with {options} ({one_line(error)})") from error
     return nn.Sequential(GreyToColour(), model) if input_shape[0] == 1 else model
 
 
@@ -98,14 +97,14 @@ def _check_fits(model: nn.Module, name: str, input_shape: Shape, classes: int) -
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     model.eval()
     try:
-        # Forked, so that a network that draws numbers in its forward pass leaves the caller's sequence as it was.
+        # Forked: a network may draw random numbers in its forward pass, and the caller's sequence must not change.
         with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
             logits = model(torch.zeros(2, *input_shape, device=device))
     except Exception as error:  # whatever a layer raises on a shape that it cannot take
-        raise UserError(f"network {name}: does not take images of shape {input_shape} ({one_line(error)})") from error
+        raise UserError(f"network {name} does not take images of shape {input_shape} ({one_line(error)})") from error
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
     if shape != (2, classes):
-        raise UserError(f"network {name}: gives {shape} for 2 images, but logits of shape (2, {classes}) are needed")
+        raise UserError(f"network {name} gives {shape} for 2 images, but logits of shape (2, {classes}) are needed")
 
 
 def _is_theirs(name: str) -> bool:
@@ -127,5 +126,6 @@ def _unknown(name: str) -> UserError:
     close = difflib.get_close_matches(name.removeprefix(_THEIRS), [*NAMES, *_torchvision_names()], n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return UserError(
-        f"network {name}: unknown; {hint}give one of {', '.join(NAMES)}, a torchvision.models name, or module:function"
+        f"network {name} is unknown: {hint}give one of {', '.join(NAMES)}, a torchvision.models name, or "
+        "module:function"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 
@@ -13,6 +12,9 @@ from study.errors import UserError
 
 Shape = tuple[int, int, int]
 """(channels, height, width)"""
+
+Options = dict[str, object]
+"""What else a network is built with, by name, such as `width`."""
 
 # Simonyan & Zisserman 2015, https://arxiv.org/abs/1409.1556, table 1, columns A, B, D, E; "M" is a max pool.
 _M = "M"
@@ -27,17 +29,17 @@ _NARROWEST = 4
 
 
 def _vgg(plan: tuple[int | str, ...], input_shape: Shape, classes: int, width: float = 1.0) -> nn.Sequential:
-    channels, height, sideways = input_shape
+    channels, height, image_width = input_shape
     layers: list[nn.Module] = []
     for step in plan:
         if isinstance(step, str):
             layers.append(nn.MaxPool2d(2))
             continue
-        wide = max(_NARROWEST, round(step * width))
-        layers += [nn.Conv2d(channels, wide, 3, padding=1), nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
-        channels = wide
+        filters = max(_NARROWEST, round(step * width))
+        layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.BatchNorm2d(filters), nn.ReLU(inplace=True)]
+        channels = filters
     pools = plan.count(_M)
-    if max(height, sideways) >> pools > 1:  # at 32×32 one pixel is left, and pooling it would be a layer for nothing
+    if max(height, image_width) >> pools > 1:  # at 32×32 a single pixel remains, and pooling it would do nothing
         layers.append(nn.AdaptiveAvgPool2d(1))
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, classes))
     for layer in layers:
@@ -59,14 +61,14 @@ def _lenet_300_100(input_shape: Shape, classes: int) -> nn.Module:
 def _lenet5(input_shape: Shape, classes: int) -> nn.Module:
     """Caffe's variant (examples/mnist/lenet.prototxt): no ReLU between the convolutions, as there."""
     channels, height, width = input_shape
-    left_height, left_width = (((side - 4) // 2 - 4) // 2 for side in (height, width))
+    last_height, last_width = (((side - 4) // 2 - 4) // 2 for side in (height, width))
     return nn.Sequential(
         nn.Conv2d(channels, 20, 5),
         nn.MaxPool2d(2),
         nn.Conv2d(20, 50, 5),
         nn.MaxPool2d(2),
         nn.Flatten(),
-        nn.Linear(50 * left_height * left_width, 500),
+        nn.Linear(50 * last_height * last_width, 500),
         nn.ReLU(),
         nn.Linear(500, classes),
     )
@@ -80,7 +82,7 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
 MINIMUM_SIZES = {**dict.fromkeys(_VGG, 32), "lenet5": 16}
 
 
-def build_ours(name: str, input_shape: Shape, classes: int, options: dict[str, Any]) -> nn.Module:
+def build_ours(name: str, input_shape: Shape, classes: int, options: Options) -> nn.Module:
     known = [p for p in inspect.signature(BUILDERS[name]).parameters if p not in ("input_shape", "classes")]
     for option in options:
         if option not in known:
@@ -88,8 +90,8 @@ def build_ours(name: str, input_shape: Shape, classes: int, options: dict[str, A
     width = options.get("width", 1.0)
     if not (isinstance(width, int | float) and 0 < width < float("inf")):
         raise UserError(f"network {name}: width {width!r} is not a positive number")
-    _, height, sideways = input_shape
+    _, height, image_width = input_shape
     least = MINIMUM_SIZES.get(name, 1)
-    if min(height, sideways) < least:
-        raise UserError(f"network {name}: needs images of at least {least}×{least}, not {height}×{sideways}")
+    if min(height, image_width) < least:
+        raise UserError(f"network {name} needs images of at least {least}×{least}, not {height}×{image_width}")
     return BUILDERS[name](input_shape, classes, **options)

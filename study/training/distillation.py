@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,27 +14,41 @@ from torch import Tensor, nn
 from study.artifacts.cache import LOGITS, SharedWork
 from study.data.splits import Part, Splits
 from study.training.batches import SHIFTING, Batch
-from study.training.loop import logits_of
+from study.training.loop import Loss, logits_of
 from study.training.network import Training, load_network
 from study.training.precision import logits
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, labels: Tensor, temperature: float, alpha: float) -> Tensor:
+def distillation_loss(
+    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float | Tensor, alpha: float | Tensor
+) -> Tensor:
     """Soft-target loss of Hinton et al. (2015), sec. 2.
 
     α T² KL(softmax(teacher / T) ‖ softmax(student / T)) + (1 − α) cross-entropy(student, labels).
 
     Args:
-        student, teacher: logits, (batch, classes).
-        labels: class ids, (batch,), int64.
-        temperature: T > 0. The soft term carries T², so its gradient keeps its size as T varies.
-        alpha: weight of the soft term, in [0, 1]; 0 is plain cross-entropy.
-    Returns: scalar, nats per example.
+        student, teacher: logits, (batch, classes); or (members, batch, classes), of several students.
+        labels: class ids, (batch,) or (members, batch), int64.
+        temperature: T > 0, a number or (members,). The soft term carries T², so its gradient keeps its size as T
+            varies.
+        alpha: weight of the soft term, in [0, 1], a number or (members,); 0 is plain cross-entropy.
+    Returns: nats per example, scalar or (members,).
     """
-    log_q = F.log_softmax(student / temperature, dim=1)
-    log_p = F.log_softmax(teacher / temperature, dim=1)
-    soft = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-    return alpha * temperature**2 * soft + (1 - alpha) * F.cross_entropy(student, labels)
+    divisor = temperature[..., None, None] if isinstance(temperature, Tensor) else temperature
+    log_q = F.log_softmax(student / divisor, dim=-1)
+    log_p = F.log_softmax(teacher / divisor, dim=-1)
+    soft = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=(-2, -1)) / student.shape[-2]
+    return alpha * temperature**2 * soft + (1 - alpha) * cross_entropy(student, labels)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each member: (batch, classes) or (members, batch, classes) → scalar or (members,), in nats."""
+    if logits.dim() == 2:  # apart, since `mean` rounds otherwise than the loss itself
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    examples = F.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=label_smoothing
+    )
+    return examples.view(labels.shape).mean(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -42,30 +57,43 @@ class Targets:
 
     Attributes:
         logits: (views, examples, classes); view 0 is the image as it is, view 1, if there is one, its mirror image.
-        teacher: runs on every batch instead, where augmentation makes too many views to keep.
+        teacher: runs on every batch instead, where augmentation makes too many views to store.
     """
 
     logits: Tensor | None = None
     teacher: nn.Module | None = None
 
     def of(self, batch: Batch, precision: str | None = None) -> Tensor:
-        """Teacher logits of exactly the views in the batch, (batch, classes)."""
+        """Teacher logits of exactly the views in the batch, (batch, classes) or (members, batch, classes)."""
         if self.logits is not None:
             return self.logits[batch.flipped.long(), batch.index]
         assert self.teacher is not None
         with torch.no_grad():
-            return logits(self.teacher, batch.images, precision)
+            answers = logits(self.teacher, batch.images.flatten(0, -4), precision)
+        return answers.unflatten(0, batch.labels.shape)
 
 
 def accuracy_loss(
-    targets: Targets, temperature: float, alpha: float, label_smoothing: float = 0.0, precision: str | None = None
-) -> Callable[[nn.Module, Batch], Tensor]:
-    """`distillation_loss` of a model on a batch, or cross-entropy where alpha is 0."""
+    targets: Targets,
+    temperature: float | Tensor,
+    alpha: float | Tensor,
+    label_smoothing: float = 0.0,
+    precision: str | None = None,
+    student_logits: Callable[[nn.Module, Tensor], Tensor] | None = None,
+) -> Loss:
+    """`distillation_loss` of a model on a batch, or cross-entropy where alpha is 0.
+
+    Args:
+        temperature, alpha: numbers or (members,), as `distillation_loss` takes them.
+        student_logits: of the model and the batch's images; `precision.logits` if none.
+    """
+    of_student = student_logits or partial(logits, precision=precision)
+    taught = bool((torch.as_tensor(alpha) != 0).any())
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        student = logits(model, batch.images, precision)
-        if alpha == 0:  # the teacher's term is exactly zero: do not ask it
-            return F.cross_entropy(student, batch.labels, label_smoothing=label_smoothing)
+        student = of_student(model, batch.images)
+        if not taught:  # the teacher's term is exactly zero: do not ask it
+            return cross_entropy(student, batch.labels, label_smoothing)
         return distillation_loss(student, targets.of(batch, precision), batch.labels, temperature, alpha)
 
     return loss

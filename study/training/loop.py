@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.artifacts.checkpoints import Progress
+from study.artifacts.checkpoints import Progress, Row, TrainingState
 from study.data.images import normalise
 from study.data.splits import Part, Splits
 from study.errors import TrialFailed
 from study.training.batches import Batch, EpochBatches
 from study.training.cuda_graphs import cosine_schedule, make_step, run_epoch
+
+Report = Callable[[Row], None]
+"""Takes an epoch's row."""
+
+Loss = Callable[[nn.Module, Batch], Tensor]
+"""Of a model and a batch: scalar or, of networks that are trained together, (members,)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Score:
 def train(
     model: nn.Module,
     data: Splits,
-    loss: Callable[[nn.Module, Batch], Tensor],
+    loss: Loss,
     optimiser: torch.optim.Optimizer,
     *,
     epochs: int,
@@ -45,39 +50,83 @@ def train(
     """Minimise `loss` for `epochs`, every learning rate falling to zero along half a cosine.
 
     Args:
-        loss: of a model and a batch; scalar, nats per example. On a GPU it is recorded: it must do the same operations
-            in every step, on tensors that stay in place.
-        before_step: is given the step's number, from 1; what differs from step to step belongs here.
-        after_epoch: is given the epoch's number, from 1, and its mean training loss.
-        progress: is kept up to date after every epoch; where it has this call already, only the rest is done.
-        also: tensors that `loss` or `before_step` change, beside those of the model and the optimiser.
+        loss: scalar, nats per example. On a GPU it is recorded: it must do the same operations in every step, on
+            tensors that stay in place.
+        before_step: takes the step's number, from 1; what differs from step to step belongs here.
+        after_epoch: takes the epoch's number, from 1, and its mean training loss.
+        progress: is brought up to date after every epoch; epochs that it has already are not trained again.
+        also: tensors that `loss` or `before_step` change, in addition to those of the model and the optimiser.
     Raises:
         TrialFailed: the training loss of an epoch is not a finite number.
     """
     progress = progress or Progress()
     views = EpochBatches(data, augment)
-    total = torch.zeros((), device=data.train.images.device)
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
-    batches = views.split(batch_size)
-    rates = cosine_schedule([group["lr"] for group in optimiser.param_groups], epochs * len(batches))
+    rates = schedule(views, optimiser, epochs, batch_size)
     done = _restore(progress.begin(), model, others, optimiser, generator)
+    trained = train_epochs(
+        model,
+        views,
+        loss,
+        optimiser,
+        rates=rates,
+        generators=[generator],
+        epochs=range(done + 1, epochs + 1),
+        batch_size=batch_size,
+        before_step=before_step,
+    )
+    for epoch, (mean,) in trained:
+        finite(mean)
+        state = _state(epoch, model, others, generator)
+        progress.keep({**state, "optimiser": optimiser.state_dict()})
+        after_epoch(epoch, mean)
+    # The next phase changes the model: keep a copy of it as it is now.
+    state = _state(epochs, model, others, generator)
+    copied = {name: tensor.clone() for name, tensor in state["model"].items()}
+    progress.keep({**state, "model": copied, "others": [tensor.clone() for tensor in state["others"]]})
+
+
+def schedule(views: EpochBatches, optimiser: torch.optim.Optimizer, epochs: int, batch_size: int) -> list[list[float]]:
+    """Learning rates in every step of so many epochs, from the optimiser's rates now to zero."""
+    steps = epochs * len(views.split(batch_size))
+    return cosine_schedule([group["lr"] for group in optimiser.param_groups], steps)
+
+
+def train_epochs(
+    model: nn.Module,
+    views: EpochBatches,
+    loss: Loss,
+    optimiser: torch.optim.Optimizer,
+    *,
+    rates: Sequence[Sequence[float]],
+    generators: Sequence[torch.Generator],
+    epochs: range,
+    batch_size: int,
+    before_step: Callable[[int], None] | None,
+) -> Iterator[tuple[int, list[float]]]:
+    """Train one network, or several as one module, and hand over after every epoch.
+
+    Args:
+        loss: scalar or (members,), as `views` has members.
+        rates: as `schedule` gives them, from the first epoch on.
+        generators: draw the order of the examples; one for each member.
+        epochs: their numbers, from 1.
+    Yields: the epoch's number, and its mean training loss for each member.
+    """
+    batches = views.split(batch_size)
+    total = torch.zeros(views.order.shape[:-1], device=views.order.device)
     run = make_step(model, views, loss, optimiser, total)
-    for epoch in range(done + 1, epochs + 1):
+    for epoch in epochs:
         model.train()
         total.zero_()
-        views.shuffle(generator)
+        views.shuffle(*generators)
         run_epoch(run, batches, optimiser, rates, (epoch - 1) * len(batches), before_step)
-        mean = finite(float(total) / len(data.train))
-        weights = _weights(model, others)
-        progress.keep(
-            {"epoch": epoch, **weights, "optimiser": optimiser.state_dict(), "random": _random_states(generator)}
-        )
-        after_epoch(epoch, mean)
-    # What comes next changes the model: keep a copy of what this ended with.
-    ended = _weights(model, others)
-    ended["model"] = {name: tensor.clone() for name, tensor in ended["model"].items()}
-    ended["others"] = [tensor.clone() for tensor in ended["others"]]
-    progress.keep({"epoch": epochs, **ended, "random": _random_states(generator)})
+        yield epoch, [value / len(views.data.train) for value in total.view(-1).tolist()]
+
+
+def epoch_row(epoch: int, phase: str, train_loss: float, metrics: Mapping[str, float]) -> Row:
+    """The row that an epoch reports."""
+    return {"epoch": epoch, "phase": phase, "train_loss": train_loss, **metrics}
 
 
 def finite(loss: float) -> float:
@@ -91,10 +140,16 @@ def finite(loss: float) -> float:
     return loss
 
 
-def _weights(model: nn.Module, others: Sequence[Tensor]) -> dict[str, Any]:
-    """The model's state, and those of the other tensors that it does not hold itself."""
+def _state(epoch: int, model: nn.Module, others: Sequence[Tensor], generator: torch.Generator) -> TrainingState:
+    """Where a training is after an epoch: the very tensors, not copies."""
+    state, random = dict(model.state_dict()), _random_states(generator)
+    return {"epoch": epoch, "model": state, "others": _others(model, others), "random": random}
+
+
+def _others(model: nn.Module, others: Sequence[Tensor]) -> list[Tensor]:
+    """Those of the tensors that are not part of the model's own state."""
     own = {tensor.data_ptr() for tensor in model.state_dict().values()}
-    return {"model": dict(model.state_dict()), "others": [t.detach() for t in others if t.data_ptr() not in own]}
+    return [t.detach() for t in others if t.data_ptr() not in own]
 
 
 def _random_states(generator: torch.Generator) -> list[Tensor]:
@@ -105,17 +160,17 @@ def _random_states(generator: torch.Generator) -> list[Tensor]:
 
 @torch.no_grad()
 def _restore(
-    state: dict[str, Any] | None,
+    state: TrainingState | None,
     model: nn.Module,
     others: Sequence[Tensor],
     optimiser: torch.optim.Optimizer,
     generator: torch.Generator,
 ) -> int:
-    """Put everything back where it was; returns the epochs that are done."""
+    """Go back to where a stopped trial was. Returns the number of epochs that are done."""
     if state is None:
         return 0
-    for tensor, kept in zip(_weights(model, others)["others"], state["others"], strict=True):
-        tensor.copy_(kept)
+    for tensor, saved in zip(_others(model, others), state["others"], strict=True):
+        tensor.copy_(saved)
     model.load_state_dict(state["model"])
     if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
@@ -126,7 +181,7 @@ def _restore(
     torch.set_rng_state(host)
     if cuda:
         torch.cuda.set_rng_state(cuda[0])
-    return int(state["epoch"])
+    return state["epoch"]
 
 
 @torch.inference_mode()
@@ -141,9 +196,3 @@ def evaluate(model: nn.Module, part: Part, data: Splits) -> Score:
     logits = logits_of(model, part.images, data)
     loss = float(F.cross_entropy(logits, part.labels))
     return Score(loss, 100.0 * float((logits.argmax(dim=1) == part.labels).double().mean()))
-
-
-Report = Callable[[dict[str, Any]], None]
-
-
-Loss = Callable[[nn.Module, Batch], Tensor]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -16,25 +15,26 @@ from torch import Tensor, nn
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.models import custom, registry
+from study.models.zoo import Options
 from study.settings import MOST_SEED
 from study.training.batches import Batch
-from study.training.loop import Report, evaluate, train
+from study.training.loop import Loss, Report, epoch_row, evaluate, train
 from study.training.precision import logits
 
 
 @dataclass(frozen=True)
 class Training:
-    """How one network is trained: what both the teacher and the student need to know.
+    """How one network is built and trained, a teacher or a student.
 
     Attributes:
         network, options: as `models.build` takes them.
         learning_rate: peak rate of Adam with decoupled weight decay; it falls to zero along half a cosine.
-        augment: one of `views.AUGMENTATIONS`.
-        precision: as `training.logits` takes it.
+        augment: one of `batches.AUGMENTATIONS`.
+        precision: as `precision.logits` takes it.
     """
 
     network: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=dict)
     epochs: int = 30
     batch_size: int = 64
     learning_rate: float = 2e-3
@@ -45,7 +45,7 @@ class Training:
 
 
 _SEEDING = threading.Lock()
-"""The host's sequence of random numbers is one for all threads."""
+"""All threads share the host's sequence of random numbers."""
 
 
 def build_network(training: Training, data: Splits) -> nn.Module:
@@ -67,25 +67,14 @@ def fit_teacher(training: Training, data: Splits, on_epoch: Report, progress: Pr
 
 
 def train_network(
-    training: Training,
-    data: Splits,
-    loss: Callable[[nn.Module, Batch], Tensor],
-    on_epoch: Report,
-    progress: Progress | None,
+    training: Training, data: Splits, loss: Loss, on_epoch: Report, progress: Progress | None
 ) -> nn.Module:
+    """Build a network, train it with AdamW under `loss`, and report every epoch."""
     model = build_network(training, data)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         score = evaluate(model, data.validation, data)
-        on_epoch(
-            {
-                "epoch": epoch,
-                "phase": "train",
-                "train_loss": train_loss,
-                "val_loss": score.loss,
-                "val_accuracy": score.accuracy,
-            }
-        )
+        on_epoch(epoch_row(epoch, "train", train_loss, {"val_loss": score.loss, "val_accuracy": score.accuracy}))
 
     train(
         model,
@@ -119,28 +108,28 @@ def load_network(state: Mapping[str, Tensor], training: Training, data: Splits) 
 
 
 RECIPE = 1
-"""To be raised when this project trains or initialises networks otherwise: what is in caches is then another's work."""
+"""Part of every cache key. Raise it when networks are trained or initialised in another way than before."""
 
 APART = 1_000_003
 """Added to the seed of a teacher of the same architecture; far from the seeds that phases and fresh seeds take."""
 
 
 def teacher_apart(teacher: Training, taught: Training) -> Training:
-    """A teacher, not begun from the same weights as the network it teaches where both are of one architecture."""
+    """A teacher that starts from other weights than the network it teaches, also where both are the same network."""
     if (teacher.network, teacher.options) != (taught.network, taught.options):
         return teacher
     return replace(teacher, seed=(teacher.seed + APART) % (MOST_SEED + 1))
 
 
-def width_option(value: float | None) -> dict[str, Any]:
-    """Only the VGG kinds have a width, so 1 is not passed on."""
+def width_option(value: float | None) -> Options:
+    """The option of a network's width; none for 1, since only the VGG kinds take it."""
     return {} if value in (None, 1.0) else {"width": value}
 
 
-def custom_code_key(data: Splits, *trainings: Training | None) -> dict[str, Any]:
-    """What belongs to the key of shared work where networks are a user's own: their names do not say what they are.
+def custom_code_key(data: Splits, *trainings: Training | None) -> dict[str, list[str]]:
+    """Part of the key of shared work that stands for the code of a user's own networks; empty if there are none.
 
-    Where nobody can say, it is a key that comes once: such work is not found again.
+    Code that is in no file cannot be compared, so its key is unique and the work is never found in the cache.
     """
     own = [t for t in trainings if t and custom.is_custom(t.network)]
     return {"code": [custom.identity(t.network, build_network(t, data)) or uuid4().hex for t in own]} if own else {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Beta, Categorical, Gamma, MixtureSameFamily, Normal, kl_divergence
 
-from study.methods.sws import mixture
+from study.methods.sws import mixture_autograd
 from study.methods.sws.mixture import Mixture, even_means, negative_log_likelihood, symmetric_kl
 
 
@@ -40,8 +40,8 @@ def test_value_is_that_of_torch_distributions() -> None:
 @pytest.mark.parametrize("block", [1 << 19, 40])
 def test_gradients_pass_gradcheck(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All four gradients are right, whether the weights fill one block or many with a remainder."""
-    monkeypatch.setattr(mixture, "BLOCK", block)
-    monkeypatch.setattr(mixture, "RUN", 4)
+    monkeypatch.setattr(mixture_autograd, "BLOCK", block)
+    monkeypatch.setattr(mixture_autograd, "RUN", 4)
     assert torch.autograd.gradcheck(negative_log_likelihood, arguments(37, 5))
 
 
@@ -70,9 +70,11 @@ def test_float32_is_near_float64(log_precisions: tuple[float, float], spread: fl
 def test_one_far_weight_among_many(deviations: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """A weight so many standard deviations from all components, in the second of four blocks, whose logits may need
     the shift and are clamped where they do not: all float32 gradients within 1e-5 of float64, each weight's too."""
-    monkeypatch.setattr(mixture, "BLOCK", 4 * mixture.RUN)
-    weights = 0.02 * torch.randn(4 * mixture.RUN, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    far = mixture.RUN + 1
+    monkeypatch.setattr(mixture_autograd, "BLOCK", 4 * mixture_autograd.RUN)
+    weights = 0.02 * torch.randn(
+        4 * mixture_autograd.RUN, generator=torch.Generator().manual_seed(4), dtype=torch.float64
+    )
+    far = mixture_autograd.RUN + 1
     weights[far] = 0.3 + deviations * math.exp(-4)
     rest = (torch.tensor([0.0, -0.3, 0.3]), torch.full((3,), 8.0), torch.tensor([0.6, 0.2, 0.2]).log())
     single = [t.float().requires_grad_() for t in (weights, *rest)]
@@ -113,8 +115,8 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> Non
         return [value.detach(), *torch.autograd.grad(value, inputs)]
 
     whole = result()
-    monkeypatch.setattr(mixture, "BLOCK", 100)
-    monkeypatch.setattr(mixture, "RUN", 7)
+    monkeypatch.setattr(mixture_autograd, "BLOCK", 100)
+    monkeypatch.setattr(mixture_autograd, "RUN", 7)
     for in_blocks, at_once in zip(result(), whole, strict=True):
         torch.testing.assert_close(in_blocks, at_once, rtol=1e-10, atol=1e-10)
 
@@ -372,7 +374,7 @@ def test_hyper_prior_is_a_gamma_density() -> None:
 
 def test_assignment_is_the_largest_responsibility(monkeypatch: pytest.MonkeyPatch) -> None:
     """`assign` equals brute force over log π + log N, across blocks."""
-    monkeypatch.setattr(mixture, "BLOCK", 40)
+    monkeypatch.setattr(mixture_autograd, "BLOCK", 40)
     model, weights = small(), torch.linspace(-1, 1, 101)
     scales = torch.exp(-0.5 * model.log_precisions)
     logits = model.log_proportions + Normal(model.means, scales).log_prob(weights[:, None])

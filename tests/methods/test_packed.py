@@ -203,7 +203,7 @@ def test_what_cannot_be_packed_is_refused(digits: Splits, pretrained: nn.Module)
 
 
 def test_the_loss_is_each_members_own() -> None:
-    """Packed losses are `kd.distillation_loss` of each member by itself."""
+    """The loss of several members is `distillation_loss` of each by itself."""
     student, labels = torch.randn(3, 7, 4), torch.randint(0, 4, (3, 7))
     kept = torch.randn(1, 20, 4)
     index = torch.randint(0, 20, (3, 7))
@@ -214,7 +214,7 @@ def test_the_loss_is_each_members_own() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return student
 
-    found = packed.accuracy_loss(Targets(kept), temperature, alpha)(Says(), batch)
+    found = distillation.accuracy_loss(Targets(kept), temperature, alpha)(Says(), batch)
     for i in range(3):
         own = float(temperature[i]), float(alpha[i])
         expected = distillation.distillation_loss(student[i], kept[0, index[i]], labels[i], *own)

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.compression.codebook_training import CodebookHparams, ensure_usable, finish, score, score_if_quantised
-from study.compression.quantised_weights import QuantisedWeights, Report, flatten, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.methods.magnitude.kmeans import kmeans, nearest
 from study.training import distillation
 from study.training.batches import steps_per_epoch
 from study.training.distillation import Targets
-from study.training.loop import Loss, train
+from study.training.loop import Loss, Report, epoch_row, train
 
 PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
@@ -162,9 +162,9 @@ def prune(
             zero()
 
     def after_epoch(epoch: int, train_loss: float) -> None:
-        row = {"epoch": epoch, "phase": "prune", "train_loss": train_loss}
         progress.trace.add(epoch, "prune", flatten(parameters))
-        on_epoch({**row, **score_if_quantised(model, lambda: cluster(model, kept, hparams.codebook_size), data)})
+        metrics = score_if_quantised(model, lambda: cluster(model, kept, hparams.codebook_size), data)
+        on_epoch(epoch_row(epoch, "prune", train_loss, metrics))
 
     optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate, fused=True)
     optimiser.register_step_post_hook(zero)  # without gradient, too, Adam's momentum would move a pruned weight

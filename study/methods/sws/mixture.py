@@ -7,41 +7,14 @@ https://arxiv.org/abs/1702.04008.
 from __future__ import annotations
 
 import copy
-import functools
 import math
-import sys
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LOG_TWO = math.log(2)
-LOG_TWO_PI = math.log(2 * math.pi)
-
-BLOCK = 1 << 19
-"""Responsibilities held at one time (components × weights of a block), 2 MB in float32.
-
-Measured on one core with 4, 17 and 64 components: smaller blocks pay for calls, larger ones leave the cache.
-"""
-
-GPU_BLOCK = 1 << 24
-"""The same on a GPU, 64 MB, where calls cost more: for what the kernel does not do."""
-
-RUN = 1 << 10
-"""Weights whose statistics are summed in their own precision, before float64 takes over; a block is a number of runs.
-
-In one product over a whole block of float32, rounding grows to 1e-4 of the sum; runs cost no time.
-"""
-
-FLOOR = -100.0
-"""Logits, in bits, are clamped here before `exp2`. 2**-100 and its products are still normal float32; further down the
-responsibilities become denormal numbers, which cost 2 to 20 times as much in every operation after."""
-
-FAINT = 2.0**-64
-"""Evidence beside which what `FLOOR` adds is less than float32 resolves. A weight that has less is some nine standard
-deviations from every component; its logits have to be shifted by their largest first."""
+from study.methods.sws.mixture_autograd import BlockNLL, FusedNLL, block_size, has_kernel
 
 
 def negative_log_likelihood(weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
@@ -69,115 +42,13 @@ def negative_log_likelihood(weights: Tensor, means: Tensor, log_precisions: Tens
         raise ValueError(f"means, log_precisions, log_proportions differ in length: "
                          f"{', '.join(str(t.shape[-1]) for t in mixture)}")  # fmt: skip
     value: Tensor
-    if weights.is_cuda and weights.dtype == torch.float32 and _has_kernel():
-        value = _FusedNLL.apply(*(torch.atleast_2d(t) for t in (weights, *mixture)))
+    if weights.is_cuda and weights.dtype == torch.float32 and has_kernel():
+        value = FusedNLL.apply(*(torch.atleast_2d(t) for t in (weights, *mixture)))
         return value.view(weights.shape[:-1])
     if weights.dim() == 2:
         return torch.stack([negative_log_likelihood(*member) for member in zip(weights, *mixture, strict=True)])
-    value = _MixtureNLL.apply(weights, *mixture)
+    value = BlockNLL.apply(weights, *mixture)
     return value
-
-
-@functools.cache
-def _has_kernel() -> bool:
-    """Whether Triton is here and finds the C compiler that it needs; without them the prior takes far longer."""
-    try:
-        from study.methods.sws.mixture_kernel import moments
-
-        moments(*(torch.zeros(1, 2, device="cuda") for _ in range(4)))
-    except Exception as error:  # whatever a missing or broken compiler makes of it
-        print(f"the prior's GPU kernel is not used: {' '.join(str(error).split())[:200]}", file=sys.stderr)
-        return False
-    return True
-
-
-class _FusedNLL(torch.autograd.Function):
-    """The same as `_MixtureNLL` of every member at once, by one kernel on a GPU."""
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
-        from study.methods.sws.mixture_kernel import moments
-
-        value, weight_grad, statistics = moments(weights.contiguous(), means, log_precisions, log_proportions)
-        ctx.save_for_backward(weight_grad, statistics, log_precisions.double().exp())
-        return value
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        grad = grads[0].unsqueeze(1)
-        weight_grad, statistics, precision = ctx.saved_tensors
-        r, first, second = statistics.unbind(1)  # Σr, Σr(w − μ), Σr(w − μ)²
-        small = (-precision * first, 0.5 * (precision * second - r), -r)
-        return (grad * weight_grad, *(grad * g.to(grad.dtype) for g in small))
-
-
-def _block(weights: Tensor) -> int:
-    return GPU_BLOCK if weights.is_cuda else BLOCK
-
-
-class _MixtureNLL(torch.autograd.Function):
-    """Every gradient is a function of the responsibilities r through Σr, Σrw and Σrw² (per component) and
-    Σⱼ rⱼλⱼ(w − μⱼ) (per weight), each of which is a small matrix product with the block in cache.
-
-    Logits are in bits, not nats: on a CPU `torch.exp2` takes little more than half the time of `torch.exp`.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, weights: Tensor, means: Tensor, log_precisions: Tensor, log_proportions: Tensor) -> Tensor:
-        precisions = log_precisions.exp()
-        mu, root = means.unsqueeze(1), (0.5 * precisions / LOG_TWO).sqrt().unsqueeze(1)
-        peak = ((log_proportions + 0.5 * (log_precisions - LOG_TWO_PI)) / LOG_TWO).unsqueeze(1)
-        sums = torch.stack([torch.ones_like(means), -precisions * means, precisions])
-
-        count = len(means)
-        runs = max(1, min(_block(weights) // count // RUN, math.ceil(len(weights) / RUN)))
-        block = runs * RUN
-        buffer = weights.new_empty(count + 6, block)
-        z, products, features = buffer.split([count, 3, 3])
-        left, right = (t.unflatten(1, (runs, RUN)).transpose(0, 1) for t in (features, z))
-        views = [z, products, *products, *features]
-        weight_grad = torch.empty_like(weights)
-        statistics, bits = [], []
-        # Most mixtures need no shift, and are an eighth faster without. To find out would make a GPU wait for the host.
-        shifted = weights.is_cuda
-        for w, out in zip(weights.split(block), weight_grad.split(block), strict=True):
-            if len(w) < block:  # the last: the rest of its runs counts for nothing
-                buffer[:, len(w) :] = 0
-                views = [t[..., : len(w)] for t in views]
-            z, products, evidence, rate_mean, rate, r, rw, rww = views
-            while True:
-                torch.sub(w, mu, out=z).mul_(root)  # the square is not expanded: no cancellation
-                torch.addcmul(peak, z, z, value=-1, out=z)
-                shift = z.amax(dim=0) if shifted else None
-                if shift is not None:
-                    z.sub_(shift)
-                z.clamp_(min=FLOOR).exp2_()  # responsibilities, before the division by `evidence`
-                torch.mm(sums, z, out=products)
-                if shifted or bool((evidence > FAINT).all()):
-                    break
-                shifted = True  # for this block again, and for those to come
-            torch.reciprocal(evidence, out=r)
-            torch.mul(r, w, out=rw)
-            torch.mul(rw, w, out=rww)
-            statistics.append(torch.bmm(left, right.transpose(1, 2)))
-            torch.addcmul(rate_mean, rate, w, out=out).mul_(r)
-            evidence.log2_()
-            bits.append((evidence if shift is None else shift.add_(evidence)).sum())
-        ctx.save_for_backward(weight_grad, torch.cat(statistics).sum(dim=0, dtype=torch.float64), means, precisions)
-        return (-LOG_TWO * torch.stack(bits).sum(dtype=torch.float64)).to(weights.dtype)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        (grad,) = grads
-        weight_grad, statistics, means, precisions = ctx.saved_tensors
-        r, rw, rww = statistics  # Σr, Σrw, Σrw²
-        mu, precision = means.double(), precisions.double()
-        first = rw - mu * r  # Σr(w − μ)
-        second = rww - mu * (rw + first)  # Σr(w − μ)²
-        small = (-precision * first, 0.5 * (precision * second - r), -r)
-        return (grad * weight_grad, *(grad * g.to(means.dtype) for g in small))
 
 
 _FILLINGS = {
@@ -334,7 +205,7 @@ class Mixture(nn.Module):
 
 def _most_responsible(weights: Tensor, means: Tensor, precisions: Tensor, peak: Tensor) -> Tensor:
     means, precisions, peak = means.unsqueeze(1), precisions.unsqueeze(1), peak.unsqueeze(1)
-    blocks = weights.split(max(1, _block(weights) // len(means)))
+    blocks = weights.split(max(1, block_size(weights) // len(means)))
     return torch.cat([(peak - 0.5 * precisions * (w - means) ** 2).argmax(dim=0) for w in blocks])
 
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.compression.codebook_training import CodebookHparams, finish, score_if_quantised
-from study.compression.quantised_weights import QuantisedWeights, Report, flatten, shared_parameters, unit_scales
+from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters, unit_scales
 from study.data.splits import Splits
 from study.methods.sws.mixture import Mixture, even_means
 from study.training import distillation, network
 from study.training.batches import Batch, steps_per_epoch
 from study.training.distillation import Targets
-from study.training.loop import Loss, train
+from study.training.loop import Loss, Report, epoch_row, train
 from study.training.network import Training
 
 
@@ -165,6 +165,25 @@ def adam(weights: Sequence[Tensor], mixture: Mixture, hparams: Hparams) -> torch
     )
 
 
+def under_prior(
+    loss: Loss, mixture: Mixture, weights: Callable[[], Tensor], factor: float | Tensor, risen: Tensor
+) -> Loss:
+    """The loss of phase two, of one trial or of each member of a pack: accuracy term + factor · risen · complexity.
+
+    Args:
+        loss: the accuracy term, scalar or (members,).
+        weights: gives the weights that the prior sees, (weights,) or (members, weights).
+        factor: τ / N, a number or (members,).
+        risen: share of τ that annealing has reached, scalar.
+    Returns: scalar or (members,), nats per example.
+    """
+
+    def total(model: nn.Module, batch: Batch) -> Tensor:
+        return loss(model, batch) + factor * risen * mixture.complexity(weights())
+
+    return total
+
+
 def annealing(hparams: Hparams, data: Splits, share: float) -> tuple[Tensor, Callable[[int], None] | None]:
     """The factor by which tau has risen, scalar, over this share of phase two; and what sets it before every step."""
     risen, rise = torch.ones((), device=data.train.images.device), _steps(hparams, data) * share
@@ -199,7 +218,7 @@ def retrain(
     hooks = [p.register_hook(mask.mul) for p, mask in zip(parameters, masks, strict=True)]
     try:
         survivors = kept.nonzero().flatten()
-        _move(model, mixture, scales, hparams, data, loss, on_epoch, progress, phase="retrain", kept=survivors)
+        _move(model, mixture, scales, hparams, data, loss, on_epoch, progress, phase="retrain", survivors=survivors)
     finally:
         for hook in hooks:
             hook.remove()
@@ -249,26 +268,24 @@ def _move(
     progress: Progress | None,
     *,
     phase: str,
-    kept: Tensor | None = None,
+    survivors: Tensor | None = None,
 ) -> None:
-    """Train weights and mixture together; with `kept` the prior is over these weights alone."""
+    """Train weights and mixture together; with `survivors`, indices, the prior is over these weights alone."""
     parameters = shared_parameters(model)
     clustering = phase == "cluster"
     progress = progress or Progress()
     epochs = hparams.epochs if clustering else hparams.retrain_epochs
-    factor = hparams.tau / len(data.train)
     risen, anneal = annealing(hparams, data, hparams.anneal if clustering else 0.0)
 
-    def under_prior(model: nn.Module, batch: Batch) -> Tensor:
+    def weights() -> Tensor:
         weights = _scaled(parameters, scales) if hparams.layer_scales else flatten(parameters)
-        prior = mixture.complexity(weights if kept is None else weights[kept])
-        return loss(model, batch) + factor * risen * prior
+        return weights if survivors is None else weights[survivors]
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         epoch += 0 if clustering else hparams.epochs
-        row = {"epoch": epoch, "phase": phase, "train_loss": train_loss}
         progress.trace.add(epoch, phase, _scaled(parameters, scales), mixture.shape())
-        on_epoch({**row, **score_if_quantised(model, lambda: quantise(model, mixture, scales), data)})
+        metrics = score_if_quantised(model, lambda: quantise(model, mixture, scales), data)
+        on_epoch(epoch_row(epoch, phase, train_loss, metrics))
 
     if clustering:
         progress.trace.add(0, "before", _scaled(parameters, scales), mixture.shape())
@@ -276,7 +293,7 @@ def _move(
     train(
         model,
         data,
-        under_prior,
+        under_prior(loss, mixture, weights, hparams.tau / len(data.train), risen),
         adam(list(model.parameters()), mixture, hparams),
         epochs=epochs,
         batch_size=hparams.batch_size,
