@@ -91,7 +91,7 @@ def _chosen(options: Options, study: Study) -> list[str]:
 
 def has_codebook(study: Study, trial_id: str) -> bool:
     """Whether the study kept a compressed file of the trial; a KD study, or an uncompressed network, has none."""
-    return _kept(study, trial_id, FORMATS[0]).exists()
+    return _model_file(study, trial_id, FORMATS[0]).exists()
 
 
 def export(
@@ -112,7 +112,7 @@ def export(
     from study.records.atomic_files import write_bytes
     from study.training.network import state_arrays
 
-    source = _kept(study, trial_id, "codebook")
+    source = _model_file(study, trial_id, "codebook")
     if source.exists():
         decoded = compressed_file.read(source, custom=custom)
         model, network = decoded.model, decoded.network
@@ -120,7 +120,7 @@ def export(
         raise UserError(f"--formats codebook: {trial_id} was not compressed; give {','.join(FORMATS[1:])}")
     else:
         network = _network(study, trial_id)
-        model = _plain(network, _kept(study, trial_id, "safetensors"), custom)
+        model = _plain(network, _model_file(study, trial_id, "safetensors"), custom)
     paths = [folder / f"{trial_id}.{name}" for name in formats]
     try:
         for path in paths:
@@ -135,19 +135,24 @@ def export(
     return paths
 
 
-def _kept(study: Study, trial_id: str, suffix: str) -> Path:
+def _model_file(study: Study, trial_id: str, suffix: str) -> Path:
     return study.folder / MODELS / f"{trial_id}.{suffix}"
 
 
 def _network(study: Study, trial_id: str) -> Network:
-    """The network of a trial that left no compressed file, from `study.json`."""
+    """The network of a trial that left no compressed file, from `study.json` and, where it was searched, its row."""
     from study.compression.compressed_file import Network
+    from study.training.network import width_option
 
     row = study.trials[study.trials["trial_id"] == trial_id].iloc[0]
-    roles, data = study.meta["models"], study.meta["data"]
-    role = roles["teacher"] if row["baseline"] == "teacher" else roles.get("network") or roles["student"]
+    models, data = study.meta["models"], study.meta["data"]
+    role = study.meta["dense"].get(row["baseline"]) or next(iter(models))
+    name, options = models[role]["name"], models[role]["options"]
+    if not row["baseline"]:
+        name = row.get(role, name)
+        options = width_option(float(row[f"{role}_width"])) if f"{role}_width" in row else options
     channels, height, width = data["shape"]
-    return Network(role["name"], role["options"], (channels, height, width), len(data["classes"]),
+    return Network(name, options, (channels, height, width), len(data["classes"]),
                    tuple(data["mean"]), tuple(data["std"]), data["name"])  # fmt: skip
 
 

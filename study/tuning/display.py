@@ -66,7 +66,7 @@ class Display:
             self.say(f"{share:>7}  {name:<24} {row['state']:<9} {row['seconds']:7.1f} s  {what}")
 
     def _values(self, row: Row) -> str:
-        return ", ".join(f"{label(m)} {row[m]:.2f}" for m in self.objectives if m in row)
+        return ", ".join(f"{label(m)} {_cell(m, row[m])}" for m in self.objectives if m in row)
 
     def _done(self) -> int:
         return sum(self._count(state) for state in FINAL_STATES)
@@ -125,7 +125,8 @@ class Display:
 
 
 def _cell(name: str, value: object) -> str:
-    if value is None:
-        return ""
+    """A value with the digits of its column; one too small for them gets three significant figures."""
+    if not isinstance(value, int | float):
+        return "" if value is None else str(value)
     digits = column(name).digits
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else str(value)
+    return f"{value:.3g}" if 0 < abs(value) < 10.0**-digits else f"{value:.{digits}f}"
