@@ -18,9 +18,8 @@ BINS = 301
 """Of the histograms; an odd number, so that zero is the middle of one."""
 
 SAMPLE = 2000
-"""Weights that are followed: half of them any, half drawn in proportion to the square they began with, since of those
-drawn evenly hardly any survive pruning."""
-
+"""Weights that are followed. Half are drawn evenly, half in proportion to the square of their first value: of those
+drawn evenly, hardly any survive pruning."""
 
 Fixed = dict[str, Tensor | list[str]]
 """What is the same in every frame, by name."""

@@ -1,8 +1,8 @@
 """Entropy coding of a quantised tensor: where its nonzeros are, and which value each of them has.
 
-A range coder (constriction) under probabilities that both sides learn while they go, so that no table is stored.
-Encoder and decoder walk the same code, and every probability follows from whole numbers by single IEEE operations on
-float64, so that the two cannot disagree, on whichever machine.
+A range coder (constriction) under probabilities that both sides learn on the way, so that no table is stored. Encoder
+and decoder run the same code, and every probability follows from integers by single IEEE operations on float64, so the
+two agree on every machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Encoder:
 
 
 class Decoder:
-    """Reads back what an `Encoder` wrote; the symbols it is handed are ignored."""
+    """Reads what an `Encoder` wrote; the symbols that it is given are ignored."""
 
     def __init__(self, data: bytes) -> None:
         self._stream = stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
@@ -77,25 +77,25 @@ def _code_matrix(
     coder: Encoder | Decoder, rows: int, columns: int, values: int, matrix: np.ndarray | None
 ) -> np.ndarray:
     mask = _code_mask(coder, rows, columns, None if matrix is None else matrix != 0)
-    found = np.zeros((rows, columns), np.int64)
-    chosen = None if matrix is None else matrix[mask] - 1
-    found[mask] = _code_values(coder, int(mask.sum()), values - 1, chosen) + 1
-    return found
+    coded = np.zeros((rows, columns), np.int64)
+    nonzeros = None if matrix is None else matrix[mask] - 1
+    coded[mask] = _code_values(coder, int(mask.sum()), values - 1, nonzeros) + 1
+    return coded
 
 
 def _code_mask(coder: Encoder | Decoder, rows: int, columns: int, mask: np.ndarray | None) -> np.ndarray:
     """Code which entries are not zero, (rows, columns) bool.
 
-    Pruning takes whole units away, so rows (what a unit reads) and columns (who reads it) differ far more than chance
-    would have it. First comes, for each row, the number of its nonzeros to within a factor of two (its class). Then
-    every entry, with odds = odds of its column × odds of its row ÷ odds of the tensor; the column's are learned from
-    the rows above, the row's from earlier rows of its class.
+    Pruning removes complete units, so rows (what a unit reads) and columns (who reads it) differ far more than by
+    chance. First comes, for each row, the number of its nonzeros to within a factor of two (its class). Then every
+    entry, with odds = odds of its column × odds of its row ÷ odds of the tensor; the column's are learned from the rows
+    above, the row's from earlier rows of its class.
     """
     empty, full = 0, columns.bit_length() + 1
-    found = np.zeros((rows, columns), bool)
+    coded = np.zeros((rows, columns), bool)
     class_counts = np.full(full + 1, 0.5)  # Krichevsky & Trofimov 1981
-    seen = _Columns(columns)
-    like: dict[int, tuple[int, int]] = {}  # class → how many rows of it came before, and their nonzeros
+    above = _Columns(columns)
+    of_class: dict[int, tuple[int, int]] = {}  # class → its rows so far, and their nonzeros
     for i in range(rows):
         row = None if mask is None else mask[i]
         nonzeros = 0 if row is None else int(row.sum())
@@ -103,18 +103,18 @@ def _code_mask(coder: Encoder | Decoder, rows: int, columns: int, mask: np.ndarr
         kind = int(coder.symbols(class_counts, 1, np.array([kind]))[0])
         class_counts[kind] += 1
         if kind == full:
-            found[i] = True
+            coded[i] = True
         elif kind != empty:
-            number, total = like.get(kind, (0, 0))
+            number, total = of_class.get(kind, (0, 0))
             middle = (2 ** (kind - 1) + min(2**kind, columns) - 1) / 2
-            found[i] = coder.bits(seen.probabilities((total + middle) / (number + 1)), row)
-            like[kind] = number + 1, total + int(found[i].sum())
-            seen.add(found[i])
-    return found
+            coded[i] = coder.bits(above.probabilities((total + middle) / (number + 1)), row)
+            of_class[kind] = number + 1, total + int(coded[i].sum())
+            above.add(coded[i])
+    return coded
 
 
 class _Columns:
-    """How many nonzeros each column had in the rows so far; rows that were empty or full tell nothing of them."""
+    """How many nonzeros each column has in the rows so far, without rows that are empty or full."""
 
     def __init__(self, columns: int) -> None:
         self.rows, self.counts = 0, np.zeros(columns, np.int64)
@@ -145,15 +145,15 @@ class _Columns:
 
 def _code_values(coder: Encoder | Decoder, count: int, alphabet: int, symbols: np.ndarray | None) -> np.ndarray:
     """Code symbols below `alphabet`, (count,), in growing blocks, each as likely as it was in the blocks before it."""
-    found = np.zeros(count, np.int64)
+    coded = np.zeros(count, np.int64)
     if alphabet < 2:
-        return found
+        return coded
     weights = np.ones(alphabet)
     start = 0
     while start < count:
         stop = min(count, start + max(_FIRST_BLOCK, start // 2))
         block = coder.symbols(weights, stop - start, None if symbols is None else symbols[start:stop])
-        found[start:stop] = block
+        coded[start:stop] = block
         weights += np.bincount(block, minlength=alphabet)
         start = stop
-    return found
+    return coded

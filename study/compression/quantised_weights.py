@@ -1,4 +1,4 @@
-"""Networks whose weights share a few values: which weight has which, how small that is, and training the values."""
+"""Networks whose weights share a few values: which weight has which value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How small a quantised network is, by the counts that papers use; `quantised.size_metrics` has the others."""
+"""How small a quantised network is: sparsity, ratios, and the bits that papers count."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from study.compression.quantised_weights import QuantisedWeights, shared_paramet
 
 
 def ratio(parameters: Sequence[Tensor], file_bytes: int) -> float:
-    """Compression ratio: bytes of the shared weights as float32 ÷ bytes of the whole file."""
+    """Compression ratio: bytes of the shared weights as float32 ÷ bytes of the complete file."""
     return 4 * sum(p.numel() for p in parameters) / file_bytes
 
 

@@ -1,4 +1,4 @@
-"""What a training step sees: the training part in an epoch's order, augmented on the device where it lies."""
+"""Batches of a training step: the training part in an epoch's order, augmented on the device where it lies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AUGMENTATIONS = ("none", "flip", "shift", "crop")
 """`flip` mirrors half of the images; `shift` moves each by up to an eighth of its side; `crop` does both."""
 
 SHIFTING = ("shift", "crop")
-"""Those that make more views of an image than a teacher's logits can be kept of."""
+"""Augmentations that make too many views of an image to store a teacher's logits of each."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
 class EpochBatches:
     """The training part as an epoch shows it: its order, and what augmentation does to each example.
 
-    Everything lies on the data's device and stays in place from epoch to epoch, as a recorded step needs it.
+    Everything is on the data's device and stays in place from epoch to epoch, as a recorded step needs it.
 
     Args:
         members: networks that are trained together, each with its own order; 0 for one alone, without that axis.
@@ -65,8 +65,8 @@ class EpochBatches:
 
     def shuffle(self, *generators: torch.Generator) -> None:
         """Draw an epoch on the host, where every device gets the same; one generator a member."""
-        drawn = zip(*map(self._draw, generators), strict=True)
-        for place, tensors in zip(self._places, drawn, strict=True):
+        epoch = zip(*map(self._draw, generators), strict=True)
+        for place, tensors in zip(self._places, epoch, strict=True):
             place.copy_(torch.stack(tensors).view_as(place))
 
     def _draw(self, generator: torch.Generator) -> list[Tensor]:
@@ -79,8 +79,8 @@ class EpochBatches:
     def split(self, batch_size: int) -> Sequence[Tensor]:
         """The order in batches, (members, batch) each, which `shuffle` changes in place.
 
-        Their sizes differ by one at most, so that no batch is left over with a single example, on which batch
-        normalisation has no variance.
+        Their sizes differ by one at most, so no batch has a single example, on which batch normalisation has no
+        variance.
         """
         return self.order.tensor_split(steps_per_epoch(len(self.data.train), batch_size), dim=-1)
 
@@ -103,7 +103,7 @@ def _shifts(images: Tensor) -> tuple[int, int]:
 
 
 def shift(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Move each image by its own whole number of pixels; what comes in is black.
+    """Move each image by its own number of pixels; what comes in is black.
 
     Args:
         images: (…, channels, height, width).

@@ -18,12 +18,12 @@ Step = Callable[[Tensor], None]
 """One step on these rows of the training part, (members, batch)."""
 
 WARM = 3
-"""Steps that a batch size is run before it is recorded: libraries choose their kernels and the optimiser makes its
-moments meanwhile."""
+"""Steps of each batch size before one is recorded: in these, libraries choose their kernels and the optimiser allocates
+its moments."""
 
 
 _RECORDING = threading.Lock()
-"""One at a time in a process."""
+"""A process records one step at a time."""
 
 
 @functools.cache
@@ -33,7 +33,7 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without garbage collection: an older graph that is freed spoils the one that is recorded."""
+    """Without garbage collection: freeing an older graph would spoil the one that is being recorded."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -47,18 +47,18 @@ class CudaGraphStep:
     """A step on a GPU, recorded as a CUDA graph and replayed from then on; one graph for each size of batch.
 
     A step of a small network is some hundred kernels of a few microseconds each, and launching them one by one takes
-    far longer than running them. What cannot be recorded goes on step by step, and that is printed once: a network that
-    waits for the GPU in its forward pass, or that puts new tensors in the place of its buffers. What a network decides
-    on the host, from numbers that it draws or counts there, is replayed as it was when recorded.
+    far longer than running them. A step that cannot be recorded runs as it is, and that is printed once: of a network
+    that waits for the GPU in its forward pass, or that replaces its buffers by new tensors. What a network decides on
+    the host, from numbers that it draws or counts there, is replayed as it was when recorded.
 
     Args:
-        held: the tensors that the network holds now.
+        state_tensors: gives the network's present parameters and buffers.
     """
 
-    def __init__(self, step: Step, held: Callable[[], Sequence[Tensor]] = tuple) -> None:
-        self.step, self.held = step, held
+    def __init__(self, step: Step, state_tensors: Callable[[], Sequence[Tensor]] = tuple) -> None:
+        self.step, self.state_tensors = step, state_tensors
         current = torch.cuda.current_stream()
-        # The default stream cannot be recorded. Not a new one each time: libraries keep 32 MB for every stream.
+        # The default stream cannot be recorded. Not a new one each time: libraries reserve 32 MB for every stream.
         self.stream = current if current != torch.cuda.default_stream() else _side_stream(current.device)
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self.seen: dict[int, int] = {}
@@ -85,12 +85,12 @@ class CudaGraphStep:
         size = index.shape[-1]
         self.seen[size] = self.seen.get(size, 0) + 1
         if self.seen[size] == WARM:  # not before: a network may make its buffers in its first step
-            self.before = self.held()
+            self.before = self.state_tensors()
         if self.seen[size] <= WARM:
             return False
-        if [id(tensor) for tensor in self.held()] != [id(tensor) for tensor in self.before]:
-            # A replayed step would read for ever what lay in the old one.
-            return self._refused("the network puts new tensors in the place of its buffers")
+        if [id(tensor) for tensor in self.state_tensors()] != [id(tensor) for tensor in self.before]:
+            # A replayed step would read the old tensor for ever.
+            return self._refused("the network replaces its buffers by new tensors")
         graph, place = torch.cuda.CUDAGraph(), index.clone()
         self.stream.wait_stream(torch.cuda.current_stream())
         try:
@@ -108,11 +108,11 @@ class CudaGraphStep:
 
     def _refused(self, why: str) -> bool:
         self.recording = False
-        print(f"steps are not recorded, so they take longer: {why}", flush=True)
+        print(f"steps are not recorded as a CUDA graph, so they take longer: {why}", flush=True)
         return False
 
     def _end_capture(self) -> None:
-        """Older versions of torch leave dropout's generator as in a capture where one fails; a whole one ends that."""
+        """In older versions of torch a failed capture leaves dropout's generator capturing; a complete one ends it."""
         with contextlib.suppress(RuntimeError), _RECORDING, _uncollected(), torch.cuda.stream(self.stream):
             graph = torch.cuda.CUDAGraph()
             graph.capture_begin(capture_error_mode="thread_local")
@@ -132,7 +132,7 @@ def make_step(
     """One step of `train`, recorded where the data lie on a GPU.
 
     Args:
-        total: what the loss, times the examples of the batch, is added to, () or (members,).
+        total: the loss times the batch size is added to it, () or (members,).
     """
 
     def step(index: Tensor) -> None:
@@ -159,7 +159,12 @@ def run_epoch(
     first: int,
     before_step: Callable[[int], None] | None,
 ) -> None:
-    """An epoch's steps, each at its rates; `first` have been done before, and `before_step` is given numbers from 1."""
+    """An epoch's steps, each at its rates.
+
+    Args:
+        first: steps of the epochs before.
+        before_step: takes the step's number, from 1.
+    """
     for step, index in enumerate(batches, first):
         set_rates(optimiser, rates[step])
         if before_step:
@@ -169,13 +174,13 @@ def run_epoch(
 
 def cosine_schedule(peaks: Sequence[float], steps: int) -> list[list[float]]:
     """Learning rates in each of so many steps, and after them: from the peaks to zero along half a cosine."""
-    rates, found = [float(peak) for peak in peaks], []
+    rates, schedule = [float(peak) for peak in peaks], []
     for step in range(1, steps + 1):
-        found.append(list(rates))
-        # As PyTorch's CosineAnnealingLR has it, to the last bit; that one is slow on rates that lie on a GPU.
+        schedule.append(list(rates))
+        # The same as PyTorch's CosineAnnealingLR to the last bit, which is slow where the rates are on a GPU.
         fall = (1 + math.cos(math.pi * step / steps)) / (1 + math.cos(math.pi * (step - 1) / steps))
         rates = [fall * rate for rate in rates]
-    return [*found, rates]
+    return [*schedule, rates]
 
 
 def set_rates(optimiser: torch.optim.Optimizer, rates: Sequence[float]) -> None:

@@ -54,7 +54,7 @@ def train(
             tensors that stay in place.
         before_step: takes the step's number, from 1; what differs from step to step belongs here.
         after_epoch: takes the epoch's number, from 1, and its mean training loss.
-        progress: is brought up to date after every epoch; epochs that it has already are not trained again.
+        progress: is updated after every epoch; epochs that it has already are not trained again.
         also: tensors that `loss` or `before_step` change, in addition to those of the model and the optimiser.
     Raises:
         TrialFailed: the training loss of an epoch is not a finite number.

@@ -48,5 +48,5 @@ def best_precision(device: str) -> str:
 def autocast_logits(model: nn.Module, images: Tensor, half: bool) -> Tensor:
     """Logits, float32, from products in bfloat16 or not."""
     with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-        found: Tensor = model(images)
-    return found.float()
+        output: Tensor = model(images)
+    return output.float()

@@ -61,7 +61,7 @@ def stepper(
     views = EpochBatches(splits, augment)
     views.shuffle(torch.Generator().manual_seed(0))
     recorder = cuda_graphs.CudaGraphStep
-    cuda_graphs.CudaGraphStep = recorder if recorded else lambda step: step  # type: ignore
+    cuda_graphs.CudaGraphStep = recorder if recorded else lambda step, _: step  # type: ignore
     run = cuda_graphs.make_step(model, views, loss, optimiser, torch.zeros((), device="cuda"))
     cuda_graphs.CudaGraphStep = recorder  # type: ignore
     batches = itertools.cycle(views.split(batch_size))

@@ -57,14 +57,14 @@ def objective(values: Tensor, centroids: Tensor) -> float:
 
 def test_schedule_by_hand() -> None:
     """The share of zeros starts at 0, never falls, is 7/8 of the target at half the ramp, and ends at the target."""
-    path = [pruning.pruned_share(i / 100, kept=0.04) for i in range(101)]
+    path = [pruning.pruned_share(i / 100, density=0.04) for i in range(101)]
     assert path[0] == 0 and path == sorted(path)
     assert path[50] == pytest.approx(0.96 * 7 / 8)
     assert path[100] == pytest.approx(0.96)
 
 
 def test_the_largest_stay(monkeypatch: pytest.MonkeyPatch, digits: Splits, pretrained: nn.Module) -> None:
-    """round(kept × weights) stay: those of all tensors together whose magnitude is largest at the last pruning."""
+    """round(density × weights) stay: those of all tensors together whose magnitude is largest at the last pruning."""
     seen: list[Tensor] = []
     largest = pruning.largest
 
@@ -240,7 +240,7 @@ def test_batch_norm_takes_no_part(digits: Splits) -> None:
     model = build("minivgg", (1, 32, 32), 10, width=0.125)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [t.clone() for m in norms for t in m.state_dict().values()]
-    quantised = pruning.cluster(model, pruning.largest(weights_of(model), 500), codebook=5)
+    quantised = pruning.cluster(model, pruning.largest(weights_of(model), 500), codebook_size=5)
     after = [t for m in norms for t in m.state_dict().values()]
     assert before and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert set(weights_of(model).tolist()) <= set(quantised.values.tolist())

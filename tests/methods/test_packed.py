@@ -221,6 +221,27 @@ def test_the_loss_is_each_members_own() -> None:
         torch.testing.assert_close(found[i], expected)
 
 
+def test_members_that_all_have_alpha_zero_do_not_ask_the_teacher() -> None:
+    """Their loss is each one's cross-entropy, and the teacher is not run."""
+    student, labels = torch.randn(2, 7, 4), torch.randint(0, 4, (2, 7))
+    batch = Batch(labels, torch.zeros(2, 7, dtype=torch.bool), torch.zeros(2, 7, 1, 2, 2), labels)
+
+    class Refuses(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise AssertionError("the teacher was asked")
+
+    class Says(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return student
+
+    targets = Targets(teacher=Refuses())
+    losses = distillation.accuracy_loss(targets, torch.tensor([1.0, 4.0]), torch.zeros(2))(Says(), batch)
+    for i in range(2):
+        torch.testing.assert_close(losses[i], nn.functional.cross_entropy(student[i], labels[i]))
+    with pytest.raises(AssertionError, match="was asked"):
+        distillation.accuracy_loss(targets, torch.tensor([1.0, 4.0]), torch.tensor([0.0, 0.5]))(Says(), batch)
+
+
 def test_stacked_mixtures_are_those_apart() -> None:
     """Prior, hyper-prior and all gradients of mixtures of different length are those of each alone; a step of Adam
     leaves what takes no part out of it."""

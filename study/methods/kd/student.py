@@ -79,14 +79,14 @@ def fit_student(
 
 
 EXAMPLES_ASKED = 500
-"""Validation images that the teacher is asked about for `dark_knowledge`: a host without a GPU takes seconds."""
+"""Validation images that `dark_knowledge` chooses from: a host without a GPU takes seconds for them."""
 
 
 def dark_knowledge(teacher: nn.Module, data: Splits) -> dict[str, np.ndarray]:
-    """What a teacher says of one validation image of each class (Hinton et al. 2015, sec. 1), to be looked at.
+    """A teacher's logits of one validation image of each class (Hinton et al. 2015, sec. 1), for a figure.
 
-    Of each class the image that the teacher gets right with the smallest lead over the next class, since it says the
-    most; the first one where it gets none right.
+    Of each class the image that the teacher gets right with the smallest lead over the next class, since its logits say
+    the most; the first image where it gets none right.
 
     Returns: `images` (classes, channels, height, width), uint8; `labels` (classes,); `logits` (classes, classes).
     """
@@ -98,7 +98,7 @@ def dark_knowledge(teacher: nn.Module, data: Splits) -> dict[str, np.ndarray]:
     best = logits.topk(2, dim=1)
     lead = best.values[:, 0] - best.values[:, 1]
     lead = torch.where(best.indices[:, 0] == labels, lead, torch.inf)
-    asked = [(labels == label).nonzero().flatten() for label in labels.unique()]
-    chosen = torch.stack([rows[lead[rows].argmin()] for rows in asked])
-    found = {"images": images[chosen], "labels": labels[chosen], "logits": logits[chosen]}
-    return {name: tensor.cpu().numpy() for name, tensor in found.items()}
+    of_class = [(labels == label).nonzero().flatten() for label in labels.unique()]
+    chosen = torch.stack([rows[lead[rows].argmin()] for rows in of_class])
+    shown = {"images": images[chosen], "labels": labels[chosen], "logits": logits[chosen]}
+    return {name: tensor.cpu().numpy() for name, tensor in shown.items()}

@@ -79,7 +79,7 @@ def fit(
         progress: of a trial that was stopped, to go on from.
     Returns: the quantised weights, and the final metrics.
     Raises:
-        TrialFailed: a loss is not a finite number, or no weight is left.
+        TrialFailed: a loss is not a finite number, or every weight was pruned.
     """
     if hparams.bits:
         quantised = post_training(model, hparams.bits)
@@ -87,10 +87,10 @@ def fit(
         return quantised, score(model, quantised, data)
     targets = targets or Targets()
     loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
-    kept = prune(model, hparams, data, loss, on_epoch, progress)
+    survives = prune(model, hparams, data, loss, on_epoch, progress)
     return finish(
         model,
-        cluster(model, kept, hparams.codebook_size),
+        cluster(model, survives, hparams.codebook_size),
         loss,
         hparams,
         data,
@@ -111,7 +111,7 @@ def post_training(model: nn.Module, bits: int) -> QuantisedWeights:
     top = 2 ** (bits - 1) - 1
     with torch.no_grad():
         widest = torch.stack([p.abs().max() for p in parameters])
-        steps = torch.where(widest > 0, widest, 1.0) / top  # a tensor of zeros needs a step too, and any will do
+        steps = torch.where(widest > 0, widest, 1.0) / top  # a tensor of zeros needs a step too; any serves
         levels = flatten([p / step for p, step in zip(parameters, steps, strict=True)]).round().clamp(-top, top)
     values, assignment = torch.cat([levels.new_zeros(1), levels]).unique(return_inverse=True)
     zero, index = assignment[0], assignment[1:]
@@ -127,17 +127,16 @@ def post_training(model: nn.Module, bits: int) -> QuantisedWeights:
 def prune(
     model: nn.Module, hparams: Hparams, data: Splits, loss: Loss, on_epoch: Report, progress: Progress | None = None
 ) -> Tensor:
-    """Set the smallest weights to zero while training, ever more of them, and then retrain those that stay.
+    """Set more and more of the smallest weights to zero while training, and then retrain those that stay.
 
-    A pruned weight stays at zero and never returns (Zhu & Gupta 2017, sec. 3); on MNIST, letting it return for as long
-    as the threshold rises was no better. Every epoch reports what clustering now would give. The model is changed in
-    place.
+    A pruned weight stays at zero (Zhu & Gupta 2017, sec. 3); on MNIST, letting it return while the threshold rises was
+    no better. Every epoch reports what clustering now would give. The model is changed in place.
 
     Args:
         loss: of the model and a batch; scalar, nats per example.
-    Returns: which weights stay, (weights,), bool; round(kept × weights) of them.
+    Returns: which weights stay, (weights,), bool; round(density × weights) of them.
     Raises:
-        TrialFailed: the loss is not a finite number, or no weight is left.
+        TrialFailed: the loss is not a finite number, or every weight was pruned.
     """
     progress = progress or Progress()
     parameters = shared_parameters(model)
@@ -148,26 +147,26 @@ def prune(
         raise TrialFailed(f"every weight was pruned: {hparams.ALL_PRUNED_HINT} ({rounded})")
     rise = max(1, round(hparams.ramp * hparams.epochs * steps_per_epoch(len(data.train), hparams.batch_size)))
     every = max(1, rise // PRUNINGS)
-    kept = torch.ones(sum(sizes), dtype=torch.bool, device=parameters[0].device)
+    survives = torch.ones(sum(sizes), dtype=torch.bool, device=parameters[0].device)
 
     @torch.no_grad()
     def zero(*_: object) -> None:
-        for p, mask in zip(parameters, kept.split(sizes), strict=True):
+        for p, mask in zip(parameters, survives.split(sizes), strict=True):
             p.mul_(mask.view_as(p))
 
     def pruning(step: int) -> None:
         if step == rise or (step < rise and step % every == 0):
             share = 1 - pruned_share(step / rise, hparams.density)
-            kept.copy_(largest(flatten(parameters).detach(), round(share * len(kept))))
+            survives.copy_(largest(flatten(parameters).detach(), round(share * len(survives))))
             zero()
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         progress.trace.add(epoch, "prune", flatten(parameters))
-        metrics = score_if_quantised(model, lambda: cluster(model, kept, hparams.codebook_size), data)
+        metrics = score_if_quantised(model, lambda: cluster(model, survives, hparams.codebook_size), data)
         on_epoch(epoch_row(epoch, "prune", train_loss, metrics))
 
     optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate, fused=True)
-    optimiser.register_step_post_hook(zero)  # without gradient, too, Adam's momentum would move a pruned weight
+    optimiser.register_step_post_hook(zero)  # Adam's momentum moves a pruned weight even without a gradient
     train(
         model,
         data,
@@ -180,18 +179,19 @@ def prune(
         before_step=pruning,
         after_epoch=after_epoch,
         progress=progress,
-        also=[kept],
+        also=[survives],
     )
-    return kept
+    return survives
 
 
-def pruned_share(progress: float, kept: float) -> float:
-    """Share of weights at zero: (1 − kept) (1 − (1 − progress)³). Zhu & Gupta (2017), eq. 1, from none.
+def pruned_share(progress: float, density: float) -> float:
+    """Share of weights at zero: (1 − density) (1 − (1 − progress)³). Zhu & Gupta (2017), eq. 1, from none.
 
     Args:
         progress: of the ramp, 0 to 1.
+        density: at the end of the ramp.
     """
-    return (1 - kept) * (1 - (1 - progress) ** 3)
+    return (1 - density) * (1 - (1 - progress) ** 3)
 
 
 def largest(weights: Tensor, count: int) -> Tensor:
@@ -201,17 +201,19 @@ def largest(weights: Tensor, count: int) -> Tensor:
     return marked
 
 
-def cluster(model: nn.Module, kept: Tensor, codebook: int) -> QuantisedWeights:
-    """Give every kept weight the nearest of `codebook` − 1 values, and all others zero. The model is changed in place.
+def cluster(model: nn.Module, survives: Tensor, codebook_size: int) -> QuantisedWeights:
+    """Give every surviving weight the nearest of `codebook_size` − 1 values, and all others zero.
+
+    The model is changed in place.
 
     Args:
-        kept: (weights,), bool.
+        survives: (weights,), bool.
     """
     parameters = shared_parameters(model)
-    survivors = flatten(parameters).detach()[kept]
-    centroids = kmeans(survivors, codebook - 1)
-    assignment = torch.zeros_like(kept, dtype=torch.int64)
-    assignment[kept] = nearest(survivors, centroids) + 1
+    survivors = flatten(parameters).detach()[survives]
+    centroids = kmeans(survivors, codebook_size - 1)
+    assignment = torch.zeros_like(survives, dtype=torch.int64)
+    assignment[survives] = nearest(survivors, centroids) + 1
     values = F.pad(centroids.to(survivors.dtype), (1, 0))
     quantised = QuantisedWeights(assignment, values, values.new_ones(len(parameters)))
     quantised.write(parameters)

@@ -21,15 +21,14 @@ def negative_log_likelihood(weights: Tensor, means: Tensor, log_precisions: Tens
     """Negative log-likelihood of weights under a mixture of Gaussians, Ullrich et al. (2017), eq. 5.
 
     −Σᵢ log Σⱼ πⱼ N(wᵢ | μⱼ, 1/λⱼ). Value and gradients come from one pass over the weights, on a GPU in one kernel
-    (`study.methods.sws.mixture_kernel`), on a CPU in blocks, so no weights × components tensor is kept for the backward
-    pass.
+    (`study.methods.sws.mixture_kernel`), on a CPU in blocks, so no weights × components tensor is stored for the
+    backward pass.
 
     Args:
         weights: (weights,), float32, or float64 on a CPU; or (members, weights), each with a mixture of its own.
         means: μ, (components,) or (members, components), and so the others.
         log_precisions: log λ.
-        log_proportions: log π; the caller sees to it that the proportions sum to one. With −inf a component takes no
-            part.
+        log_proportions: log π; the proportions must sum to one. With −inf a component takes no part.
     Returns: nats, summed over weights: scalar, or (members,). Differentiable once, in all four arguments.
     Raises:
         ValueError: the arguments do not fit together.
@@ -55,7 +54,7 @@ _FILLINGS = {
     "free_means": 0.0, "free_logits": -math.inf, "log_precisions": 0.0, "gamma_shape": 1.0, "gamma_rate": 0.0,
     "zero_logit": None, "beta": None,
 }  # fmt: skip
-"""Tensor of a mixture → what a component that takes no part has there; None where there is none a component."""
+"""Tensor of a mixture → its entry for a component that takes no part; None where entries are not of components."""
 
 
 class Mixture(nn.Module):
@@ -86,7 +85,7 @@ class Mixture(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < pi_zero < 1:
-            raise ValueError(f"pi_zero is a proportion in (0, 1), not {pi_zero}")
+            raise ValueError(f"pi_zero {pi_zero} must be between 0 and 1")
         self.free_means = nn.Parameter(means.clone())
         self.log_precisions = nn.Parameter(means.new_full((len(means) + 1,), -2 * math.log(sigma)))
         self.free_logits = nn.Parameter(torch.zeros_like(means))
@@ -128,9 +127,9 @@ class Mixture(nn.Module):
     @classmethod
     @torch.no_grad()
     def stacked(cls, mixtures: Sequence[Mixture]) -> Mixture:
-        """One for as many members, every tensor with an axis in front; `shape` and `complexity` are of all of them.
+        """One mixture of several members, every tensor with an axis of members in front.
 
-        Members with fewer components than others have some at the end that take no part.
+        Members with fewer components than others get some at the end that take no part.
         """
         stack = copy.deepcopy(mixtures[0])
         for name, filling in _FILLINGS.items():
@@ -143,17 +142,17 @@ class Mixture(nn.Module):
 
     @torch.no_grad()
     def member(self, index: int, components: int) -> Mixture:
-        """One of those that were stacked, which had so many components."""
-        found = copy.deepcopy(self)
+        """One of the mixtures that were stacked, which had so many components."""
+        member = copy.deepcopy(self)
         for name, filling in _FILLINGS.items():
             tensor = getattr(self, name)[index]
             if filling is not None:
                 tensor = tensor[: components - name.startswith("free")]
-            found._put(name, tensor.clone())
-        return found
+            member._put(name, tensor.clone())
+        return member
 
     def _put(self, name: str, tensor: Tensor) -> None:
-        """In the place of a parameter, or of a buffer, which it is from then on."""
+        """Replace a parameter or a buffer."""
         old = getattr(self, name)
         trained = isinstance(old, nn.Parameter)
         setattr(self, name, nn.Parameter(tensor, requires_grad=old.requires_grad) if trained else tensor)
@@ -172,7 +171,7 @@ class Mixture(nn.Module):
         """A mixture in which no two components are closer than `threshold`, in nats of symmetric KL divergence.
 
         The closest two become one with their joint proportion, mean and variance, until none are that close; one that
-        merges with component 0 keeps mean zero. What is left is learned on from there.
+        merges with component 0 keeps mean zero. The result can be learned further.
         """
         merged = copy.deepcopy(self)
         while len(merged.means) > 2:
@@ -198,7 +197,7 @@ class Mixture(nn.Module):
         self.free_means = nn.Parameter(means[1:])
         self.log_precisions = nn.Parameter(-variances.log())
         self.free_logits = nn.Parameter(proportions[1:].log())
-        odds = proportions[0] / proportions[1:].sum()  # torch.logit would lose what float32 has no room for beside 1
+        odds = proportions[0] / proportions[1:].sum()  # torch.logit of a π₀ near 1 would lose digits in float32
         self.zero_logit = nn.Parameter(odds.log(), requires_grad=learned)
         self.gamma_shape, self.gamma_rate = self.gamma_shape[keep], self.gamma_rate[keep]
 
@@ -224,7 +223,7 @@ def symmetric_kl(means: Tensor, log_precisions: Tensor) -> Tensor:
 
 
 def even_means(weights: Tensor, components: int) -> Tensor:
-    """Means of the components beside the zero one, evenly over the weights' range (Ullrich et al. 2017, sec. 6.1).
+    """Means of all components but the zero one, evenly over the weights' range (Ullrich et al. 2017, sec. 6.1).
 
     Args:
         weights: (weights,).

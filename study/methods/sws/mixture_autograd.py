@@ -28,7 +28,7 @@ GPU_BLOCK = 1 << 24
 RUN = 1 << 10
 """Weights whose statistics are summed in their own precision, before float64 takes over; a block is a number of runs.
 
-In one product over a whole block of float32, rounding grows to 1e-4 of the sum; runs cost no time.
+In one product over a block of float32, rounding grows to 1e-4 of the sum; runs cost no time.
 """
 
 FLOOR = -100.0

@@ -14,13 +14,13 @@ import triton.language as tl  # type: ignore
 from torch import Tensor
 
 TILE = 1 << 12
-"""Responsibilities a program holds at one time, in registers: 32 in each thread of four warps."""
+"""Responsibilities that a program has in registers at one time: 32 in each thread of four warps."""
 
 BLOCKS = 8
 """Blocks of weights that a program takes one after the other, and adds up in float32. Reasoned, not measured."""
 
 SLOTS: tl.constexpr = tl.constexpr(8)
-"""Components in one thread; the lanes beside it hold the others. More of them would be fewer shuffles in sums over
+"""Components in one thread; neighbouring lanes have the others. More of them would mean fewer shuffles in sums over
 components, but each takes three registers for μ, λ and π. At 8 nothing spills: 216 to 254 registers, for sm_90."""
 
 LOG_TWO: tl.constexpr = tl.constexpr(math.log(2))

@@ -21,13 +21,13 @@ class Stack(nn.Module):
 
     Attributes:
         tensors: all of them, by the names that they have in one network.
-        shared: names of those that `quantised.shared_parameters` gives, in their order.
+        shared: names of those that `shared_parameters` gives, in their order.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.members = len(networks)
-        self._network = [copy.deepcopy(networks[0])]  # in a list, so that its parameters are not ours
+        self._network = [copy.deepcopy(networks[0])]  # in a list, so that it is not a submodule
         states = [_tensors(n) for n in networks]
         names = {p: name for name, p in networks[0].named_parameters()}
         self.shared = [names[p] for p in shared_parameters(networks[0])]
@@ -38,7 +38,7 @@ class Stack(nn.Module):
             self.tensors[name] = nn.Parameter(stacked, requires_grad=tensor.requires_grad) if trained else stacked
 
     def parameters(self, recurse: bool = True) -> list[nn.Parameter]:  # type: ignore[override]
-        """Those of all members, each with an axis of them in front."""
+        """Each parameter of all members, with an axis of members in front."""
         return [t for t in self.tensors.values() if isinstance(t, nn.Parameter)]
 
     def train(self, mode: bool = True) -> Stack:
@@ -54,18 +54,19 @@ class Stack(nn.Module):
 
         def one(tensors: Mapping[str, Tensor], images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             own = dict(tensors)
-            found = functional_call(self._network[0], own, (images,))
-            return found, {name: tensor for name, tensor in own.items() if tensor is not tensors[name]}
+            logits = functional_call(self._network[0], own, (images,))
+            return logits, {name: tensor for name, tensor in own.items() if tensor is not tensors[name]}
 
-        each = vmap(one, in_dims=(0, None if images.dim() == 4 else 0), randomness="different")
-        found: tuple[Tensor, dict[str, Tensor]] = each(dict(tensors), images)
-        with torch.no_grad():  # a network that puts new tensors in the place of its buffers
-            for name, tensor in found[1].items():
+        all_members = vmap(one, in_dims=(0, None if images.dim() == 4 else 0), randomness="different")
+        outputs: tuple[Tensor, dict[str, Tensor]] = all_members(dict(tensors), images)
+        logits, replaced = outputs
+        with torch.no_grad():  # buffers that the network replaces by new tensors
+            for name, tensor in replaced.items():
                 self.tensors[name].copy_(tensor)
-        return found[0]
+        return logits
 
     def with_weights(self, weights: Tensor) -> dict[str, Tensor]:
-        """All tensors, those of `shared` from (members, weights)."""
+        """All tensors, with those of `shared` taken from (members, weights)."""
         shapes = {name: self.tensors[name].shape for name in self.shared}
         parts = weights.split([shape[1:].numel() for shape in shapes.values()], dim=1)
         own = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
@@ -74,26 +75,30 @@ class Stack(nn.Module):
 
     @torch.no_grad()
     def scores(self, tensors: Mapping[str, Tensor], data: Splits, at_once: int = 1 << 15) -> list[Score]:
-        """`training.evaluate` of every member on the validation part, with these tensors; so many images at once."""
+        """`loop.evaluate` of every member on the validation part, with these tensors.
+
+        Args:
+            at_once: images of all members together in one forward pass.
+        """
         self.eval()
         part = data.validation
         loss, right = torch.zeros(2, self.members, dtype=torch.float64, device=part.labels.device)
         size = max(1, at_once // self.members)
         for images, labels in zip(part.images.split(size), part.labels.split(size), strict=True):
-            found = self.through(tensors, normalise(images, data.mean, data.std))
-            every = labels.expand(self.members, -1)
-            loss += F.cross_entropy(found.transpose(1, 2), every, reduction="none").sum(dim=1)
-            right += (found.argmax(dim=2) == every).sum(dim=1)
+            logits = self.through(tensors, normalise(images, data.mean, data.std))
+            expected = labels.expand(self.members, -1)
+            loss += F.cross_entropy(logits.transpose(1, 2), expected, reduction="none").sum(dim=1)
+            right += (logits.argmax(dim=2) == expected).sum(dim=1)
         table = torch.stack([loss, 100 * right]) / len(part)
         return [Score(*pair) for pair in zip(*table.tolist(), strict=True)]
 
     def weights(self) -> Tensor:
-        """Those of `shared`, (members, weights)."""
+        """The tensors of `shared` as one matrix, (members, weights)."""
         return torch.cat([self.tensors[name].flatten(1) for name in self.shared], dim=1)
 
     @torch.no_grad()
     def member(self, index: int) -> nn.Module:
-        """A network with the weights of one, to be looked at until the next call."""
+        """A network with the weights of one member; the next call overwrites it."""
         for name, tensor in _tensors(self._network[0]).items():
             tensor.copy_(self.tensors[name][index])
         return self._network[0]

@@ -86,7 +86,7 @@ def fit(
         progress: of a trial that was stopped, to go on from.
     Returns: the quantised weights, and the final metrics.
     Raises:
-        TrialFailed: a loss is not a finite number, or nothing worth keeping is left of the mixture.
+        TrialFailed: a loss is not a finite number, or `ensure_usable` refuses the quantised weights.
     """
     targets = targets or Targets()
     loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
@@ -144,7 +144,7 @@ def cluster(
 
 @torch.no_grad()
 def mixture_over(weights: Tensor, hparams: Hparams) -> Mixture:
-    """The mixture that phase two begins with, its means evenly over the weights, (weights,)."""
+    """The mixture at the start of phase two, its means evenly over the weights, (weights,)."""
     means = even_means(weights, hparams.components)
     zero = (hparams.gamma_zero_shape, hparams.gamma_zero_rate)
     rest = (hparams.gamma_rest_shape, hparams.gamma_rest_rate)
@@ -185,7 +185,11 @@ def under_prior(
 
 
 def annealing(hparams: Hparams, data: Splits, share: float) -> tuple[Tensor, Callable[[int], None] | None]:
-    """The factor by which tau has risen, scalar, over this share of phase two; and what sets it before every step."""
+    """Annealing of tau over this share of phase two.
+
+    Returns: the share of tau that is reached, a scalar tensor, and the function that sets it before every step; None
+        for the function where tau is constant.
+    """
     risen, rise = torch.ones((), device=data.train.images.device), _steps(hparams, data) * share
 
     def anneal(step: int) -> None:
@@ -204,20 +208,21 @@ def retrain(
     on_epoch: Report,
     progress: Progress | None = None,
 ) -> None:
-    """Go on as in phase two with the pruned weights held at zero, outside the prior: the survivors make good the loss.
+    """Continue phase two while the pruned weights stay at zero, outside the prior; the others make up for them.
 
     The model and the mixture are changed in place.
     """
     parameters = shared_parameters(model)
     with torch.no_grad():
-        kept = mixture.assign(_scaled(parameters, scales)) != 0
-        masks = [m.view_as(p) for m, p in zip(kept.split([p.numel() for p in parameters]), parameters, strict=True)]
+        nonzero = mixture.assign(_scaled(parameters, scales)) != 0
+        parts = nonzero.split([p.numel() for p in parameters])
+        masks = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
         for p, mask in zip(parameters, masks, strict=True):
             p.mul_(mask)
     # Without a gradient from its first step on, Adam leaves a weight where it is.
     hooks = [p.register_hook(mask.mul) for p, mask in zip(parameters, masks, strict=True)]
     try:
-        survivors = kept.nonzero().flatten()
+        survivors = nonzero.nonzero().flatten()
         _move(model, mixture, scales, hparams, data, loss, on_epoch, progress, phase="retrain", survivors=survivors)
     finally:
         for hook in hooks:
