@@ -66,7 +66,8 @@ def probability_on_front(study: Study) -> pd.DataFrame:
     """How probable it is that a searched trial is truly on the front.
 
     Where two trials or more were trained with at least `FEWEST_SEEDS` fresh seeds, among those alone, see
-    `probability_by_seeds`; in any other study among all complete ones that keep to its constraint, see `probability_by_images`.
+    `probability_by_seeds`; in any other study among all complete ones that keep to its constraint, see
+    `probability_by_images`.
 
     Returns: `trial_id`, `probability` and `basis` ("fresh seeds" or "validation images"), one row for each trial that
         was considered; empty where there are fewer than two, since a single one is on the front for certain, or the
