@@ -18,7 +18,8 @@ import synthetic
 from analysis.stats import functional_anova, importance
 from analysis.stats.functional_anova import Array
 from analysis.stats.importance import ANOVA, PED, TradeOffs, least_explained, trade_offs
-from analysis.stats.targets import fenced, from_unit, targets, to_unit
+from analysis.stats.search_space import from_unit, to_unit
+from analysis.stats.targets import fenced, targets
 from study.records import paths, study_folder
 from study.records.schema import upgrade
 from study.records.study_folder import Study, load
