@@ -29,7 +29,7 @@ from analysis.questions import conditions
 from analysis.questions.question import NoMatch, Question, answer_question, parse, short
 from analysis.stats import test_results
 from analysis.stats.names import ACCURACY, ACCURACY_DROP, TEST_ACCURACY
-from analysis.stats.summary import numeric, row_of
+from analysis.stats.summary import column_of, numeric, row_of
 from analysis.text.tables import columns_with_values
 from study import commandline
 from study.errors import UserError
@@ -149,7 +149,7 @@ def _print(question: Question, study: Study, rows: pd.DataFrame) -> None:
     others = [c for c in (*COLUMNS, *rows.columns) if c not in ("state", "reason", *COST_COLUMNS)]
     shown = list(dict.fromkeys([*first, *(others if len(rows) <= UPRIGHT else [])]))
     shown = [c for c in columns_with_values(rows, shown) if (rows[c] != "").any()]
-    facts = {c: study.column(c) for c in shown}
+    facts = {c: column_of(study, c) for c in shown}
     lines = [[facts[c].heading, *(format_cell(facts[c], value) for value in rows[c])] for c in shown]
     upright = len(rows) <= UPRIGHT
     lines = lines if upright else [list(line) for line in zip(*lines, strict=True)]

@@ -79,10 +79,8 @@ class Summary:
         return self.has_cost
 
     def column(self, name: str) -> Column:
-        """What is declared of a column, by the harness or by the study. An undeclared hyperparameter of whole numbers
-        is printed without decimals."""
-        whole = name not in COLUMNS and is_whole(self.study.meta["space"].get(name, {}))
-        return replace(self.study.column(name), digits=0) if whole else self.study.column(name)
+        """See `column_of`."""
+        return column_of(self.study, name)
 
     @property
     def reference_name(self) -> str:
@@ -154,6 +152,14 @@ def summarise(study: Study) -> Summary:
         level=level,
         error=error,
     )
+
+
+def column_of(study: Study, name: str) -> Column:
+    """What is declared of a column, by the harness or by the study. A hyperparameter of whole numbers that the harness
+    does not know is printed without decimals."""
+    column = study.column(name)
+    whole = name not in COLUMNS and is_whole(study.meta["space"].get(name, {}))
+    return replace(column, digits=0) if whole else column
 
 
 def row_of(frame: pd.DataFrame, column: str, name: str) -> pd.Series | None:

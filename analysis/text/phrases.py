@@ -33,8 +33,8 @@ def cost_phrases(s: Summary, row: pd.Series) -> str:
     spoken = [name for name in names if s.column(name).phrase]
     if s.cost in names and s.cost not in spoken:
         spoken.insert(0, s.cost)
-    phrases = [_phrase(s.column(name), float(row[name])) for name in spoken]
-    return ", ".join([phrase if i == 0 else phrase.removeprefix("with ") for i, phrase in enumerate(phrases)])
+    sentence = ", ".join(_phrase(s.column(name), float(row[name])) for name in spoken)
+    return sentence.replace(", with ", " and ")
 
 
 def cost_tiles(s: Summary, row: pd.Series) -> list[Tile]:
