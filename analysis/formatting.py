@@ -35,14 +35,14 @@ def capitalise(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def format_cell(column: str, value: Any) -> str:
+def format_cell(column: str | Column, value: Any) -> str:
     """A cell: the digits its column is printed with, "–" when there is none. A number without a unit (a
     hyperparameter, mostly) that is too small for those digits gets three significant figures instead."""
     if isinstance(value, str):
         return value
     if value is None or not np.isfinite(value):
         return "–"
-    info = COLUMNS.get(column, EXTRA.get(column, Column(column)))
+    info = column if isinstance(column, Column) else COLUMNS.get(column, EXTRA.get(column, Column(column)))
     digits = info.digits
     if not info.unit and value and abs(value) < 10.0 ** (1 - digits):
         return f"{value:.3g}"

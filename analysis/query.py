@@ -26,15 +26,15 @@ from rich.text import Text
 
 from analysis.formatting import format_cell
 from analysis.questions import conditions
-from analysis.questions import question as questions_question
-from analysis.questions.question import NoMatch, Question, answer_question, short
+from analysis.questions.question import NoMatch, Question, answer_question, parse, short
 from analysis.stats import test_results
-from analysis.stats.summary import numeric
+from analysis.stats.names import ACCURACY, ACCURACY_DROP, TEST_ACCURACY
+from analysis.stats.summary import column_of, numeric, row_of
 from analysis.text.tables import columns_with_values
 from study import commandline
 from study.errors import UserError
 from study.records import study_folder
-from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, TRIAL_COLUMNS, label
+from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, TRIAL_COLUMNS
 from study.records.study_folder import Study
 
 PROG = "python -m analysis.query"
@@ -63,19 +63,20 @@ class Options:
 
 
 def table_of(study: Study) -> pd.DataFrame:
-    """All trials, numbers as floats, without columns that are empty.
+    """All trials, numbers as floats, choices among words as text, without columns that are empty.
 
-    `accuracy_drop` (points below the baseline `uncompressed`) is there even where the study did not write it, and
-    `test_accuracy` (%) of the networks that the search found, where any was tested.
+    Where trials start from the reference, `accuracy_drop` (points below it) is there even if the study did not write
+    it. `test_accuracy` (%) is that of the networks that the search left, where any was tested.
     """
-    trials = numeric(study.trials, [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives])
-    level = trials.loc[trials["baseline"] == "uncompressed"].reindex(columns=["val_accuracy"])["val_accuracy"].dropna()
-    if len(level) and not columns_with_values(trials, ["accuracy_drop"]):
-        trials["accuracy_drop"] = level.iloc[0] - trials["val_accuracy"]
-    tested = test_results.search_test_rows(study).set_index("trial_id")["test_accuracy"]
-    trials["test_accuracy"] = trials["trial_id"].map(tested).astype(float)
-    there = columns_with_values(trials, list(trials.columns))
-    return trials[there or [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives]]
+    needed = list(dict.fromkeys([*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives, ACCURACY]))
+    trials = numeric(study.trials, needed, study.meta["space"])
+    start = str(study.meta["shared_baseline"])
+    level = row_of(trials[trials[ACCURACY].notna()], "baseline", start) if start == study.meta["reference"] else None
+    if level is not None and not columns_with_values(trials, [ACCURACY_DROP]):
+        trials[ACCURACY_DROP] = level[ACCURACY] - trials[ACCURACY]
+    tested = test_results.search_test_rows(study).set_index("trial_id")[TEST_ACCURACY]
+    trials[TEST_ACCURACY] = trials["trial_id"].map(tested).astype(float)
+    return trials[columns_with_values(trials, list(trials.columns)) or needed]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -93,25 +94,25 @@ def _run(argv: list[str]) -> int:
             raise UserError(f"--states {options.states}: {state!r} is none; give some of {','.join(known)}")
     study = study_folder.load(options.study)
     table = table_of(study)
-    question = questions_question.parse(options.question, table)
+    question = parse(options.question, table)
     rows = table[table["state"].isin(states)]
     if not options.baselines:
         rows = rows[rows["baseline"] == ""]
     try:
-        found = answer_question(question, rows, options.top)
+        answers = answer_question(question, rows, options.top)
     except NoMatch as none:
         print(f"{short(options.question)}: {none}{_elsewhere(question, table, rows)}", file=sys.stderr)
         return 1
     to = {option: path for option, path in (("csv", options.csv), ("json", options.json)) if path is not None}
     for option, path in to.items():
-        content = found.to_csv(index=False) if option == "csv" else _json(found)
+        content = answers.to_csv(index=False) if option == "csv" else _json(answers)
         if path == "-":
             print(content, end="")
         else:
             _write(Path(path), content)
     if "-" not in to.values():
-        _print(question, study, found)
-    if "test_accuracy" in question.names:
+        _print(question, study, answers)
+    if TEST_ACCURACY in question.names:
         print("Chosen by test data, so its test accuracy flatters.", file=sys.stderr)
     return 0
 
@@ -122,12 +123,12 @@ def _elsewhere(question: Question, table: pd.DataFrame, rows: pd.DataFrame) -> s
     others = others[conditions.meets(question.condition, others)]
     baselines = int((others["baseline"] != "").sum())
     states = sorted(set(others.loc[others["baseline"] == "", "state"]))
-    said = [f"with --baselines {baselines} would"] if baselines else []
+    hints = [f"with --baselines {baselines} would"] if baselines else []
     if states:
-        said.append(
+        hints.append(
             f"with --states complete,{','.join(s for s in states if s != 'complete')} {len(others) - baselines} would"
         )
-    return f"; {', and '.join(said)}" if said else ""
+    return f"; {', and '.join(hints)}" if hints else ""
 
 
 def _json(rows: pd.DataFrame) -> str:
@@ -145,10 +146,11 @@ def _write(path: Path, content: str) -> None:
 def _print(question: Question, study: Study, rows: pd.DataFrame) -> None:
     """The answer as a table: what was asked for, the configuration, and of a few trials all else."""
     first = ["trial_id", "baseline", *question.names, *study.hyperparameters, *study.objectives]
-    known = [c for c in COLUMNS if c not in ("state", "reason", *COST_COLUMNS)]
-    shown = list(dict.fromkeys([*first, *(known if len(rows) <= UPRIGHT else [])]))
+    others = [c for c in (*COLUMNS, *rows.columns) if c not in ("state", "reason", *COST_COLUMNS)]
+    shown = list(dict.fromkeys([*first, *(others if len(rows) <= UPRIGHT else [])]))
     shown = [c for c in columns_with_values(rows, shown) if (rows[c] != "").any()]
-    lines = [[label(c), *(format_cell(c, value) for value in rows[c])] for c in shown]
+    facts = {c: column_of(study, c) for c in shown}
+    lines = [[facts[c].heading, *(format_cell(facts[c], value) for value in rows[c])] for c in shown]
     upright = len(rows) <= UPRIGHT
     lines = lines if upright else [list(line) for line in zip(*lines, strict=True)]
     table = Table()

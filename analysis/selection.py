@@ -8,14 +8,14 @@ import pandas as pd
 
 from analysis.questions.question import answer_question, parse
 from analysis.stats.pareto_front import feasible, finished, pareto_front
-from analysis.stats.summary import summarise
+from analysis.stats.summary import ACCURACY, summarise
 from study.errors import UserError
 from study.records import paths
 from study.records.study_folder import Study
 
 
 def trials_with_weights(folder: Path) -> list[str]:
-    """Ids of the trials and baselines whose weights the study kept."""
+    """Ids of the trials and baselines whose weights the study has."""
     return sorted({path.stem for path in (folder / paths.MODELS).glob("*.safetensors")})
 
 
@@ -23,7 +23,7 @@ def require_trial(trial_id: str, study: Study) -> str:
     """The id, if it is one of `trials_with_weights`.
 
     Raises:
-        UserError: an unknown trial, or one whose weights were not kept.
+        UserError: an unknown trial, or one whose weights the study does not have.
     """
     with_weights = trials_with_weights(study.folder)
     known = trial_id in set(study.trials["trial_id"])
@@ -35,7 +35,7 @@ def require_trial(trial_id: str, study: Study) -> str:
 
 
 def front(study: Study) -> pd.DataFrame:
-    """Rows of `trials.csv` on the front whose weights were kept, which happens when a study ends.
+    """Rows of `trials.csv` on the front whose weights the study has; it saves them when it ends.
 
     Raises:
         UserError: there is none.
@@ -60,14 +60,14 @@ def to_confirm(study: Study, count: int) -> list[str]:
     if len(study.objectives) > 1:
         trials = pareto_front(trials, study.objectives)
         chance = 100 / len(study.meta["data"]["classes"])
-        trials = trials[trials["val_accuracy"] >= (trials["val_accuracy"].max() + chance) / 2]
+        trials = trials[trials[ACCURACY] >= (trials[ACCURACY].max() + chance) / 2]
     ranked = trials.sort_values(first, ascending=direction == "min", kind="stable")["trial_id"].tolist()
     if len(study.objectives) == 1 or len(ranked) <= count:
         return ranked[:count]
     answer = summarise(study).best
-    first_of_all = ranked[0] if answer is None else answer["trial_id"]
+    answering = ranked[0] if answer is None else answer["trial_id"]
     # It may be one of the others: then the next in line fill up.
-    chosen = [first_of_all, *_spread(ranked, count - 1), *_spread(ranked, count), *ranked]
+    chosen = [answering, *_spread(ranked, count - 1), *_spread(ranked, count), *ranked]
     return list(dict.fromkeys(chosen))[:count]
 
 

@@ -66,6 +66,9 @@ def meta_of(kind: str, num_samples: int) -> dict[str, Any]:
         "models": {"teacher": teacher, "student": student} if kd else {"network": network},
         "objectives": {"val_accuracy": "max"} if kd else {"val_accuracy": "max", "sparsity": "max"},
         "space": kd_space if kd else sws_space,
+        "baselines": {"student alone": {"alpha": 0.0}, "label smoothing": {"alpha": 0.0, "label_smoothing": 0.1}}
+        if kd
+        else {"paper mixture": {"tau": 0.05, "components": 17, "one_minus_pi_zero": 1e-3}},
         "seed": 0,
         "versions": {"python": "3.11.7", "torch": "2.14.1", "ray": "2.60.0", "optuna": "5.0.0"},
         "git_commit": "0123456789abcdef0123456789abcdef01234567",
@@ -171,9 +174,9 @@ def write_sws(
         rows.append(row if state == "failed" else {**row, **scores})
     frame, history = finish_rows(rows, rng, epochs, [("cluster", epochs - 5), ("retrain", 5)])
     metrics = ["sparsity", "nonzero_ratio", "entropy_ratio"]
-    front = pareto_front(finished(frame), {"val_accuracy": "max", "sparsity": "max"})
-    front = front.sort_values("sparsity")
-    answer, _ = choose(front, 98.2, standard_error(98.2, 10_000), "sparsity")
+    objectives = {"val_accuracy": "max", "sparsity": "max"}
+    front = pareto_front(finished(frame), objectives).sort_values("sparsity")
+    answer, _ = choose(front, objectives, 98.2, standard_error(98.2, 10_000))
     spread = front["trial_id"].iloc[[round(i * (len(front) - 1) / 3) for i in range(4)]]
     again = front[front["trial_id"].isin([*spread, "" if answer is None else answer["trial_id"]])]
     confirmed = confirm_rows(frame, rng, front, again, fresh, metrics) if confirm else None
@@ -355,6 +358,7 @@ def sized_meta(kind: str, trials: int) -> dict[str, Any]:
         if kind == "sws"
         else {"val_accuracy": "max", "file_bytes": "min"},
         "space": dict.fromkeys(names, share),
+        "baselines": {"paper settings": {}},
         "models": models,
         "settings": {"dataset": "digits", "seed": 0, "num_samples": trials, **lengths},
         "data": {**meta_of("kd", trials)["data"], "note": ""},

@@ -49,7 +49,7 @@ def build(study: Study) -> str:
 
 def _rendered(page: Page) -> str:
     study, summary = page.study, page.summary
-    trials = trial_records(summary.trials, study.hyperparameters, summary.headings)
+    trials = trial_records(summary.trials, study.hyperparameters, summary.headings, summary.column)
     name = str(study.meta.get("name", study.folder.name))
     return render("report.html", page.items, trials, name, **_context(page))
 

@@ -1,7 +1,8 @@
 """Conditions on a table of trials, such as `accuracy_drop <= 0.2 and baseline != "teacher"`.
 
 They are in the syntax of pandas' `query`, but are read with `ast` and worked out node by node: columns, numbers, quoted
-words, + - * /, comparisons, `in [..]`, `and`, `or`, `not`. There is nothing else, so nothing else can run.
+words, True and False, + - * /, comparisons, `in [..]`, `and`, `or`, `not`. There is nothing else, so nothing else can
+run.
 """
 
 from __future__ import annotations
@@ -105,10 +106,10 @@ def nearest(condition: ast.expr | None, rows: pd.DataFrame) -> str:
         beyond = (left - right if isinstance(bound.ops[0], ast.Lt | ast.LtE) else right - left).dropna()
         rest = reduce(operator.and_, [meets(p, rows) for p in parts if p is not bound], pd.Series(True, rows.index))
         shown, values = (bound.left, left) if _has_names(bound.left) else (bound.comparators[0], right)
-        for kept, lines in ((beyond, alone), (beyond[rest[beyond.index]], rest_met)):
-            if len(kept):
-                trial = rows.loc[kept.idxmin(), "trial_id"]
-                lines.append(f"{ast.unparse(shown)} {values[kept.idxmin()]:.6g} ({trial})")
+        for distances, lines in ((beyond, alone), (beyond[rest[beyond.index]], rest_met)):
+            if len(distances):
+                trial = rows.loc[distances.idxmin(), "trial_id"]
+                lines.append(f"{ast.unparse(shown)} {values[distances.idxmin()]:.6g} ({trial})")
     if rest_met:
         return f"the nearest has {', or '.join(rest_met)}"
     return f"each alone, the nearest have {', '.join(alone)}" if alone else ""
@@ -154,6 +155,7 @@ def _compared(pair: ast.Compare, rows: pd.DataFrame) -> pd.Series:
         among = reduce(operator.or_, each)
         return among if isinstance(op, ast.In) else ~among
     first, second = _value(left, rows), _value(right, rows)
+    first, second = _as_word(left, first, second), _as_word(right, second, first)
     how = {"number": _NUMBERS, "word": _WORDS}.get(kind(first), {})
     if type(op) not in how or kind(first) != kind(second):
         raise UserError(
@@ -162,6 +164,13 @@ def _compared(pair: ast.Compare, rows: pd.DataFrame) -> pd.Series:
         )
     missing = first.isna() | second.isna()
     return how[type(op)](first, second).astype("boolean").mask(missing)
+
+
+def _as_word(node: ast.expr, value: pd.Series, other: pd.Series) -> pd.Series:
+    """`True` and `False` as the words that a table has for them, where they are compared with words."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, bool) and kind(other) == "word":
+        return pd.Series(str(node.value), index=value.index, dtype=object)
+    return value
 
 
 def _pairs(node: ast.Compare) -> list[ast.Compare]:

@@ -17,8 +17,10 @@ from analysis.questions.conditions import ROUNDING
 from study.errors import UserError
 
 GRAMMAR = '"max|min COLUMN [where CONDITION]", "all [where CONDITION]" or a condition alone'
-SHORT = {"accuracy drop": "accuracy_drop", "compression": "compression_ratio", "accuracy": "val_accuracy"}
-"""How a question may also call a column, as a sentence of `study.export --best` does."""
+ACCURACY = "val_accuracy"
+"""The accuracy that a question means where it does not say which, and by which equal answers are ordered."""
+RATIO = "_ratio"
+"""A ratio may be called by the rest of its name: max compression."""
 LONGEST = 1000
 """Characters of a question."""
 
@@ -49,10 +51,10 @@ class Question:
 
 
 def parse(asked: str, rows: pd.DataFrame) -> Question:
-    """Understand a question to a table like `rows`.
+    """Understand a question about a table like `rows`.
 
     Raises:
-        UserError: it is no question, or none to this table; the message names the part and what would be right.
+        UserError: it is no question, or none about this table; the message names the part and what would be right.
     """
     written = _written_out(asked, list(rows.columns))
     match = re.fullmatch(r"\s*(?:(max|min)\s+(\S+)|(all))(?:\s+(?:where|with)\s+(.+?))?\s*", written, re.I | re.S)
@@ -81,19 +83,19 @@ def answer_question(question: Question, rows: pd.DataFrame, top: int = 1) -> pd.
     Raises:
         NoMatch: no row answers.
     """
-    found = rows[conditions.meets(question.condition, rows)]
-    if not len(found):
+    matches = rows[conditions.meets(question.condition, rows)]
+    if not len(matches):
         nearest = conditions.nearest(question.condition, rows)
         raise NoMatch(f"none of {len(rows)} trials matches" + (f"; {nearest}" if nearest else ""))
     if question.goal == "all":
-        return found
-    score = (-1 if question.goal == "max" else 1) * found[question.column].dropna()
+        return matches
+    score = (-1 if question.goal == "max" else 1) * matches[question.column].dropna()
     if score.empty:
-        raise NoMatch(f"{len(found)} of {len(rows)} trials match, but none has a value of {question.column}")
+        raise NoMatch(f"{len(matches)} of {len(rows)} trials match, but none has a value of {question.column}")
     score = score[score <= score.nsmallest(top).iloc[-1] + ROUNDING].round(9)
-    accuracy = found["val_accuracy"] if "val_accuracy" in found else 0.0
+    accuracy = matches[ACCURACY] if ACCURACY in matches else 0.0
     order = pd.DataFrame({"score": score, "lost": 0.0 - accuracy}, index=score.index)
-    return found.loc[order.sort_values(["score", "lost"], kind="stable").index]
+    return matches.loc[order.sort_values(["score", "lost"], kind="stable").index]
 
 
 def short(asked: str) -> str:
@@ -104,10 +106,19 @@ def short(asked: str) -> str:
 
 def _written_out(asked: str, columns: list[str]) -> str:
     """The question with short names written out, and without the % that may follow a number; quoted words stay."""
+    names = _short_names(columns)
     parts = re.split(r"""('[^']*'|"[^"]*")""", asked)
     for i in range(0, len(parts), 2):
-        for name, column in SHORT.items():
-            if name not in columns:
-                parts[i] = re.sub(rf"\b{name.replace(' ', ' +')}\b", column, parts[i])
+        for name, column in names.items():
+            parts[i] = re.sub(rf"\b{re.escape(name).replace('_', ' +')}\b", column, parts[i])
         parts[i] = re.sub(r"(?<=[\d.]) *%(?= *(?:$|\)|and\b|or\b))", "", parts[i])
     return "".join(parts)
+
+
+def _short_names(columns: list[str]) -> dict[str, str]:
+    """How a question may also call a column, as a sentence of `study.export --best` does: with spaces for underscores,
+    a ratio without that word, and the validation accuracy without "validation"."""
+    spaced = {name: name for name in columns if "_" in name}
+    ratios = {name.removesuffix(RATIO): name for name in columns if name.endswith(RATIO)}
+    accuracy = {ACCURACY.split("_")[-1]: ACCURACY} if ACCURACY in columns else {}
+    return spaced | {short: name for short, name in (ratios | accuracy).items() if short not in columns}

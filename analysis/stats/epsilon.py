@@ -10,6 +10,7 @@ import moocore
 import numpy as np
 import pandas as pd
 
+from analysis.stats.names import ACCURACY, FILE_SIZE
 from analysis.stats.uncertainty import DRAWS
 
 FEWEST = 10
@@ -18,7 +19,7 @@ FEWEST = 10
 
 @dataclass(frozen=True)
 class Epsilon:
-    """How far one front is behind another: a factor, and between what it lies in most resamples, see `epsilon`."""
+    """How far one front is behind another: a factor, and the range that it has in most resamples, see `epsilon`."""
 
     value: float
     low: float
@@ -32,7 +33,7 @@ def epsilon(a: pd.DataFrame, b: pd.DataFrame, images: int) -> Epsilon:
     It has no unit. 1 or less says that a is nowhere behind. An error of zero counts as half an image, since a multiple
     of nothing is nothing.
 
-    `low` and `high` bound the middle 95 % of the factors after the trials of each study are resampled: how much hangs
+    `low` and `high` bound the middle 95 % of the factors after the trials of each study are resampled: how much depends
     on a few of them. That is no 95 % interval of what another search would give, which lies below more often than
     that: a resample has fewer different trials, and so a front that lies behind.
 
@@ -81,6 +82,6 @@ def epsilon_between(a: list[np.ndarray], b: list[np.ndarray]) -> Epsilon:
 def _costs(trials: pd.DataFrame, images: int) -> np.ndarray:
     """Error in percent, at least half an image's worth, and bytes, of the trials that have both: (trials, 2)."""
     least = 50 / images if images else 1e-9
-    error = (100 - trials["val_accuracy"].astype(float)).clip(lower=least)
-    costs = np.column_stack([error, trials["file_bytes"].astype(float)])
+    error = (100 - trials[ACCURACY].astype(float)).clip(lower=least)
+    costs = np.column_stack([error, trials[FILE_SIZE].astype(float)])
     return costs[np.isfinite(costs).all(axis=1) & (costs[:, 1] > 0)]

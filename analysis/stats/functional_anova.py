@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import cho_solve, cholesky
 from scipy.optimize import minimize
 from threadpoolctl import threadpool_limits
 
-Array = NDArray[np.float64]
+from analysis.stats.search_space import Array, levels
 
 HALVES = 40
-GRID: Array = (np.arange(40) + 0.5) / 40
+GRID: Array = levels({"low": 0.0, "high": 1.0})
 QUANTILE = 1.96
 """Half-widths of intervals in standard deviations: 95 % of a normal distribution."""
 
@@ -85,8 +84,8 @@ def fit(x: Array, y: Array, nodes: list[Array] | None = None, start: Array | Non
 
     Args:
         x: (trials, inputs), in [0, 1]; y: (trials,), any unit.
-        nodes: see `Response`; without it averages are over the whole cube, uniformly.
-        start: where the search for the kernel begins, see `Response.kernel`.
+        nodes: see `Response`; without it averages are over the complete cube, uniformly.
+        start: where the search for the kernel starts, see `Response.kernel`.
     References: Hutter et al. 2014 (fANOVA), ICML, https://proceedings.mlr.press/v32/hutter14.html; its closed form for
         Gaussian processes: Oakley & O'Hagan 2004, J. R. Stat. Soc. B 66(3), 751–769, sec. 3.
     """
@@ -115,7 +114,7 @@ def fit(x: Array, y: Array, nodes: list[Array] | None = None, start: Array | Non
 def resampled(
     x: Array, y: Array, nodes: list[Array] | None = None, halves: int = HALVES, seed: int = 0
 ) -> list[Response]:
-    """The response through all trials, then `uses_bfloat16` through a random half of them each, kernels chosen anew.
+    """The response through all trials, then through so many random halves of them, each with a kernel of its own.
 
     A statistic of a random half drawn without replacement spreads about as much as that of a bootstrap sample (Efron
     1982, The Jackknife, the Bootstrap and Other Resampling Plans, sec. 8.3), and no trial is in it twice, which a
@@ -123,9 +122,9 @@ def resampled(
     """
     rng = np.random.default_rng(seed)
     with threadpool_limits(1):  # for matrices this small, threads wait for each other: six times as long with two
-        whole = fit(x, y, nodes)
-        drawn = [rng.permutation(len(y))[: len(y) // 2] for _ in range(halves)]
-        return [whole, *(fit(x[half], y[half], whole.nodes, whole.kernel) for half in drawn)]
+        full = fit(x, y, nodes)
+        samples = [rng.permutation(len(y))[: len(y) // 2] for _ in range(halves)]
+        return [full, *(fit(x[half], y[half], full.nodes, full.kernel) for half in samples)]
 
 
 def interval(values: Sequence[Array] | Array) -> tuple[Array, Array, Array]:

@@ -1,12 +1,13 @@
-"""Which hyperparameter moves what: shares of variance with intervals, marginal effects, and the KD plane's gain.
+"""Which hyperparameter moves what: shares of variance with intervals, marginal effects, and the gain over a baseline.
 
-Targets are the study's objectives, hypervolume, and accuracy among the small networks. Two measures answer different
-questions: the functional ANOVA (`analysis.stats.functional_anova`) says how much of a target's variance over the whole
-search space a hyperparameter causes by itself; PED-ANOVA (Optuna's) says what the best quarter of trials has in common.
+Targets are the study's objectives, hypervolume, and accuracy among the networks of low cost. Two measures answer
+different questions. The functional ANOVA (`analysis.stats.functional_anova`) says how much of a target's variance over
+the complete search space a hyperparameter causes by itself. PED-ANOVA (Optuna's) says what the best quarter of trials
+has in common.
 
 A scheduler that stops trials by how they do leaves those that did well, which are no fair sample of the space. Where it
-stopped many, accuracy is that of the last epoch that all of them reached; sizes, which mean nothing so early, are then
-left out.
+stopped many, accuracy is that of the last epoch that all of them reached. Other objectives, which mean nothing so
+early, are then left out.
 """
 
 from __future__ import annotations
@@ -20,14 +21,15 @@ import pandas as pd
 
 from analysis.formatting import counted
 from analysis.stats.functional_anova import QUANTILE, Array, Response, interval, resampled
-from analysis.stats.summary import Summary, counts_of, history_of, summarise
-from analysis.stats.targets import Target, from_unit, searched_range, targets, to_unit
+from analysis.stats.search_space import Domain, from_unit, grid, levels, to_unit, varies
+from analysis.stats.summary import ACCURACY, Summary, counts_of, history_of, summarise
+from analysis.stats.targets import Target, targets
 from study.records.study_folder import Study
 
 MOST_STOPPED = 0.05
 """Share of trials that a scheduler may have stopped for the complete ones to stand for all."""
 MOST_FAILED = 0.05
-"""Share of trials that may have failed without a word: where they did, nothing is known."""
+"""Share of trials that may have failed without a warning: where they lie, nothing is known."""
 FEWEST = 20
 """Complete trials below which nothing is said: half of them must still show a response."""
 MOST = 200
@@ -49,7 +51,7 @@ class TradeOffs:
     Attributes:
         names: the hyperparameters.
         trials: rows that the responses are fitted to.
-        targets, responses: by key; a response is the estimate and its resamples, see `effects.resampled`.
+        targets, responses: by key; a response is the estimate and its resamples, see `functional_anova.resampled`.
         ped: key → hyperparameter → share, the estimate first; {} without Optuna.
         epoch: after which accuracies are, see `comparable_trials`; 0 for those that trials ended with.
         level: validation accuracy (%) of the reference, after that epoch too; NaN without one.
@@ -96,7 +98,8 @@ class TradeOffs:
     def effect(self, key: str, name: str, points: int = 41) -> pd.DataFrame:
         """Mean of the target at values of one hyperparameter, all others averaged: `value`, `mean`, `low`, `high`.
 
-        Over the whole range, or for `given` over that which its trials span; the mean of logarithms for sizes.
+        One row a choice, else over the complete range, or for `given` over that which its trials span. The mean is of
+        logarithms where the target's scale is logarithmic.
         """
         j, members = self.names.index(name), self.responses[key]
         at = self._points(key, j, points)
@@ -111,7 +114,7 @@ class TradeOffs:
         members = self.responses[key]
         if len(self.names) < 2:
             return None
-        a, b = np.argsort(-members[0].shares([(j,) for j in range(len(self.names))]), kind="stable")[:2]
+        a, b = self._largest_two(key)
         parts = [member.shares([(a, b), (a,), (b,)]) for member in members]
         share, low, high = (float(np.clip(end, 0, 1)) for end in interval([p[0] - p[1] - p[2] for p in parts]))
         at = [self._points(key, j, points) for j in (a, b)]
@@ -127,100 +130,119 @@ class TradeOffs:
         }
 
     def gain(self, points: int = 41) -> dict[str, Any] | None:
-        """KD: accuracy over (temperature, alpha), others averaged, less the baseline without the teacher, in points.
+        """Accuracy over the two hyperparameters that move it most, others averaged, less that of the reference. Only of
+        studies of accuracy alone: elsewhere a loss is part of the bargain.
 
-        Returns: `x`, `y` and, (len(y), len(x)), `gain` with its 95 % interval `low`, `high`; None without the two,
-            the baseline or a response. The baseline is one training, on the trials' validation images: the interval
-            takes it to scatter as trials do about the surface where that was predicted without them.
+        Returns: `names` of the two in the order of the search space, their values `x` and `y`, and, (len(y), len(x)),
+            `gain` in points with its 95 % interval `low`, `high`. None without two hyperparameters, the reference or a
+            response. The reference is one training, on the trials' validation images: the interval takes it to scatter
+            as trials do about the surface where that was predicted without them.
         """
-        wanted = ("temperature", "alpha")
-        if not set(wanted) <= set(self.names) or not np.isfinite(self.level) or "val_accuracy" not in self.responses:
+        known = len(self.names) > 1 and np.isfinite(self.level) and ACCURACY in self.responses
+        if self.summary.has_cost or not known:
             return None
-        js = [self.names.index(name) for name in wanted]
-        at = [np.linspace(0.0, 1.0, points)] * 2
-        surfaces = [member.marginal(js, at).T for member in self.responses["val_accuracy"]]
+        members = self.responses[ACCURACY]
+        js = sorted(self._largest_two(ACCURACY))
+        at = [self._points(ACCURACY, j, points) for j in js]
+        surfaces = [member.marginal(js, at).T for member in members]
         mean, low, high = (end - self.level for end in interval(surfaces))
-        accuracies = _sample(self.targets["val_accuracy"].values)
-        own = QUANTILE * np.sqrt(1 - self.responses["val_accuracy"][0].explained) * float(accuracies.std(ddof=0))
+        accuracies = _sample(self.targets[ACCURACY].values)
+        own = QUANTILE * np.sqrt(1 - members[0].explained) * float(accuracies.std(ddof=0))
         return {
-            "x": self._value("temperature", at[0]),
-            "y": self._value("alpha", at[1]),
+            "names": tuple(self.names[j] for j in js),
+            "x": self._value(self.names[js[0]], at[0]),
+            "y": self._value(self.names[js[1]], at[1]),
             "gain": mean,
             "low": mean - np.hypot(mean - low, own),
             "high": mean + np.hypot(high - mean, own),
         }
 
-    def _points(self, key: str, j: int, points: int) -> Array:
-        nodes = self.responses[key][0].nodes[j]
-        ends = (float(nodes.min()), float(nodes.max())) if key == "given" else (0.0, 1.0)
-        return np.linspace(*ends, points)
+    def _largest_two(self, key: str) -> list[int]:
+        """Which two hyperparameters have the largest shares of a target's variance, the largest first."""
+        shares = self.responses[key][0].shares([(j,) for j in range(len(self.names))])
+        return [int(j) for j in np.argsort(-shares, kind="stable")[:2]]
 
-    def _value(self, name: str, at: Array) -> Array:
-        return from_unit(at, self.summary.study.meta["space"][name])
+    def _points(self, key: str, j: int, points: int) -> Array:
+        """Places in [0, 1] to show a response at, see `search_space.grid`; for `given` those between its trials."""
+        places = grid(self._domain(self.names[j]), points)
+        if key != "given":
+            return places
+        nodes = self.responses[key][0].nodes[j]
+        low, high = float(nodes.min()), float(nodes.max())
+        if self._domain(self.names[j]).get("values"):
+            return places[(places >= low) & (places <= high)]
+        return np.linspace(low, high, points)
+
+    def _value(self, name: str, at: Array) -> Any:
+        return from_unit(at, self._domain(name))
+
+    def _domain(self, name: str) -> Domain:
+        return self.summary.study.meta["space"][name]
 
 
 def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     """Fit every target; a second or two. Reads searched trials alone, see `comparable_trials`.
 
     Args:
-        bound: least sparsity (%), or largest file (bytes), of the target `given`; without it the trials' median.
+        bound: what trials of the target `given` reach in `Summary.cost`; without it the trials' median.
     """
     s = summarise(study)
-    names = [
-        name
-        for name, domain in study.meta["space"].items()
-        if searched_range(domain) and pd.api.types.is_numeric_dtype(s.trials[name])
-    ]
+    names = [name for name, domain in study.meta["space"].items() if varies(domain) and _is_usable(s, name)]
     with np.errstate(invalid="ignore", divide="ignore"):  # a value that its scale does not have, mistyped or infinite
-        rows, epoch, level, said = comparable_trials(s)
-        scaled = [np.isfinite(to_unit(rows[name].to_numpy(), study.meta["space"][name])) for name in names]
-    rows = rows[np.all(scaled, axis=0)] if names else rows
-    found = TradeOffs(s, names, _sample(rows), {}, {}, {}, [said] if said else [], epoch, level)
-    if said and rows.empty:
-        return found
+        rows, epoch, level, note = comparable_trials(s)
+        placed = [np.isfinite(to_unit(rows[name].to_numpy(), study.meta["space"][name])) for name in names]
+    rows = rows[np.all(placed, axis=0)] if names else rows
+    effects = TradeOffs(s, names, _sample(rows), {}, {}, {}, [note] if note else [], epoch, level)
+    if note and rows.empty:
+        return effects
     if len(rows) < FEWEST:
-        found.notes.append(
+        effects.notes.append(
             f"Which hyperparameter moves what is not said: "
             f"{counted(len(rows), 'trial' if epoch else 'complete trial')}, and it takes {FEWEST}."
         )
-        return found
+        return effects
     if not names:
-        found.notes.append("Which hyperparameter moves what is not said: none that was searched is a number.")
-        return found
+        effects.notes.append("Which hyperparameter moves what is not said: none was searched over several values.")
+        return effects
     counts = counts_of(s)
     broken, tried = counts["failed"], sum(counts.values()) - counts["running"]
     if broken > MOST_FAILED * tried:
-        found.notes.append(
+        effects.notes.append(
             f"{broken} of {tried} trials failed and are left out: where they lie in the space, what is said is a guess."
         )
     for target in targets(s, rows, bound, epoch):
-        _add(found, rows, target)
-    return found
+        _add(effects, rows, target)
+    return effects
+
+
+def _is_usable(s: Summary, name: str) -> bool:
+    """Whether a hyperparameter's values are what its domain says: choices, or numbers."""
+    return bool(s.study.meta["space"][name].get("values")) or pd.api.types.is_numeric_dtype(s.trials[name])
 
 
 def comparable_trials(s: Summary) -> tuple[pd.DataFrame, int, float, str]:
     """Trials that stand for the whole space, the epoch after which their accuracy is (0: at their end), that of the
     reference, and a sentence where trials were stopped for how they did; without rows where none stand for it."""
-    level = np.nan if s.reference is None else float(s.reference["val_accuracy"])
+    level = np.nan if s.reference is None else float(s.reference[ACCURACY])
     stopped = s.trials[(s.trials["baseline"] == "") & (s.trials["state"] == "pruned")]
     every = pd.concat([s.searched, stopped])
     if len(stopped) <= MOST_STOPPED * len(every):
         return s.searched, 0, level, ""
-    said = (
+    note = (
         f"The scheduler stopped {len(stopped)} of {len(every)} trials for how they did, so the others are no fair "
         "sample"
     )
     history = history_of(s.study)
-    history = history[history["val_accuracy"].notna()]
+    history = history[history[ACCURACY].notna()]
     last = history[history["trial_id"].isin(every["trial_id"])].groupby("trial_id")["epoch"].max()
     epoch = 0 if last.empty else int(last.min())
-    if list(s.study.objectives) != ["val_accuracy"] or not epoch:
-        return every.iloc[:0], 0, level, f"Which hyperparameter moves what is not said: {said[0].lower()}{said[1:]}."
-    then = history[history["epoch"] == epoch].drop_duplicates("trial_id").set_index("trial_id")["val_accuracy"]
+    if list(s.study.objectives) != [ACCURACY] or not epoch:
+        return every.iloc[:0], 0, level, f"Which hyperparameter moves what is not said: {note[0].lower()}{note[1:]}."
+    then = history[history["epoch"] == epoch].drop_duplicates("trial_id").set_index("trial_id")[ACCURACY]
     if s.reference is not None:
         level = float(then.get(s.reference["trial_id"], np.nan))
-    early = every.assign(val_accuracy=every["trial_id"].map(then)).dropna(subset=["val_accuracy"])
-    return early, epoch, level, f"{said}: here accuracy is that after epoch {epoch}, which all of them reached."
+    early = every.assign(**{ACCURACY: every["trial_id"].map(then)}).dropna(subset=[ACCURACY])
+    return early, epoch, level, f"{note}: here accuracy is that after epoch {epoch}, which all of them reached."
 
 
 def least_explained(trials: int) -> float:
@@ -228,36 +250,37 @@ def least_explained(trials: int) -> float:
     return max(LEAST_EXPLAINED, 10 / trials)
 
 
-def _add(found: TradeOffs, rows: pd.DataFrame, target: Target) -> None:
+def _add(effects: TradeOffs, rows: pd.DataFrame, target: Target) -> None:
     """Fit one target, or note why not."""
     values = _sample(target.values)
     used, y = rows.loc[values.index], values.to_numpy()
     if len(used) < FEWEST:
-        found.notes.append(f"{target.title}: left out, {len(used)} trials are too few; it takes {FEWEST}.")
+        effects.notes.append(f"{target.title}: left out, {len(used)} trials are too few; it takes {FEWEST}.")
         return
-    space = found.summary.study.meta["space"]
-    x = np.stack([to_unit(used[name].to_numpy(), space[name]) for name in found.names], axis=1)
-    # Small networks fill a corner of the space: there averages are over the values that they have.
-    members = resampled(x, y, list(x.T) if target.key == "given" else None) if np.ptp(y) else []
+    domains = [effects.summary.study.meta["space"][name] for name in effects.names]
+    x = np.stack([to_unit(used[name].to_numpy(), d) for name, d in zip(effects.names, domains, strict=True)], axis=1)
+    # Networks of low cost fill a corner of the space: there averages are over the values that they have.
+    nodes = list(x.T) if target.key == "given" else [levels(domain) for domain in domains]
+    members = resampled(x, y, nodes) if np.ptp(y) else []
     if not members or members[0].explained < least_explained(len(used)):
         explained = max(0.0, members[0].explained) if members else 0.0
-        found.notes.append(
+        effects.notes.append(
             f"{target.title}: left out, the hyperparameters explain {explained:.0%} of its variance "
             f"(leave-one-out R²), less than {least_explained(len(used)):.0%}."
         )
         return
-    found.targets[target.key], found.responses[target.key] = target, members
+    effects.targets[target.key], effects.responses[target.key] = target, members
     try:
-        found.ped[target.key] = ped_anova(x, y, found.names, target.direction, len(members) - 1)
+        effects.ped[target.key] = ped_anova(x, y, effects.names, target.direction, len(members) - 1)
     except ImportError:
         missing = "PED-ANOVA is left out: Optuna is not installed here."
-        if missing not in found.notes:
-            found.notes.append(missing)
+        if missing not in effects.notes:
+            effects.notes.append(missing)
 
 
 def ped_anova(x: Array, y: Array, names: list[str], direction: str, halves: int) -> list[dict[str, float]]:
     """Optuna's PED-ANOVA: how much the best quarter of trials differs from all of them in each hyperparameter's
-    distribution, as shares; first of all trials, then of random halves as in `effects.resampled`.
+    distribution, as shares; first of all trials, then of random halves as in `functional_anova.resampled`.
 
     Reference: Watanabe et al. 2023, IJCAI, https://arxiv.org/abs/2304.10255.
     """
@@ -281,14 +304,14 @@ def ped_anova(x: Array, y: Array, names: list[str], direction: str, halves: int)
         study.add_trials(frozen)
         everything = study.get_trials()
         rng = np.random.default_rng(0)
-        drawn = [np.arange(len(y)), *(rng.permutation(len(y))[: len(y) // 2] for _ in range(halves))]
+        samples = [np.arange(len(y)), *(rng.permutation(len(y))[: len(y) // 2] for _ in range(halves))]
         evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
         shares = []
-        for half in drawn:
-            # A study for each half would cost more than all the rest.
-            study.get_trials = lambda *_, half=half, **__: [everything[i] for i in half]  # type: ignore[method-assign]
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-            shares.append({name: float(found.get(name, 0.0)) for name in names})
+        for sample in samples:
+            # A study for each sample would cost more than all the rest.
+            study.get_trials = lambda *_, sample=sample, **__: [everything[i] for i in sample]  # type: ignore[method-assign]
+            importances = optuna.importance.get_param_importances(study, evaluator=evaluator)
+            shares.append({name: float(importances.get(name, 0.0)) for name in names})
     return shares
 
 

@@ -9,6 +9,8 @@ import moocore
 import numpy as np
 import pandas as pd
 
+from analysis.stats.names import ACCURACY
+
 
 def finished(trials: pd.DataFrame) -> pd.DataFrame:
     """Searched trials that ran to their end. A pruned or broken one has no final score, and a baseline was not
@@ -26,7 +28,7 @@ def feasible(trials: pd.DataFrame, meta: Mapping[str, Any]) -> pd.DataFrame:
     least = least_accuracy(meta)
     if least is None:
         return trials
-    scores = trials.reindex(columns=["val_accuracy"])["val_accuracy"]
+    scores = trials.reindex(columns=[ACCURACY])[ACCURACY]
     return trials[pd.to_numeric(scores, errors="coerce") >= least]
 
 

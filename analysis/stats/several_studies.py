@@ -11,13 +11,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.stats.epsilon import Epsilon, epsilon_between, resampled_fronts
+from analysis.stats.names import ACCURACY, FILE_SIZE
 from analysis.stats.pareto_front import pareto_front
 from analysis.stats.summary import Summary, summarise
 from analysis.stats.uncertainty import probability_by_images
 from study.errors import UserError
 from study.records.study_folder import Study
 
-OBJECTIVES = {"val_accuracy": "max", "file_bytes": "min"}
+OBJECTIVES = {ACCURACY: "max", FILE_SIZE: "min"}
+"""The plane on which studies are compared, whatever their own objectives are: every network has both."""
 
 SAME = {
     "name": "data set",
@@ -30,8 +32,8 @@ SAME = {
 }
 """What of `study.json`'s data must be equal: accuracies on other images do not compare."""
 
-DENSE = {"teacher": "teacher", "student alone": "student", "label smoothing": "student", "uncompressed": "network"}
-"""Baselines that are dense float32 networks → the role of that network in `study.json`'s models."""
+FLOAT_BYTES = 4
+"""Bytes of a parameter of a dense network, as float32."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class StudyEntry:
     Attributes:
         name: its own name, or its folder where two have the same.
         trials: complete trials that keep to its constraint and have a size. `trial_id` is unique among all studies,
-            as in "kd-digits/t003"; `study` is `name`.
+            as in "digits/t003"; `study` is `name`.
         baselines: complete baselines that have a size, likewise.
         front: those of `trials` that none of them beats.
     """
@@ -64,35 +66,40 @@ class MergedStudies:
     Attributes:
         front: trials of any study that no trial of any study beats, the smallest last, with `probability`, see
             `uncertainty.probability_by_images`.
-        held: see `size_ranges_won`.
+        ranges: see `size_ranges_won`.
         epsilons: (name of a, name of b) → see `epsilon.epsilon`.
         images: in the validation part.
     """
 
-    sides: list[StudyEntry]
+    entries: list[StudyEntry]
     front: pd.DataFrame
-    held: pd.DataFrame
+    ranges: pd.DataFrame
     epsilons: dict[tuple[str, str], Epsilon]
     images: int
 
+    @property
+    def sides(self) -> list[StudyEntry]:
+        """Only for figures and pages until they read `entries`."""
+        return self.entries
+
 
 def merge_studies(studies: Sequence[Study]) -> MergedStudies:
-    """Lay studies beside each other.
+    """Compare studies on one plane.
 
     Raises:
         UserError: two of them have other data or another split, or are the same folder.
     """
     check(studies)
     images = int(studies[0].meta.get("data", {}).get("validation") or 0)
-    sides = [_side(study, name) for study, name in zip(studies, _names(studies), strict=True)]
-    trials = pd.concat([side.trials for side in sides], ignore_index=True)
+    entries = [_entry(study, name) for study, name in zip(studies, _names(studies), strict=True)]
+    trials = pd.concat([entry.trials for entry in entries], ignore_index=True)
     trials = trials.assign(probability=probability_by_images(trials, OBJECTIVES, images))
     front = pareto_front(trials, OBJECTIVES).sort_values(
-        ["file_bytes", "val_accuracy"], ascending=False, kind="stable", ignore_index=True
+        [FILE_SIZE, ACCURACY], ascending=False, kind="stable", ignore_index=True
     )
-    fronts = {side.name: resampled_fronts(side.trials, images, seed) for seed, side in enumerate(sides)}
+    fronts = {entry.name: resampled_fronts(entry.trials, images, seed) for seed, entry in enumerate(entries)}
     epsilons = {(a, b): epsilon_between(fronts[a], fronts[b]) for a in fronts for b in fronts if a != b}
-    return MergedStudies(sides, front, size_ranges_won(front, float(trials["file_bytes"].max())), epsilons, images)
+    return MergedStudies(entries, front, size_ranges_won(front, float(trials[FILE_SIZE].max())), epsilons, images)
 
 
 def check(studies: Sequence[Study]) -> None:
@@ -132,45 +139,37 @@ def size_ranges_won(front: pd.DataFrame, largest: float) -> pd.DataFrame:
         and that at which the next one takes over; infinite for the last), `share` (%) of the range of sizes from the
         smallest member of the front to `largest`, in orders of magnitude; in the order of size.
     """
-    owners = front.groupby("file_bytes", sort=True)["study"].agg(lambda names: " and ".join(dict.fromkeys(names)))
+    owners = front.groupby(FILE_SIZE, sort=True)["study"].agg(lambda names: " and ".join(dict.fromkeys(names)))
     runs = owners[owners != owners.shift()].rename_axis("low").rename("study").reset_index()
     ends = runs["low"].shift(-1)
     runs = runs.assign(high=ends.fillna(np.inf))
-    span = np.log(largest / front["file_bytes"].min()) if len(front) else 0.0
+    span = np.log(largest / front[FILE_SIZE].min()) if len(front) else 0.0
     parts = np.log(ends.fillna(largest) / runs["low"])
     return runs.assign(share=100 * parts / span if span > 0 else 100.0)
 
 
-def _side(study: Study, name: str) -> StudyEntry:
+def _entry(study: Study, name: str) -> StudyEntry:
     s = summarise(study)
     trials, baselines = (_sized(s, rows, name) for rows in (s.feasible, s.baselines))
-    return StudyEntry(
-        name, s, trials, baselines, pareto_front(trials, OBJECTIVES).sort_values("file_bytes", ascending=False)
-    )
+    front = pareto_front(trials, OBJECTIVES).sort_values(FILE_SIZE, ascending=False)
+    return StudyEntry(name, s, trials, baselines, front)
 
 
 def _sized(s: Summary, rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """Rows that have an accuracy and a size, under names that no other study has.
 
-    A distilled student and an uncompressed baseline have no file of their own: 4 bytes for each parameter, as float32.
+    Those of which the study says that they are dense networks have the size of their parameters as float32.
     """
-    models = s.study.meta.get("models", {})
-    students = "student" if s.study.meta["kind"] == "kd" else None
-    dense = pd.Series(
-        [
-            4.0 * (models.get(DENSE.get(baseline, students if not baseline else None), {}).get("parameters") or np.nan)
-            for baseline in rows["baseline"]
-        ],
-        rows.index,
-        dtype=float,
-    )
+    models, roles = s.study.meta.get("models", {}), s.study.meta["dense"]
+    parameters = [models.get(roles.get(baseline), {}).get("parameters") or np.nan for baseline in rows["baseline"]]
+    dense = FLOAT_BYTES * pd.Series(parameters, rows.index, dtype=float)
     rows = rows.assign(
-        file_bytes=dense.fillna(rows.reindex(columns=["file_bytes"])["file_bytes"]).astype(float),
+        **{FILE_SIZE: dense.fillna(rows.reindex(columns=[FILE_SIZE])[FILE_SIZE]).astype(float)},
         own_id=rows["trial_id"],
         trial_id=name + "/" + rows["trial_id"],
         study=name,
     )
-    return rows[np.isfinite(rows["val_accuracy"]) & (rows["file_bytes"] > 0)]
+    return rows[np.isfinite(rows[ACCURACY]) & (rows[FILE_SIZE] > 0)]
 
 
 def _names(studies: Sequence[Study]) -> list[str]:

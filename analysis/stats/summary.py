@@ -3,37 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import column_label, format_cell
-from analysis.stats import test_results
+from analysis.formatting import format_cell
+from analysis.stats import names, test_results
 from analysis.stats.pareto_front import feasible, finished, least_accuracy, pareto_front
+from analysis.stats.search_space import Domain, as_words, is_whole, is_words
 from analysis.stats.standard_error import standard_error
-from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS
+from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column
 from study.records.study_folder import Study
 
+ACCURACY, TEST_ACCURACY = names.ACCURACY, names.TEST_ACCURACY
+
 REFERENCE = {"kd": "student alone", "sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
-"""The baseline that a kind of study is measured against."""
+"""Only for figures until they read `Summary.reference_name`."""
 
 TEXT = ("trial_id", "state", "reason", "baseline", "phase")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A study with its numbers made sure of.
+    """A study with its numbers checked.
 
     Attributes:
         study: as it was read.
-        trials: every row; every column that the study's kind will have exists, numbers are floats.
+        trials: every row; every column that the study will have exists, numbers are floats, choices among words text.
         searched: complete trials that are no baseline.
         feasible: those that keep to the study's constraint.
-        front: those of them that no other dominates, the smallest network last.
+        front: those of them that no other dominates, the best in `cost` last.
         baselines: complete baselines.
-        tested: `confirmation.of_search`, the search's own networks on test data.
-        fresh: `confirmation.over_seeds`, configurations that were trained with fresh seeds.
+        tested: see `test_results.search_test_rows`, the search's own networks on test data.
+        fresh: see `test_results.mean_over_seeds`, configurations that were trained with fresh seeds.
         fresh_reference: the baseline that `fresh` is paired with by seed; "" without one.
         reference: the baseline to compare with, if it is complete.
         best: the trial that answers the question, if there is one; `rule` says how it was chosen.
@@ -56,21 +59,43 @@ class Summary:
     error: float
 
     @property
+    def cost(self) -> str:
+        """The first objective that is not accuracy: what accuracy is traded for; "" if there is none."""
+        return cost_of(self.study.objectives)
+
+    @property
+    def has_cost(self) -> bool:
+        """Whether the study trades accuracy for something."""
+        return bool(self.cost)
+
+    @property
     def size(self) -> str:
-        """The objective that says how small a network is; "" where none does."""
-        return size_of(self.study.objectives)
+        """Only for figures until they read `cost`."""
+        return self.cost
 
     @property
     def compresses(self) -> bool:
-        return bool(self.size)
+        """Only for figures until they read `has_cost`."""
+        return self.has_cost
+
+    def column(self, name: str) -> Column:
+        """See `column_of`."""
+        return column_of(self.study, name)
+
+    @property
+    def reference_name(self) -> str:
+        """The baseline that trials are measured against, complete or not; "" where the kind of study has none."""
+        return str(self.study.meta["reference"])
+
+    @property
+    def shared_baseline(self) -> str:
+        """The baseline that is the work which all trials share; "" where the kind of study has none."""
+        return str(self.study.meta["shared_baseline"])
 
     @property
     def headings(self) -> dict[str, str]:
-        """Of columns that mean something else than in other kinds of study: a distilled student's ratio stands beside
-        the teacher's accuracy, but is not against the teacher's size."""
-        own = "compression ratio against its own uncompressed student (file bytes, ×)"
-        below = "accuracy below the teacher's (points)"
-        return {"compression_ratio": own, "accuracy_drop": below} if self.study.meta["kind"] == "kd_sws" else {}
+        """Headings of columns that mean something else than in other kinds of study."""
+        return dict(self.study.meta["headings"])
 
     @property
     def chance(self) -> float:
@@ -80,6 +105,7 @@ class Summary:
 
     @property
     def validation(self) -> int:
+        """Images in the validation part; 0 where that is not recorded."""
         return int(self.study.meta.get("data", {}).get("validation", 0))
 
     @property
@@ -94,25 +120,22 @@ class Summary:
 
 
 def summarise(study: Study) -> Summary:
-    """Read a study's tables; works for one that has just begun, or in which everything failed."""
-    needed = [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives]
-    trials = numeric(study.trials, needed)
+    """Read a study's tables; works for one that has just started, or in which everything failed."""
+    needed = [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives, ACCURACY]
+    trials = numeric(study.trials, list(dict.fromkeys(needed)), study.meta["space"])
     searched = finished(trials)
     allowed = feasible(searched, study.meta)
-    size = size_of(study.objectives)
-    front = pareto_front(allowed, study.objectives).sort_values(
-        list(study.objectives)[::-1], kind="stable", ascending=study.objectives.get(size) != "min"
-    )
+    front = _best_last(pareto_front(allowed, study.objectives), study.objectives)
     baselines = trials[(trials["baseline"] != "") & (trials["state"] == "complete")]
-    scored = baselines[baselines["val_accuracy"].notna()]
-    reference = row_of(scored, "baseline", REFERENCE.get(study.meta["kind"], ""))
-    anchor = reference if reference is not None else (_row_of_max(front, "val_accuracy"))
-    examples = int(study.meta.get("data", {}).get("validation", 0))
-    level = float(anchor["val_accuracy"]) if anchor is not None else np.nan
-    error = standard_error(level, examples) if examples and np.isfinite(level) else np.nan
-    of = "the most accurate trial" if reference is None else f"the baseline “{reference['baseline']}”"
-    best, rule = choose(front, level, error, size, of)
-    paired_with = test_results.reference_of(test_results.fresh_seed_rows(study), REFERENCE.get(study.meta["kind"], ""))
+    preferred = str(study.meta["reference"])
+    reference = row_of(baselines[baselines[ACCURACY].notna()], "baseline", preferred) if preferred else None
+    anchor = _row_of_max(front, ACCURACY) if reference is None else reference
+    images = int(study.meta.get("data", {}).get("validation", 0))
+    level = float(anchor[ACCURACY]) if anchor is not None else np.nan
+    error = standard_error(level, images) if images and np.isfinite(level) else np.nan
+    best, near = choose(front, study.objectives, level, error)
+    whose = "the most accurate trial" if reference is None else f"the baseline “{reference['baseline']}”"
+    paired_with = test_results.reference_of(test_results.fresh_seed_rows(study), preferred)
     return Summary(
         study=study,
         trials=trials,
@@ -125,10 +148,18 @@ def summarise(study: Study) -> Summary:
         fresh_reference=paired_with,
         reference=reference,
         best=best,
-        rule=rule,
+        rule="" if best is None else _rule(study, near, error, whose),
         level=level,
         error=error,
     )
+
+
+def column_of(study: Study, name: str) -> Column:
+    """What is declared of a column, by the harness or by the study. A hyperparameter of whole numbers that the harness
+    does not know is printed without decimals."""
+    column = study.column(name)
+    whole = name not in COLUMNS and is_whole(study.meta["space"].get(name, {}))
+    return replace(column, digits=0) if whole else column
 
 
 def row_of(frame: pd.DataFrame, column: str, name: str) -> pd.Series | None:
@@ -137,21 +168,28 @@ def row_of(frame: pd.DataFrame, column: str, name: str) -> pd.Series | None:
     return rows.iloc[0] if len(rows) else None
 
 
-def size_of(objectives: Mapping[str, str]) -> str:
-    """The objective that says how small a network is; "" where none does."""
-    return next((column for column in ("sparsity", "file_bytes") if column in objectives), "")
+def cost_of(objectives: Mapping[str, str]) -> str:
+    """The first objective that is not accuracy; "" if there is none."""
+    return next((name for name in objectives if name != ACCURACY), "")
 
 
-def numeric(frame: pd.DataFrame, needed: list[str]) -> pd.DataFrame:
+def numeric(frame: pd.DataFrame, needed: list[str], space: Mapping[str, Domain] | None = None) -> pd.DataFrame:
     """A copy with `needed` columns present and numbers as floats; text has no missing values.
 
-    A known column that holds text by mistake becomes missing; an unknown one (a choice among names) stays text.
+    A known column that holds text by mistake becomes missing; an unknown one stays text, and so does a choice among
+    words.
+
+    Args:
+        space: hyperparameter → domain, of those that may be such choices.
     """
     columns = list(frame.columns) + [c for c in needed if c not in frame.columns]
     frame = frame.reindex(columns=columns)
+    words = {name: domain for name, domain in (space or {}).items() if is_words(domain)}
     for column in columns:
         if column in TEXT:
             frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
+        elif column in words:
+            frame[column] = as_words(frame[column], words[column])
         else:
             values = pd.to_numeric(frame[column], errors="coerce").astype(float)
             if column in COLUMNS or values.notna().sum() == frame[column].notna().sum():
@@ -160,33 +198,60 @@ def numeric(frame: pd.DataFrame, needed: list[str]) -> pd.DataFrame:
 
 
 def history_of(study: Study) -> pd.DataFrame:
-    return numeric(study.history, [*HISTORY_COLUMNS, "val_accuracy"])
+    """One row a trial and epoch, with numbers as floats."""
+    return numeric(study.history, [*HISTORY_COLUMNS, ACCURACY])
 
 
 def choose(
-    front: pd.DataFrame, level: float, error: float, size: str, of: str = "the reference"
-) -> tuple[pd.Series | None, str]:
+    front: pd.DataFrame, objectives: Mapping[str, str], level: float, error: float
+) -> tuple[pd.Series | None, bool]:
     """The trial that the first sentence speaks of.
 
-    For one objective the best. For accuracy and size the smallest network of the front, the sparsest or that of the
-    smallest file, whose accuracy is at most one standard error below the reference (the one-standard-error rule of
-    Breiman et al. 1984, sec. 3.4.3), since smaller losses cannot be told from none; the most accurate trial when none
-    is that good.
+    Of accuracy alone the highest. Where accuracy is traded for something, the trial that is best in that, among those
+    whose accuracy is at most one standard error below the level (the one-standard-error rule of Breiman et al. 1984,
+    sec. 3.4.3), since smaller losses cannot be told from none; the most accurate trial when none is that good. Where
+    accuracy is no objective, the best in the first one.
 
     Args:
-        size: see `size_of`.
-        of: whose accuracy the level is.
+        front: see `pareto_front`.
+        objectives: column → "min" or "max".
+        level: validation accuracy of the reference, in percent; `error` is its standard error, in points.
+    Returns: its row, None for an empty front; and whether the standard error decided.
     """
-    if front.empty:
-        return None, ""
-    if not size:
-        return _row_of_max(front, "val_accuracy"), "the highest validation accuracy"
-    near = front[front["val_accuracy"] >= level - error]
-    if len(near):
-        what = "the sparsest trial" if size == "sparsity" else "the smallest file"
-        smallest = near.assign(_small=near[size] if size == "sparsity" else -near[size])
-        return _row_of_max(smallest, "_small"), f"{what} within one standard error (±{error:.2f} points) of {of}"
-    return _row_of_max(front, "val_accuracy"), f"the most accurate trial; none is within one standard error of {of}"
+    cost = cost_of(objectives)
+    if not cost:
+        return _row_of_max(front, ACCURACY), False
+    near = front[front[ACCURACY] >= level - error] if ACCURACY in objectives else front
+    if near.empty:
+        return _row_of_max(front, ACCURACY), False
+    best = near[cost].idxmax() if objectives[cost] == "max" else near[cost].idxmin()
+    return near.loc[best], ACCURACY in objectives
+
+
+def superlative(column: Column, direction: str) -> str:
+    """The best value of a metric in words, such as "the highest sparsity"; sizes are small rather than low."""
+    least = "smallest" if column.unit == "bytes" else "lowest"
+    return f"the {'highest' if direction == 'max' else least} {column.label}"
+
+
+def _rule(study: Study, near: bool, error: float, whose: str) -> str:
+    """How `choose` chose, in words."""
+    cost = cost_of(study.objectives)
+    if not cost:
+        return superlative(study.column(ACCURACY), study.objectives[ACCURACY])
+    best = superlative(study.column(cost), study.objectives[cost])
+    if near:
+        return f"{best} within one standard error (±{error:.2f} points) of {whose}"
+    if ACCURACY not in study.objectives:
+        return best
+    return f"the most accurate trial; none is within one standard error of {whose}"
+
+
+def _best_last(front: pd.DataFrame, objectives: Mapping[str, str]) -> pd.DataFrame:
+    """A front in the order of its cost, or of its accuracy where that is all."""
+    by = cost_of(objectives) or ACCURACY
+    others = [name for name in list(objectives)[::-1] if name != by]
+    return front.sort_values([by, *others], kind="stable", ascending=objectives.get(by) != "min")
 
 
 def _row_of_max(frame: pd.DataFrame, column: str) -> pd.Series | None:
@@ -195,23 +260,25 @@ def _row_of_max(frame: pd.DataFrame, column: str) -> pd.Series | None:
 
 
 def configuration(summary: Summary, row: pd.Series) -> str:
-    names = [c for c in summary.study.hyperparameters if pd.notna(row[c])]
-    return ", ".join(f"{column_label(c)} {format_cell(c, row[c])}" for c in names)
+    """The searched hyperparameters of a trial in words."""
+    columns = {name: summary.column(name) for name in summary.study.hyperparameters if pd.notna(row[name])}
+    return ", ".join(f"{column.label} {format_cell(column, row[name])}" for name, column in columns.items())
 
 
 def counts_of(summary: Summary) -> dict[str, int]:
     """Searched trials by state, in a fixed order."""
     searched = summary.trials[summary.trials["baseline"] == ""]
-    found = searched["state"].value_counts()
-    return {state: int(found.get(state, 0)) for state in (*FINAL_STATES, "running")}
+    counts = searched["state"].value_counts()
+    return {state: int(counts.get(state, 0)) for state in (*FINAL_STATES, "running")}
 
 
 def has_surfaces(s: Summary) -> bool:
     """Whether two configurations or more were trained with two fresh seeds or more."""
-    if not s.compresses or s.fresh.empty:
+    if not s.has_cost or s.fresh.empty:
         return False
     return int(((s.fresh["baseline"] == "") & (s.fresh["seeds"] > 1)).sum()) > 1
 
 
 def has_pairs(s: Summary) -> bool:
+    """Whether a configuration was trained with a fresh seed that the reference was trained with as well."""
     return bool(len(s.fresh)) and bool((s.fresh["pairs"] > 0).any())

@@ -1,18 +1,15 @@
-"""What hyperparameters may move, and hyperparameters on the scale of their search."""
+"""What hyperparameters may move: the objectives of a study, and what follows from them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import capitalise, column_label, format_cell
-from analysis.stats.functional_anova import Array
-from analysis.stats.summary import Summary, size_of
-from study.records.columns import COLUMNS
+from analysis.formatting import capitalise, format_cell
+from analysis.stats.search_space import Array
+from analysis.stats.summary import ACCURACY, Summary
 
 
 @dataclass(frozen=True)
@@ -41,72 +38,61 @@ class Target:
 
 
 def targets(s: Summary, rows: pd.DataFrame, bound: float | None = None, epoch: int = 0) -> list[Target]:
-    """The objectives; where there are two or more their hypervolume; where one of them is a size, accuracy among the
-    small networks.
-
-    A trial's hypervolume is that of the box between the reference point and its own objectives, so it depends on its
-    configuration alone. What a trial adds to the front's volume is no target: it is zero for nearly all of them and
-    hangs on which others happened to be drawn. The reference point is chance accuracy, a sparsity of 0 and, for other
-    objectives, the worst complete trial.
+    """The objectives; where there are two or more, their hypervolume; where accuracy is traded for something, accuracy
+    among the trials that are good in that.
 
     Args:
+        rows: the trials.
+        bound: what such a trial reaches in `Summary.cost`; without it the trials' median.
         epoch: after which the rows' accuracy is; 0 for their end.
     """
-    size = size_of(s.study.objectives)
     after = f" after epoch {epoch}" if epoch else ""
-    found = [
-        _target(column, capitalise(column_label(column)) + after, direction, rows[column], column == "file_bytes")
-        for column, direction in s.study.objectives.items()
+    members = [
+        _target(
+            name, capitalise(s.column(name).label) + after, direction, rows[name], log=s.column(name).scale == "log"
+        )
+        for name, direction in s.study.objectives.items()
     ]
-    if len(s.study.objectives) > 1:
-        corner = {column: _reference(s, rows, column, direction) for column, direction in s.study.objectives.items()}
-        sides = [(rows[c] - corner[c]) * (1 if better == "max" else -1) for c, better in s.study.objectives.items()]
-        said = " and ".join(
-            f"{COLUMNS[c].label} {v:,.6g} {COLUMNS[c].unit}" if c in COLUMNS else f"{c} {v:.6g}"
-            for c, v in corner.items()
-        )
-        volume = pd.concat(sides, axis=1).clip(lower=0).prod(axis=1, skipna=False)
-        found.append(
-            _target(
-                "hypervolume",
-                "Hypervolume of each trial alone",
-                "max",
-                volume,
-                detail=f"Its reference point is {said}.",
-            )
-        )
-    if size and "val_accuracy" in s.study.objectives:
-        limit = float(rows[size].median()) if bound is None else bound
-        small = rows[rows[size] >= limit] if size == "sparsity" else rows[rows[size] <= limit]
-        sign = "≥" if size == "sparsity" else "≤"
-        condition = f"{COLUMNS[size].label} {sign} {format_cell(size, limit)} {COLUMNS[size].unit}"
-        found.append(
-            _target(
-                "given",
-                f"{capitalise(column_label('val_accuracy'))}, given {condition}",
-                s.study.objectives["val_accuracy"],
-                small["val_accuracy"],
-            )
-        )
-    return found
+    if len(members) > 1:
+        members.append(_hypervolume(s, rows))
+    if s.cost and ACCURACY in s.study.objectives:
+        members.append(_accuracy_given_cost(s, rows, bound))
+    return members
 
 
-def to_unit(values: Array, domain: Mapping[str, Any]) -> Array:
-    """A hyperparameter on the scale it was searched on, its range as [0, 1]."""
-    scale, _ = _scale(domain)
-    low, high = scale(float(domain["low"])), scale(float(domain["high"]))
-    return np.asarray((scale(values) - low) / (high - low))
+def _hypervolume(s: Summary, rows: pd.DataFrame) -> Target:
+    """A trial's hypervolume is that of the box between the reference point and its own objectives, so it depends on its
+    configuration alone.
+
+    What a trial adds to the front's volume is no target: it is zero for nearly all of them and depends on which others
+    happened to be sampled.
+    """
+    corner = {name: _worst(s, rows, name, direction) for name, direction in s.study.objectives.items()}
+    sides = [(rows[c] - corner[c]) * (1 if better == "max" else -1) for c, better in s.study.objectives.items()]
+    words = " and ".join(f"{s.column(c).label} {v:,.6g} {s.column(c).unit}".rstrip() for c, v in corner.items())
+    volume = pd.concat(sides, axis=1).clip(lower=0).prod(axis=1, skipna=False)
+    return _target(
+        "hypervolume", "Hypervolume of each trial alone", "max", volume, detail=f"Its reference point is {words}."
+    )
 
 
-def from_unit(unit: Array, domain: Mapping[str, Any]) -> Array:
-    scale, inverse = _scale(domain)
-    low, high = scale(float(domain["low"])), scale(float(domain["high"]))
-    return np.asarray(inverse(low + unit * (high - low)))
+def _worst(s: Summary, rows: pd.DataFrame, name: str, direction: str) -> float:
+    """The reference point in one objective: chance accuracy, 0 % where 100 % is the best, or the worst trial."""
+    if name == ACCURACY and np.isfinite(s.chance):
+        return s.chance
+    if s.column(name).scale == "complement" and direction == "max":
+        return 0.0
+    return float(rows[name].min() if direction == "max" else rows[name].max())
 
 
-def searched_range(domain: Mapping[str, Any]) -> bool:
-    """Whether a hyperparameter is a number that was searched over a range."""
-    return "low" in domain and "high" in domain and float(domain["low"]) < float(domain["high"])
+def _accuracy_given_cost(s: Summary, rows: pd.DataFrame, bound: float | None) -> Target:
+    column, direction = s.column(s.cost), s.study.objectives[s.cost]
+    limit = float(rows[s.cost].median()) if bound is None else bound
+    good = rows[rows[s.cost] >= limit] if direction == "max" else rows[rows[s.cost] <= limit]
+    sign = "≥" if direction == "max" else "≤"
+    condition = f"{column.label} {sign} {format_cell(column, limit)} {column.unit}".rstrip()
+    title = f"{capitalise(s.column(ACCURACY).label)}, given {condition}"
+    return _target("given", title, s.study.objectives[ACCURACY], good[ACCURACY])
 
 
 def fenced(values: pd.Series) -> pd.Series:
@@ -124,20 +110,5 @@ def _target(key: str, title: str, direction: str, values: pd.Series, log: bool =
     numbers = values.astype(float)
     numbers = np.log10(numbers[numbers > 0]) if log else numbers
     numbers = numbers[np.isfinite(numbers)]
-    kept = fenced(numbers)
-    return Target(key, title, direction, kept, log, int((kept != numbers).sum()), detail)
-
-
-def _reference(s: Summary, rows: pd.DataFrame, column: str, direction: str) -> float:
-    if column == "val_accuracy" and np.isfinite(s.chance):
-        return s.chance
-    if column == "sparsity":
-        return 0.0
-    return float(rows[column].min() if direction == "max" else rows[column].max())
-
-
-def _scale(domain: Mapping[str, Any]) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """The scale a hyperparameter was searched on, growing with it, and its inverse."""
-    if domain.get("log"):
-        return np.log, np.exp
-    return (lambda v: v), (lambda u: u)
+    pulled = fenced(numbers)
+    return Target(key, title, direction, pulled, log, int((pulled != numbers).sum()), detail)

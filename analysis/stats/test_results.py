@@ -1,7 +1,7 @@
 """Test results: of the networks that the search itself found, and of configurations trained again with fresh seeds.
 
 `confirmed.csv` has a row a configuration and seed. With the study's own seed it is the network of the search, tested
-once. With any other seed it was trained anew, from the first stage on, on the same split, and tested once.
+once. With any other seed it was trained again, from the first stage on, on the same split, and tested once.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.stats.metrics import cost_metrics
+from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.standard_error import half_width
 from study.records.study_folder import Study
-
-SIZES = ("sparsity", "compression_ratio", "entropy_ratio", "nonzero_ratio", "file_bytes")
 
 ENOUGH_SEEDS = 3
 """Fresh seeds from which on the page no longer warns that there are few."""
@@ -26,7 +26,7 @@ def search_test_rows(study: Study) -> pd.DataFrame:
     """
     rows = _rows(study)
     rows = rows[rows["seed"] == study.meta["seed"]].drop(columns="seed").reset_index(drop=True)
-    return rows.assign(gap=rows["search_val_accuracy"] - rows["test_accuracy"])
+    return rows.assign(gap=rows["search_val_accuracy"] - rows[TEST_ACCURACY])
 
 
 def fresh_seed_rows(study: Study) -> pd.DataFrame:
@@ -39,11 +39,11 @@ def mean_over_seeds(study: Study, reference: str) -> pd.DataFrame:
     """Configurations that were trained with fresh seeds, one row each, baselines first.
 
     Args:
-        reference: the baseline that `paired` lays beside the others.
-    Returns: `trial_id`, `baseline`, `seeds` (how many), `search_val_accuracy` (%, what the search saw), then over
-        the fresh seeds `val_accuracy` (mean, %), `optimism` (search minus that mean, on the same validation images,
-        in points), `test_accuracy` (mean, %), `test_spread` (standard deviation, points) and `test_half` (half of the
-        95 % interval, points), the means of `SIZES`, and over the seeds that it shares with the reference `pairs` (how
+        reference: the baseline that `paired` compares the others with.
+    Returns: `trial_id`, `baseline`, `seeds` (how many), `search_val_accuracy` (%, what the search saw). Over the fresh
+        seeds: `val_accuracy` (mean, %), `optimism` (search minus that mean, on the same validation images, in points),
+        `test_accuracy` (mean, %), `test_spread` (standard deviation, points), `test_half` (half of the 95 % interval,
+        points), and the means of `metrics.cost_metrics`. Over the seeds that it shares with the reference: `pairs` (how
         many), `difference` (mean of its test accuracy minus the reference's, points) and `difference_half` (half of
         the 95 % interval, points). Spreads and halves are NaN for a single seed, differences where there is no pair.
     """
@@ -52,15 +52,15 @@ def mean_over_seeds(study: Study, reference: str) -> pd.DataFrame:
         return pd.DataFrame()
     groups = rows.groupby("trial_id", sort=False)
     firsts = ["baseline", "search_val_accuracy"]
-    means = ["val_accuracy", "test_accuracy", *(c for c in SIZES if c in rows)]
-    test = groups["test_accuracy"]
+    means = [ACCURACY, TEST_ACCURACY, *cost_metrics(study, study.confirmed)]
+    test = groups[TEST_ACCURACY]
     table = (
         groups[firsts]
         .first()
         .join(groups[means].mean())
         .assign(seeds=groups["seed"].nunique(), test_spread=test.std(), test_half=test.agg(half_width))
     )
-    table["optimism"] = table["search_val_accuracy"] - table["val_accuracy"]
+    table["optimism"] = table["search_val_accuracy"] - table[ACCURACY]
     differences = paired(rows, reference).groupby("trial_id", sort=False)["difference"]
     table = table.join(
         pd.DataFrame(
@@ -76,17 +76,17 @@ def mean_over_seeds(study: Study, reference: str) -> pd.DataFrame:
 
 
 def paired(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Test accuracies beside those of the reference with the same seed, which also trained what both begin from.
+    """Test accuracies next to those of the reference with the same seed, which also trained what both start from.
 
     Args:
         rows: see `fresh_seed_rows`.
         reference: name of a baseline; its own rows are left out.
     Returns: the other rows whose seed the reference has too, with `reference_accuracy` (%) and `difference` (points).
     """
-    level = rows[rows["baseline"] == reference].drop_duplicates("seed").set_index("seed")["test_accuracy"]
+    level = rows[rows["baseline"] == reference].drop_duplicates("seed").set_index("seed")[TEST_ACCURACY]
     others = rows[(rows["baseline"] != reference) & rows["seed"].isin(level.index)]
     levels = others["seed"].map(level).astype(float)
-    return others.assign(reference_accuracy=levels, difference=others["test_accuracy"] - levels)
+    return others.assign(reference_accuracy=levels, difference=others[TEST_ACCURACY] - levels)
 
 
 def reference_of(rows: pd.DataFrame, preferred: str) -> str:
@@ -111,15 +111,15 @@ def _rows(study: Study) -> pd.DataFrame:
 
     A configuration's baseline is that of `trials.csv` where the row does not name it.
     """
-    wanted = ["trial_id", "baseline", "seed", "val_accuracy", "test_accuracy"]
-    rows = study.confirmed.reindex(columns=list(dict.fromkeys([*wanted, *study.confirmed.columns])))
-    numbers = [c for c in rows.columns if c in (*wanted[2:], *SIZES)]
+    needed = ["trial_id", "baseline", "seed", ACCURACY, TEST_ACCURACY]
+    rows = study.confirmed.reindex(columns=list(dict.fromkeys([*needed, *study.confirmed.columns])))
+    numbers = [*needed[2:], *cost_metrics(study, study.confirmed)]
     rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
-    rows = rows[np.isfinite(rows["test_accuracy"]) & np.isfinite(rows["seed"])].drop_duplicates(["trial_id", "seed"])
-    trials = study.trials.reindex(columns=["trial_id", "baseline", "val_accuracy"]).drop_duplicates("trial_id")
+    rows = rows[np.isfinite(rows[TEST_ACCURACY]) & np.isfinite(rows["seed"])].drop_duplicates(["trial_id", "seed"])
+    trials = study.trials.reindex(columns=["trial_id", "baseline", ACCURACY]).drop_duplicates("trial_id")
     trials = trials.set_index("trial_id")
     names = rows["trial_id"].map(trials["baseline"]).fillna("")
-    seen = rows["trial_id"].map(pd.to_numeric(trials["val_accuracy"], errors="coerce"))
+    seen = rows["trial_id"].map(pd.to_numeric(trials[ACCURACY], errors="coerce"))
     return rows.assign(
         baseline=rows["baseline"].where(rows["baseline"] != "", names).astype(str),
         seed=rows["seed"].astype(int),

@@ -10,6 +10,7 @@ import moocore
 import numpy as np
 import pandas as pd
 
+from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.pareto_front import pareto_front
 from analysis.stats.standard_error import redrawn, standard_error
 from analysis.stats.summary import summarise
@@ -39,7 +40,7 @@ def attainment(
     as good in every objective. The surface of 50 % is the front of all points that at least half of the runs attain.
 
     Args:
-        rows: one a configuration and fresh seed, see `confirmation.fresh`; baselines do not count.
+        rows: one a configuration and fresh seed, see `test_results.fresh_seed_rows`; baselines do not count.
         objectives: column → "min" or "max", two or three of them, `test_accuracy` for instance.
     Returns: `percentage` and the objectives; the corners of each surface, in the order of the first objective. Empty
         without rows.
@@ -57,23 +58,24 @@ def attainment(
     points = pd.concat(runs)
     signs = np.array([-1.0 if objectives[c] == "max" else 1.0 for c in columns])
     surfaces = moocore.eaf(signs * points[columns].to_numpy(float), points["seed"].to_numpy(), percentiles=percentages)
-    found = pd.DataFrame(surfaces[:, :-1] * signs, columns=pd.Index(columns))
-    found.insert(0, "percentage", surfaces[:, -1])
-    return found.sort_values(["percentage", *columns], ignore_index=True)
+    corners = pd.DataFrame(surfaces[:, :-1] * signs, columns=pd.Index(columns))
+    corners.insert(0, "percentage", surfaces[:, -1])
+    return corners.sort_values(["percentage", *columns], ignore_index=True)
 
 
 def probability_on_front(study: Study) -> pd.DataFrame:
     """How probable it is that a searched trial is truly on the front.
 
     Where two trials or more were trained with at least `FEWEST_SEEDS` fresh seeds, among those alone, see
-    `probability_by_seeds`; in any other study among all complete ones that keep to its constraint, see `probability_by_images`.
+    `probability_by_seeds`; in any other study among all complete ones that keep to its constraint, see
+    `probability_by_images`.
 
     Returns: `trial_id`, `probability` and `basis` ("fresh seeds" or "validation images"), one row for each trial that
-        was considered; empty where there are fewer than two, since a single one is on the front for certain, or the
-        number of validation images is not recorded.
+        was considered; empty where there are fewer than two, since a single one is on the front for certain, where the
+        number of validation images is not recorded, or where accuracy is no objective.
     """
     rows = fresh_seed_rows(study)
-    objectives = {"test_accuracy" if c == "val_accuracy" else c: d for c, d in study.objectives.items()}
+    objectives = {TEST_ACCURACY if c == ACCURACY else c: d for c, d in study.objectives.items()}
     known = probability_by_seeds(
         rows[rows["baseline"] == ""].reindex(columns=["trial_id", "seed", *objectives]), objectives
     )
@@ -82,8 +84,8 @@ def probability_on_front(study: Study) -> pd.DataFrame:
         s = summarise(study)
         known, basis = probability_by_images(s.feasible, study.objectives, s.validation), "validation images"
         known.index = pd.Index(s.feasible["trial_id"])
-    found = known.dropna().rename("probability").rename_axis("trial_id").reset_index()
-    return (found if len(found) > 1 else found.iloc[:0]).assign(basis=basis)
+    table = known.dropna().rename("probability").rename_axis("trial_id").reset_index()
+    return (table if len(table) > 1 else table.iloc[:0]).assign(basis=basis)
 
 
 def probability_by_seeds(rows: pd.DataFrame, objectives: Mapping[str, str]) -> pd.Series:
@@ -121,7 +123,7 @@ def probability_by_seeds(rows: pd.DataFrame, objectives: Mapping[str, str]) -> p
 
 def probability_by_images(trials: pd.DataFrame, objectives: Mapping[str, str], images: int) -> pd.Series:
     """Share of parametric bootstrap samples in which no other trial beats a trial: its validation accuracy is drawn
-    anew from the binomial distribution, the other objectives stay.
+    from the binomial distribution, the other objectives stay.
 
     Trials are drawn independently, although all were scored on the same images. Luck that they share does not
     reorder them, so this overstates the uncertainty. It says nothing of the luck of the seed, and an accuracy that was
@@ -129,35 +131,35 @@ def probability_by_images(trials: pd.DataFrame, objectives: Mapping[str, str], i
 
     Args:
         trials: complete trials, one a row.
-        objectives: column → "min" or "max", with `val_accuracy` among them.
+        objectives: column → "min" or "max"; without `val_accuracy` among them there is no probability.
         images: in the validation part.
     Returns: probability, with the index of `trials`; missing for a row with a missing objective, and everywhere where
         there are no images.
     """
     columns = list(objectives)
     points = trials.reindex(columns=columns).apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    found = np.full(len(trials), np.nan)
+    probability = np.full(len(trials), np.nan)
     scored = np.flatnonzero(np.isfinite(points).all(axis=1))
-    if images and len(scored):
-        found[scored] = 0.0
+    if images and len(scored) and ACCURACY in objectives:
+        probability[scored] = 0.0
         near = scored[_can_reach(points[scored], objectives, images)]
-        found[near] = _share_on_front(_redraw(points[near], columns.index("val_accuracy"), images), objectives)
-    return pd.Series(found, index=trials.index)
+        probability[near] = _share_on_front(_redraw(points[near], columns.index(ACCURACY), images), objectives)
+    return pd.Series(probability, index=trials.index)
 
 
 def _redraw(points: np.ndarray, accuracy: int, images: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(0)
     for _ in range(DRAWS // 50):  # all at once would take a gigabyte for a very long study
         for accuracies in redrawn(points[:, accuracy], images, 50, rng):
-            drawn = points.copy()
-            drawn[:, accuracy] = accuracies
-            yield drawn
+            sample = points.copy()
+            sample[:, accuracy] = accuracies
+            yield sample
 
 
 def _can_reach(points: np.ndarray, objectives: Mapping[str, str], images: int) -> np.ndarray:
     """Which trials no other dominates even when it is 2.2 standard errors less accurate, and they as much more. The
     rest are 3.1 standard errors of the difference behind it, and so reach the front less than once in `DRAWS`."""
-    accuracy = list(objectives).index("val_accuracy")
+    accuracy = list(objectives).index(ACCURACY)
     error = np.array([standard_error(a, images) for a in points[:, accuracy]])
     costs = np.where([d == "max" for d in objectives.values()], -1.0, 1.0) * points
     worst, best = costs.copy(), costs.copy()
@@ -175,11 +177,11 @@ def _can_reach(points: np.ndarray, objectives: Mapping[str, str], images: int) -
 def _share_on_front(draws: Iterable[np.ndarray], objectives: Mapping[str, str]) -> np.ndarray:
     """Of the draws that have a trial, the share in which it is on the front. Each draw is (trials, objectives)."""
     maximise = [direction == "max" for direction in objectives.values()]
-    on: np.ndarray | float = 0.0
-    drawn: np.ndarray | float = 0.0
+    times_on_front: np.ndarray | float = 0.0
+    times_present: np.ndarray | float = 0.0
     for points in draws:
-        there = np.isfinite(points).all(axis=1)
+        present = np.isfinite(points).all(axis=1)
         front = np.zeros(len(points))
-        front[there] = moocore.is_nondominated(points[there], maximise=maximise, keep_weakly=True)
-        on, drawn = on + front, drawn + there
-    return np.asarray(on / drawn)
+        front[present] = moocore.is_nondominated(points[present], maximise=maximise, keep_weakly=True)
+        times_on_front, times_present = times_on_front + front, times_present + present
+    return np.asarray(times_on_front / times_present)

@@ -11,12 +11,15 @@ from scipy.special import logsumexp, ndtr
 from analysis.stats.pareto_front import finished
 from analysis.stats.summary import numeric
 from study.records import study_folder
+from study.records.columns import COLUMNS
 from study.records.study_folder import Study
 
 Trace = Mapping[str, np.ndarray]
 
 EARLY = (0.25, 0.5, 0.75)
-"""Shares of clustering after which provisional sparsity is compared with the final one."""
+"""Shares of the compressing epochs after which a provisional value is compared with the final one."""
+COMPRESSING = ("cluster", "prune")
+"""Phases of a history in which a network is compressed; what comes before or after leaves its zeros as they are."""
 
 
 def traced(study: Study, trial_ids: list[str]) -> tuple[str, Trace]:
@@ -29,7 +32,7 @@ def traced(study: Study, trial_ids: list[str]) -> tuple[str, Trace]:
 
 
 def moments(trace: Trace, most: int) -> list[int]:
-    """Numbers of at most `most` frames, evenly spaced, the first and the last among them."""
+    """Numbers of at most `most` frames, evenly spaced, with the first and the last."""
     count = len(trace["epoch"])
     return sorted({round(i) for i in np.linspace(0, count - 1, min(most, count))})
 
@@ -123,18 +126,31 @@ def codebook(trace: Trace) -> pd.DataFrame:
     return frame[frame["weights"] > 0].sort_values("value", ignore_index=True)
 
 
+def early_metric(study: Study) -> str:
+    """The share of zeros, or its like, that every epoch reports and a finished trial has: the first metric declared on
+    a complement scale that both tables have; "" without one."""
+    names = [name for name, column in COLUMNS.items() if column.scale == "complement"]
+    return next((name for name in names if name in study.history and name in study.trials), "")
+
+
 def provisional(study: Study) -> pd.DataFrame:
-    """How well early sparsity tells the final one: a row a complete trial and share of `EARLY`, with `trial_id`,
-    `share`, `score_if_quantised` and `final` sparsity (%). Empty for a study without clustering or pruning."""
-    history = numeric(study.history, ["trial_id", "epoch", "phase", "sparsity"])
-    final = finished(numeric(study.trials, ["sparsity"])).set_index("trial_id")["sparsity"]
-    counted = history["phase"].isin(["cluster", "prune"]) & history["sparsity"].notna()
+    """How well early values of `early_metric` tell the final ones.
+
+    Returns: a row a complete trial and share of `EARLY`: `trial_id`, `share`, and the metric then (`provisional`) and
+        at the end (`final`), in its unit. Empty for a study without the metric, or without phases that compress.
+    """
+    metric = early_metric(study)
+    if not metric:
+        return pd.DataFrame(columns=pd.Index(["trial_id", "share", "provisional", "final"]))
+    history = numeric(study.history, ["trial_id", "epoch", "phase", metric])
+    final = finished(numeric(study.trials, [metric])).set_index("trial_id")[metric]
+    counted = history["phase"].isin(COMPRESSING) & history[metric].notna()
     history = history[counted & history["trial_id"].isin(final.index)].sort_values("epoch", kind="stable")
-    epochs = history.groupby("trial_id", sort=False)["sparsity"]
+    epochs = history.groupby("trial_id", sort=False)[metric]
     place, length = epochs.cumcount(), epochs.transform("size")  # no loop: a long study has 10,000 trials
     at = [(share, (share * length).round().clip(1) - 1) for share in EARLY]
     # Where that is the last epoch there is nothing early about it.
     early = [history[(place == then) & (then < length - 1)].assign(share=share) for share, then in at]
-    found = pd.concat(early).rename(columns={"sparsity": "provisional"}).sort_values(["trial_id", "share"])
-    found["final"] = found["trial_id"].map(final)
-    return found.reset_index(drop=True)[["trial_id", "share", "provisional", "final"]]
+    rows = pd.concat(early).rename(columns={metric: "provisional"}).sort_values(["trial_id", "share"])
+    rows["final"] = rows["trial_id"].map(final)
+    return rows.reset_index(drop=True)[["trial_id", "share", "provisional", "final"]]

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import counted, format_cell, format_points
-from analysis.stats.summary import REFERENCE, Summary, counts_of
-from analysis.stats.targets import to_unit
+from analysis.stats.search_space import choices, to_unit, varies
+from analysis.stats.summary import ACCURACY, Summary, counts_of
 from analysis.stats.test_results import ENOUGH_SEEDS
 from analysis.text.answer import quoted
-from study.records.columns import label
+from study.records.columns import Column
 
 FEWEST_TRIALS = 20
 COARSE = 0.1
@@ -19,10 +19,11 @@ COARSE = 0.1
 
 def caveats(summary: Summary) -> list[str]:
     """Warnings, the gravest first; empty when there is nothing to warn of."""
-    found = [*_unfinished(summary), *_failures(summary), *_missing_reference(summary)]
+    sentences = [*_unfinished(summary), *_failures(summary), *_missing_reference(summary)]
     if summary.best is not None:
-        found += [*_beaten(summary), *_chance(summary)]
-        found += [
+        sentences += [
+            *_beaten(summary),
+            *_chance(summary),
             *_few(summary),
             *_untested(summary),
             *_one_seed(summary),
@@ -30,7 +31,7 @@ def caveats(summary: Summary) -> list[str]:
             *_best_of_many(summary),
             *_edges(summary),
         ]
-    return found
+    return sentences
 
 
 def _unfinished(s: Summary) -> list[str]:
@@ -50,44 +51,49 @@ def _failures(s: Summary) -> list[str]:
     counts = counts_of(s)
     ended = sum(counts.values()) - counts["running"]
     broken = s.trials[(s.trials["baseline"] != "") & (s.trials["state"] == "failed")]
-    said = [f"The baseline “{row.baseline}” failed: {row.reason or 'no reason given'}." for row in broken.itertuples()]
+    sentences = [
+        f"The baseline “{row.baseline}” failed: {row.reason or 'no reason given'}." for row in broken.itertuples()
+    ]
     if s.best is not None and counts["failed"] * 5 >= ended > 0:
-        said.append(
+        sentences.append(
             f"{counts['failed']} of {counted(ended, 'trial')} failed, so part of the search space was hardly seen."
         )
-    return said
+    return sentences
 
 
 def _missing_reference(s: Summary) -> list[str]:
-    name = REFERENCE.get(s.study.meta["kind"])
-    if name is None or s.reference is not None:
+    if not s.reference_name or s.reference is not None:
         return []
-    return [f"There is no complete baseline “{name}”, so no gain or loss can be stated."]
+    return [f"There is no complete baseline “{s.reference_name}”, so no gain or loss can be stated."]
 
 
 def _beaten(s: Summary) -> list[str]:
-    """Baselines that one could take instead of the answering trial; a teacher is none, it is what shall be replaced."""
+    """Baselines that one could take instead of the answering trial; what is to be replaced, such as a teacher, is
+    none."""
     if s.best is None:
         return []
-    signs = {column: 1 if direction == "max" else -1 for column, direction in s.study.objectives.items()}
-    found = []
-    for _, row in s.baselines[s.baselines["baseline"] != "teacher"].iterrows():
-        if all(sign * row[c] >= sign * s.best[c] for c, sign in signs.items()):
-            numbers = ", ".join(
-                f"{label(c)} {format_cell(c, row[c])} against {format_cell(c, s.best[c])}" for c in signs
-            )
-            found.append(
+    signs = {name: 1 if direction == "max" else -1 for name, direction in s.study.objectives.items()}
+    rivals = s.baselines[~s.baselines["baseline"].isin(s.study.meta["replaced"])]
+    sentences = []
+    for _, row in rivals.iterrows():
+        if all(sign * row[name] >= sign * s.best[name] for name, sign in signs.items()):
+            numbers = ", ".join(_against(s.column(name), row[name], s.best[name]) for name in signs)
+            sentences.append(
                 f"The baseline “{row['baseline']}” is at least as good as the answering trial in every "
                 f"objective: {numbers}."
             )
-    return found
+    return sentences
+
+
+def _against(column: Column, value: float, other: float) -> str:
+    return f"{column.heading} {format_cell(column, value)} against {format_cell(column, other)}"
 
 
 def _chance(s: Summary) -> list[str]:
-    if s.best is None or not s.best["val_accuracy"] <= s.chance + 2 * s.error:
+    if s.best is None or not s.best[ACCURACY] <= s.chance + 2 * s.error:
         return []
     classes = len(s.study.meta["data"]["classes"])
-    return [f"The answering trial's {s.best['val_accuracy']:.1f} % is what guessing among {classes} classes gives."]
+    return [f"The answering trial's {s.best[ACCURACY]:.1f} % is what guessing among {classes} classes gives."]
 
 
 def _few(s: Summary) -> list[str]:
@@ -151,7 +157,7 @@ def _coarse(s: Summary) -> list[str]:
 
 
 def _best_of_many(s: Summary) -> list[str]:
-    if s.compresses or s.reference is None or _tried(s) < 2:
+    if s.has_cost or s.reference is None or _tried(s) < 2:
         return []
     fresh = quoted(s)
     if fresh is not None and fresh["pairs"] > 1:  # the gain is known over seeds, and none of them was chosen
@@ -162,9 +168,9 @@ def _best_of_many(s: Summary) -> list[str]:
             f"Over the fresh seeds the difference to “{s.fresh_reference}”, "
             f"{format_points(fresh['difference'], fresh['difference_half'])},{none} may be the luck of the seed."
         ]
-    gain = float(s.best["val_accuracy"] - s.reference["val_accuracy"]) if s.best is not None else np.nan
+    gain = float(s.best[ACCURACY] - s.reference[ACCURACY]) if s.best is not None else np.nan
     text = (
-        f"The best of {_tried(s)} trials is laid beside one run of each baseline; the best of many noisy "
+        f"The best of {_tried(s)} trials is compared with one run of each baseline; the best of many noisy "
         "scores lies above its true value."
     )
     if gain < 2 * s.error:
@@ -176,9 +182,10 @@ def _edges(s: Summary) -> list[str]:
     """Hyperparameters whose best value sits at the end of their range, where a wider range might do better."""
     at_edge = []
     for name, domain in s.study.meta["space"].items():
-        low, high, value = domain.get("low"), domain.get("high"), s.best[name] if s.best is not None else np.nan
-        if low is None or high is None or low >= high or not isinstance(value, float) or pd.isna(value):
+        value = s.best[name] if s.best is not None else np.nan
+        if choices(domain) or not varies(domain) or not isinstance(value, float) or pd.isna(value):
             continue
+        low, high = domain["low"], domain["high"]
         if (low, high) == (0, 1):  # a share: there is nothing beyond these ends
             continue
         share = float(to_unit(np.array(value), domain))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from analysis.stats.metrics import network_facts, scaled, settings_of_baselines
+from analysis.stats.names import ACCURACY_DROP
 from analysis.stats.pareto_front import hypervolume, knee
-from analysis.stats.summary import Summary, counts_of
+from analysis.stats.summary import ACCURACY, TEST_ACCURACY, Summary, counts_of, superlative
 from analysis.stats.uncertainty import BY_IMAGES, probability_on_front
 from analysis.text.tables import Table, table
 
@@ -14,72 +16,83 @@ BEST_SHOWN = 5
 
 
 def best_table(s: Summary) -> tuple[Table, str, str]:
-    measured = [
-        "val_accuracy",
-        "change",
-        "accuracy_drop",
-        "sparsity",
-        "file_bytes",
-        "compression_ratio",
-        "entropy_ratio",
-        "nonzero_ratio",
-        "codebook_values_used",
-        "test_accuracy",
-        "probability",
-        "epochs",
-        "seconds",
-    ]
-    rows = s.front if s.compresses else s.feasible.nlargest(BEST_SHOWN, "val_accuracy", keep="first")
-    if s.compresses:
-        heading, lead = "Baselines and the front", _front_lead(s)
-        measured.remove("change" if "accuracy_drop" in s.trials else "accuracy_drop")
+    """Baselines, and the front or, of accuracy alone, the most accurate trials; a heading, and what is said above."""
+    if s.has_cost:
+        rows, heading, lead, what = s.front, "Baselines and the front", _front_lead(s), "of being on the front"
     else:
+        rows, heading = s.feasible.nlargest(BEST_SHOWN, ACCURACY, keep="first"), "Baselines and the best trials"
         best = f"The {len(rows)} best complete trials" if len(rows) > 1 else "The best complete trial"
-        heading, lead = "Baselines and the best trials", f"{best} on validation data." if len(rows) else ""
+        lead, what = f"{best} on validation data." if len(rows) else "", "of being the best"
     chances = probability_on_front(s.study)
-    kinds = (("baseline", s.baselines), ("best", rows))
-    groups = [(kind, _with_comparison(s, frame, chances)) for kind, frame in kinds]
-    known = [c for c in s.trials.columns if c in ("label_smoothing", "bits")]
+    groups = [
+        (kind, _with_comparison(s, frame, chances)) for kind, frame in (("baseline", s.baselines), ("best", rows))
+    ]
     reference = "the reference" if s.reference is None else str(s.reference["baseline"])
-    of = "of being on the front" if s.compresses else "of being the best"
-    return (
-        table(
-            groups,
-            [*s.study.hyperparameters, *known, *measured],
-            {**s.headings, "change": f"against {reference} (points)", "probability": f"probability {of} (%)"},
-        ),
-        heading,
-        f"{lead} {_probability_lead(chances)}".strip(),
-    )
+    headings = {**s.headings, "change": f"against {reference} (points)", "probability": f"probability {what} (%)"}
+    return table(groups, _columns(s), headings, s.column), heading, f"{lead} {_probability_lead(chances)}".strip()
+
+
+def _columns(s: Summary) -> list[str]:
+    """Configuration, accuracy and its change, what the network costs, test accuracy, and what the trial took."""
+    drop = [ACCURACY_DROP] if s.has_cost and ACCURACY_DROP in s.trials else ["change"]
+    configuration = [*s.study.hyperparameters, *settings_of_baselines(s.study)]
+    facts = network_facts(s.study, s.trials)
+    return [*configuration, ACCURACY, *drop, *facts, TEST_ACCURACY, "probability", "epochs", "seconds"]
 
 
 def _front_lead(s: Summary) -> str:
     least = "" if s.least_accuracy is None else f" of at least {s.least_accuracy:g} % validation accuracy"
-    lead = f"Every trial{least} that no other matches in all objectives and beats in one, the smallest last."
-    sizes = np.log(s.front["file_bytes"] if s.size == "file_bytes" else (100 - s.front["sparsity"]).clip(lower=1e-3))
-    bend = knee(s.front.assign(log_size=sizes), {"val_accuracy": "max", "log_size": "min"})
-    if bend is not None:
-        lead += f" Its knee is {bend['trial_id']}, farthest from the line through both ends as the figure is scaled."
+    column, direction = s.column(s.cost), s.study.objectives[s.cost]
+    is_size = column.scale == "complement" or column.unit == "bytes"
+    last = "the smallest" if is_size else superlative(column, direction)
+    lead = f"Every trial{least} that no other matches in all objectives and beats in one, {last} last."
+    if len(s.study.objectives) > 1:
+        bend = knee(_as_drawn(s), s.study.objectives)
+        if bend is not None:
+            lead += (
+                f" Its knee is {bend['trial_id']}, farthest from the line through both ends as the figure is scaled."
+            )
     return lead + _covered(s)
+
+
+def _as_drawn(s: Summary) -> pd.DataFrame:
+    """The front with its objectives on the scale of their axes."""
+    return s.front.assign(**{name: scaled(s.front[name], s.column(name)) for name in s.study.objectives})
 
 
 def _covered(s: Summary) -> str:
     """The front's hypervolume in words, where a reference point suggests itself: chance, and nothing compressed."""
-    worst, span, unit, said = 0.0, 100.0, "%²", "sparsity 0 %"
-    if s.size == "file_bytes":
-        if s.reference is None:
-            return ""
-        worst = span = float(s.reference.get("file_bytes", np.nan))
-        unit, said = "% · bytes", f"the {worst:,.0f} bytes of “{s.reference['baseline']}”"
-    known = np.isfinite(s.chance) and set(s.study.objectives) == {"val_accuracy", s.size} and span > 0
-    if s.front.empty or not known:
+    corner = _reference_point(s)
+    if corner is None or s.front.empty or not np.isfinite(s.chance):
         return ""
-    covered = hypervolume(s.front, s.study.objectives, {"val_accuracy": s.chance, s.size: worst})
+    worst, unit, words = corner
+    span = 100.0 - worst if s.study.objectives[s.cost] == "max" else worst
+    if not span > 0:
+        return ""
+    covered = hypervolume(s.front, s.study.objectives, {ACCURACY: s.chance, s.cost: worst})
     share = 100 * covered / (100 - s.chance) / span
     return (
         f" The front covers {share:.1f} % of the area between its reference point (chance accuracy "
-        f"{s.chance:.3g} %, {said}) and perfection: its hypervolume is {covered:,.0f} {unit}."
+        f"{s.chance:.3g} %, {words}) and perfection: its hypervolume is {covered:,.0f} {unit}."
     )
+
+
+def _reference_point(s: Summary) -> tuple[float, str, str] | None:
+    """The cost of a network to which nothing was done, the unit of the area over it, and that cost in words.
+
+    Known for percentages of which 100 is perfect, and for logarithmic scales, where that is zero and the reference
+    has a value. Of other objectives, and of more than accuracy and one cost, it is not.
+    """
+    column, direction = s.column(s.cost), s.study.objectives[s.cost]
+    if set(s.study.objectives) != {ACCURACY, s.cost}:
+        return None
+    if column.scale == "complement" and direction == "max":
+        return 0.0, "%²", f"{column.label} 0 %"
+    value = float(s.reference.get(s.cost, np.nan)) if s.reference is not None else np.nan
+    if column.scale != "log" or direction != "min" or not np.isfinite(value):
+        return None
+    worst = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return value, f"% · {column.unit}".rstrip(" ·"), f"the {worst} {column.unit} of “{s.reference_name}”"
 
 
 def _probability_lead(chances: pd.DataFrame) -> str:
@@ -94,19 +107,17 @@ def _probability_lead(chances: pd.DataFrame) -> str:
 
 
 def _with_comparison(s: Summary, rows: pd.DataFrame, chances: pd.DataFrame) -> pd.DataFrame:
-    tested = dict(zip(s.tested["trial_id"], s.tested["test_accuracy"], strict=True))
-    level = float("nan") if s.reference is None else float(s.reference["val_accuracy"])
+    """Rows with their change against the reference, test accuracy, and probability (as text)."""
+    tested = dict(zip(s.tested["trial_id"], s.tested[TEST_ACCURACY], strict=True))
+    level = float("nan") if s.reference is None else float(s.reference[ACCURACY])
     probable = dict(zip(chances["trial_id"], chances["probability"], strict=True))
-    return rows.assign(
-        change=rows["val_accuracy"] - level,
-        test_accuracy=[tested.get(trial, float("nan")) for trial in rows["trial_id"]],
-        probability=[
-            f"{100 * probable[trial]:.0f}" if trial in probable else float("nan") for trial in rows["trial_id"]
-        ],
-    )
+    scores = [tested.get(trial, float("nan")) for trial in rows["trial_id"]]
+    shares = [f"{100 * probable[trial]:.0f}" if trial in probable else float("nan") for trial in rows["trial_id"]]
+    return rows.assign(**{"change": rows[ACCURACY] - level, TEST_ACCURACY: scores, "probability": shares})
 
 
 def trial_counts(s: Summary) -> str:
+    """How many trials are in which state, such as "60 complete of 64 · 4 failed"."""
     counts = counts_of(s)
     wanted = max(s.study.meta.get("settings", {}).get("num_samples") or 0, sum(counts.values()))
     return (

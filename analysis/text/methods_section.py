@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from analysis.stats.names import ACCURACY
 from analysis.stats.pareto_front import least_accuracy
+from analysis.stats.search_space import Domain, choices
 from analysis.stats.test_results import fresh_seed_rows
-from study.records.columns import COLUMNS, label
 from study.records.study_folder import Study
 
 SELECTION = (
@@ -25,11 +26,11 @@ def methods(study: Study) -> list[tuple[str, list[str]]]:
         ("Models", [_model(role, model) for role, model in meta.get("models", {}).items()]),
         (
             "Objectives",
-            [_objective(c, d) for c, d in study.objectives.items()]
-            + _constraint(meta)
+            [_objective(study, c, d) for c, d in study.objectives.items()]
+            + _constraint(study)
             + _sentence(meta.get("counts_over")),
         ),
-        ("Search space", [_domain(name, domain) for name, domain in meta["space"].items()]),
+        ("Search space", [_domain(study, name, domain) for name, domain in meta["space"].items()]),
         ("Budget and settings", _settings(meta.get("settings", {}))),
         ("Seeds", [f"study seed {meta.get('seed', 'not recorded')}"] + _seeds(study)),
         ("Versions", [f"{name} {version}" for name, version in meta.get("versions", {}).items()]),
@@ -39,23 +40,20 @@ def methods(study: Study) -> list[tuple[str, list[str]]]:
 
 
 def title(study: Study) -> str:
-    """What was studied, in one line."""
+    """What was studied, in one line: the method, its networks, and the data."""
     meta = study.meta
-    kinds = {
-        "kd": "Knowledge distillation",
-        "sws": "Soft weight-sharing",
-        "magnitude": "Magnitude pruning",
-        "kd_sws": "Distillation, then soft weight-sharing",
-    }
-    kind = kinds.get(meta["kind"], str(meta["kind"]))
-    models = meta.get("models", {})
-    names = {role: model.get("name", "?") for role, model in models.items()}
-    if {"teacher", "student"} <= set(names):
-        what = f"{names['teacher']} → {names['student']}"
-    else:
-        what = ", ".join(names.values())
     data = meta.get("data", {})
-    return " · ".join(part for part in (kind, what, str(data.get("title") or data.get("name") or "")) if part)
+    parts = (str(meta["title"]), _networks(meta), str(data.get("title") or data.get("name") or ""))
+    return " · ".join(part for part in parts if part)
+
+
+def _networks(meta: dict[str, Any]) -> str:
+    """Names of the networks; an arrow leads from those that are to be replaced to the others."""
+    names = {role: model.get("name", "?") for role, model in meta.get("models", {}).items()}
+    roles = {meta["dense"].get(baseline) for baseline in meta["replaced"]}
+    replaced = [name for role, name in names.items() if role in roles]
+    others = [name for role, name in names.items() if role not in roles]
+    return " → ".join(", ".join(group) for group in (replaced, others) if group)
 
 
 def _data(data: dict[str, Any]) -> list[str]:
@@ -82,27 +80,33 @@ def _model(role: str, model: dict[str, Any]) -> str:
     )
 
 
-def _objective(column: str, direction: str) -> str:
-    return f"{'maximise' if direction == 'max' else 'minimise'} {label(column)}"
+def _objective(study: Study, name: str, direction: str) -> str:
+    return f"{'maximise' if direction == 'max' else 'minimise'} {study.column(name).heading}"
 
 
-def _constraint(meta: dict[str, Any]) -> list[str]:
-    least = least_accuracy(meta)
+def _constraint(study: Study) -> list[str]:
+    least = least_accuracy(study.meta)
     if least is None:
         return []
     return [
-        f"subject to {COLUMNS['val_accuracy'].label} of at least {least:g} % (min_accuracy): the searcher was told "
-        "so, and no trial below it is on the front"
+        f"subject to {study.column(ACCURACY).label} of at least {least:g} % (min_accuracy): the searcher knew this "
+        "bound, and no trial below it is on the front"
     ]
 
 
-def _domain(name: str, domain: dict[str, Any]) -> str:
-    shown = f"{COLUMNS[name].label} ({name})" if name in COLUMNS else name
-    if "low" not in domain:  # not of this harness, which searches numbers
-        return f"{shown}: {domain.get('values', 'see study.json')}"
+def _domain(study: Study, name: str, domain: Domain) -> str:
+    """What a hyperparameter was searched over."""
+    label = study.column(name).label
+    shown = name if label == name.replace("_", " ") else f"{label} ({name})"
+    if among := choices(domain):
+        return f"{shown}: one of {', '.join(str(value) for value in among)}"
+    if "low" not in domain:  # written by another harness
+        return f"{shown}: see study.json"
     scale = "log-uniform" if domain.get("log") else "uniform"
+    step = domain.get("step")
+    steps = f", in steps of {step:g}" if step and (step != 1 or domain.get("type") != "int") else ""
     whole = ", whole numbers" if domain.get("type") == "int" else ""
-    return f"{shown}: {domain['low']:g} to {domain['high']:g}, {scale}{whole}"
+    return f"{shown}: {domain['low']:g} to {domain['high']:g}, {scale}{whole}{steps}"
 
 
 def _settings(settings: dict[str, Any]) -> list[str]:
@@ -121,16 +125,16 @@ def _seeds(study: Study) -> list[str]:
 
 
 def _run(meta: dict[str, Any]) -> list[str]:
-    facts = (("", "command"), ("device: ", "device"), ("commit ", "git_commit"), ("begun ", "created"))
-    return [f"{said}{meta[key]}" for said, key in facts if meta.get(key)] + [
+    facts = (("", "command"), ("device: ", "device"), ("commit ", "git_commit"), ("started ", "created"))
+    return [f"{words}{meta[key]}" for words, key in facts if meta.get(key)] + [
         f"continued {run['created']}: {run['command']}{_otherwise(meta, run)}" for run in meta.get("continued", [])
     ]
 
 
 def _otherwise(meta: dict[str, Any], run: dict[str, Any]) -> str:
-    """In what a command that went on with a study differs from the one that began it."""
-    had = meta.get("versions", {})
-    differ = [f"{name} {v}" for name, v in run["versions"].items() if v != had.get(name)]
+    """In what a command that continued a study differs from the one that started it."""
+    before = meta.get("versions", {})
+    differ = [f"{name} {v}" for name, v in run["versions"].items() if v != before.get(name)]
     differ += [f"commit {run['git_commit']}"] if run["git_commit"] != meta.get("git_commit") else []
     differ += [f"on {run['device']}"] if run["device"] != meta.get("device") else []
     return f" ({', '.join(differ)})" if differ else ""

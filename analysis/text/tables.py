@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,17 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import EXTRA, format_cell
-from study.records.columns import COLUMNS, COST_COLUMNS, Column, label
+from study.records.columns import COST_COLUMNS, Column
+from study.records.columns import column as declared
+
+Columns = Callable[[str], Column]
+"""What is declared of a column, by its name: `Summary.column`, or that of the harness alone."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line. `name` heads it, `kind` says which of the page's styles it wears, `cells` follow the headings."""
+    """One line: its name, the page's style for it, and cells in the order of the headings. `trial_id` is "" where the
+    line is no trial."""
 
     name: str
     kind: str
@@ -25,60 +30,67 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
+    """Lines under common headings; all plain text."""
+
     headings: list[str]
     rows: list[Row]
 
 
 def columns_with_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
+    """Those of the columns that a table has, with a value in a row at least."""
     return [c for c in columns if c in frame and frame[c].notna().any()]
 
 
-def table(groups: list[tuple[str, pd.DataFrame]], columns: list[str], headings: dict[str, str] | None = None) -> Table:
+def table(
+    groups: list[tuple[str, pd.DataFrame]],
+    columns: list[str],
+    headings: Mapping[str, str] | None = None,
+    column: Columns = declared,
+) -> Table:
     """Rows of several frames under common columns; a column without any value is dropped.
 
     Args:
         groups: (kind, frame); a row is named by its baseline, or else by its trial.
         columns: in the order shown.
-        headings: for columns whose heading is not the one of `study.records.columns.COLUMNS`.
+        headings: for columns whose heading is not the one that was declared.
+        column: what is declared of them.
     """
     everything = pd.concat([frame for _, frame in groups]) if groups else pd.DataFrame()
     shown = columns_with_values(everything, columns)
-    names = {c: (headings or {}).get(c) or _heading(c) for c in shown}
+    facts = {c: EXTRA.get(c) or column(c) for c in shown}
     rows = [
         Row(
             record["baseline"] or record["trial_id"],
             kind,
-            [format_cell(c, record.get(c)) for c in shown],
+            [format_cell(c if c in EXTRA else facts[c], record.get(c)) for c in shown],
             record["trial_id"],
         )
         for kind, frame in groups
         for record in frame.to_dict("records")
     ]
-    return Table([names[c] for c in shown], rows)
-
-
-def _heading(column: str) -> str:
-    info = EXTRA.get(column)
-    return f"{info.label} ({info.unit})" if info and info.unit else info.label if info else label(column)
+    return Table([(headings or {}).get(c) or facts[c].heading for c in shown], rows)
 
 
 def trial_records(
-    trials: pd.DataFrame, hyperparameters: list[str], headings: Mapping[str, str] | None = None
+    trials: pd.DataFrame,
+    hyperparameters: list[str],
+    headings: Mapping[str, str] | None = None,
+    column: Columns = declared,
 ) -> dict[str, Any]:
-    """The whole trial table as the page's script takes it: columns with their digits, and rows of raw values.
+    """The table of all trials as the page's script takes it: columns with their digits, and rows of raw values.
 
     Args:
-        headings: see `table`.
+        headings, column: see `table`.
     """
     first = ["trial_id", "state", "baseline", *hyperparameters]
     metrics = [c for c in trials.columns if c not in (*first, "reason", *COST_COLUMNS)]
     wanted = [*first, *metrics, "epochs", "seconds", "reason"]
     shown = [c for c in wanted if c in ("trial_id", "state") or _has_values(trials, c)]
-    facts = {c: COLUMNS.get(c, Column(c.replace("_", " "))) for c in shown}
+    facts = {c: column(c) for c in shown}
     described = [
         {
             "key": c,
-            "label": (headings or {}).get(c) or label(c),
+            "label": (headings or {}).get(c) or facts[c].heading,
             "short": facts[c].label,
             "digits": facts[c].digits,
             "unit": facts[c].unit,

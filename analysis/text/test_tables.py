@@ -5,19 +5,22 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.formatting import mean_and_half
+from analysis.stats.metrics import cost_metrics
 from analysis.stats.standard_error import standard_error
-from analysis.stats.summary import Summary, has_pairs
-from analysis.stats.test_results import SIZES, difference_in_words
+from analysis.stats.summary import ACCURACY, TEST_ACCURACY, Summary, has_pairs
+from analysis.stats.test_results import difference_in_words
 from analysis.text.tables import Table, table
 
 
 def search_table(s: Summary) -> Table:
     """The networks of the search itself."""
-    errors = [standard_error(v, _images(s)) if _images(s) else float("nan") for v in s.tested["test_accuracy"]]
+    errors = [standard_error(v, _images(s)) if _images(s) else float("nan") for v in s.tested[TEST_ACCURACY]]
+    costs = cost_metrics(s.study, s.study.confirmed)
     return table(
         _by_kind(s.tested.assign(standard_error=errors)),
-        ["search_val_accuracy", "test_accuracy", "gap", "standard_error", *SIZES],
+        ["search_val_accuracy", TEST_ACCURACY, "gap", "standard_error", *costs],
         s.headings,
+        s.column,
     )
 
 
@@ -25,9 +28,9 @@ def fresh_table(s: Summary) -> Table:
     """Means over fresh seeds, each with half of its interval in the same cell."""
     if s.fresh.empty:
         return Table([], [])
-    halves = (("test_accuracy", "test_half"), ("difference", "difference_half"))
+    halves = ((TEST_ACCURACY, "test_half"), ("difference", "difference_half"))
     cells = {c: [mean_and_half(c, *pair) for pair in zip(s.fresh[c], s.fresh[half], strict=True)] for c, half in halves}
-    said = [
+    meanings = [
         difference_in_words(*pair).replace(" ", "\u00a0")
         for pair in zip(s.fresh["difference"], s.fresh["difference_half"], strict=True)
     ]
@@ -36,23 +39,24 @@ def fresh_table(s: Summary) -> Table:
     columns = [
         "seeds",
         "search_val_accuracy",
-        "val_accuracy",
+        ACCURACY,
         "optimism",
-        "test_accuracy",
+        TEST_ACCURACY,
         "test_spread",
         *paired,
-        *SIZES,
+        *cost_metrics(s.study, s.study.confirmed),
     ]
     return table(
-        _by_kind(s.fresh.assign(**cells, meaning=said)),
+        _by_kind(s.fresh.assign(**cells, meaning=meanings)),
         columns,
         {
             **s.headings,
-            "val_accuracy": "validation accuracy, mean of fresh seeds (%)",
+            ACCURACY: "validation accuracy, mean of fresh seeds (%)",
             "meaning": "which means",
-            "test_accuracy": "test accuracy, mean ± 95 % interval (%)",
+            TEST_ACCURACY: "test accuracy, mean ± 95 % interval (%)",
             "difference": f"difference to “{s.fresh_reference}”, mean ± 95 % interval (points)",
         },
+        s.column,
     )
 
 
@@ -62,7 +66,7 @@ def fresh_lead(s: Summary) -> list[str]:
         return []
     error = ""
     if _images(s):
-        error = f", ±{standard_error(float(s.fresh['test_accuracy'].max()), _images(s)):.2f} points or more"
+        error = f", ±{standard_error(float(s.fresh[TEST_ACCURACY].max()), _images(s)):.2f} points or more"
     lead = [
         "Trained again from the first stage on, on the same split, with seeds that the search had not seen, and "
         "tested once a seed. ± is half of a 95 % Student-t interval over the seeds: it covers the luck of initial "

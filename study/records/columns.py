@@ -35,6 +35,8 @@ class Column:
         scale: of an axis, and of anything that is compared by its order of magnitude.
         direction: "max" or "min", what is better; "" where neither is.
         stands_in: the metric that every epoch reports in its place, where only a finished trial has it.
+        phrase: a value at the end of a sentence, with {} for the number; "" for "with a LABEL of {} UNIT".
+        tile: what a large number alone is, in a few words; "" for the label.
     """
 
     label: str
@@ -43,6 +45,13 @@ class Column:
     scale: Scale = "linear"
     direction: str = ""
     stands_in: str = ""
+    phrase: str = ""
+    tile: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Label with its unit, as an axis or a table shows it."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
 
 
 COLUMNS: dict[str, Column] = {
@@ -79,12 +88,14 @@ COLUMNS: dict[str, Column] = {
     "accuracy_drop": Column("accuracy lost to compression", "points", 2, direction="min"),
     "test_loss": Column("test loss", "nats", 4, direction="min"),
     "test_accuracy": Column("test accuracy", "%", 2, direction="max"),
-    "sparsity": Column("sparsity", "%", 2, "complement", "max"),
+    "sparsity": Column("sparsity", "%", 2, "complement", "max", phrase="with {} % of the weights at zero"),
     "nonzero_ratio": Column("1 / nonzero share", "×", 1, "log", "max"),
     "entropy_ratio": Column("ratio by the entropy of the symbols", "×", 1, "log", "max"),
     "entropy_bytes": Column("size by the entropy of the symbols", "bytes", 0, "log", "min"),
-    "compression_ratio": Column("compression ratio (file bytes)", "×", 1, "log", "max"),
-    "file_bytes": Column("compressed file", "bytes", 0, "log", "min", stands_in="entropy_bytes"),
+    "compression_ratio": Column("compression ratio (file bytes)", "×", 1, "log", "max", tile="smaller on disk"),
+    "file_bytes": Column(
+        "compressed file", "bytes", 0, "log", "min", stands_in="entropy_bytes", phrase="in a file of {} bytes"
+    ),
     "latency_ms": Column("latency", "ms", 3, "log", "min"),
     "parameters": Column("parameters", "", 0, "log", "min"),
 }
@@ -97,5 +108,4 @@ def column(name: str) -> Column:
 
 def label(name: str) -> str:
     """Label with its unit, as an axis or a table heading shows it."""
-    info = column(name)
-    return f"{info.label} ({info.unit})" if info.unit else info.label
+    return column(name).heading

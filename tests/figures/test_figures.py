@@ -313,9 +313,10 @@ def test_a_constraint_cuts_the_drawn_front(sws: Study) -> None:
 def test_the_answer_is_the_sparsest_trial_within_one_standard_error() -> None:
     """Of a front, the sparsest trial at most one standard error below the reference is chosen, else the best one."""
     front = pd.DataFrame({"val_accuracy": [98.1, 97.9, 96.0], "sparsity": [80.0, 95.0, 99.0]})
-    assert choose(front, level=98.2, error=0.4, size="sparsity")[0]["sparsity"] == 95.0  # type: ignore[index]
-    assert choose(front, level=99.9, error=0.4, size="sparsity")[0]["sparsity"] == 80.0  # type: ignore[index]
-    assert choose(front.iloc[:0], level=98.2, error=0.4, size="sparsity") == (None, "")
+    objectives = {"val_accuracy": "max", "sparsity": "max"}
+    assert choose(front, objectives, level=98.2, error=0.4)[0]["sparsity"] == 95.0  # type: ignore[index]
+    assert choose(front, objectives, level=99.9, error=0.4)[0]["sparsity"] == 80.0  # type: ignore[index]
+    assert choose(front.iloc[:0], objectives, level=98.2, error=0.4) == (None, False)
 
 
 def test_a_focused_axis_keeps_what_must_be_seen() -> None:

@@ -103,7 +103,7 @@ def test_the_answer_names_studies_sizes_and_factors(studies: list[Study]) -> Non
     members of each study and the factors with their intervals follow."""
     m = merge_studies(studies)
     said, page = comparison.comparison_headline(m), words(comparison_page.build(studies))
-    for row in m.held.to_dict("records"):
+    for row in m.ranges.to_dict("records"):
         assert row["study"] in said.sentence and f"{row['low']:,.0f}" in said.sentence
     assert said.sentence in page
     assert m.front["trial_id"].iloc[0] in said.details[0]

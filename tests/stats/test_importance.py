@@ -18,8 +18,10 @@ import synthetic
 from analysis.stats import functional_anova, importance
 from analysis.stats.functional_anova import Array
 from analysis.stats.importance import ANOVA, PED, TradeOffs, least_explained, trade_offs
-from analysis.stats.targets import fenced, from_unit, targets, to_unit
+from analysis.stats.search_space import from_unit, to_unit
+from analysis.stats.targets import fenced, targets
 from study.records import paths, study_folder
+from study.records.schema import upgrade
 from study.records.study_folder import Study, load
 
 LOG = {"type": "float", "low": 1e-3, "high": 1.0, "log": True}
@@ -51,7 +53,7 @@ def made(
     )
     empty = pd.DataFrame(columns=["trial_id", "epoch", "phase"])
     meta = {**synthetic.meta_of("kd", trials), "space": space, "objectives": {"val_accuracy": "max"}, **extra}
-    return Study(Path("."), meta, frame, empty, pd.DataFrame(columns=["trial_id", "baseline", "seed"]))
+    return Study(Path("."), upgrade(meta), frame, empty, pd.DataFrame(columns=["trial_id", "baseline", "seed"]))
 
 
 def shares(t: TradeOffs, measure: str = ANOVA, key: str = "val_accuracy") -> pd.DataFrame:
