@@ -24,8 +24,9 @@ def damaged(path: Path) -> Path:
 
 
 def test_damaged_weights_are_one_line_that_names_the_file(tmp_path: Path) -> None:
-    """Weights cut short, stored in `models/` or where a trial left them, are refused by name, and stay where they are."""
-    stored, waiting = damaged(tmp_path / "models/t001.safetensors"), damaged(weights_of(path_of(tmp_path, "t002")))
+    """Weights cut short, in `models/` or where a trial left them, are refused by name, and stay where they are."""
+    stored = damaged(tmp_path / "models/t001.safetensors")
+    waiting = damaged(weights_of(path_of(tmp_path, "t002")))
     splits, _ = registry.load("digits", None)
     with pytest.raises(UserError) as first:
         row = {"baseline": "uncompressed"}
