@@ -21,10 +21,10 @@ from study import export, reproduce, run
         (run, "kd --num-samples", "--num-samples: its value is missing"),
         (run, "kd --no-dashboardd", "--no-dashboardd: not understood; did you mean --dashboard?"),
         (run, "kd extra words", "extra words: not understood"),
-        (run, "magnitude --pack 3", "--pack 3: not of magnitude, but of another kind of study"),
-        (run, "", "no study: the first word is the study, kd, sws, magnitude or kd_sws"),
-        (run, "swss --epochs 3", "swss: the first word is the study, kd, sws, magnitude or kd_sws; did you mean sws?"),
-        (run, "--epochs 3 kd", "--epochs: the first word is the study, kd, sws, magnitude or kd_sws"),
+        (run, "magnitude --pack 3", "--pack 3: not a flag of magnitude, but of sws (see "),
+        (run, "", "no study: the first word is the study, kd, kd_sws, magnitude or sws"),
+        (run, "swss --epochs 3", "swss: the first word is the study, kd, kd_sws, magnitude or sws; did you mean sws?"),
+        (run, "--epochs 3 kd", "--epochs: the first word is the study, kd, kd_sws, magnitude or sws"),
         (export, "", "missing: results/NAME: Folder of the study"),
         (reproduce, "", "missing: results/NAME: Folder of the study; TRIAL: A complete trial, such as t014, or"),
         (query, "folder question --top x", "--top x: give a whole number"),
@@ -35,9 +35,9 @@ def test_a_usage_error_is_one_line_in_our_words(
 ) -> None:
     """What tyro says of the types behind a flag, or of subcommands, is not what a user can act on."""
     assert command.main(arguments.split()) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith(f"error: {line}") and said.err.count("\n") == 1 and not said.out
-    assert said.err.rstrip().endswith("--help)")
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"error: {line}") and printed.err.count("\n") == 1 and not printed.out
+    assert printed.err.rstrip().endswith("--help)")
 
 
 @pytest.mark.parametrize(

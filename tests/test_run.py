@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from study import run
+from study.methods import registry
 from study.methods.kd.settings import KDSettings
 from study.methods.sws.settings import SWSSettings
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize(
@@ -31,9 +36,12 @@ from study.methods.sws.settings import SWSSettings
         ("kd --teacher resnet18 --teacher-width 0.5", "--teacher-width 0.5: network resnet18: "),
         ("sws --network-width 0.5", "--network-width 0.5: network lenet_300_100: "),
         ("sws --teacher lenet5 --teacher-width 0.5", "--teacher-width 0.5: network lenet5: "),
-        ("kd_sws --student lenet5 --student-width 1", "--student lenet5: kd_sws searches its width from 0.125 to 1"),
+        (
+            "kd_sws --student lenet5 --student-width 1",
+            "--student lenet5: kd_sws searches student_width, and at 0.125 it cannot be built (",
+        ),
         ("sws --network minivgg --network-width -1", "--network-width"),
-        ("", "kd, sws"),
+        ("", "kd, kd_sws, magnitude or sws"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -78,19 +86,67 @@ def test_defaults_are_those_of_the_dataclasses() -> None:
     assert run.parse(["sws", "--num-samples", "5"]) == SWSSettings.of(num_samples=5)
 
 
-@pytest.mark.parametrize("kind", ["kd", "sws"])
+KINDS = ("kd", "kd_sws", "magnitude", "sws")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` lists every setting, and ends with status 0."""
+    """`--help` lists every setting, each under its group, and ends with status 0."""
     with pytest.raises(SystemExit) as ended:
         run.main([kind, "--help"])
     assert ended.value.code == 0
-    shown = capsys.readouterr().out
-    for flag in ("--num-samples", "--dataset", "--epochs", "--searcher", "--scheduler", "--dashboard", "--seed"):
-        assert flag in shown
+    shown = re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯|]", " ", capsys.readouterr().out)  # without colours and boxes
+    groups = ["options", *(f"{group} options" for group in ("budget", "search", "files", "resources", "watching"))]
+    _, *rest = re.split(r"^ +((?:[a-z]+ )?options) +$", shown, flags=re.MULTILINE)
+    parts = dict(zip(rest[::2], rest[1::2], strict=True))
+    assert list(parts) == groups
+    for flag, group in {
+        "--num-samples": "budget options",
+        "--dry-run": "budget options",
+        "--searcher": "search options",
+        "--scheduler": "search options",
+        "--results-dir": "files options",
+        "--max-concurrent": "resources options",
+        "--dashboard": "watching options",
+        "--dataset": "options",
+        "--epochs": "options",
+        "--seed": "options",
+    }.items():
+        assert [
+            title for title, part in parts.items() if re.search(rf"^ {{1,3}}{flag}\b(?!-)", part, re.MULTILINE)
+        ] == [group]
+    for name in registry.default_settings(kind).flat():
+        assert re.search(rf"^ {{1,3}}--{name.replace('_', '-')}\b(?!-)", shown, re.MULTILINE), name
     assert "default" in shown.lower()
+    assert "--kind" not in shown and "--budget" not in shown
 
 
-def test_dry_run_tells_the_cost_and_writes_nothing(
+@pytest.mark.parametrize("arguments", ["--help", *(f"{kind} --help" for kind in KINDS)])
+def test_help_waits_for_neither_torch_nor_ray(arguments: str) -> None:
+    """What takes seconds to import is imported for a study alone."""
+    code = (
+        "import sys; from study import run\n"
+        "try:\n    run.main(sys.argv[1:])\n"
+        "except SystemExit as ended:\n    slow = {'torch', 'ray', 'optuna', 'pandas', 'plotly'} & set(sys.modules)\n"
+        "    print(ended.code, sorted(slow))"
+    )
+    command = [sys.executable, "-c", code, *arguments.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stdout[-300:]
+    assert not done.stderr
+
+
+def test_help_lists_the_kinds_of_study(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with what it does, in the order of the alphabet."""
+    with pytest.raises(SystemExit) as ended:
+        run.main(["--help"])
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    described = [line.split() for line in lines if line[:1].isalpha() and line.split()[0] in KINDS]
+    assert [words[0] for words in described] == list(KINDS) and all(len(words) > 5 for words in described)
+
+
+def test_dry_run_says_the_cost_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`--dry-run` names trials, epochs, parameters and the time of each stage, and leaves no file."""

@@ -6,26 +6,48 @@ import dataclasses
 import inspect
 import json
 import math
+import subprocess
+import sys
+import typing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
 from study.errors import UserError
+from study.methods.common.settings import CompressionSettings
 from study.methods.kd.settings import KDSettings
 from study.methods.kd_sws.settings import KDSWSSettings
 from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.sws.settings import SWSSettings
 from study.models import registry, zoo
-from study.settings import OPERATIONAL, WITH_WIDTH, as_json, contradiction, resolve
+from study.settings import (
+    OPERATIONAL,
+    WITH_WIDTH,
+    Above,
+    AtLeast,
+    Bound,
+    Percentage,
+    Settings,
+    Within,
+    as_json,
+    bounds_of,
+    contradiction,
+    from_json,
+    resolve,
+)
+
+ROOT = Path(__file__).parents[1]
+KINDS = (KDSettings, SWSSettings, MagnitudeSettings, KDSWSSettings)
 
 
-@pytest.mark.parametrize("kind", [KDSettings, SWSSettings, MagnitudeSettings, KDSWSSettings])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dataset", ["digits", "mnist", "cifar10", "cifar100", "folder"])
 def test_every_default_is_filled(kind: type, dataset: str) -> None:
     """After `resolve` only what may be absent is None, for every data set."""
     resolved = resolve(kind(dataset=dataset))
-    absent = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
+    absent = {name for name, value in resolved.flat().items() if value is None}
     assert absent <= set("data_dir precision max_concurrent gpus_per_trial address teacher_checkpoint memory_per_trial "
                          "trial_timeout min_accuracy warm_start".split())  # fmt: skip
 
@@ -45,9 +67,9 @@ def test_names_that_leave_the_folder_are_refused(name: str) -> None:
 
 def test_only_defining_settings_contradict() -> None:
     """More samples or fewer CPUs go with a study; another temperature schedule, seed or network does not."""
-    begun = resolve(KDSettings()).defining()
-    assert contradiction(resolve(KDSettings.of(num_samples=99, cpus_per_trial=2, verbose=True)), begun) == ""
-    assert contradiction(resolve(KDSettings.of(seed=1)), begun) == "--seed 1 (the study has 0)"
+    recorded = resolve(KDSettings()).defining()
+    assert contradiction(resolve(KDSettings.of(num_samples=99, cpus_per_trial=2, verbose=True)), recorded) == ""
+    assert contradiction(resolve(KDSettings.of(seed=1)), recorded) == "--seed 1 (the study has 0)"
 
 
 def test_defaults_are_those_of_the_data_set() -> None:
@@ -56,15 +78,15 @@ def test_defaults_are_those_of_the_data_set() -> None:
     assert [s.epochs for s in (digits, mnist, cifar)] == [40, 20, 75]
     assert [s.augment for s in (digits, mnist, cifar)] == ["none", "none", "flip"]
     assert (digits.student_examples, mnist.student_examples, digits.batch_size) == (10, 0, 32)
-    assert digits.name == "kd-digits" and digits.folder == Path("results/kd-digits")
+    assert digits.files.name == "kd-digits" and digits.folder == Path("results/kd-digits")
     assert [resolve(SWSSettings.of(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
     assert [resolve(kind(dataset="cifar10")).augment for kind in (SWSSettings, MagnitudeSettings)] == ["flip", "flip"]
     assert resolve(SWSSettings.of(dataset="mnist")).augment == "none"
 
 
 def test_a_default_width_is_for_networks_that_have_one() -> None:
-    """On digits every network with a width has a quarter of it unless told, and every other one the width 1; those of
-    `study.models.registry` that take one are exactly those that the settings know."""
+    """On digits every network with a width has a quarter of it unless given one, and every other one the width 1; those
+    of `study.models.registry` that take one are exactly those that the settings know."""
     takes = {n for n, f in zoo.BUILDERS.items() if "width" in inspect.signature(f).parameters}
     assert takes == WITH_WIDTH
     for kind in (KDSettings, KDSWSSettings):
@@ -78,7 +100,7 @@ def test_a_default_width_is_for_networks_that_have_one() -> None:
 def test_resolving_twice_changes_nothing() -> None:
     """Resolved settings are a fixed point."""
     once = resolve(SWSSettings.of(name="my study"))
-    assert resolve(once) == once and once.name == "my study"
+    assert resolve(once) == once and once.files.name == "my study"
 
 
 @pytest.mark.parametrize(
@@ -119,61 +141,176 @@ def test_resolving_twice_changes_nothing() -> None:
         (KDSWSSettings, {"cluster_epochs": 0}),
     ],
 )
-def test_values_that_cannot_be_meant_name_their_flag(kind: type, values: dict[str, Any]) -> None:
+def test_values_that_cannot_be_meant_name_their_flag(kind: type[Settings], values: dict[str, Any]) -> None:
     """Zero, negative, infinite, NaN and huge values that no run can use give one line that begins with the flag."""
     (name,) = values
     with pytest.raises(UserError) as refused:
-        resolve(kind(**values))
+        resolve(kind.of(**values))
     assert str(refused.value).startswith(f"--{name.replace('_', '-')} ") and "\n" not in str(refused.value)
 
 
-def test_every_operational_setting_may_differ() -> None:
-    """Settings of how much and where never contradict; every one of them exists."""
-    begun, now = resolve(SWSSettings()), {}
-    for name in OPERATIONAL:
-        value = getattr(begun, name)
-        now[name] = not value if isinstance(value, bool) else Path("x") if "dir" in name else "x" if name in (
-            "name", "address", "warm_start") else 3.5  # fmt: skip
-    changed = dataclasses.replace(begun, **now)
-    assert all(getattr(changed, name) != getattr(begun, name) for name in OPERATIONAL)
-    assert contradiction(changed, begun.defining()) == ""
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_operational_setting_may_differ(kind: type[Settings]) -> None:
+    """Settings of how much and where never contradict, one by one and all together."""
+    started = resolve(kind())
+    now: dict[str, object] = {}
+    for name, value in started.operational().items():
+        text = name in ("name", "address")
+        path = name.endswith("_dir") or name == "warm_start"
+        now[name] = not value if isinstance(value, bool) else Path("x") if path else "x" if text else 3.5
+    changed = started.changed(**now)
+    assert all(changed.flat()[name] != started.flat()[name] for name in now)
+    assert contradiction(changed, started.defining()) == ""
+    for name, value in now.items():
+        assert contradiction(started.changed(**{name: value}), started.defining()) == ""
 
 
-def test_every_defining_setting_contradicts() -> None:
+def test_what_may_differ_follows_from_the_group() -> None:
+    """Budget, files, resources and watching say how much and where; the search and all fields of a kind say what."""
+    groups = {f.name for group in OPERATIONAL for f in dataclasses.fields(group)}
+    for kind in KINDS:
+        settings = resolve(kind())
+        assert settings.operational().keys() == groups | {"pack"} & settings.flat().keys()
+        assert settings.operational().keys() | settings.defining().keys() == settings.flat().keys()
+        assert settings.defining().keys() >= {"searcher", "scheduler", "min_accuracy", "dataset", "seed", "precision"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_defining_setting_contradicts(kind: type[Settings]) -> None:
     """Any other setting that differs is named with both values, and those that agree are not."""
-    for settings in (
-        resolve(KDSettings()),
-        resolve(SWSSettings()),
-        resolve(MagnitudeSettings()),
-        resolve(KDSWSSettings()),
-    ):
-        for name, value in settings.defining().items():
-            flag = f"--{name.replace('_', '-')} {value} (the study has other)"
-            assert contradiction(settings, {**settings.defining(), name: "other"}) == flag
+    settings = resolve(kind())
+    for name, value in settings.defining().items():
+        flag = f"--{name.replace('_', '-')} {value} (the study has other)"
+        assert contradiction(settings, {**settings.defining(), name: "other"}) == flag
 
 
 def test_studies_without_a_precision_are_in_float32() -> None:
-    """Those that were begun before there was one go on in float32, and in no other."""
-    begun = {k: v for k, v in resolve(KDSettings()).defining().items() if k != "precision"}
-    assert contradiction(resolve(KDSettings.of(precision="float32")), begun) == ""
+    """Those that were started before there was one go on in float32, and in no other."""
+    recorded = {k: v for k, v in resolve(KDSettings()).defining().items() if k != "precision"}
+    assert contradiction(resolve(KDSettings.of(precision="float32")), recorded) == ""
     assert (
-        contradiction(resolve(KDSettings.of(precision="bfloat16")), begun)
+        contradiction(resolve(KDSettings.of(precision="bfloat16")), recorded)
         == "--precision bfloat16 (the study has float32)"
     )
+    assert from_json(KDSettings, "kd", recorded).precision == "float32"
 
 
 def test_settings_agree_with_themselves_through_json() -> None:
     """What `study.json` holds is read back as the same settings, paths included."""
-    settings = resolve(KDSettings.of(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3))
+    settings = resolve(KDSettings.of(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3, num_samples=7))
+    settings = settings.changed(warm_start=Path("other"), data_dir=Path("images").resolve(), precision="bfloat16")
+    recorded = json.loads(json.dumps(as_json(settings)))
     assert contradiction(settings, json.loads(json.dumps(settings.defining()))) == ""
-    assert json.loads(json.dumps(as_json(settings)))["teacher_checkpoint"] == str(Path("a/b.safetensors").resolve())
+    assert recorded["teacher_checkpoint"] == str(Path("a/b.safetensors").resolve())
+    assert from_json(KDSettings, "kd", recorded) == settings
 
 
 def test_a_teachers_file_is_one_wherever_it_is_named_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative path and the whole one are the same teacher, also where an older study recorded the relative one;
+    """A relative path and the absolute one are the same teacher, also where an older study recorded the relative one;
     another file contradicts."""
     monkeypatch.chdir(tmp_path)
-    relative, whole = (resolve(KDSettings.of(teacher_checkpoint=p)) for p in (Path("t.pt"), tmp_path / "t.pt"))
-    assert relative == whole and whole.defining()["teacher_checkpoint"] == str((tmp_path / "t.pt").resolve())
-    assert contradiction(whole, {**relative.defining(), "teacher_checkpoint": "t.pt"}) == ""
-    assert contradiction(whole, {**whole.defining(), "teacher_checkpoint": "u.pt"}).endswith("(the study has u.pt)")
+    relative, absolute = (resolve(KDSettings.of(teacher_checkpoint=p)) for p in (Path("t.pt"), tmp_path / "t.pt"))
+    assert relative == absolute and absolute.defining()["teacher_checkpoint"] == str((tmp_path / "t.pt").resolve())
+    assert contradiction(absolute, {**relative.defining(), "teacher_checkpoint": "t.pt"}) == ""
+    assert contradiction(absolute, {**absolute.defining(), "teacher_checkpoint": "u.pt"}).endswith(
+        "(the study has u.pt)"
+    )
+
+
+def unbounded(kind: type[Settings]) -> set[str]:
+    """Names of the numbers among the settings that have no bound."""
+    numbers = {name for name, hint in hints_of(kind).items() if {int, float} & set(parts(hint))}
+    return numbers - bounds_of(kind).keys()
+
+
+def hints_of(kind: type) -> dict[str, object]:
+    """Setting → its type, those of the groups included."""
+    declared, hints = typing.get_type_hints(kind, include_extras=True), dict[str, object]()
+    for name in (f.name for f in dataclasses.fields(kind)):
+        hint = declared[name]
+        hints |= hints_of(hint) if dataclasses.is_dataclass(hint) else {name: hint}
+    return hints
+
+
+def parts(hint: object) -> list[object]:
+    """A type and all that it is made of."""
+    return [hint, *(part for inner in typing.get_args(hint) for part in parts(inner))]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, CompressionSettings, Settings])
+def test_every_number_has_a_bound(kind: type[Settings]) -> None:
+    """A numeric setting without a bound would take −3 or infinity without a word; every one has one, optional ones and
+    those of the groups too."""
+    assert unbounded(kind) == set()
+    assert len(bounds_of(kind)) >= 10
+
+
+def test_a_new_number_without_a_bound_is_noticed() -> None:
+    """What the test above looks for, of each form that a field can have; a bound beside any form is found."""
+
+    @dataclass(frozen=True)
+    class Careless(Settings):
+        plain: int = 1
+        optional: float | None = None
+        fine: Annotated[int, AtLeast(1)] = 1
+        fine_optional: Annotated[float, AtLeast(0)] | None = None
+        fine_inside: Annotated[float | None, AtLeast(2)] = None
+        words: str = ""
+
+    assert unbounded(Careless) == {"plain", "optional"}
+    bounds = {name: bounds_of(Careless)[name] for name in ("fine", "fine_optional", "fine_inside")}
+    assert bounds == {"fine": AtLeast(1), "fine_optional": AtLeast(0), "fine_inside": AtLeast(2)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_bound_refuses_what_no_run_can_use(kind: type[Settings]) -> None:
+    """−3, infinity and NaN are refused for every numeric setting, by its flag."""
+    for name in bounds_of(kind):
+        for value in (-3, math.inf, -math.inf, math.nan):
+            with pytest.raises(UserError, match=f"^--{name.replace('_', '-')} "):
+                resolve(kind.of(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("bound", "value", "problem"),
+    [
+        (AtLeast(1), 0, "1 or more"),
+        (AtLeast(0, 2**32 - 1), 2**32, "4294967295 or less"),
+        (AtLeast(0), math.inf, "a finite number"),
+        (AtLeast(0), math.nan, "0 or more"),
+        (AtLeast(1), 1, ""),
+        (Above(0, 16), 0, "above 0"),
+        (Above(0, 16), 17, "16 or less"),
+        (Above(0, 16), 16, ""),
+        (Within(0, 1), 1.5, "within 0 and 1"),
+        (Within(0, 1), math.nan, "within 0 and 1"),
+        (Within(0, 1), 1, ""),
+        (Percentage(), 100, "a percentage, 0 or more and below 100"),
+        (Percentage(), 99.9, ""),
+    ],
+)
+def test_a_bound_says_what_a_value_must_be(bound: Bound, value: float, problem: str) -> None:
+    """In words that follow "must be"; nothing where the value is fine."""
+    assert bound.problem(value) == problem
+
+
+def test_names_are_unique_over_the_groups() -> None:
+    """`of`, `changed` and `flat` take every setting by its name alone, and no name that there is not."""
+    for kind in KINDS:
+        default = kind()
+        fields = [f.name for f in dataclasses.fields(default) if not dataclasses.is_dataclass(getattr(default, f.name))]
+        groups = [getattr(default, f.name) for f in dataclasses.fields(default) if f.name not in fields]
+        names = [*fields, *(f.name for group in groups for f in dataclasses.fields(group))]
+        assert len(names) == len(set(names)) and set(names) - {"kind"} == default.flat().keys()
+        for name, value in default.flat().items():
+            assert default.changed(**{name: value}) == default
+    with pytest.raises(TypeError, match="KDSettings has no setting network, pack$"):
+        KDSettings.of(pack=2, network="lenet5", epochs=2)
+
+
+def test_settings_load_no_torch() -> None:
+    """The flags of a method are a file without torch, which takes seconds to import."""
+    modules = ", ".join(f"study.methods.{kind}.settings" for kind in ("kd", "sws", "magnitude", "kd_sws"))
+    code = f"import sys, study.settings, study.run, {modules}; print({{'torch', 'ray', 'pandas'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -13,10 +13,10 @@ import pytest
 from study.artifacts.cache import SharedWork, digest, get_or_compute, read_arrays, write_arrays
 from study.data import registry
 from study.errors import UserError
+from study.methods import registry as methods
 from study.methods.kd.settings import KDSettings
 from study.methods.kd_sws.settings import KDSWSSettings
 from study.methods.magnitude.settings import MagnitudeSettings
-from study.methods.registry import KINDS
 from study.methods.sws.settings import SWSSettings
 from study.models import custom
 from study.models.registry import build
@@ -152,7 +152,7 @@ def test_a_users_network_is_known_by_its_code(settings: Any, tmp_path: Path, mon
             code = code.replace(what, value)
         (tmp_path / "own.py").write_text(code)
         sys.modules.pop("own", None)
-        return digest(KINDS[settings.kind].key(resolve(settings), splits, None))
+        return digest(methods.method(settings.kind).shared_work.key(resolve(settings), splits, None))
 
     keys = [key(), key(RELU="Sigmoid"), key(WIDE="30"), key(SCALED=" * 2")]
     assert len(set(keys)) == 4 and key() == keys[0]

@@ -15,11 +15,11 @@ from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Checkpoint
 from study.data import registry
 from study.data.splits import Splits
+from study.methods import registry as methods
 from study.methods.kd.settings import KDSettings
 from study.methods.kd_sws.settings import KDSWSSettings
 from study.methods.magnitude.settings import MagnitudeSettings
-from study.methods.method import TrialFunction, TrialResult
-from study.methods.registry import KINDS
+from study.methods.method import TrialFunction, TrialResult, settings_with
 from study.methods.sws.settings import SWSSettings
 from study.settings import resolve
 from study.tuning import trainable
@@ -79,19 +79,19 @@ class Killed(Exception):
     """Stands for the end of the trial's process."""
 
 
-def run(stage: TrialFunction, values: dict, settings: Any, splits: Splits, shared: SharedWork | None,
+def run(function: TrialFunction, values: dict, settings: Any, splits: Splits, shared: SharedWork | None,
         checkpoint: Checkpoint, die_after: int = 99) -> TrialResult:  # fmt: skip
     """A trial as Tune runs it, without Tune, that dies after so many epochs of its own."""
-    lived = 0
+    epochs = 0
 
     def on_epoch(row: dict[str, Any]) -> None:
-        nonlocal lived
+        nonlocal epochs
         checkpoint.write(row)
-        lived += 1
-        if lived == die_after:
+        epochs += 1
+        if epochs == die_after:
             raise Killed
 
-    return stage(values, settings, splits, shared, on_epoch, checkpoint.progress)
+    return function(values, settings_with(settings, values), splits, shared, on_epoch, checkpoint.progress)
 
 
 @pytest.fixture(scope="module")
@@ -106,28 +106,27 @@ def test_a_trial_goes_on_to_the_same_result(case: str, splits: Splits, tmp_path:
     twice."""
     settings, values = CASES[case]
     settings = resolve(settings)
-    kind = KINDS[settings.kind]
-    shared = None
-    for stage, given in ((kind.prepare, {}), (kind.search, values)):
-        seen = kind.trial_data(settings, splits) if stage is kind.search else splits
-        whole = Checkpoint.open(tmp_path / "whole.pt", {"stage": stage.__name__})
-        left = run(stage, given, settings, seen, shared, whole)
-        for _ in range(len(whole.rows) + 1):
+    method = methods.method(settings.kind)
+    shared, trial_data = None, method.trial_data(settings, splits)
+    for function, given, seen in ((method.shared_work.run, {}, splits), (method.trial, values, trial_data)):
+        complete = Checkpoint.open(tmp_path / "complete.pt", {"stage": function.__name__})
+        once = run(function, given, settings, seen, shared, complete)
+        for _ in range(len(complete.rows) + 1):
             # As a new process reads it: from the file alone.
-            part = Checkpoint.open(tmp_path / "part.pt", {"stage": stage.__name__})
+            part = Checkpoint.open(tmp_path / "part.pt", {"stage": function.__name__})
             try:
-                again = run(stage, given, settings, seen, shared, part, die_after=1)
+                again = run(function, given, settings, seen, shared, part, die_after=1)
                 break
             except Killed:
                 continue
-        assert part.rows == whole.rows and len(whole.rows) >= 2
-        assert left.file == again.file and left.metrics == again.metrics
-        assert left.arrays.keys() == again.arrays.keys()
-        assert all(np.array_equal(left.arrays[k], again.arrays[k]) for k in left.arrays)
-        seen_once, seen_again = whole.progress.trace.arrays(), part.progress.trace.arrays()
-        assert seen_once.keys() == seen_again.keys()
-        assert all(np.array_equal(seen_once[k], seen_again[k]) for k in seen_once)
-        shared = SharedWork(left.arrays, {"metrics": {"val_accuracy": 0.0}})
+        assert part.rows == complete.rows and len(complete.rows) >= 2
+        assert once.file == again.file and once.metrics == again.metrics
+        assert once.arrays.keys() == again.arrays.keys()
+        assert all(np.array_equal(once.arrays[k], again.arrays[k]) for k in once.arrays)
+        trace_once, trace_again = complete.progress.trace.arrays(), part.progress.trace.arrays()
+        assert trace_once.keys() == trace_again.keys()
+        assert all(np.array_equal(trace_once[k], trace_again[k]) for k in trace_once)
+        shared = SharedWork(once.arrays, {"metrics": {"val_accuracy": 0.0}})
 
 
 def test_a_file_of_another_trial_or_a_damaged_one_is_not_read(tmp_path: Path) -> None:

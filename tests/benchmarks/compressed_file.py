@@ -8,9 +8,9 @@ state dict of a quantised LeNet-300-100. Without arguments: LeNets pruned at ran
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import math
-import sys
 import time
 from pathlib import Path
 
@@ -103,16 +103,19 @@ def measure(title: str, model: nn.Module, quantised: QuantisedWeights, network: 
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("files", metavar="FILE", type=Path, nargs="*")
+    files = parser.parse_args().files
     torch.set_num_threads(1)
     print(f"{'network':34} {'ratio':>7} {'bound':>11}  {'file':>10} {'×':>5}  {'Huffman':>10} {'×':>5}  "
           f"{'zstd -19':>10} {'×':>5}  {'enc s':>6} {'dec s':>6}")  # fmt: skip
-    for path in map(Path, sys.argv[1:]):
+    for path in files:
         if path.suffix == compressed_file.SUFFIX:
             decoded = compressed_file.read(path)
             measure(path.name, decoded.model, decoded.quantised, decoded.network)
         else:
             measure(path.name, *from_state(path))
-    if not sys.argv[1:]:
+    if not files:
         measure("LeNet-300-100, 98 %, random", *synthetic(MNIST, 0.98, 16))
         measure("LeNet-300-100, 98 %, by units", *synthetic(MNIST, 0.98, 16, by_units=True))
         measure("VGG-13, 95 %, 16 values, by units", *synthetic(VGG, 0.95, 16, by_units=True), zstd=False)

@@ -44,7 +44,7 @@ class Timed:
     """A study of waiting trials.
 
     Attributes:
-        start: seconds from the command's begin to the first trial.
+        start: seconds from the command's start to the first trial.
         ends: seconds from the first trial to the end of each.
         whole: seconds from the first trial to the end of the search.
         memory: (finished trials, the driver's memory in MB), now and then.
@@ -61,7 +61,6 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
     began = time.perf_counter()
     import ray
 
-    from search_spaces import kd
     from study.artifacts.cache import SharedWork
     from study.methods.kd.settings import KDSettings
     from study.pipeline import preflight
@@ -71,8 +70,10 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
     from study.tuning import cluster, tune_run
     from study.tuning.display import Display
     from study.tuning.recorder import Recorder
-    from study.tuning.tune_run import Job
+    from study.tuning.space import SearchSpace
+    from study.tuning.tune_run import Job, Work
 
+    space = SearchSpace.load("kd")
     settings = resolve(KDSettings.of(num_samples=trials, scheduler="none", dashboard=False, results_dir=folder,
                           name="waiting", address=address, max_concurrent=None if address else WORKERS))  # fmt: skip
     data, _ = preflight.load_data(settings)
@@ -95,17 +96,17 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
                 pages = int(Path("/proc/self/statm").read_text().split()[1])
                 memory.append((len(ends), pages * resource.getpagesize() / 1e6))
 
-    with Display(ledger, kd.OBJECTIVES, trials, "") as display:
+    with Display(ledger, space.objectives, trials, "") as display:
         display.console.quiet = True
-        recorder = Watched(ledger, display, kd.OBJECTIVES, settings, settings.folder)
-        job = Job(settings, kd, settings.folder, recorder)
-        parameters = {"data": data, "shared": {settings.seed: SharedWork({})}}
-        tune_run.run_trials(job, waiting(seconds), parameters, [], trials, True)
+        recorder = Watched(ledger, display, space.objectives, settings, settings.folder)
+        job = Job(settings, space, settings.folder, recorder)
+        work = Work(waiting(seconds), data, {settings.seed: SharedWork({})})
+        tune_run.run_trials(job, work, [], trials, searching=True)
         recorder.close()
         ended = time.perf_counter()
     ray.shutdown()
     assert len(ledger.of_state(*columns.FINAL_STATES)) == trials
-    # The clock runs from the first trial on, as that of the plain loop does; the start is told by itself.
+    # The clock runs from the first trial on, as that of the plain loop does; the start has a figure of its own.
     return Timed(recorder.started - began, ends, ended - recorder.started, memory)
 
 

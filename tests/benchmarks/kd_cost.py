@@ -6,6 +6,7 @@ logits are computed once per study, so they are not part of a trial.
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import statistics
 import time
@@ -57,6 +58,7 @@ def embedded(s: KDSettings) -> Hparams:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     torch.set_num_threads(1)
     settings = resolve(KDSettings())
     splits = students_data(settings, registry.load("digits", None, size=32)[0])

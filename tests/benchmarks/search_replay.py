@@ -41,14 +41,15 @@ import pandas as pd
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-from search_spaces.sws import OBJECTIVES, SPACE
 from study import commandline
 from study.errors import UserError
 from study.records import columns, study_folder
 from study.tuning.halving import Rungs
-from study.tuning.searcher import sampler
-from study.tuning.space import distributions
+from study.tuning.searcher import make_sampler
+from study.tuning.space import SearchSpace
 
+SPACE = SearchSpace.load("sws")
+OBJECTIVES = SPACE.objectives
 TABLE = Path(__file__).parent / "recorded" / "sws_digits.csv"
 # Worse than this in either is of no use on digits: 17 points of accuracy lost, or over a tenth of the weights left.
 REFERENCE = {"val_accuracy": 80.0, "sparsity": 90.0}
@@ -74,7 +75,7 @@ def record(folder: Path) -> tuple[str, pd.DataFrame]:
     curves = study.history.pivot(index="trial_id", columns="epoch", values=list(OBJECTIVES))
     curves.columns = pd.Index([f"{metric}@{epoch}" for metric, epoch in curves.columns])
     # A failed trial of this kind ends before its last epoch, or without one.
-    first = trials.reindex(columns=["trial_id", "state", *SPACE, "file_bytes"])
+    first = trials.reindex(columns=["trial_id", "state", *SPACE.domains, "file_bytes"])
     table = first.join(curves, on="trial_id").dropna(axis=1, how="all")
     commit = str(study.meta.get("git_commit", ""))[:12]
     return f"{len(table)} trials of `{study.meta.get('command', folder)}` at commit {commit}", table
@@ -110,7 +111,7 @@ class Recorded:
 
     @classmethod
     def of(cls, note: str, table: pd.DataFrame) -> Recorded:
-        space = distributions(SPACE)
+        space = SPACE.distributions()
         epochs = max(int(column.split("@")[1]) for column in table.columns if "@" in column)
         values = [[table[f"{metric}@{epoch}"] for metric in OBJECTIVES] for epoch in range(1, epochs + 1)]
         curves = np.array(values, dtype=float).transpose(2, 0, 1)
@@ -183,14 +184,14 @@ class Drawn:
 
 
 class Suggested:
-    """One of the study's samplers, told what `study.tuning.searcher` tells it, and answered by the surrogate."""
+    """One of the study's samplers: it hears what `study.tuning.searcher` reports, and the surrogate answers it."""
 
     def __init__(self, recorded: Recorded, searcher: str, seed: int, neighbours: int) -> None:
         self.recorded, self.neighbours = recorded, neighbours
-        self.space = distributions(SPACE)
+        self.space = SPACE.distributions()
         best = {"max": optuna.study.StudyDirection.MAXIMIZE, "min": optuna.study.StudyDirection.MINIMIZE}
         directions = [best[direction] for direction in OBJECTIVES.values()]
-        self.study = optuna.create_study(sampler=sampler(searcher, seed, 0), directions=directions)
+        self.study = optuna.create_study(sampler=make_sampler(searcher, seed, 0), directions=directions)
 
     def ask(self) -> tuple[Any, np.ndarray]:
         trial = self.study.ask(self.space)

@@ -11,11 +11,11 @@ import pytest
 import synthetic
 from benchmarks import search_replay as replaying
 
-from search_spaces.sws import OBJECTIVES, SPACE
+from search_spaces.sws import OBJECTIVES
 from study.errors import UserError
 from study.records import paths, study_folder
 from study.tuning.halving import Rungs
-from study.tuning.space import distributions
+from study.tuning.space import SearchSpace
 
 EPOCHS = 9
 
@@ -55,14 +55,14 @@ def rungs() -> Rungs:
 def test_halving_spends_fewer_epochs(recorded: replaying.Recorded, seed: int) -> None:
     """On all recorded trials in the same order, halving spends fewer epochs, finishes fewer trials, and finds no more;
     without it every trial that does not fail spends all its epochs, and all of the front is found."""
-    whole = replaying.replay(replaying.Drawn(recorded, seed), 10**6)
+    full = replaying.replay(replaying.Drawn(recorded, seed), 10**6)
     halved = replaying.replay(replaying.Drawn(recorded, seed), 10**6, rungs())
-    assert (whole.started, whole.finished) == (40, 39)
-    assert whole.epochs == 39 * EPOCHS + EPOCHS // 2 + 1  # a failure is seen in the epoch that has no values
-    assert whole.at(whole.epochs) == pytest.approx(recorded.volume())
+    assert (full.started, full.finished) == (40, 39)
+    assert full.epochs == 39 * EPOCHS + EPOCHS // 2 + 1  # a failure is seen in the epoch that has no values
+    assert full.at(full.epochs) == pytest.approx(recorded.volume())
     assert halved.started == 40 and halved.finished < 30
-    assert halved.epochs < 0.8 * whole.epochs
-    assert halved.at(halved.epochs) <= whole.at(whole.epochs)
+    assert halved.epochs < 0.8 * full.epochs
+    assert halved.at(halved.epochs) <= full.at(full.epochs)
 
 
 @pytest.mark.parametrize("searcher", ["random", "tpe", "nsga2"])
@@ -99,7 +99,7 @@ def test_the_surrogate_is_the_nearest_trial(recorded: replaying.Recorded) -> Non
 
 def test_places_are_in_the_unit_cube(recorded: replaying.Recorded) -> None:
     """The space's corners are the cube's, and equal ratios are equal steps where it is logarithmic."""
-    space = distributions(SPACE)
+    space = SearchSpace.load("sws").distributions()
     low = {"tau": 3e-3, "components": 4, "one_minus_pi_zero": 1e-4}
     high = {"tau": 0.3, "components": 64, "one_minus_pi_zero": 0.2}
     np.testing.assert_allclose(replaying.place(low, space), 0)
@@ -121,8 +121,8 @@ def test_a_study_is_recorded(tmp_path: Path) -> None:
     for curve, row in zip(recorded.curves, searched.to_dict("records"), strict=True):
         assert np.isfinite(curve[-1]).all() == (row["state"] == "complete")
         if row["state"] == "complete":
-            told = study.history[study.history["trial_id"] == row["trial_id"]].sort_values("epoch")
-            np.testing.assert_allclose(curve, told[list(OBJECTIVES)], rtol=1e-5)
+            epochs = study.history[study.history["trial_id"] == row["trial_id"]].sort_values("epoch")
+            np.testing.assert_allclose(curve, epochs[list(OBJECTIVES)], rtol=1e-5)
 
 
 def test_stopped_trials_are_not_recorded(tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_the_command_prints_its_tables(
     arguments = ["--table", str(path), "--seeds", "2", "--searchers", "random", "tpe"]
     monkeypatch.setattr(sys, "argv", ["replay.py", *arguments])
     assert replaying.main() == 0
-    said = capsys.readouterr().out
-    assert f"`python replay.py --table {path} --seeds 2 --searchers random tpe`: 40 trials made up" in said
-    lines = [line for line in said.splitlines() if line.startswith("|")]
+    printed = capsys.readouterr().out
+    assert f"`python replay.py --table {path} --seeds 2 --searchers random tpe`: 40 trials made up" in printed
+    lines = [line for line in printed.splitlines() if line.startswith("|")]
     assert [line.split(" | ")[0] for line in lines if "---" not in line] == [
         "| ", "| none", "| halving", "| halving, first front not protected", "| halving by val_accuracy alone",
         "| ", "| random", "| tpe", "| random, halving", "| tpe, halving",

@@ -27,11 +27,11 @@ def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teach
             teacher_epochs=1, pretrain_epochs=1, augment=augment)  # type: ignore[arg-type]
     )  # fmt: skip
     splits, _ = registry.load("digits", None, split_seed=0, size=32)
-    shared = pretrained.pretrain_network({}, settings, splits, None, lambda row: None, Progress())
+    shared = pretrained.pretrain({}, settings, splits, None, lambda row: None, Progress())
     student, targets = pretrained.start(settings, splits, SharedWork(shared.arrays))
     teaching, _ = pretrained.start(settings, splits, SharedWork(shared.arrays))
     if teacher != "self":
-        training = pretrained.compression_teacher(settings)
+        training = pretrained.teacher_training(settings)
         assert training is not None
         weights = {k.removeprefix("teacher/"): v for k, v in shared.arrays.items() if k.startswith("teacher/")}
         teaching = load_network(SharedWork(weights).tensors(), training, splits)
@@ -44,12 +44,12 @@ def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teach
         torch.testing.assert_close(targets.of(batch), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_teacher_of_the_same_architecture_begins_elsewhere() -> None:
+def test_a_teacher_of_the_same_architecture_starts_elsewhere() -> None:
     """From the same weights, and with the same order of images, it would say little that its student does not know."""
     same = resolve(KDSettings.of(teacher="minivgg", student="minivgg", teacher_width=0.25, student_width=0.25))
     other = resolve(KDSettings.of(teacher="minivgg", student="minivgg", teacher_width=0.5, student_width=0.25))
     assert method.teacher_training(same).seed != method.student_training(same).seed
     assert method.teacher_training(other).seed == method.student_training(other).seed == other.seed
     compressing = resolve(SWSSettings.of(network="lenet_300_100", teacher="lenet_300_100", seed=2**32 - 1))
-    teacher = pretrained.compression_teacher(compressing)
+    teacher = pretrained.teacher_training(compressing)
     assert teacher is not None and 0 <= teacher.seed < 2**32 and teacher.seed != compressing.seed

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from search_spaces import kd, magnitude, sws
 from study.data import registry
 from study.data.splits import Splits
 from study.errors import UserError
@@ -18,8 +17,10 @@ from study.methods.sws.settings import SWSSettings
 from study.pipeline import cost_estimate
 from study.records import study_folder
 from study.settings import as_json, resolve
+from study.tuning.space import SearchSpace
 
 CORES = 8
+KD, SWS, MAGNITUDE = (SearchSpace.load(name) for name in ("kd", "sws", "magnitude"))
 
 
 @pytest.fixture
@@ -27,8 +28,8 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> Splits:
     """Eight cores and no GPU; an epoch takes a second on one thread, and half of that more for a prior, or a teacher
     that runs in every step."""
 
-    def epoch(training: Any, data: Any, threads: int, components: int = 0, asked: Any = None) -> float:
-        return (1 + 0.5 * (components > 0) + 0.5 * (asked is not None)) / threads
+    def epoch(training: Any, data: Any, threads: int, term: Any = None, teacher: Any = None) -> float:
+        return (1 + 0.5 * (term is not None) + 0.5 * (teacher is not None)) / threads
 
     monkeypatch.setattr(cost_estimate, "seconds_an_epoch", epoch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(CORES))
@@ -39,13 +40,13 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> Splits:
 def test_shared_work_trials_and_confirmation_add_up(digits: Splits) -> None:
     """The shared work has all cores, a trial its own; as many trials run at one time as the cores hold."""
     settings = resolve(KDSettings.of(num_samples=62, epochs=10, teacher_epochs=16, confirm=2, seeds=3))
-    found = cost_estimate.estimate(settings, kd, digits)
-    assert (found.at_once, found.lanes, found.trials) == (CORES, CORES, 64)
-    assert (found.shared, found.trial, found.search) == (16 / CORES, 10, 10 * 64 / CORES)
-    assert found.confirmation == 3 * 16 / CORES + 10 * 3 * (2 + 2) / CORES
-    assert found.whole == found.shared + found.search + found.confirmation
+    cost = cost_estimate.estimate(settings, KD, digits)
+    assert (cost.at_once, cost.lanes, cost.trials) == (CORES, CORES, 64)
+    assert (cost.shared, cost.trial, cost.search) == (16 / CORES, 10, 10 * 64 / CORES)
+    assert cost.confirmation == 3 * 16 / CORES + 10 * 3 * (2 + 2) / CORES
+    assert cost.total == cost.shared + cost.search + cost.confirmation
     given = settings.changed(teacher_checkpoint="teacher.safetensors", confirm=0)
-    assert cost_estimate.estimate(given, kd, digits).whole == found.search
+    assert cost_estimate.estimate(given, KD, digits).total == cost.search
 
 
 @pytest.mark.parametrize(
@@ -59,41 +60,41 @@ def test_shared_work_trials_and_confirmation_add_up(digits: Splits) -> None:
 )
 def test_trials_at_one_time(flags: dict, at_once: int, lanes: int, digits: Splits) -> None:
     """As a study would hold them, and no more at full speed than there are cores."""
-    found = cost_estimate.estimate(resolve(KDSettings.of(**flags)), kd, digits)
-    assert (found.at_once, found.lanes) == (at_once, lanes)
+    cost = cost_estimate.estimate(resolve(KDSettings.of(**flags)), KD, digits)
+    assert (cost.at_once, cost.lanes) == (at_once, lanes)
 
 
 def test_a_trial_that_the_machine_cannot_hold_is_refused(digits: Splits) -> None:
     """As the study itself would refuse it."""
     with pytest.raises(UserError, match="--cpus-per-trial 9: the largest machine has 8 CPUs"):
-        cost_estimate.estimate(resolve(KDSettings.of(cpus_per_trial=9.0)), kd, digits)
+        cost_estimate.estimate(resolve(KDSettings.of(cpus_per_trial=9.0)), KD, digits)
     with pytest.raises(UserError, match="--gpus-per-trial 1: there is no GPU here"):
-        cost_estimate.estimate(resolve(KDSettings.of(gpus_per_trial=1.0)), kd, digits)
+        cost_estimate.estimate(resolve(KDSettings.of(gpus_per_trial=1.0)), KD, digits)
 
 
 def test_packed_trials_run_all_at_one_time(digits: Splits) -> None:
     """As many as a pack holds, in one process after another on CPUs; the shared work has the cores."""
-    found = cost_estimate.estimate(resolve(SWSSettings.of(pack=64, pretrain_epochs=16)), sws, digits)
-    assert (found.at_once, found.lanes, found.shared) == (64, CORES, 16 / CORES)
+    cost = cost_estimate.estimate(resolve(SWSSettings.of(pack=64, pretrain_epochs=16)), SWS, digits)
+    assert (cost.at_once, cost.lanes, cost.shared) == (64, CORES, 16 / CORES)
 
 
-def test_a_study_that_was_begun_otherwise_is_refused(tmp_path: Path) -> None:
+def test_a_study_that_was_started_otherwise_is_refused(tmp_path: Path) -> None:
     """As the study itself would refuse it, from what its folder says."""
     settings = resolve(KDSettings.of(results_dir=tmp_path))
     settings.folder.mkdir()
     study_folder.write_meta(settings.folder, {"kind": "kd", "settings": as_json(settings)})
-    with pytest.raises(UserError, match=r"was begun with other settings: --seed 5 \(the study has 0\)"):
+    with pytest.raises(UserError, match=r"was started with other settings: --seed 5 \(the study has 0\)"):
         cost_estimate.dry_run(settings.changed(seed=5))
 
 
 def test_prior_and_teacher_in_every_step_have_their_price(digits: Splits) -> None:
     """The prior in the epochs of clustering alone; the teacher where augmentation leaves no logits to keep."""
     shared = resolve(SWSSettings.of(epochs=10, codebook_epochs=4))
-    assert cost_estimate.trial_seconds(shared, sws, digits) == 10 * 1.5 + 4
+    assert cost_estimate.trial_seconds(shared, SWS, digits) == 10 * 1.5 + 4
     pruned = resolve(MagnitudeSettings.of(epochs=10, codebook_epochs=4))
-    assert cost_estimate.trial_seconds(pruned, magnitude, digits) == 14
-    assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, augment="flip")), kd, digits) == 10
-    assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, augment="crop")), kd, digits) == 15
+    assert cost_estimate.trial_seconds(pruned, MAGNITUDE, digits) == 14
+    assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, augment="flip")), KD, digits) == 10
+    assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, augment="crop")), KD, digits) == 15
     for teacher, seconds in (("none", 14), ("self", 21), ("lenet5", 21)):
         taught = resolve(MagnitudeSettings.of(epochs=10, codebook_epochs=4, augment="shift", teacher=teacher))
-        assert cost_estimate.trial_seconds(taught, magnitude, digits) == seconds
+        assert cost_estimate.trial_seconds(taught, MAGNITUDE, digits) == seconds

@@ -14,6 +14,7 @@ from study.errors import UserError
 from study.methods.magnitude.settings import MagnitudeSettings
 from study.pipeline import final_test
 from study.settings import resolve
+from study.tuning.space import SearchSpace
 
 
 def damaged(path: Path) -> Path:
@@ -23,14 +24,16 @@ def damaged(path: Path) -> Path:
 
 
 def test_damaged_weights_are_one_line_that_names_the_file(tmp_path: Path) -> None:
-    """Weights cut short, kept in `models/` or where a trial left them, are refused by name, and stay where they are."""
-    kept, left = damaged(tmp_path / "models/t001.safetensors"), damaged(weights_of(path_of(tmp_path, "t002")))
+    """Weights cut short, in `models/` or where a trial left them, are refused by name, and stay where they are."""
+    stored = damaged(tmp_path / "models/t001.safetensors")
+    waiting = damaged(weights_of(path_of(tmp_path, "t002")))
     splits, _ = registry.load("digits", None)
     with pytest.raises(UserError) as first:
-        final_test.kept_network(resolve(MagnitudeSettings()), kept, "", splits)
+        row = {"baseline": "uncompressed"}
+        final_test.load_trained(resolve(MagnitudeSettings()), SearchSpace.load("magnitude"), stored, row, splits)
     with pytest.raises(UserError) as second:
         final_test.keep_weights(tmp_path, "t002")
-    for path, refused in ((kept, first), (left, second)):
-        said = str(refused.value)
-        assert said.startswith(f"{path}: damaged (") and said.endswith("; restore it from a copy") and "\n" not in said
+    for path, refused in ((stored, first), (waiting, second)):
+        line = str(refused.value)
+        assert line.startswith(f"{path}: damaged (") and line.endswith("; restore it from a copy") and "\n" not in line
         assert path.exists()

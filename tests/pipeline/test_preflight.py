@@ -18,7 +18,8 @@ from study.errors import UserError
 from study.pipeline import metadata, preflight
 from study.records import columns, paths, study_folder
 from study.settings import resolve
-from study.tuning import cluster, space
+from study.tuning import cluster
+from study.tuning.space import SearchSpace
 
 
 def images(folder: Path, seed: int) -> Path:
@@ -32,15 +33,14 @@ def images(folder: Path, seed: int) -> Path:
     return folder
 
 
-def begin(*arguments: str) -> Path:
-    """The folder of a study that was begun with this command, and then cut off."""
+def start_study(*arguments: str) -> Path:
+    """The folder of a study that was started with this command, and then cut off."""
     settings = resolve(run.parse([*arguments]))
-    spaces = importlib.import_module(f"search_spaces.{settings.kind}")
+    space = SearchSpace.load(settings.kind)
     data, test = preflight.load_data(settings)
-    networks = preflight.describe_networks(settings, spaces, data)
-    study_folder.write_meta(
-        settings.folder, metadata.study_metadata(settings, spaces, data, test, networks, ["", *arguments])
-    )
+    networks = preflight.describe_networks(settings, space, data)
+    meta = metadata.study_metadata(settings, space, data, test, networks, ["", *arguments])
+    study_folder.write_meta(settings.folder, meta)
     return settings.folder
 
 
@@ -58,9 +58,9 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def line(*arguments: str) -> str:
         before = files()
         assert run.main([*arguments]) == 2
-        said = capsys.readouterr().err.strip()
-        assert said.startswith("error: ") and "\n" not in said and files() == before
-        return said
+        printed = capsys.readouterr().err.strip()
+        assert printed.startswith("error: ") and "\n" not in printed and files() == before
+        return printed
 
     def files() -> dict[Path, bytes]:
         return {p: p.read_bytes() for p in tmp_path.glob("results/**/*") if p.is_file() and p.name != ".lock"}
@@ -80,9 +80,9 @@ def test_a_study_keeps_its_data(tmp_path: Path, refused: Any) -> None:
     yet record which images it has."""
     first, moved, other = images(tmp_path / "a", 0), images(tmp_path / "moved", 0), images(tmp_path / "b", 1)
     command = ["sws", "--dataset", "folder", "--data-dir"]
-    folder = begin(*command, str(first))
-    said = refused(*command, str(other))
-    assert f"--data-dir {other}: " in said and f"which lay in {first}" in said and "train, validation, test" in said
+    folder = start_study(*command, str(first))
+    line = refused(*command, str(other))
+    assert f"--data-dir {other}: " in line and f"which lay in {first}" in line and "train, validation, test" in line
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(first / "test" / "cat" / "0.png")
     assert "its test images" in refused(*command, str(first))
     with pytest.raises(Started):
@@ -96,25 +96,25 @@ def test_a_study_keeps_its_data(tmp_path: Path, refused: Any) -> None:
 def test_a_study_keeps_its_search_space(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A range, an objective or a baseline that was edited since is refused with what it is and was, all in one line;
     the space as it was goes on, and so does a study that did not record it."""
-    folder = begin("sws")
+    folder = start_study("sws")
     spaces = importlib.import_module("search_spaces.sws")
     with monkeypatch.context() as edited:
         edited.setitem(spaces.SPACE, "components", tune.randint(4, 200))
-        said = refused("sws")
-        assert "search_spaces/sws.py: space 'components' is " in said and "'high': 199" in said and "has {" in said
+        line = refused("sws")
+        assert "search_spaces/sws.py: space 'components' is " in line and "'high': 199" in line and "has {" in line
         edited.setitem(spaces.SPACE, "anneal", tune.uniform(0, 1))
         edited.setitem(spaces.OBJECTIVES, "sparsity", "min")
         edited.delitem(spaces.BASELINES, "paper mixture")
-        said = refused("sws")
-        assert "space 'anneal' is " in said and "objectives 'sparsity' is min (the study has max)" in said
-        assert "baselines 'paper mixture' is None (the study has {" in said
+        line = refused("sws")
+        assert "space 'anneal' is " in line and "objectives 'sparsity' is min (the study has max)" in line
+        assert "baselines 'paper mixture' is None (the study has {" in line
         meta = study_folder.read_meta(folder)
         study_folder.write_meta(
             folder, {k: v for k, v in meta.items() if k not in ("space", "objectives", "baselines")}
         )
         with pytest.raises(Started):
             run.main(["sws"])
-    change(folder, **space.searched(spaces))
+    change(folder, **SearchSpace.load("sws").as_json())
     with pytest.raises(Started):
         run.main(["sws"])
 
@@ -135,7 +135,7 @@ def test_a_study_keeps_its_networks_code(tmp_path: Path, refused: Any, monkeypat
 
     for command in (["sws", "--network", "own:build"], ["kd", "--student", "own:build"]):
         write("ReLU")
-        folder = begin(*command)
+        folder = start_study(*command)
         with pytest.raises(Started):
             run.main(command)
         write("Tanh")
@@ -152,18 +152,19 @@ def test_a_trial_is_not_reproduced_without_what_it_was_built_on(
     """A teacher's file that has gone, and a kind that this version does not have, are one line that names study.json;
     the file is recorded so that it is found from any folder."""
     monkeypatch.chdir(tmp_path)
-    folder = begin("kd", "--teacher-checkpoint", "teacher.pt").resolve()
+    folder = start_study("kd", "--teacher-checkpoint", "teacher.pt").resolve()
     assert study_folder.read_meta(folder)["settings"]["teacher_checkpoint"] == str(tmp_path.resolve() / "teacher.pt")
     study_folder.write_rows(folder / paths.TRIALS, [{"trial_id": "t001", "state": "complete"}], columns.TRIAL_COLUMNS)
     assert reproduce.main([str(folder), "t001"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {folder / paths.STUDY}: --teacher-checkpoint {tmp_path.resolve() / 'teacher.pt'}")
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    teacher = tmp_path.resolve() / "teacher.pt"
+    assert printed.startswith(f"error: {folder / paths.STUDY}: --teacher-checkpoint {teacher}")
+    assert printed.count("\n") == 1
     change(folder, kind="nope")
     assert reproduce.main([str(folder), "t001"]) == 2
-    said = capsys.readouterr().err
-    assert said == (f"error: {folder / paths.STUDY}: kind 'nope' is unknown; this version of the harness has "
-                    "kd, sws, magnitude, kd_sws\n")  # fmt: skip
+    printed = capsys.readouterr().err
+    assert printed == (f"error: {folder / paths.STUDY}: kind 'nope' is unknown; this version of the harness has "
+                    "kd, kd_sws, magnitude, sws\n")  # fmt: skip
 
 
 def test_a_network_that_cannot_be_packed(tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +172,8 @@ def test_a_network_that_cannot_be_packed(tmp_path: Path, refused: Any, monkeypat
     (tmp_path / "branching.py").write_text(BRANCHING)
     monkeypatch.syspath_prepend(str(tmp_path))
     command = ["sws", "--network", "branching:build", "--num-samples", "1"]
-    said = refused(*command, "--pack", "4")
-    assert said.startswith("error: --pack 4: branching:build cannot be trained in packs (") and "vmap" in said
+    line = refused(*command, "--pack", "4")
+    assert line.startswith("error: --pack 4: branching:build cannot be trained in packs (") and "vmap" in line
     with pytest.raises(Started):
         refused(*command)
     with pytest.raises(Started):
@@ -188,18 +189,18 @@ class Branching(nn.Module):
         self.layer = nn.Linear(64, 10)
 
     def forward(self, images):
-        found = self.layer(images.flatten(1))
-        return found if found.sum() > 0 else -found
+        logits = self.layer(images.flatten(1))
+        return logits if logits.sum() > 0 else -logits
 
 def build(input_shape, classes):
     return Branching()
 """
 
 
-def test_a_study_that_lost_its_description_is_not_begun_anew(tmp_path: Path) -> None:
+def test_a_study_that_lost_its_description_is_not_started_again(tmp_path: Path) -> None:
     """Its trials may have had other settings; the command says which file is missing."""
     settings = resolve(run.parse(["sws", "--results-dir", str(tmp_path), "--name", "lost"]))
     settings.folder.mkdir()
     (settings.folder / paths.TRIALS).write_text("trial_id,state\n")
     with pytest.raises(UserError, match="study.json: missing, though trials.csv is there"):
-        preflight.resume(settings, importlib.import_module("search_spaces.sws"))
+        preflight.resume(settings, SearchSpace.load("sws"))

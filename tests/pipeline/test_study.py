@@ -33,14 +33,16 @@ from study.pipeline import driver, fresh_seeds, preflight, shared_work
 from study.records import columns, paths, study_folder
 from study.records.ledger import Ledger
 from study.run import parse
-from study.settings import resolve
+from study.settings import Settings, resolve
 from study.training.precision import PRECISIONS
 from study.tuning.cluster import MOST_THREADS
 from study.tuning.display import Display
 from study.tuning.recorder import Recorder
+from study.tuning.space import SearchSpace
 from study.tuning.tune_run import Job
 
 ROOT = Path(__file__).parents[2]
+SWS_SPACE = SearchSpace.load("sws")
 SMALL = "--teacher-epochs 1 --epochs 2 --student-width 0.125 --teacher vgg11 --teacher-width 0.125"
 KD = ["kd", *SMALL.split(), "--no-dashboard"]
 SWS = "sws --pretrain-epochs 2 --epochs 2 --codebook-epochs 1 --sigma 0.02 --precision-rate 0.05 --no-dashboard".split()
@@ -83,9 +85,9 @@ MAGNITUDE = "magnitude --pretrain-epochs 2 --epochs 2 --codebook-epochs 1 --teac
 KD_SWS = ["kd_sws", *SMALL.split(), *"--cluster-epochs 2 --codebook-epochs 1 --sigma 0.02 --no-dashboard".split()]
 
 
-def test_magnitude_study_is_whole(tmp_path: Path) -> None:
-    """Trials over kept and codebook, post-training quantisation beside them; every trial's size is that of its file,
-    the front's files are kept, and what is tested is decoded from them."""
+def test_magnitude_study_is_complete(tmp_path: Path) -> None:
+    """Trials over density and codebook size, and post-training quantisation; every trial's size is that of its file,
+    the front's files are stored, and what is tested is decoded from them."""
     run(tmp_path, *MAGNITUDE, "--num-samples", "2")
     study = study_folder.load(tmp_path / "magnitude-digits")
     trials = study.trials.set_index("trial_id")
@@ -96,10 +98,10 @@ def test_magnitude_study_is_whole(tmp_path: Path) -> None:
     for trial_id in set(study.confirmed.trial_id) - {"uncompressed"}:
         file = study.folder / paths.MODELS / f"{trial_id}.codebook"
         assert file.stat().st_size == trials.file_bytes[trial_id]
-        found = evaluate.report(Options(file))
+        score = evaluate.report(Options(file))
         tested = study.confirmed.set_index("trial_id").test_accuracy[trial_id]
-        assert found["accuracy"] == pytest.approx(tested)
-        assert found["sparsity"] == pytest.approx(trials.sparsity[trial_id])
+        assert score["accuracy"] == pytest.approx(tested)
+        assert score["sparsity"] == pytest.approx(trials.sparsity[trial_id])
 
 
 def weights_of(network: dict, data: dict) -> int:
@@ -107,7 +109,7 @@ def weights_of(network: dict, data: dict) -> int:
     return sum(p.numel() for p in shared_parameters(model))
 
 
-def test_kd_sws_study_is_whole(tmp_path: Path) -> None:
+def test_kd_sws_study_is_complete(tmp_path: Path) -> None:
     """A student of its own width is distilled and then clustered under the same teacher; its phases follow each other,
     its size is its file's, and it is compared with the teacher."""
     run(tmp_path, *KD_SWS, "--num-samples", "1", "--student-examples", "0")
@@ -126,7 +128,7 @@ def test_kd_sws_study_is_whole(tmp_path: Path) -> None:
     assert (study.folder / paths.MODELS / "t001.codebook").stat().st_size == trials.file_bytes["t001"]
 
 
-def test_kd_study_is_whole(kd: Path) -> None:
+def test_kd_study_is_complete(kd: Path) -> None:
     """Two trials and all three baselines, each with every epoch, in the study folder; the front tested once."""
     study = study_folder.load(kd)
     searched = study.trials[study.trials.baseline == ""]
@@ -143,8 +145,8 @@ def test_kd_study_is_whole(kd: Path) -> None:
     assert "sparsity" not in study.trials and "file_bytes" not in study.trials  # nothing here is compressed
 
 
-def test_sws_study_is_whole(sws: Path) -> None:
-    """Two trials beside the uncompressed network, with sparsity; phases in order; the front's weights are kept."""
+def test_sws_study_is_complete(sws: Path) -> None:
+    """Two trials and the uncompressed network, with sparsity; phases in order; the front's weights are stored."""
     study = study_folder.load(sws)
     assert set(study.trials.state) == {"complete"}
     assert {"uncompressed", "paper mixture"} < set(study.trials.trial_id)
@@ -166,8 +168,8 @@ def test_optuna_learned_the_searched_trials_alone(kd: Path) -> None:
 def test_same_command_does_nothing_and_a_larger_one_adds_the_difference(kd: Path) -> None:
     """The same command again leaves every file alone; three samples add exactly one trial, and it is a new one."""
     before = (kd / paths.TRIALS).read_text()
-    said = run(kd.parent, *KD, "--num-samples", "2", "--scheduler", "none")
-    assert "Nothing to do" in said
+    printed = run(kd.parent, *KD, "--num-samples", "2", "--scheduler", "none")
+    assert "Nothing to do" in printed
     assert (kd / paths.TRIALS).read_text() == before
     meta = study_folder.read_meta(kd)
     run(kd.parent, *KD, "--num-samples", "3", "--scheduler", "none")
@@ -185,28 +187,28 @@ def test_same_command_does_nothing_and_a_larger_one_adds_the_difference(kd: Path
     )
 
 
-def settings_of(folder: Path, arguments: list[str], **changed: Any) -> Any:
-    return replace(resolve(parse([*arguments, "--results-dir", str(folder.parent)])), **changed)
+def settings_of(folder: Path, arguments: list[str]) -> Settings:
+    return resolve(parse([*arguments, "--results-dir", str(folder.parent)]))
 
 
-def test_a_study_is_not_whole_before_its_new_front_is_tested(sws: Path) -> None:
+def test_a_study_is_not_complete_before_its_new_front_is_tested(sws: Path) -> None:
     """While what a trial ended with waits to be tested there is something to do, though an earlier front was tested."""
     settings, ledger = settings_of(sws, [*SWS, "--num-samples", "2"]), Ledger.open(sws)
-    assert driver._whole(ledger, settings, search_spaces_sws, sws)
-    left = checkpoints.weights_of(checkpoints.path_of(sws, "t002"))
-    left.parent.mkdir()
-    left.touch()
-    assert not driver._whole(ledger, settings, search_spaces_sws, sws)
-    shutil.rmtree(left.parent)
+    assert driver.is_complete(ledger, settings, SWS_SPACE, sws)
+    untested = checkpoints.weights_of(checkpoints.path_of(sws, "t002"))
+    untested.parent.mkdir()
+    untested.touch()
+    assert not driver.is_complete(ledger, settings, SWS_SPACE, sws)
+    shutil.rmtree(untested.parent)
 
 
-def test_all_trials_begin_from_the_same_network(sws: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under another version of torch the study goes on with the network that it began from; where that is lost and
-    another one comes out, it stops and leaves its tables as they are."""
+def test_all_trials_start_from_the_same_network(sws: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another version of torch the study goes on with the network that it started from; where that is lost
+    and another one comes out, it stops and leaves its tables as they are."""
     shutil.copytree(sws.parent, tmp_path / "results")
     folder = tmp_path / "results" / sws.name
     settings, ledger = settings_of(folder, [*SWS, "--num-samples", "3"]), Ledger.open(folder)
-    job = Job(settings, search_spaces_sws, folder, SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
+    job = Job(settings, SWS_SPACE, folder, SimpleNamespace(ledger=ledger))  # type: ignore[arg-type]
     before = study_folder.load(folder)
     data, _ = preflight.load_data(settings)
     monkeypatch.setattr(torch, "__version__", "9.9")
@@ -220,13 +222,13 @@ def test_all_trials_begin_from_the_same_network(sws: Path, tmp_path: Path, monke
 
     monkeypatch.setattr(shared_work, "load_or_train", another)
     shutil.rmtree(folder.parent / paths.CACHE)
-    with pytest.raises(UserError, match="began from another uncompressed than comes out now"):
+    with pytest.raises(UserError, match="started from another uncompressed network than comes out now"):
         shared_work.study_shared_work(job, data, None)
     pd.testing.assert_frame_equal(study_folder.load(folder).trials, before.trials)
-    told = [
+    histories = [
         s.history.sort_values(["trial_id", "epoch"], ignore_index=True) for s in (study_folder.load(folder), before)
     ]
-    pd.testing.assert_frame_equal(*told, check_like=True)
+    pd.testing.assert_frame_equal(*histories, check_like=True)
     monkeypatch.setattr(shared_work, "load_or_train", lambda *arguments: {settings.seed: first})
     assert shared_work.study_shared_work(job, data, None) is first  # the same one came out
 
@@ -246,20 +248,21 @@ def test_interrupted_study_continues(tmp_path: Path) -> None:
     """SIGINT keeps what finished; the same command then ends with exactly the trials asked for, none twice."""
     arguments = [*SWS, "--num-samples", "4", "--epochs", "6"]
     folder = tmp_path / "sws-digits"
-    whole = command(tmp_path, *arguments)
-    process = subprocess.Popen(whole, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not _finished(folder):
         time.sleep(0.2)
     os.kill(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=600)[0].decode()
-    assert process.returncode in (0, 130), said
-    kept = _finished(folder)
+    printed = process.communicate(timeout=600)[0].decode()
+    assert process.returncode in (0, 130), printed
+    finished = _finished(folder)
     run(tmp_path, *arguments)
     study = study_folder.load(folder)
     searched = study.trials[study.trials.baseline == ""]
     assert len(searched) == 4 and set(searched.state) == {"complete"}
-    assert study.trials.trial_id.is_unique and kept <= set(searched.trial_id)
+    assert study.trials.trial_id.is_unique and finished <= set(searched.trial_id)
     assert optuna_states(folder).count("COMPLETE") == 4 and "RUNNING" not in optuna_states(folder)
 
 
@@ -276,8 +279,9 @@ def test_ctrl_c_is_never_lost(tmp_path: Path, where: str) -> None:
         f"with mock.patch('study.{room}.{where}', interrupted):\n    sys.exit(run.main(sys.argv[1:]))"
     )
     arguments = [*SWS, "--num-samples", "1", "--results-dir", str(tmp_path)]
-    whole = [sys.executable, "-c", code, *arguments]
-    done = subprocess.run(whole, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 130 and "Stopped" in done.stdout + done.stderr, done.stdout + done.stderr
     states = study_folder.load(tmp_path / "sws-digits").trials.set_index("trial_id")["state"].to_dict()
     first = {"uncompressed": "complete"}
@@ -295,7 +299,7 @@ def _finished(folder: Path) -> set[str]:
 def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--confirm retrains a member of the front and every baseline with fresh seeds, tests each once, and is then done;
     cut off before, it says so. A trial retrained by study.reproduce comes out bit for bit, and a baseline as the study
-    had it, from the network that it began from, whatever torch and the search space are now."""
+    had it, from the network that it started from, whatever torch and the search space are now."""
     arguments = [*SWS, "--num-samples", "2", "--confirm", "1", "--seeds", "2"]
     process = subprocess.Popen(
         command(sws.parent, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -304,8 +308,8 @@ def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path, monkeypatch: 
     while time.monotonic() < deadline and not (sws / paths.CONFIRM / paths.TRIALS).exists():
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=300)[0]
-    assert process.returncode == 130 and "Stopped" in said, said
+    printed = process.communicate(timeout=300)[0]
+    assert process.returncode == 130 and "Stopped" in printed, printed
     run(sws.parent, *arguments)
     confirmed = study_folder.load(sws).confirmed
     assert not confirmed[["trial_id", "seed"]].duplicated().any()
@@ -353,13 +357,13 @@ def test_a_given_teacher_is_used_as_it_is(kd: Path, tmp_path: Path) -> None:
 def test_a_confirmation_that_stops_says_why(sws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its recorder stopped for is the command's reason, too."""
     settings = settings_of(sws, [*SWS, "--num-samples", "2", "--confirm", "1", "--seeds", "9"])
-    ledger, display = Ledger.open(sws), Display(Ledger.open(sws), search_spaces_sws.OBJECTIVES, 2, "")
+    ledger, display = Ledger.open(sws), Display(Ledger.open(sws), SWS_SPACE.objectives, 2, "")
     display.console.quiet = True
 
     def stopping(job: Job, *arguments: Any) -> None:
         job.recorder.stopped = "4 of 4 trials failed"
 
     monkeypatch.setattr(fresh_seeds, "load_or_train", stopping)
-    data, test = preflight.load_data(settings)
-    job = Job(settings, search_spaces_sws, sws, Recorder(ledger, display, search_spaces_sws.OBJECTIVES, settings, sws))
-    assert fresh_seeds.retrain(job, display, data, test, data, None) == "4 of 4 trials failed"
+    inputs = preflight.load_inputs(settings, SWS_SPACE, None)
+    job = Job(settings, SWS_SPACE, sws, Recorder(ledger, display, SWS_SPACE.objectives, settings, sws))
+    assert fresh_seeds.retrain(job, display, inputs) == "4 of 4 trials failed"

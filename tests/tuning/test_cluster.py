@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -26,7 +24,7 @@ def test_shared_work_has_the_cores_of_the_trials(monkeypatch: pytest.MonkeyPatch
     nodes(monkeypatch, {"CPU": 8})
 
     def cores(trainings: int = 1, **flags: object) -> float:
-        return cluster.for_shared_work(settings.changed(**flags), trainings).cpus_per_trial
+        return cluster.for_shared_work(settings.changed(**flags), trainings).resources.cpus_per_trial
 
     assert (cores(), cores(3), cores(20)) == (8, 2, 1)
     assert (cores(max_concurrent=3), cores(cpus_per_trial=2.0, max_concurrent=2)) == (3, 4)
@@ -37,11 +35,11 @@ def test_shared_work_has_the_cores_of_the_trials(monkeypatch: pytest.MonkeyPatch
 def test_shared_work_fits_where_trials_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where GPUs or memory hold fewer trials than the cores would, it asks for their cores alone; in a cluster that was
     joined, where others may be at work, for those of a trial."""
-    settings = replace(resolve(SWSSettings()), gpus_per_trial=0.5, cpus_per_trial=2.0)
+    settings = resolve(SWSSettings()).changed(gpus_per_trial=0.5, cpus_per_trial=2.0)
     nodes(monkeypatch, {"CPU": 64, "GPU": 1})
-    assert cluster.for_shared_work(settings, 1).cpus_per_trial == 4
+    assert cluster.for_shared_work(settings, 1).resources.cpus_per_trial == 4
     nodes(monkeypatch, {"CPU": 64}, {"CPU": 8, "GPU": 1}, {"CPU": 8, "GPU": 1})
-    assert cluster.for_shared_work(settings.changed(address="auto"), 1).cpus_per_trial == 2
+    assert cluster.for_shared_work(settings.changed(address="auto"), 1).resources.cpus_per_trial == 2
 
 
 def test_precision_is_that_of_the_machines_that_train(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +56,7 @@ def test_precision_is_that_of_the_machines_that_train(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(cluster.ray, "remote", lambda function: There())
     monkeypatch.setattr(cluster.ray, "get", lambda answer: answer)
-    settings = replace(resolve(SWSSettings()), gpus_per_trial=0.25, address="auto")
+    settings = resolve(SWSSettings()).changed(gpus_per_trial=0.25, address="auto")
     assert cluster.best_precision_of_trials(settings) == "what cuda does best there"
     assert asked == [{"num_cpus": 1, "num_gpus": 0.25, "memory": None}]
     assert cluster.best_precision_of_trials(
@@ -68,7 +66,7 @@ def test_precision_is_that_of_the_machines_that_train(monkeypatch: pytest.Monkey
 
 def test_capacity_counts_what_each_machine_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials that no single machine holds are not counted, and --max-concurrent bounds them."""
-    settings = replace(resolve(SWSSettings()), cpus_per_trial=3.0, memory_per_trial=2.0)
+    settings = resolve(SWSSettings()).changed(cpus_per_trial=3.0, memory_per_trial=2.0)
     nodes(monkeypatch, {"CPU": 8, "memory": 64e9}, {"CPU": 2, "memory": 64e9}, {"CPU": 9, "memory": 4e9})
     assert Capacity(settings)() == 2 + 0 + 2
     assert Capacity(settings.changed(max_concurrent=3))() == 3
@@ -77,6 +75,6 @@ def test_capacity_counts_what_each_machine_holds(monkeypatch: pytest.MonkeyPatch
 def test_a_driver_without_a_gpu_does_not_call_its_cluster_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The nodes' GPUs have no name there, but `study.json` says that they are GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    settings = replace(resolve(SWSSettings()), gpus_per_trial=0.5)
+    settings = resolve(SWSSettings()).changed(gpus_per_trial=0.5)
     assert metadata._device(settings) == "GPU, 0.5 of it a trial"
     assert metadata._device(settings.changed(gpus_per_trial=0)).startswith("CPU ")

@@ -20,10 +20,10 @@ def test_the_table_at_the_end_is_of_what_was_searched(tmp_path: Path, capsys: py
     ledger.finish("t001", "complete", "", metrics, 1.0)
     ledger.start("uncompressed", {}, "uncompressed")
     ledger.finish("uncompressed", "complete", "", {**metrics, "sparsity": 0.0}, 1.0)
-    shown = Display(ledger, sws.OBJECTIVES, 1, "")
-    shown.summary(["t001"], {"t001": {"test_accuracy": 95.25}}, sws.SPACE)
-    said = capsys.readouterr().out
-    lines = {line.split()[1]: line for line in said.splitlines() if "│" in line}
+    display = Display(ledger, sws.OBJECTIVES, 1, "")
+    display.summary(["t001"], {"t001": {"test_accuracy": 95.25}}, sws.SPACE)
+    table = capsys.readouterr().out
+    lines = {line.split()[1]: line for line in table.splitlines() if "│" in line}
     assert all(value in lines["t001"] for value in ("0.0100", "17", "96.40", "97.20", "145.3", "95.25"))
-    assert "120.0" not in said and "0.00" in lines["uncompressed"]
-    assert max(map(len, said.splitlines())) <= 160
+    assert "120.0" not in table and "0.00" in lines["uncompressed"]
+    assert max(map(len, table.splitlines())) <= 160

@@ -13,13 +13,15 @@ from torch import nn
 from search_spaces import magnitude
 from study.artifacts.checkpoints import Checkpoint, path_of
 from study.data import registry
+from study.methods.kd_sws import method as kd_sws
 from study.methods.kd_sws.settings import KDSWSSettings
+from study.methods.magnitude.method import METHOD
 from study.methods.magnitude.pruning import Hparams, fit
 from study.methods.magnitude.settings import MagnitudeSettings
 from study.records.ledger import Ledger, history_row
 from study.settings import resolve
 from study.tuning.halving import Rungs, spread, standing
-from study.tuning.scheduler import rungs_of
+from study.tuning.scheduler import make_rungs
 
 ACCURACY = {"val_accuracy": "max"}
 BOTH = {"val_accuracy": "max", "sparsity": "max"}
@@ -124,17 +126,17 @@ def test_equal_trials_share_a_place() -> None:
     assert verdicts(same, (60.0, 60.0), (60.0, 60.0), (60.0, 60.0), (60.0, 50.0)) == [True, True, True, False]
 
 
-def test_epochs_told_again_change_nothing() -> None:
-    """A retried trial that tells its epochs again is not counted twice, and gets the verdicts that it had; so does one
-    that was stopped. The verdicts on others are those without it."""
+def test_epochs_reported_again_change_nothing() -> None:
+    """A retried trial that reports its epochs again is not counted twice, and gets the verdicts that it had; so does
+    one that was stopped. The verdicts on others are those without it."""
     rng = np.random.default_rng(1)
     scores = rng.integers(0, 8, size=(40, 2)).astype(float)
     once, again = Rungs(BOTH, 9, 1), Rungs(BOTH, 9, 1)
     for i, score in enumerate(scores):
-        told = dict(zip(BOTH, score, strict=True))
+        row = dict(zip(BOTH, score, strict=True))
         for epoch in range(1, 10):
-            verdict = once.judge(f"t{i}", epoch, told)
-            assert again.judge(f"t{i}", epoch, told) == verdict
+            verdict = once.judge(f"t{i}", epoch, row)
+            assert again.judge(f"t{i}", epoch, row) == verdict
             for earlier in range(1, epoch + 1):
                 assert again.judge(f"t{i}", earlier, dict.fromkeys(BOTH, rng.normal())) == verdict
             if not verdict:
@@ -146,14 +148,14 @@ def test_a_continued_study_judges_as_one_that_was_not_cut_off() -> None:
     they would be if they came now; nor are they judged again at a rung that they had passed."""
     rng = np.random.default_rng(2)
     scores = rng.integers(0, 8, size=(40, 2)).astype(float)
-    told = [dict(zip(BOTH, score, strict=True)) for score in scores]
-    whole, continued = Rungs(BOTH, 9, 1), Rungs(BOTH, 9, 1)
-    for i, row in enumerate(told[:20]):
-        whole.judge(f"t{i}", 1, row)
+    rows = [dict(zip(BOTH, score, strict=True)) for score in scores]
+    uninterrupted, continued = Rungs(BOTH, 9, 1), Rungs(BOTH, 9, 1)
+    for i, row in enumerate(rows[:20]):
+        uninterrupted.judge(f"t{i}", 1, row)
     for i in reversed(range(20)):
-        continued.recall(f"t{i}", [{"epoch": 1, **told[i]}, {"epoch": 2, **told[i]}])
-    for i, row in enumerate(told[20:], start=20):
-        assert continued.judge(f"t{i}", 1, row) == whole.judge(f"t{i}", 1, row)
+        continued.recall(f"t{i}", [{"epoch": 1, **rows[i]}, {"epoch": 2, **rows[i]}])
+    for i, row in enumerate(rows[20:], start=20):
+        assert continued.judge(f"t{i}", 1, row) == uninterrupted.judge(f"t{i}", 1, row)
     assert all(continued.judge(f"t{i}", 2, dict.fromkeys(BOTH, -1.0)) for i in range(20))
 
 
@@ -210,7 +212,7 @@ def pruning() -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     network = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(digits.shape), 10))
     fit(network, Hparams(density=0.2, epochs=3, codebook_epochs=1), digits, rows.append)
-    return [history_row(row) for row in rows]
+    return [history_row({**row, "reported": ",".join(row)}) for row in rows]
 
 
 def test_a_size_that_only_a_finished_trial_has_does_not_stop_halving(
@@ -221,19 +223,19 @@ def test_a_size_that_only_a_finished_trial_has_does_not_stop_halving(
     assert "file_bytes" in magnitude.OBJECTIVES and all("file_bytes" not in row for row in pruning)
     larger = [{**row, "entropy_bytes": 2 * row["entropy_bytes"]} for row in pruning]
     settings = resolve(MagnitudeSettings.of(epochs=3, codebook_epochs=1))
-    now = rungs_of(settings, magnitude.OBJECTIVES, Ledger(tmp_path), tmp_path)
+    now = make_rungs(METHOD, settings, magnitude.OBJECTIVES, Ledger(tmp_path), tmp_path)
     assert all(now.judge("t001", row["epoch"], row) for row in pruning)
     ledger = Ledger(tmp_path)
     ledger.start("t001", {"density": 0.2, "codebook_size": 16})
     for row in pruning:
         ledger.epoch("t001", row)
     ledger.finish("t001", "complete")
-    for rungs in (now, rungs_of(settings, magnitude.OBJECTIVES, ledger, tmp_path)):
+    for rungs in (now, make_rungs(METHOD, settings, magnitude.OBJECTIVES, ledger, tmp_path)):
         assert not all(rungs.judge("t002", row["epoch"], row) for row in larger)
 
 
 def test_a_trial_cut_off_before_its_verdict_is_judged(pruning: list[dict[str, Any]], tmp_path: Path) -> None:
-    """A trial whose checkpoint ends with its rung is judged when it tells that epoch again; one that had gone on from
+    """A trial whose checkpoint ends with its rung is judged when it reports that epoch again; one that had gone on from
     it had its verdict, and keeps it."""
     ledger = Ledger(tmp_path)
     ledger.start("t001", {"density": 0.2, "codebook_size": 16})
@@ -247,7 +249,7 @@ def test_a_trial_cut_off_before_its_verdict_is_judged(pruning: list[dict[str, An
         for row in worse[:epochs]:
             checkpoint.write(row)
     settings = resolve(MagnitudeSettings.of(epochs=3, codebook_epochs=1))
-    rungs = rungs_of(settings, magnitude.OBJECTIVES, ledger, tmp_path)
+    rungs = make_rungs(METHOD, settings, magnitude.OBJECTIVES, ledger, tmp_path)
     assert [rungs.judge("t002", row["epoch"], row) for row in worse[:2]] == [True, False]
     assert all(rungs.judge("t003", row["epoch"], row) for row in worse)
 
@@ -256,4 +258,4 @@ def test_a_trial_that_is_distilled_first_is_judged_half_way_through_its_compress
     """Before that its size says nothing; and under the first epochs of the mixture next to nothing."""
     settings = resolve(KDSWSSettings.of(dataset="mnist", epochs=20, cluster_epochs=20, codebook_epochs=4))
     objectives = {"val_accuracy": "max", "file_bytes": "min"}
-    assert rungs_of(settings, objectives, Ledger(tmp_path), tmp_path).levels == [32]
+    assert make_rungs(kd_sws.METHOD, settings, objectives, Ledger(tmp_path), tmp_path).levels == [32]

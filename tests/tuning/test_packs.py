@@ -18,7 +18,8 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from study.artifacts.cache import SharedWork
 from study.data import registry
 from study.errors import UserError
-from study.methods.sws.packed import fit
+from study.methods.common import pretrained
+from study.methods.sws import packed as sws_packed
 from study.methods.sws.settings import SWSSettings
 from study.pipeline import driver
 from study.records import paths, study_folder
@@ -40,7 +41,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study of packed trials."""
     folder = tmp_path_factory.mktemp("packed")
     outcome = driver.run(settings(folder, pack=4))
-    assert outcome.whole
+    assert outcome.complete
     return outcome.folder
 
 
@@ -56,7 +57,7 @@ def test_trials_are_those_of_an_unpacked_study(packed: Path, tmp_path: Path) -> 
 
 
 def test_a_packed_study_leaves_the_same_files(packed: Path) -> None:
-    """Each epoch is told once, in order, and the front has weights, a compressed file and a trace."""
+    """Each epoch is reported once, in order, and the front has weights, a compressed file and a trace."""
     study = study_folder.load(packed)
     for _, rows in study.history.groupby("trial_id"):
         assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
@@ -73,7 +74,7 @@ def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many trials as asked for train at one time, none waits for a baseline, and no trial's process loads torch."""
-    train = fit
+    train = sws_packed.fit
 
     def libraries(process: psutil.Process) -> str:
         return " ".join(m.path for m in process.memory_maps())
@@ -82,29 +83,29 @@ def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
         def __init__(self, room: int) -> None:
             super().__init__(room)
 
-            def fit(networks: Any, *others: Any) -> Any:
-                beside = psutil.Process(os.getppid()).children()
-                trials = [p for p in beside if p.cmdline()[0].startswith("ray::ImplicitFunc")]
+            def watched(networks: Any, *others: Any) -> Any:
+                processes = psutil.Process(os.getppid()).children()
+                trials = [p for p in processes if p.cmdline()[0].startswith("ray::ImplicitFunc")]
                 torch = sum("libtorch" in libraries(p) for p in trials)
                 with (tmp_path / "seen").open("a") as file:
                     print(len(networks), len(trials), torch, "libtorch" in libraries(psutil.Process()), file=file)
                 return train(networks, *others)
 
-            fit = fit  # in the pack's own process
+            sws_packed.fit = watched  # in the pack's own process
 
     monkeypatch.setattr(packs, "Packer", Watched)
-    assert driver.run(settings(tmp_path, pack=3, epochs=1)).whole
+    assert driver.run(settings(tmp_path, pack=3, epochs=1)).complete
     assert (tmp_path / "seen").read_text().split() == ["4", "4", "0", "True"]
 
 
-def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pack_that_is_killed_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the process that trains the pack dies, its trials are tried again and every epoch is recorded once."""
     killed: list[int] = []
     make = packs.start_packs
 
     def dying(*arguments: Any, **others: Any) -> list[Any]:
-        found = make(*arguments, **others)
-        pid = ray.get(found[0].__ray_call__.remote(lambda self: os.getpid()))
+        actors = make(*arguments, **others)
+        pid = ray.get(actors[0].__ray_call__.remote(lambda self: os.getpid()))
         checkpoints = tmp_path / "sws-digits" / "checkpoints"
 
         def kill() -> None:
@@ -114,84 +115,84 @@ def test_a_pack_that_is_killed_begins_anew(tmp_path: Path, monkeypatch: pytest.M
             psutil.Process(pid).send_signal(signal.SIGKILL)
 
         threading.Thread(target=kill, daemon=True).start()
-        return found
+        return actors
 
     monkeypatch.setattr(packs, "start_packs", dying)
     outcome = driver.run(settings(tmp_path, pack=4, epochs=15))
-    assert killed and outcome.whole
+    assert killed and outcome.complete
     study = study_folder.load(outcome.folder)
     assert set(study.trials["state"]) == {"complete"}
     for _, rows in study.history.groupby("trial_id"):
         assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
 
 
-def packer(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
+def make_packer(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
     """Joins trials to a packer in this process; gives it, and what joins."""
     s = settings(Path("nowhere"), **changes)
     splits = registry.load("digits", None)[0]
     network = build_network(Training("lenet_300_100"), splits)
-    monkeypatch.setattr(packs.ray, "get", lambda held: held)
-    monkeypatch.setattr(packs, "start", lambda *_: (network, Targets()))
-    found = Packer(room=2)
+    monkeypatch.setattr(packs.ray, "get", lambda values: values)
+    monkeypatch.setattr(pretrained, "start", lambda *_: (network, Targets()))
+    packer = Packer(room=2)
 
     def join(trial: str, **values: float) -> str:
         config = {"trial_id": trial, "seed": 0, "tau": 0.01, "components": 5, "one_minus_pi_zero": 0.1}
         shared = SharedWork({}, {"metrics": {"val_accuracy": 90.0}})
-        found.join(s, (splits, shared), config | values, folder, trial, trial + "'s ticket")
+        packer.join(s, (splits, shared), config | values, folder, trial, trial + "'s ticket")
         return trial + "'s ticket"
 
-    return found, join
+    return packer, join
 
 
-def test_a_failure_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_is_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A member whose loss is no number hears it after that epoch, while the others have far to go."""
-    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=30)
+    packer, join = make_packer(tmp_path, monkeypatch, pack=2, epochs=30)
     bad, good = join("bad", tau=float("inf")), join("good")
-    assert found.next(bad)["failure"] == "the training loss became nan (after epoch 0)"
-    assert found.tickets[good].heard.qsize() < 20
-    assert [found.next(good)["epoch"] for _ in range(31)] == list(range(1, 32))
-    last = found.next(good)
+    assert packer.next(bad)["failure"] == "the training loss became nan (after epoch 0)"
+    assert packer.tickets[good].reports.qsize() < 20
+    assert [packer.next(good)["epoch"] for _ in range(31)] == list(range(1, 32))
+    last = packer.next(good)
     assert last["finished"] and last["accuracy_drop"] == 90 - last["val_accuracy"]
     assert (tmp_path / "checkpoints" / "good.codebook").stat().st_size == last["file_bytes"]
 
 
-def test_a_trial_that_begins_anew_tells_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tune hears again what the trial told before it was cut off, and then what came after that."""
-    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=3)
+def test_a_trial_that_starts_again_reports_no_epoch_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune hears again what the trial reported before it was cut off, and then what came after that."""
+    packer, join = make_packer(tmp_path, monkeypatch, pack=2, epochs=3)
     first = join("first")
-    told = [found.next(first) for _ in range(2)]
-    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=3)
+    reported = [packer.next(first) for _ in range(2)]
+    packer, join = make_packer(tmp_path, monkeypatch, pack=2, epochs=3)
     again = join("first")
-    rows = [found.next(again) for _ in range(5)]
+    rows = [packer.next(again) for _ in range(5)]
     assert [row.get("epoch") for row in rows] == [1, 2, 3, 4, 4] and rows[-1]["finished"]
-    assert [row["train_loss"] for row in rows[:2]] == [row["train_loss"] for row in told]
+    assert [row["train_loss"] for row in rows[:2]] == [row["train_loss"] for row in reported]
 
 
-def test_who_comes_again_takes_his_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_comes_again_takes_its_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial whose process died leaves the pack when it comes again, and a ticket that nobody knows is no other's."""
-    found, join = packer(tmp_path, monkeypatch, pack=2, epochs=3)
+    packer, join = make_packer(tmp_path, monkeypatch, pack=2, epochs=3)
     lost = join("first")
-    kept = found.tickets[lost]
-    found.leave("unknown")
+    ticket = packer.tickets[lost]
+    packer.leave("unknown")
     with pytest.raises(RuntimeError, match="started again"):
-        found.next("unknown")
+        packer.next("unknown")
     heard: list[str] = []
 
     def listen() -> None:  # the call of a process that then dies
         try:
-            found.next(lost)
+            packer.next(lost)
         except RuntimeError as error:
             heard.append(str(error))
 
     listener = threading.Thread(target=listen, daemon=True)
     listener.start()
-    assert found.others("second") == 1
+    assert packer.others("second") == 1
     again = join("first")
     listener.join(10)
     assert heard and heard[0].endswith("it came again")  # or the thread would wait for ever
-    assert kept.gone and found.others("second") == 1
-    assert [found.next(again)["epoch"] for _ in range(4)] == [1, 2, 3, 4]
-    assert found.next(again)["finished"]
+    assert ticket.gone and packer.others("second") == 1
+    assert [packer.next(again)["epoch"] for _ in range(4)] == [1, 2, 3, 4]
+    assert packer.next(again)["finished"]
 
 
 @pytest.fixture

@@ -43,7 +43,14 @@ def end(made: Recorder, ledger: Ledger, trial_id: str, result: dict[str, Any], e
         made.on_trial_complete(0, [], trial)
 
 
-GOOD = {"finished": True, "val_accuracy": 90.0, "sparsity": 50.0, "spent": 3.0}
+GOOD = {
+    "finished": True,
+    "reported": "val_accuracy,sparsity",
+    "val_accuracy": 90.0,
+    "sparsity": 50.0,
+    "spent": 3.0,
+    "training_iteration": 7,  # of Tune's own
+}
 
 
 def test_most_trials_failing_stops_the_study(tmp_path: Path) -> None:
@@ -59,7 +66,7 @@ def test_most_trials_failing_stops_the_study(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_stops_the_study_and_loses_no_trial(tmp_path: Path) -> None:
-    """A trial that could not write stays owed."""
+    """A trial that could not write runs again."""
     made, ledger, searcher = recorder(tmp_path)
     end(made, ledger, "t001", {}, "Failure # 1\nOSError: [Errno 28] No space left on device: 'x'\n")
     assert searcher.stopped == FULL_DISK and ledger.trials["t001"]["state"] == "running"

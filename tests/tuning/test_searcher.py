@@ -1,4 +1,4 @@
-"""What Optuna is asked and told, without Ray."""
+"""What Optuna is asked, and what is reported to it, without Ray."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from ray.tune.search import Searcher
 
 from study.records.ledger import Ledger
 from study.tuning import searcher as tuning_searcher
-from study.tuning import space
-from study.tuning.searcher import LedgerSearch
+from study.tuning.searcher import LedgerSearch, Queued
+from study.tuning.space import SearchSpace
 
-SPACE = {"tau": tune.loguniform(0.01, 1.0), "components": tune.randint(4, 65)}
 BOTH = {"val_accuracy": "max", "sparsity": "max"}
+SPACE = SearchSpace.of(
+    "sws", {"tau": tune.loguniform(0.01, 1.0), "components": tune.randint(4, 65)}, BOTH, {"paper": {"tau": 0.1}}
+)
 
 
-def searcher(ledger: Ledger, wanted: int, concurrent: int = 9, seed: int = 0, owed: bool = False) -> LedgerSearch:
-    queue: list = [("paper", {"tau": 0.1}, "paper")]
-    if owed:
-        queue.append(("t001", {"tau": 0.5, "components": 8}, ""))
-    sampler = tuning_searcher.sampler("tpe", seed, len(ledger.trials))
-    study = tuning_searcher.optuna_study(ledger, SPACE, BOTH, chosen=sampler)
-    return LedgerSearch(ledger, study, SPACE, BOTH, queue, wanted, lambda: concurrent)
+def searcher(ledger: Ledger, wanted: int, concurrent: int = 9, interrupted: bool = False) -> LedgerSearch:
+    queue = [Queued("paper", {"tau": 0.1}, "paper")]
+    if interrupted:
+        queue.append(Queued("t001", {"tau": 0.5, "components": 8}, ""))
+    sampler = tuning_searcher.make_sampler("tpe", 0, len(ledger.trials))
+    study = tuning_searcher.optuna_study(ledger, SPACE, sampler=sampler)
+    return LedgerSearch(ledger, study, SPACE, queue, wanted, lambda: concurrent)
 
 
-def test_baselines_then_owed_trials_then_new_ones(tmp_path: Path) -> None:
+def test_baselines_then_interrupted_trials_then_new_ones(tmp_path: Path) -> None:
     """The queue goes first with its own values, then as many new trials as wanted, then no more."""
-    asked = searcher(Ledger(tmp_path), wanted=2, owed=True)
+    asked = searcher(Ledger(tmp_path), wanted=2, interrupted=True)
     configs = [asked.suggest(str(i)) for i in range(5)]
     assert configs[0] == {"trial_id": "paper", "seed": 0, "tau": 0.1}
     assert configs[1] == {"trial_id": "t001", "seed": 0, "tau": 0.5, "components": 8}
@@ -75,10 +77,10 @@ def test_continuing_does_not_repeat_samples(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.start("t001", {"tau": 0.3, "components": 9})
     ledger.finish("t001", "complete", metrics={"val_accuracy": 1.0, "sparsity": 1.0})
-    later = searcher(ledger, 1)
-    for one in (first, again, later):
+    longer = searcher(ledger, 1)
+    for one in (first, again, longer):
         one.suggest("baseline")
-    values = [one.suggest("x") for one in (first, again, later)]
+    values = [one.suggest("x") for one in (first, again, longer)]
     assert values[0] == values[1] and values[2]["tau"] != values[0]["tau"] and values[2]["trial_id"] == "t002"
 
 
@@ -87,22 +89,21 @@ def test_evolution_goes_on_in_a_continued_study(tmp_path: Path) -> None:
     suggestions have the very tau of a parent; and the third generation is filled up before the next begins."""
 
     def search_on(ledger: Ledger, trials: int) -> list[float]:
-        chosen = tuning_searcher.sampler("nsga2", 0, len(ledger.trials))
-        study = tuning_searcher.optuna_study(
-            ledger, SPACE, BOTH, chosen=chosen, storage=tuning_searcher.fresh_journal(tmp_path / "journal")
-        )
-        asked = LedgerSearch(ledger, study, SPACE, BOTH, [], trials, lambda: 1)
-        found = []
+        sampler = tuning_searcher.make_sampler("nsga2", 0, len(ledger.trials))
+        storage = tuning_searcher.fresh_journal(tmp_path / "journal")
+        study = tuning_searcher.optuna_study(ledger, SPACE, sampler=sampler, storage=storage)
+        asked = LedgerSearch(ledger, study, SPACE, [], trials, lambda: 1)
+        suggested = []
         for i in range(trials):
             config = asked.suggest(str(i))
             score = -abs(math.log(config["tau"] / 0.3))
             metrics = {"val_accuracy": score, "sparsity": score}
             asked.on_trial_complete(str(i), {"finished": True, **metrics})
             ledger.finish(config["trial_id"], "complete", metrics=metrics)
-            found.append(config["tau"])
+            suggested.append(config["tau"])
         generations = [t.system_attrs["NSGAIISampler:generation"] for t in study.trials]
         assert generations == [i // 20 for i in range(len(generations))]
-        return found
+        return suggested
 
     first = search_on(Ledger(tmp_path), 50)
     then = search_on(Ledger.open(tmp_path), 20)
@@ -137,8 +138,8 @@ def test_ids_go_on_from_the_ledger(tmp_path: Path) -> None:
     assert [asked.suggest(str(i))["trial_id"] for i in range(3)] == ["paper", "t1000", "t1001"]
 
 
-def test_the_ledger_owes_what_was_suggested(tmp_path: Path) -> None:
-    """A suggestion is on disk as running before it is given out, so that a crash forgets none."""
+def test_the_ledger_has_what_was_suggested(tmp_path: Path) -> None:
+    """A suggestion is on disk as running before Tune has it, so that a crash loses none."""
     asked = searcher(Ledger(tmp_path), wanted=1)
     given = [asked.suggest("a"), asked.suggest("b")]
     rows = Ledger.open(tmp_path).of_state("running") + Ledger.open(tmp_path).of_state("running", baseline=True)
@@ -150,8 +151,8 @@ def test_a_samplers_seed_depends_on_the_trials_before(name: str) -> None:
     """The same seed and count repeat a sample; another count, or another seed, gives another one."""
 
     def first(seed: int, before: int) -> float:
-        study = optuna.create_study(sampler=tuning_searcher.sampler(name, seed, before))
-        return study.ask(space.distributions(SPACE)).params["tau"]
+        study = optuna.create_study(sampler=tuning_searcher.make_sampler(name, seed, before))
+        return study.ask(dict(SPACE.distributions())).params["tau"]
 
     assert first(0, 0) == first(0, 0)
     assert len({first(0, 0), first(0, 1), first(1, 0)}) == 3
@@ -164,7 +165,7 @@ def test_a_row_goes_to_optuna_and_back(state: str, tmp_path: Path) -> None:
     ledger.start("paper", {"tau": 0.1}, "paper")  # without components, so that pandas reads that column as floats
     ledger.start("t001", {"tau": 0.3, "components": 9})
     ledger.finish("t001", state, metrics={"sparsity": 50.0, "val_accuracy": 90.0})
-    (trial,) = tuning_searcher.optuna_study(Ledger.open(tmp_path), SPACE, BOTH).trials
+    (trial,) = tuning_searcher.optuna_study(Ledger.open(tmp_path), SPACE).trials
     assert trial.user_attrs == {"trial_id": "t001"} and trial.state == tuning_searcher.STATES[state]
     assert trial.params == {"tau": 0.3, "components": 9} and type(trial.params["components"]) is int
     assert trial.values == ([90.0, 50.0] if state == "complete" else None)
