@@ -12,13 +12,16 @@ from analysis.formatting import column_label, format_cell
 from analysis.stats import test_results
 from analysis.stats.pareto_front import feasible, finished, least_accuracy, pareto_front
 from analysis.stats.standard_error import standard_error
-from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS
+from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column
 from study.records.study_folder import Study
 
 REFERENCE = {"kd": "student alone", "sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
 """The baseline that a kind of study is measured against."""
 
 TEXT = ("trial_id", "state", "reason", "baseline", "phase")
+
+ACCURACY = "val_accuracy"
+TEST_ACCURACY = "test_accuracy"
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,24 @@ class Summary:
     def best_fresh(self) -> pd.Series | None:
         """The row of `fresh` of the trial that answers the question, if that was trained with fresh seeds."""
         return None if self.best is None else row_of(self.fresh, "trial_id", str(self.best["trial_id"]))
+
+    @property
+    def cost(self) -> str:
+        """The first objective other than accuracy, which says what the accuracy costs; "" if there is none."""
+        return next((name for name in self.study.objectives if name != ACCURACY), "")
+
+    @property
+    def has_cost(self) -> bool:
+        return bool(self.cost)
+
+    @property
+    def reference_name(self) -> str:
+        """The baseline that trials are measured against; "" for none."""
+        return str(self.study.meta["reference"])
+
+    def column(self, name: str) -> Column:
+        """What is declared of a column; see `Study.column`."""
+        return self.study.column(name)
 
 
 def summarise(study: Study) -> Summary:
