@@ -104,7 +104,7 @@ def _context(page: Page) -> dict[str, Any]:
         "selection": UNTOUCHED if summary.tested.empty and summary.fresh.empty else SELECTION,
         "main_figure": page.main,
         "sections": [(anchor, text) for anchor, text, there in sections if there],
-        "figures": page.groups,
+        "groups": page.groups,
         "best_table": best,
         "best_heading": heading,
         "best_lead": lead,
