@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from study.records.columns import COLUMNS, Column
+from study.records.columns import column as declared_column
 
 EXTRA = {
     "seeds": Column("fresh seeds", "", 0),
@@ -20,29 +21,37 @@ EXTRA = {
     "standard_error": Column("standard error of one test accuracy", "points"),
     "search_val_accuracy": Column("validation accuracy in the search", "%"),
 }
-"""Columns that analysis makes and no study folder has."""
+"""Columns that analysis computes and no study folder has."""
 
 SIGNED = ("change", "gap", "optimism", "difference")
 
 
 def column_label(column: str) -> str:
     """What a column is called, without its unit."""
-    return COLUMNS[column].label if column in COLUMNS else column
+    return declared_column(column).label
 
 
 def capitalise(words: str) -> str:
-    """With a capital at its beginning."""
+    """The words with a capital first letter."""
     return words[:1].upper() + words[1:]
 
 
-def format_cell(column: str | Column, value: Any) -> str:
-    """A cell: the digits its column is printed with, "–" when there is none. A number without a unit (a
-    hyperparameter, mostly) that is too small for those digits gets three significant figures instead."""
+def format_cell(column: str | Column, value: Any, declared: Column | None = None) -> str:
+    """A cell of a table: with the digits of its column, "–" where there is no value. A number without a unit (mostly a
+    hyperparameter) that is too small for those digits gets three significant figures instead.
+
+    Args:
+        column: its name, or what is declared of it.
+        declared: what the study itself says of the column, where `COLUMNS` may not know it; see `Study.column`.
+    """
     if isinstance(value, str):
         return value
     if value is None or not np.isfinite(value):
         return "–"
-    info = column if isinstance(column, Column) else COLUMNS.get(column, EXTRA.get(column, Column(column)))
+    if isinstance(column, Column):
+        info = column
+    else:
+        info = declared or COLUMNS.get(column) or EXTRA.get(column) or declared_column(column)
     digits = info.digits
     if not info.unit and value and abs(value) < 10.0 ** (1 - digits):
         return f"{value:.3g}"
@@ -50,8 +59,25 @@ def format_cell(column: str | Column, value: Any) -> str:
     return f"{value:{sign},.{digits}f}".replace("-", "−")
 
 
+def choice_index(domain: Mapping[str, Any], value: Any) -> int | None:
+    """The place of a value among the `values` of a choice; None for one that was not among them. Tables hold words and
+    numbers, so True may be read as 1.0 and 8 as "8"."""
+    choices = domain["values"]
+    equal = (i for i, choice in enumerate(choices) if choice == value or str(choice) == str(value))
+    return next(equal, None)
+
+
+def choice_label(domain: Mapping[str, Any], value: Any) -> str | None:
+    """A value of a choice as people read it; None for one that was not among them."""
+    index = choice_index(domain, value)
+    if index is None:
+        return None
+    choice = domain["values"][index]
+    return f"{choice:g}" if isinstance(choice, float) else str(choice)
+
+
 def format_sparsity(sparsity: float) -> str:
-    """A sparsity in percent, with as many digits as it takes for it not to read as a network of zeros alone."""
+    """A sparsity in percent, with enough digits that less than 100 % never reads as 100 %."""
     digits = next((d for d in range(1, 6) if sparsity >= 100 or round(sparsity, d) < 100), 6)
     return f"{sparsity:.{digits}f}"
 
@@ -62,7 +88,7 @@ def format_percent(mean: float, half: float = np.nan) -> str:
 
 
 def format_points(difference: float, half: float = np.nan) -> str:
-    """A difference of accuracies with its sign, which what rounds to nothing lacks, and half of its interval."""
+    """A difference of accuracies in points, with its sign unless it rounds to zero, and half of its interval."""
     digits = _digits(half)
     sign = "−" if round(difference, digits) < 0 else "+" if round(difference, digits) > 0 else ""
     return f"{sign}{abs(difference):.{digits}f}{_plus_minus(half)} points"
@@ -74,17 +100,18 @@ def counted(number: int, noun: str) -> str:
 
 
 def join_words(parts: list[str]) -> str:
+    """A list in words: "a, b and c"."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def below_axis_sentence(low: float, shown: Mapping[str, Iterable[float]]) -> str:
-    """What of a figure lies below its axis, as a sentence for its caption, with a space before it; "" without any.
+def below_axis_sentence(low: float, values: Mapping[str, Iterable[float]]) -> str:
+    """How much of a figure lies below its axis, as a sentence for its caption, with a space before it; "" for nothing.
 
     Args:
-        low: where the axis begins.
-        shown: what marks stand for, in the singular → their values.
+        low: where the axis starts.
+        values: what marks stand for, in the singular → their values.
     """
-    hidden = {noun: sum(value < low for value in values) for noun, values in shown.items()}
+    hidden = {noun: sum(value < low for value in numbers) for noun, numbers in values.items()}
     parts = [counted(number, noun) for noun, number in hidden.items() if number]
     if not parts:
         return ""

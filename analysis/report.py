@@ -65,15 +65,15 @@ def _run(arguments: Arguments) -> int:
         raise UserError(f"--out {arguments.out}: is a folder; give a file, such as {arguments.out}/{paths.REPORT}")
     try:
         if len(arguments.folders) == 1:
-            path, items = write_page(arguments.folders[0], arguments.out)
+            path, figures = write_page(arguments.folders[0], arguments.out)
         else:
-            path, items = comparison_page.write(arguments.folders, arguments.out)
+            path, figures = comparison_page.write(arguments.folders, arguments.out)
     except OSError as error:
         raise UserError(f"the page could not be written: {error}") from None
     print(path)
     for kind, folder in (("png", arguments.png), ("svg", arguments.svg)):
         if folder is not None:
-            print(*images.write(items, folder, (kind,)), sep="\n")
+            print(*images.write(figures, folder, (kind,)), sep="\n")
     return 0
 
 

@@ -1,66 +1,132 @@
-"""Axes that several figures share."""
+"""Axes that several figures share. An axis asks the column that it shows how to be drawn; none is drawn by its name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from analysis.figures.theme import axis_title
+from study.records.columns import Column
+from study.records.study_folder import Study
 
-def remaining_percent(sparsity: Iterable[float]) -> list[float]:
-    """The share of the weights that is left, in percent. Nothing left at all has no place on a logarithmic axis, and
-    stands where one in a hundred thousand would."""
-    found: list[float] = np.maximum(100 - np.asarray(list(sparsity), dtype=float), 1e-3).tolist()
-    return found
+FULL = 100.0
+"""What a complement scale measures its distance from, in percent."""
+CLOSEST = 1e-3
+"""Where the full 100 % stands: a logarithmic axis has no place for a distance of zero."""
+
+Axis = dict[str, Any]
+"""Properties of a Plotly axis."""
 
 
-def complement_axis(title: str, total: float, values: Iterable[float], most: int = 9) -> dict[str, Any]:
+def objective_column(study: Study, name: str) -> Column:
+    """What is declared of an objective, with the direction that this study gives it."""
+    return dataclasses.replace(study.column(name), direction=study.objectives.get(name, ""))
+
+
+def positions(column: Column, values: Iterable[float]) -> list[float]:
+    """Where values of a column stand on its `objective_axis`: what is missing to 100 % on a complement scale, else the
+    values themselves."""
+    numbers = np.asarray(list(values), dtype=float)
+    placed = np.maximum(FULL - numbers, CLOSEST) if column.scale == "complement" else numbers
+    return [float(value) for value in placed]
+
+
+def objective_axis(column: Column, values: Iterable[float], most: int = 9) -> Axis:
+    """The axis of a metric, on the scale that its column declares. On a logarithmic scale, and on that of a complement,
+    better is to the right, or up.
+
+    Args:
+        values: all that the figure shows, in the column's unit.
+        most: labels that have room on an axis of a complement.
+    """
+    title = axis_title(column)
+    if column.scale == "complement":
+        axis = complement_axis(title, FULL, positions(column, values), most)
+        return axis | {"range": axis["range"][::-1]} if column.direction == "min" else axis
+    if column.scale == "log":
+        return log_axis(title, values, backwards=column.direction == "min")
+    return {"title": {"text": title}}
+
+
+def better_is_right(column: Column) -> bool:
+    """Whether better values of a metric stand to the right on its `objective_axis`, or further up."""
+    return column.scale != "linear" or column.direction != "min"
+
+
+def scale_sentence(column: Column, axis: str = "horizontal") -> str:
+    """What a reader must know of a metric's axis, with a space before it; "" for a plain one."""
+    if column.scale == "complement":
+        return f" The {axis} axis is logarithmic in the distance from {FULL:.0f} %."
+    if column.scale == "log":
+        return f" The {axis} axis is logarithmic{' and runs backwards' if column.direction == 'min' else ''}."
+    return ""
+
+
+def complement_axis(title: str, total: float, values: Iterable[float], most: int = 9) -> Axis:
     """An axis for shares that crowd against `total` (sparsity near 100 %, π₀ near 1).
 
-    The caller plots `total − share`, of sparsity `left`; the axis is logarithmic in it, runs backwards, and is labelled
-    with the share, so 90, 99 and 99.9 % are equally far apart. At most about `most` labels.
+    The caller plots `total − share`. The axis is logarithmic in it, runs backwards, and is labelled with the share, so
+    90, 99 and 99.9 % are equally far apart.
+
+    Args:
+        values: what is plotted.
+        most: labels that have room.
     """
     rest = np.array([v for v in values if np.isfinite(v) and v > 0] or [total])
     low, high = np.log10(rest.min()) - 0.12, np.log10(rest.max()) + 0.08
-    shown: list[float] = []
+    ticks: list[float] = []
     for steps in ((1.0, 0.5, 0.2), (1.0, 0.2), (1.0,), (1.0, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)):
-        ticks = [total * step * 10.0**e for e in range(0, -8, -1) for step in steps]
-        shown = [tick for tick in ticks if low <= np.log10(tick) <= high]
-        if 3 <= len(shown) <= most:
+        candidates = [total * step * 10.0**e for e in range(0, -8, -1) for step in steps]
+        ticks = [tick for tick in candidates if low <= np.log10(tick) <= high]
+        if 3 <= len(ticks) <= most:
             break
-    if len(shown) < 2:
-        shown, low, high = _ends(rest)
-    digits = next((d for d in range(6, 16) if len({f"{total - t:.{d}g}" for t in shown}) == len(shown)), 16)
-    return {
-        "title": {"text": title},
-        "type": "log",
-        "range": [high, low],
-        "tickmode": "array",
-        "tickvals": shown,
-        "ticktext": [f"{total - t:.{digits}g}" for t in shown],
-        "tickangle": 0,
-    }
+    if len(ticks) < 2:
+        ticks, low, high = _ends(rest)
+    labels = _distinct([total - tick for tick in ticks], range(6, 17), lambda value, digits: f"{value:.{digits}g}")
+    return _labelled_log_axis(title, [high, low], ticks, labels)
 
 
-def size_axis(title: str, values: Iterable[float]) -> dict[str, Any]:
-    """A logarithmic axis of sizes that runs backwards, so that better is to the right, or up, as for sparsity."""
-    sizes = np.array([v for v in values if np.isfinite(v) and v > 0] or [1.0])
-    low, high = np.log10(sizes.min()) - 0.08, np.log10(sizes.max()) + 0.08
+def log_axis(title: str, values: Iterable[float], backwards: bool = True) -> Axis:
+    """A logarithmic axis for sizes, times and ratios, with round labels.
+
+    Args:
+        backwards: from the largest value on the left to the smallest on the right.
+    """
+    numbers = np.array([v for v in values if np.isfinite(v) and v > 0] or [1.0])
+    low, high = np.log10(numbers.min()) - 0.08, np.log10(numbers.max()) + 0.08
     ticks: list[float] = []
     for steps in ((1, 2, 5), (1, 2, 3, 4, 5, 7)):
-        ticks = [m * 10.0**e for e in range(0, 12) for m in steps if low <= np.log10(m * 10.0**e) <= high]
+        ticks = [m * 10.0**e for e in range(-9, 12) for m in steps if low <= np.log10(m * 10.0**e) <= high]
         if len(ticks) >= 3:
             break
     if len(ticks) < 2:
-        ticks, low, high = _ends(sizes)
+        ticks, low, high = _ends(numbers)
+    return _labelled_log_axis(title, [high, low] if backwards else [low, high], ticks, _distinct(ticks, range(3, 17)))
+
+
+def number_label(value: float, digits: int = 3) -> str:
+    """A number on an axis: whole numbers with all their digits, others with so many significant ones."""
+    whole = value >= 1 and (value == round(value) or value >= 10**digits)
+    return f"{value:,.0f}" if whole else f"{value:.{digits}g}"
+
+
+def _distinct(values: Sequence[float], digits: range, write: Callable[[float, int], str] = number_label) -> list[str]:
+    """Labels with as few digits as tell them apart."""
+    labels = [[write(value, count) for value in values] for count in digits]
+    return next((words for words in labels if len(set(words)) == len(words)), labels[-1])
+
+
+def _labelled_log_axis(title: str, ends: list[float], ticks: list[float], labels: list[str]) -> Axis:
     return {
         "title": {"text": title},
         "type": "log",
-        "range": [high, low],
+        "range": ends,
         "tickmode": "array",
         "tickvals": ticks,
-        "ticktext": [f"{tick:,.0f}" for tick in ticks],
+        "ticktext": labels,
         "tickangle": 0,
     }
 
@@ -73,43 +139,27 @@ def _ends(values: np.ndarray) -> tuple[list[float], float, float]:
     return ticks.tolist(), float(np.log10(ticks[0]) - pad), float(np.log10(ticks[-1]) + pad)
 
 
-def hyperparameter_axis(
-    title: str, domain: Mapping[str, Any], values: Iterable[float]
-) -> tuple[list[float], dict[str, Any]]:
-    """Coordinates and axis for a hyperparameter on the scale its search space gives it."""
-    plotted = [float(v) for v in values]
-    if domain.get("log"):
-        low, high = np.log10(float(domain["low"])), np.log10(float(domain["high"]))
-        pad = 0.03 * (high - low)
-        axis: dict[str, Any] = {"type": "log", "range": [low - pad, high + pad], "exponentformat": "power"}
-        decades = high - low
-        if decades < 3:  # with all four, two decades of them run into each other in a narrow figure
-            ticks = [m * 10.0**e for e in range(-9, 9) for m in ((1, 2, 3, 5) if decades < 1.5 else (1, 3))]
-            axis |= {"tickmode": "array", "tickvals": ticks, "ticktext": [f"{t:g}" for t in ticks]}
-        else:
-            axis |= {"dtick": 1}
-        return plotted, {"title": {"text": title}, **axis}
-    return plotted, {"title": {"text": title}}
+def focus(important: Iterable[float], everything: Iterable[float]) -> list[float] | None:
+    """A range for an accuracy axis that the worst trials do not flatten.
 
-
-def focus(kept: Iterable[float], everything: Iterable[float]) -> list[float] | None:
-    """A range for an accuracy axis that the worst trials do not flatten: `kept` is shown unless it lies far below.
-
+    Args:
+        important: what the range includes, unless it lies far below the rest.
+        everything: what decides where the rest is.
     Returns: [low, high], or None where there is nothing to show.
     """
-    keep = np.array([v for v in kept if np.isfinite(v)])
+    wanted = np.array([v for v in important if np.isfinite(v)])
     scores = np.array([v for v in everything if np.isfinite(v)])
-    if not len(keep) or not len(scores):
+    if not len(wanted) or not len(scores):
         return None
-    top = max(keep.max(), scores.max())
+    top = max(wanted.max(), scores.max())
     floor = top - max(3.0, 3 * (top - float(np.median(scores))))
-    low = max(float(keep.min()), floor)
+    low = max(float(wanted.min()), floor)
     pad = max(0.06 * (top - low), 0.05)
     return [low - pad, top + pad]
 
 
 def colour_bar(title: str) -> dict[str, Any]:
-    """The legend of a colour scale, beside the figure."""
+    """The legend of a colour scale, to the right of the figure."""
     return {
         "title": {"text": title, "side": "right", "font": {"size": 12}},
         "thickness": 10,

@@ -1,4 +1,4 @@
-"""Dark knowledge: what a teacher says of an image beside its class, as the temperature rises (Hinton et al. 2015)."""
+"""Dark knowledge: which other classes a teacher sees in an image, as the temperature rises (Hinton et al. 2015)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from PIL import Image
 from plotly.colors import sample_colorscale
 from scipy.special import softmax
 
-from analysis.figures.item import ReportFigure
+from analysis.figures.animation import animate
+from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import SEQUENTIAL, escape, figure, ink_on
-from analysis.figures.weights import animate
 from analysis.formatting import counted
 from analysis.stats.summary import Summary
 from analysis.stats.weight_trace import Trace
@@ -25,6 +25,8 @@ from study.records.study_folder import Study
 
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
 START = 3.0
+TEMPERATURE = "temperature"
+"""The hyperparameter whose best value the slider marks, in a study that searched it."""
 DEPTHS = [[0.0, "#123F73"], *SEQUENTIAL[1:]]
 """`SEQUENTIAL` from a darker blue, so that the many small numbers are white and the large ones black."""
 MOST_CLASSES = 10
@@ -32,8 +34,9 @@ MOST_CLASSES = 10
 
 
 def asked(study: Study) -> Trace:
-    """The images the teacher was asked about, and its logits; empty where the study kept none."""
-    trace = study_folder.read_trace(study.folder, "teacher")
+    """The images that the teacher was asked about, and its logits; empty for a study without them."""
+    shared = str(study.meta["shared_baseline"])
+    trace = study_folder.read_trace(study.folder, shared) if shared else {}
     return trace if {"images", "labels", "logits"} <= trace.keys() else {}
 
 
@@ -44,71 +47,31 @@ def classes_shown(trace: Trace) -> int:
 
 def softened(trace: Trace, temperature: float) -> np.ndarray:
     """The teacher's probabilities at this temperature, (images, classes): softmax of logits / T."""
-    found: np.ndarray = softmax(trace["logits"].astype(float) / temperature, axis=1)
-    return found
+    probabilities: np.ndarray = softmax(trace["logits"].astype(float) / temperature, axis=1)
+    return probabilities
 
 
 def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     """Probabilities of every class for one image of each class, with the images, and a slider over the temperature.
 
     Args:
-        best: a trial, whose temperature is one of the slider's.
+        best: a trial; if it has a temperature, that is one of the slider's.
     """
     trace = asked(study)
     names = [str(name) for name in study.meta["data"]["classes"]]
-    shown = np.arange(classes_shown(trace))
-    labels = trace["labels"][shown]
-    own = float(best.get("temperature", np.nan)) if best is not None else np.nan
-    at = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if np.isfinite(own) else [])})
-    drawn = figure(height=150 + 34 * len(shown))
-    columns = [escape(names[i]) for i in labels]
-
-    places = [*itertools.product(range(len(shown)), range(len(shown)))]  # rows, columns
-
-    def marks(temperature: float) -> list[Any]:
-        share = softened(trace, temperature)[shown][:, labels]
-        depth = np.sqrt(share).round(4)
-        said = [[f"{100 * p:.0f}" if p >= 0.005 else "" for p in row] for row in share]
-        inks = [ink_on(colour) for colour in sample_colorscale(DEPTHS, depth.ravel().tolist())]
-        return [
-            # Classes in the text: rows are numbered, and the page takes customdata for the name of a trial.
-            go.Heatmap(
-                z=depth.tolist(),
-                x=columns,
-                y=list(range(len(shown))),
-                zmin=0,
-                zmax=1,
-                text=[
-                    [f"image of {columns[i]}: {p or 'below 0.5'} % {columns[j]}" for j, p in enumerate(row)]
-                    for i, row in enumerate(said)
-                ],
-                colorscale=DEPTHS,
-                showscale=False,
-                xgap=2,
-                ygap=2,
-                hovertemplate="%{text}<extra></extra>",
-            ),
-            # Not the heatmap's own text, whose grey is hard to read in the middle of the scale.
-            go.Scatter(
-                x=[columns[j] for _, j in places],
-                y=[i for i, _ in places],
-                mode="text",
-                text=list(itertools.chain(*said)),
-                textfont={"color": inks, "size": 12},
-                hoverinfo="skip",
-                showlegend=False,
-            ),
-        ]
-
-    mine = f"{own:.3g}" if own else ""
-    animate(
-        drawn,
-        [(f"T = {t:g}" + (", the best trial’s" if f"{t:.3g}" == mine else ""), marks(t)) for t in at],
-        at.index(START),
-    )
-    for row, i in enumerate(shown):
-        drawn.add_layout_image(
-            source=_picture(trace["images"][i]),
+    count = classes_shown(trace)
+    classes = [escape(names[i]) for i in trace["labels"][:count]]
+    own = float(best.get(TEMPERATURE, np.nan)) if best is not None else np.nan
+    steps = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if np.isfinite(own) else [])})
+    drawing = figure(height=150 + 34 * count)
+    frames = [
+        (f"T = {t:g}" + (", the best trial’s" if f"{t:.3g}" == f"{own:.3g}" else ""), _marks(trace, classes, t))
+        for t in steps
+    ]
+    animate(drawing, frames, steps.index(START))
+    for row in range(count):
+        drawing.add_layout_image(
+            source=_picture(trace["images"][row]),
             xref="paper",
             yref="y",
             x=-0.005,
@@ -119,45 +82,86 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
             sizey=0.92,
             sizing="contain",
         )
-    drawn.update_xaxes(
+    drawing.update_xaxes(
         type="category",
         side="top",
         title={"text": "the teacher’s probability (%) of"},
         showline=False,
         showgrid=False,
         ticks="",
-        range=[-0.5, len(shown) - 0.5],
+        range=[-0.5, count - 0.5],
     )
-    drawn.update_yaxes(
-        range=[len(shown) - 0.5, -0.5], showticklabels=False, showline=False, showgrid=False, ticks="", automargin=False
+    drawing.update_yaxes(
+        range=[count - 0.5, -0.5], showticklabels=False, showline=False, showgrid=False, ticks="", automargin=False
     )
-    drawn.update_layout(margin={"l": 70})
-    return drawn
+    drawing.update_layout(margin={"l": 70})
+    return drawing
+
+
+def _marks(trace: Trace, classes: list[str], temperature: float) -> list[Any]:
+    """A frame: a row an image, a column a class, both in the order of `classes`."""
+    count = len(classes)
+    share = softened(trace, temperature)[:count][:, trace["labels"][:count]]
+    depth = np.sqrt(share).round(4)
+    numbers = [[f"{100 * p:.0f}" if p >= 0.005 else "" for p in row] for row in share]
+    inks = [ink_on(colour) for colour in sample_colorscale(DEPTHS, depth.ravel().tolist())]
+    places = [*itertools.product(range(count), range(count))]  # rows, columns
+    return [
+        # Classes in the text: rows are numbered, and the page takes customdata for the name of a trial.
+        go.Heatmap(
+            z=depth.tolist(),
+            x=classes,
+            y=list(range(count)),
+            zmin=0,
+            zmax=1,
+            text=[
+                [f"image of {classes[i]}: {p or 'below 0.5'} % {classes[j]}" for j, p in enumerate(row)]
+                for i, row in enumerate(numbers)
+            ],
+            colorscale=DEPTHS,
+            showscale=False,
+            xgap=2,
+            ygap=2,
+            hovertemplate="%{text}<extra></extra>",
+        ),
+        # Not the heatmap's own text, whose grey is hard to read in the middle of the scale.
+        go.Scatter(
+            x=[classes[j] for _, j in places],
+            y=[i for i, _ in places],
+            mode="text",
+            text=list(itertools.chain(*numbers)),
+            textfont={"color": inks, "size": 12},
+            hoverinfo="skip",
+            showlegend=False,
+        ),
+    ]
 
 
 def _picture(image: np.ndarray) -> str:
     """(channels, height, width), uint8, as a PNG in a data address, each pixel so large that no browser blurs it."""
     pixels = image[0] if len(image) == 1 else np.moveaxis(image[:3], 0, -1)
-    held = io.BytesIO()
     times = max(1, 64 // max(pixels.shape[:2]))
     pixels = pixels.repeat(times, axis=0).repeat(times, axis=1)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(held, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
+    png = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(png, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 
-def dark_knowledge_figure(s: Summary, asked: Trace) -> ReportFigure:
-    shown, classes = classes_shown(asked), len(s.study.meta.get("data", {}).get("classes", []))
-    some = f" (the first {shown} of {classes}; the others have the rest of each row)" if shown < classes else ""
+def dark_knowledge_groups(s: Summary) -> list[FigureGroup]:
+    """What the teacher knows; none for a study without a teacher that was asked."""
+    trace = asked(s.study)
+    if not trace:
+        return []
+    count, classes = classes_shown(trace), len(s.study.meta.get("data", {}).get("classes", []))
+    some = f" (the first {count} of {classes}; the others have the rest of each row)" if count < classes else ""
     caption = (
         f"Of each class{some} the validation image that the teacher gets right with the smallest lead. Colours "
-        "grow with the square root of the probability. A student that is trained at a higher temperature is "
-        "told more of which classes an image resembles."
+        "grow with the square root of the probability. At a higher temperature a student learns more about which "
+        "other classes an image resembles."
     )
-    return ReportFigure(
-        "knowledge",
-        dark_knowledge(s.study, s.best),
-        "Dark knowledge.",
-        caption,
-        f"Table of {counted(shown, 'image')} and the softened probabilities that the teacher gives each class, "
-        "which spread over more classes as the temperature rises.",
+    alt = (
+        f"Table of {counted(count, 'image')} and the softened probabilities that the teacher gives each class, "
+        "which spread over more classes as the temperature rises."
     )
+    report_figure = ReportFigure("knowledge", dark_knowledge(s.study, s.best), "Dark knowledge.", caption, alt)
+    return [FigureGroup("What the teacher knows", [report_figure])]

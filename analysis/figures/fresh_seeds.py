@@ -1,31 +1,68 @@
-"""What fresh seeds say: each configuration's difference to the reference, with its interval, and what they attain."""
+"""What fresh seeds say: each configuration's difference to the reference with its interval, and the fronts that a share
+of the seeds attains."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.axes import complement_axis, focus, remaining_percent, size_axis
-from analysis.figures.item import ReportFigure
-from analysis.figures.theme import BLUE, GREEN, GREY, VERMILLION, axis_label, escape, figure
-from analysis.formatting import below_axis_sentence, column_label, mean_and_half
-from analysis.stats.summary import Summary, summarise
+from analysis.figures.axes import focus, objective_axis, objective_column, positions
+from analysis.figures.report_figure import ReportFigure
+from analysis.figures.theme import BLUE, GREEN, GREY, VERMILLION, escape, figure
+from analysis.formatting import below_axis_sentence, counted, mean_and_half
+from analysis.stats import summary
+from analysis.stats.summary import TEST_ACCURACY, Summary, summarise
 from analysis.stats.test_results import fresh_seed_rows, paired
 from analysis.stats.uncertainty import attainment
+from study.records.columns import Column
 from study.records.study_folder import Study
+
+
+@dataclass(frozen=True)
+class DifferenceData:
+    """Differences in test accuracy to the reference with the same seed, in points.
+
+    Attributes:
+        rows: one a configuration and seed, see `paired`.
+        means: one a configuration, in the order of the table.
+        window: range of the axis, see `focus`; None where there is no pair.
+    """
+
+    rows: pd.DataFrame
+    means: pd.DataFrame
+    window: list[float] | None
+
+
+def difference_data(s: Summary) -> DifferenceData:
+    """Pair the configurations of a study that were trained with fresh seeds."""
+    rows = paired(fresh_seed_rows(s.study), s.fresh_reference)
+    means = s.fresh[s.fresh["pairs"] > 0] if len(s.fresh) else s.fresh
+    if means.empty:
+        return DifferenceData(rows, means, None)
+    # One ruined configuration must not flatten the others; the caption counts those that lie outside. What is ordinary
+    # is judged by means alone: among few seeds the ends of intervals lie so far up that zero would be out of sight.
+    middle, halves = means["difference"], means["difference_half"].fillna(0.0)
+    ends = [0.0, *rows["difference"], *(middle - halves), *(middle + halves)]
+    return DifferenceData(rows, means, focus(ends, [0.0, *middle]))
 
 
 def paired_differences(study: Study) -> go.Figure:
     """Test accuracy minus that of the reference with the same seed, in points: each seed a small mark, the mean with
     its 95 % interval a large one, the reference the line at zero. Configurations are rows, in the table's order."""
-    s = summarise(study)
-    rows = paired(fresh_seed_rows(study), s.fresh_reference)
-    means = s.fresh[s.fresh["pairs"] > 0] if len(s.fresh) else s.fresh
-    drawn = figure(height=110 + 34 * max(1, len(means)))
+    return draw_differences(difference_data(summarise(study)))
+
+
+def draw_differences(data: DifferenceData) -> go.Figure:
+    """The figure of `difference_data`."""
+    rows, means = data.rows, data.means
+    drawing = figure(height=110 + 34 * max(1, len(means)))
     if means.empty:
-        return drawn
-    drawn.add_vline(x=0, line={"color": GREY, "width": 1.4})
-    drawn.add_scatter(
+        return drawing
+    drawing.add_vline(x=0, line={"color": GREY, "width": 1.4})
+    drawing.add_scatter(
         x=rows["difference"].tolist(),
         y=_names(rows),
         mode="markers",
@@ -34,19 +71,19 @@ def paired_differences(study: Study) -> go.Figure:
         customdata=rows["trial_id"].tolist(),
         text=[
             f"seed {seed}: {test:.2f} % against {other:.2f} %"
-            for seed, test, other in zip(rows["seed"], rows["test_accuracy"], rows["reference_accuracy"], strict=True)
+            for seed, test, other in zip(rows["seed"], rows[TEST_ACCURACY], rows["reference_accuracy"], strict=True)
         ],
         hovertemplate="%{text}<extra>%{y}</extra>",
     )
-    halves = means["difference_half"].fillna(0.0)
-    drawn.add_scatter(
+    halves = means["difference_half"].fillna(0.0).tolist()
+    drawing.add_scatter(
         x=means["difference"].tolist(),
         y=_names(means),
         mode="markers",
         name="mean with 95 % interval",
         marker={"size": 10, "symbol": "diamond", "color": VERMILLION},
         customdata=means["trial_id"].tolist(),
-        error_x={"type": "data", "array": halves.tolist(), "thickness": 2, "width": 5, "color": VERMILLION},
+        error_x={"type": "data", "array": halves, "thickness": 2, "width": 5, "color": VERMILLION},
         text=[
             f"{mean_and_half('difference', row.difference, row.difference_half)} points, "
             + (f"{row.pairs} seeds" if row.pairs > 1 else "one seed")
@@ -54,29 +91,52 @@ def paired_differences(study: Study) -> go.Figure:
         ],
         hovertemplate="%{text}<extra>%{y}</extra>",
     )
-    # One ruined configuration must not flatten the others; the caption counts those that lie outside. What is ordinary
-    # is judged by means alone: among few seeds the ends of intervals lie so far up that zero would be out of sight.
-    middle = means["difference"]
-    drawn.update_xaxes(
-        title={"text": "difference in test accuracy (points)"},
-        range=focus([0.0, *rows["difference"], *(middle - halves), *(middle + halves)], [0.0, *middle]),
-    )
-    drawn.update_yaxes(
+    drawing.update_xaxes(title={"text": "difference in test accuracy (points)"}, range=data.window)
+    drawing.update_yaxes(
         type="category", categoryorder="array", categoryarray=_names(means)[::-1], range=[-0.6, len(means) - 0.4]
     )
-    return drawn
+    return drawing
+
+
+@dataclass(frozen=True)
+class AttainmentData:
+    """Fronts over fresh seeds.
+
+    Attributes:
+        name, cost: the column on the horizontal axis, and what is declared of it.
+        rows: retrained configurations, one row a seed.
+        surfaces: see `attainment`.
+        window: range of the accuracy axis, see `focus`.
+    """
+
+    name: str
+    cost: Column
+    rows: pd.DataFrame
+    surfaces: pd.DataFrame
+    window: list[float] | None
+
+
+def attainment_data(s: Summary) -> AttainmentData:
+    """What a quarter, half and three quarters of the fresh seeds attain in a study that has a cost."""
+    rows = fresh_seed_rows(s.study)
+    rows = rows[rows["baseline"] == ""].reindex(columns=list(dict.fromkeys([*rows.columns, s.cost])))
+    rows = rows.assign(**{s.cost: pd.to_numeric(rows[s.cost], errors="coerce")}).dropna(subset=[s.cost, TEST_ACCURACY])
+    surfaces = attainment(rows, {TEST_ACCURACY: "max", s.cost: s.study.objectives[s.cost]})
+    window = focus(surfaces[TEST_ACCURACY], rows[TEST_ACCURACY])
+    return AttainmentData(s.cost, objective_column(s.study, s.cost), rows, surfaces, window)
 
 
 def attainment_surfaces(study: Study) -> go.Figure:
     """What a quarter, half and three quarters of the fresh seeds attain on test data, with every seed's networks."""
-    s = summarise(study)
-    rows = fresh_seed_rows(study)
-    rows = rows[rows["baseline"] == ""].dropna(subset=[s.size, "test_accuracy"])
-    drawn = figure(height=340)
-    place = remaining_percent if s.size == "sparsity" else list
-    drawn.add_scatter(
-        x=place(rows[s.size]),
-        y=rows["test_accuracy"].tolist(),
+    return draw_attainment(attainment_data(summarise(study)))
+
+
+def draw_attainment(data: AttainmentData) -> go.Figure:
+    """The figure of `attainment_data`."""
+    rows, drawing = data.rows, figure(height=340)
+    drawing.add_scatter(
+        x=positions(data.cost, rows[data.name]),
+        y=rows[TEST_ACCURACY].tolist(),
         mode="markers",
         name="one seed",
         marker={"size": 7, "symbol": "circle-open", "color": GREY},
@@ -84,60 +144,60 @@ def attainment_surfaces(study: Study) -> go.Figure:
         text=[f"{escape(i)}, seed {n}" for i, n in zip(rows["trial_id"], rows["seed"], strict=True)],
         hovertemplate="%{text}: %{y:.2f} %<extra></extra>",
     )
-    surfaces = attainment(rows, {"test_accuracy": "max", s.size: s.study.objectives[s.size]})
     for percentage, colour, dash in ((25, BLUE, "dot"), (50, VERMILLION, "solid"), (75, GREEN, "dash")):
-        line = surfaces[surfaces["percentage"] == percentage].sort_values("test_accuracy", ascending=False)
-        drawn.add_scatter(
-            x=place(line[s.size]),
-            y=line["test_accuracy"].tolist(),
+        line = data.surfaces[data.surfaces["percentage"] == percentage].sort_values(TEST_ACCURACY, ascending=False)
+        drawing.add_scatter(
+            x=positions(data.cost, line[data.name]),
+            y=line[TEST_ACCURACY].tolist(),
             mode="lines",
             name=f"{percentage} % of seeds",
             line={"color": colour, "width": 2, "dash": dash, "shape": "vh"},
             hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>",
         )
-    if s.size == "sparsity":
-        drawn.update_xaxes(complement_axis(axis_label(s.size), 100.0, remaining_percent(rows[s.size]), most=6))
-    else:
-        drawn.update_xaxes(size_axis(axis_label(s.size), rows[s.size]))
-    shown = focus(surfaces["test_accuracy"], rows["test_accuracy"])
-    drawn.update_yaxes(title={"text": "test accuracy (%)"}, range=shown)
-    return drawn
+    drawing.update_xaxes(objective_axis(data.cost, rows[data.name], most=6))
+    drawing.update_yaxes(title={"text": "test accuracy (%)"}, range=data.window)
+    return drawing
 
 
 def _names(rows: pd.DataFrame) -> list[str]:
     return [escape(name) for name in rows["baseline"].where(rows["baseline"] != "", rows["trial_id"])]
 
 
-def attainment_figure(s: Summary) -> ReportFigure:
-    """Median and quartiles of the front over seeds."""
-    about = "What a quarter, half and three quarters of the fresh seeds attain: at least this accuracy at this size."
-    drawn = attainment_surfaces(s.study)
-    window = drawn.layout.yaxis.range
-    cropped = "" if window is None else below_axis_sentence(window[0], {"circle": drawn.data[0].y})
-    return ReportFigure(
-        "attainment",
-        drawn,
-        "Fronts over fresh seeds.",
-        f"{about} Empirical attainment surfaces of the retrained configurations, on test data.{cropped}",
-        f"Three staircases of test accuracy against {column_label(s.size)}. {about}",
-    )
-
-
-def differences_figure(s: Summary) -> ReportFigure:
-    drawn = paired_differences(s.study)
-    rows = s.fresh[s.fresh["pairs"] > 0]
-    about = f"Test accuracy minus that of “{s.fresh_reference}” with the same seed"
-    caption = f"{about}; the line is “{s.fresh_reference}” itself, each circle one seed."
-    hidden = int((rows["difference"] < drawn.layout.xaxis.range[0]).sum())
-    if hidden:
-        caption += (
-            f" {hidden} configuration{'s lie' if hidden > 1 else ' lies'} to the left of what is shown; "
-            "double-click shows all."
+def attainment_figures(s: Summary) -> list[ReportFigure]:
+    """Median and quartiles of the front over seeds, where there are seeds enough."""
+    data = attainment_data(s) if summary.has_surfaces(s) else None
+    if data is None or data.rows.empty:
+        return []
+    about = "What a quarter, half and three quarters of the fresh seeds attain: networks this good in both objectives."
+    cropped = "" if data.window is None else below_axis_sentence(data.window[0], {"circle": data.rows[TEST_ACCURACY]})
+    return [
+        ReportFigure(
+            "attainment",
+            draw_attainment(data),
+            "Fronts over fresh seeds.",
+            f"{about} Empirical attainment surfaces of the retrained configurations, on test data.{cropped}",
+            f"Three staircases of test accuracy against {data.cost.label}. {about}",
         )
-    return ReportFigure(
-        "seeds-figure",
-        drawn,
-        "Differences by seed.",
-        caption,
-        f"Dot plot for {len(rows)} configurations. {about}, each seed and the mean with its 95 % interval.",
+    ]
+
+
+def difference_figures(s: Summary) -> list[ReportFigure]:
+    """Differences to the reference by seed, where a seed has both."""
+    data = difference_data(s) if summary.has_pairs(s) else None
+    if data is None or data.window is None:
+        return []
+    about = f"Test accuracy minus that of “{s.fresh_reference}” with the same seed"
+    hidden = int(np.sum(data.means["difference"] < data.window[0]))
+    outside = (
+        f" {counted(hidden, 'configuration')} lie{'s' * (hidden == 1)} to the left of what is shown; double-click "
+        "shows all."
     )
+    return [
+        ReportFigure(
+            "seeds-figure",
+            draw_differences(data),
+            "Differences by seed.",
+            f"{about}; the line is “{s.fresh_reference}” itself, each circle one seed.{outside if hidden else ''}",
+            f"Dot plot for {len(data.means)} configurations. {about}, each seed and the mean with its 95 % interval.",
+        )
+    ]

@@ -1,4 +1,4 @@
-"""Studies as Plotly figures. Each function returns one `go.Figure`, for the report and for a notebook alike.
+"""The main figure of a study with two objectives: validation accuracy against what it costs, with the Pareto front.
 
 Marks that stand for a trial carry its id as `customdata`; the page finds a clicked trial in every figure by it.
 Names and reasons come from the study and are escaped, since Plotly renders a little HTML in hovers and legends.
@@ -6,161 +6,187 @@ Names and reasons come from the study and are escaped, since Plotly renders a li
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures import axes, theme, trial_marks
-from analysis.figures.axes import focus
-from analysis.figures.item import ReportFigure
-from analysis.figures.theme import GREEN, GREY, PURPLE, VERMILLION, axis_label, escape, figure
-from analysis.figures.trial_marks import (
-    ON_TEST_DATA,
-    below_axis_note,
-    draw_baseline_levels,
-    draw_ring,
-    draw_trials,
-    sampling_note,
-    size_positions,
-)
-from analysis.formatting import column_label, counted, format_cell, format_percent
+from analysis.figures import trial_marks
+from analysis.figures.axes import better_is_right, focus, objective_axis, objective_column, positions, scale_sentence
+from analysis.figures.report_figure import ReportFigure
+from analysis.figures.theme import GREEN, GREY, ORANGE, PURPLE, VERMILLION, escape, figure
+from analysis.figures.trial_marks import draw_baseline_levels, draw_ring, draw_trials, has_band, sampling_note
+from analysis.formatting import below_axis_sentence, counted, format_cell, format_percent
 from analysis.stats.published import published
-from analysis.stats.summary import REFERENCE, Summary, summarise
-from study.records.columns import COLUMNS, label
+from analysis.stats.summary import ACCURACY, TEST_ACCURACY, Summary, summarise
+from study.records.columns import Column
 from study.records.study_folder import Study
 
+TESTED, FRESH, PAPERS = "on test data", "fresh seeds, on test data", "published (test data)"
+"""Names of the traces whose marks are test accuracies."""
 
-def accuracy_vs_size(study: Study) -> go.Figure:
-    """Validation accuracy against sparsity, or the compressed file's size where that is the objective: every complete
-    trial, the front, the reference with its standard error, other baselines, published results (over sparsity alone,
-    since papers give no files) and, where they exist, test results of the front."""
-    s = summarise(study)
-    drawn = figure(height=520)
-    draw_trials(drawn, s, s.searched, x=size_positions(s, s.searched), y="val_accuracy", name="trial")
-    draw_baseline_levels(drawn, s, band=True)
-    front = s.front
-    drawn.add_scatter(
-        x=size_positions(s, front),
-        y=front["val_accuracy"].tolist(),
-        mode="lines+markers",
+
+@dataclass(frozen=True)
+class FrontData:
+    """What the figure shows.
+
+    Attributes:
+        cost: the column on the horizontal axis, with the direction of the objective.
+        others: baselines other than the reference, which is a level line.
+        tested: the search's own networks on test data, those that have a place on the axis of cost.
+        fresh: means over fresh seeds on test data, likewise.
+        papers: published results, likewise; see `published`.
+        accuracies: range of the accuracy axis, see `focus`; None where nothing has an accuracy.
+    """
+
+    summary: Summary
+    cost: Column
+    others: pd.DataFrame
+    tested: pd.DataFrame
+    fresh: pd.DataFrame
+    papers: pd.DataFrame
+    accuracies: list[float] | None
+
+
+def front_data(s: Summary) -> FrontData:
+    """Compute what the figure of a study that has a cost shows."""
+    papers = published(s.study.meta)
+    papers = papers if s.cost in papers else papers.reindex(columns=[*papers.columns, s.cost]).head(0)
+    tested, fresh = _with_cost(s, s.tested), _with_cost(s, s.fresh)
+    half = fresh.reindex(columns=["test_half"])["test_half"].fillna(0.0)
+    important = [
+        s.front[ACCURACY],
+        s.baselines[ACCURACY],
+        fresh[TEST_ACCURACY] - half,
+        fresh[TEST_ACCURACY] + half,
+        papers[TEST_ACCURACY],
+        tested[TEST_ACCURACY],
+    ]
+    return FrontData(
+        summary=s,
+        cost=objective_column(s.study, s.cost),
+        others=s.baselines[s.baselines["baseline"] != s.reference_name],
+        tested=tested,
+        fresh=fresh,
+        papers=papers,
+        accuracies=focus(pd.concat(important).astype(float), s.searched[ACCURACY]),
+    )
+
+
+def _with_cost(s: Summary, rows: pd.DataFrame) -> pd.DataFrame:
+    """Of tested rows those that have a place on the axis of cost."""
+    if s.cost not in rows:
+        return pd.DataFrame(columns=["baseline", s.cost, TEST_ACCURACY])
+    rows = rows.assign(**{s.cost: pd.to_numeric(rows[s.cost], errors="coerce")})
+    return rows[(rows["baseline"] != s.reference_name) & rows[s.cost].notna()]
+
+
+def accuracy_vs_cost(study: Study) -> go.Figure:
+    """Validation accuracy against the other objective: every complete trial, the front, the reference with its standard
+    error, other baselines and, where they exist, published results and test results of the front."""
+    return draw_front(front_data(summarise(study)))
+
+
+def draw_front(data: FrontData) -> go.Figure:
+    """The figure of `front_data`."""
+    s, cost, drawing = data.summary, data.cost, figure(height=520)
+    draw_trials(drawing, s, s.searched, positions(cost, s.searched[s.cost]), s.searched[ACCURACY].tolist(), "trial")
+    draw_baseline_levels(drawing, s, band=True)
+    drawing.add_scatter(
+        x=positions(cost, s.front[s.cost]),
+        y=s.front[ACCURACY].tolist(),
+        # With a third objective the front is a surface, and a line through its members would show no trade-off.
+        mode="lines+markers" if len(s.study.objectives) == 2 else "markers",
         name="Pareto front",
         line={"color": VERMILLION, "width": 2, "shape": "vh"},
         marker={"size": 9, "color": VERMILLION},
-        **trial_marks.hover(s, front),
+        **trial_marks.hover(s, s.front),
     )
-    others = s.baselines[s.baselines["baseline"] != REFERENCE[s.study.meta["kind"]]]
-    drawn.add_scatter(
-        x=size_positions(s, others),
-        y=others["val_accuracy"].tolist(),
+    drawing.add_scatter(
+        x=positions(cost, data.others[s.cost]),
+        y=data.others[ACCURACY].tolist(),
         mode="markers",
-        name=_names(others),
+        name=_names(data.others),
         marker={"size": 12, "symbol": "square", "color": GREEN},
-        showlegend=bool(len(others)),
-        **trial_marks.hover(s, others),
+        showlegend=bool(len(data.others)),
+        **trial_marks.hover(s, data.others),
     )
     if s.best is not None:
-        draw_ring(drawn, size_positions(s, pd.DataFrame([s.best])), [s.best["val_accuracy"]], "the answer at the top")
-    tested, fresh, papers = _tested(drawn, s), _draw_fresh_seeds(drawn, s), _published(drawn, s)
+        draw_ring(drawing, positions(cost, [s.best[s.cost]]), [s.best[ACCURACY]], "the answer at the top")
+    _draw_test_results(drawing, data)
     if s.least_accuracy is not None:
-        drawn.add_hline(y=s.least_accuracy, line={"color": GREY, "width": 1, "dash": "dot"})
-    if s.size == "sparsity":
-        shown = pd.concat([rows["sparsity"] for rows in (s.searched, others, papers, tested, fresh)])
-        drawn.update_xaxes(axes.complement_axis("weights at zero, sparsity (%)", 100.0, axes.remaining_percent(shown)))
-    else:
-        drawn.update_xaxes(axes.size_axis(axis_label(s.size), [*s.searched[s.size], *others[s.size]]))
-    half = fresh.reindex(columns=["test_half"])["test_half"].fillna(0.0)
-    kept = pd.concat(
-        [
-            front["val_accuracy"],
-            s.baselines["val_accuracy"],
-            fresh["test_accuracy"] - half,
-            fresh["test_accuracy"] + half,
-            papers["test_accuracy"],
-            tested["test_accuracy"],
-        ]
-    ).astype(float)
-    drawn.update_yaxes(title={"text": "accuracy (%)"}, range=focus(kept, s.searched["val_accuracy"]))
-    return drawn
+        drawing.add_hline(y=s.least_accuracy, line={"color": GREY, "width": 1, "dash": "dot"})
+    tables = (s.searched, data.others, data.papers, data.tested, data.fresh)
+    costs = [float(value) for rows in tables for value in rows[s.cost]]
+    drawing.update_xaxes(objective_axis(cost, costs))
+    drawing.update_yaxes(title={"text": "accuracy (%)"}, range=data.accuracies)
+    return drawing
 
 
-def _tested(drawn: go.Figure, s: Summary) -> pd.DataFrame:
-    tested = _compressed(s, s.tested)
-    if len(tested):
-        drawn.add_scatter(
-            x=size_positions(s, tested),
-            y=tested["test_accuracy"].tolist(),
-            mode="markers",
-            name=ON_TEST_DATA[0],
-            marker={"size": 9, "symbol": "diamond-open", "color": VERMILLION, "line": {"width": 1.6}},
-            text=[_at(s, row, row["test_accuracy"], "one seed") for row in tested.to_dict("records")],
-            hovertemplate="%{text}<extra></extra>",
-            customdata=tested["trial_id"].tolist(),
-        )
-    return tested
-
-
-def _draw_fresh_seeds(drawn: go.Figure, s: Summary) -> pd.DataFrame:
-    fresh = _compressed(s, s.fresh)
+def _draw_test_results(drawing: go.Figure, data: FrontData) -> None:
+    """Add the marks of those test accuracies that there are, each with its text."""
+    fresh = data.fresh.to_dict("records")
+    if len(data.tested):
+        texts = [_hover(data, row, row[TEST_ACCURACY], "one seed") for row in data.tested.to_dict("records")]
+        look = {"size": 9, "symbol": "diamond-open", "color": VERMILLION, "line": {"width": 1.6}}
+        _draw_marks(drawing, data, data.tested, TESTED, texts, look)
     if len(fresh):
-        said = [
-            _at(s, row, row["test_accuracy"], f"mean of {counted(row['seeds'], 'fresh seed')}", row["test_half"])
-            for row in fresh.to_dict("records")
+        seeds = [f"mean of {counted(row['seeds'], 'fresh seed')}" for row in fresh]
+        texts = [
+            _hover(data, row, row[TEST_ACCURACY], how, row["test_half"]) for row, how in zip(fresh, seeds, strict=True)
         ]
-        drawn.add_scatter(
-            x=size_positions(s, fresh),
-            y=fresh["test_accuracy"].tolist(),
-            mode="markers",
-            name=ON_TEST_DATA[1],
-            marker={"size": 9, "symbol": "diamond", "color": theme.ORANGE, "line": {"width": 1, "color": VERMILLION}},
-            error_y={
-                "type": "data",
-                "array": fresh["test_half"].fillna(0.0).tolist(),
-                "thickness": 1.6,
-                "width": 4,
-                "color": theme.ORANGE,
-            },
-            text=said,
-            hovertemplate="%{text}<extra></extra>",
-            customdata=fresh["trial_id"].tolist(),
-        )
-    return fresh
+        look = {"size": 9, "symbol": "diamond", "color": ORANGE, "line": {"width": 1, "color": VERMILLION}}
+        halves = data.fresh["test_half"].fillna(0.0).tolist()
+        bars = {"type": "data", "array": halves, "thickness": 1.6, "width": 4, "color": ORANGE}
+        _draw_marks(drawing, data, data.fresh, FRESH, texts, look, error_y=bars)
+    if len(data.papers):
+        texts = [
+            f"<b>{r['method']}</b><br>MNIST test {r[TEST_ACCURACY]:.2f} % at {_cost_text(data, r, 1)}<br>"
+            f"published rate {r['rate']:.0f}×: {r['definition']}<br>{r['source']}"
+            for r in data.papers.to_dict("records")
+        ]
+        look = {"size": 11, "symbol": "star", "color": PURPLE, "line": {"width": 0}}
+        _draw_marks(drawing, data, data.papers, PAPERS, texts, look)
 
 
-def _compressed(s: Summary, rows: pd.DataFrame) -> pd.DataFrame:
-    """Of tested rows those that have a place on the axis of size."""
-    if s.size not in rows:
-        return pd.DataFrame(columns=[s.size, "test_accuracy"])
-    return rows[(rows["baseline"] != REFERENCE[s.study.meta["kind"]]) & rows[s.size].notna()]
-
-
-def _at(s: Summary, row: dict[Any, Any], accuracy: float, how: str, half: float = np.nan) -> str:
-    return (
-        f"<b>{escape(row['baseline'] or row['trial_id'])}</b>, test data<br>{format_percent(accuracy, half)} at "
-        f"{format_cell(s.size, row[s.size])} {COLUMNS[s.size].unit} {COLUMNS[s.size].label}<br>{how}; search saw "
-        f"{row['search_val_accuracy']:.2f} % on validation"
+def _draw_marks(
+    drawing: go.Figure,
+    data: FrontData,
+    rows: pd.DataFrame,
+    name: str,
+    texts: list[str],
+    look: dict[str, Any],
+    **more: Any,
+) -> None:
+    if "trial_id" in rows:
+        more["customdata"] = rows["trial_id"].tolist()
+    drawing.add_scatter(
+        x=positions(data.cost, rows[data.summary.cost]),
+        y=rows[TEST_ACCURACY].tolist(),
+        mode="markers",
+        name=name,
+        marker=look,
+        text=texts,
+        hovertemplate="%{text}<extra></extra>",
+        **more,
     )
 
 
-def _published(drawn: go.Figure, s: Summary) -> pd.DataFrame:
-    papers = published(s.study.meta) if s.size == "sparsity" else published({})
-    hover = [
-        f"<b>{r.method}</b><br>MNIST test {r.test_accuracy:.2f} % at {r.sparsity:.1f} % sparsity<br>"
-        f"published rate {r.rate:.0f}×: {r.definition}<br>{r.source}"
-        for r in papers.itertuples()
-    ]
-    if len(papers):
-        drawn.add_scatter(
-            x=size_positions(s, papers),
-            y=papers["test_accuracy"].tolist(),
-            mode="markers",
-            name=ON_TEST_DATA[2],
-            marker={"size": 11, "symbol": "star", "color": PURPLE, "line": {"width": 0}},
-            text=hover,
-            hovertemplate="%{text}<extra></extra>",
-        )
-    return papers
+def _hover(data: FrontData, row: dict[Any, Any], accuracy: float, how: str, half: float = np.nan) -> str:
+    return (
+        f"<b>{escape(row['baseline'] or row['trial_id'])}</b>, test data<br>{format_percent(accuracy, half)} at "
+        f"{_cost_text(data, row)}<br>{how}; search saw {row['search_val_accuracy']:.2f} % on validation"
+    )
+
+
+def _cost_text(data: FrontData, row: dict[Any, Any], digits: int | None = None) -> str:
+    """Such as "97.25 % sparsity"."""
+    column = data.cost if digits is None else dataclasses.replace(data.cost, digits=digits)
+    number = format_cell(data.summary.cost, row[data.summary.cost], column)
+    return escape(" ".join(part for part in (number, column.unit, column.label) if part))
 
 
 def _names(rows: pd.DataFrame) -> str:
@@ -170,29 +196,43 @@ def _names(rows: pd.DataFrame) -> str:
 
 
 def front_figure(s: Summary) -> ReportFigure:
-    shown = s.searched[s.size]
-    scale = (
-        "sparsity axis is logarithmic in the weights that remain"
-        if s.size == "sparsity"
-        else "axis of file sizes is logarithmic and runs backwards"
-    )
-    caption = f"Up and to the right is better. The {scale}."
-    if s.reference is not None and np.isfinite(s.error):
-        caption += f" The grey band is one standard error around the baseline “{s.reference['baseline']}”."
-    if not s.tested.empty:
-        caption += " Open diamonds are the same networks on test data."
-    if not s.fresh.empty:
-        caption += " Filled ones are means over fresh seeds on test data, with 95 % intervals."
-    if s.least_accuracy is not None:
-        caption += f" Trials below {s.least_accuracy:g} % (dotted line) cannot be on the front."
-    drawn = accuracy_vs_size(s.study)
-    if any(trace.name == trial_marks.ON_TEST_DATA[2] for trace in drawn.data):
-        caption += " Published results are test accuracies under their authors’ protocols."
-    caption += below_axis_note(s, drawn, front=True)
+    """Accuracy against cost, with its words."""
+    data = front_data(s)
+    name, costs = data.cost.label, s.searched[s.cost]
+    unit = f" ({data.cost.unit})" if data.cost.unit else ""
+    ends = [format_cell(s.cost, end, data.cost) for end in (costs.min(), costs.max())]
     alt = (
-        f"Scatter plot of validation accuracy against {label(s.size)} for "
-        f"{counted(len(s.searched), 'trial')}, from {format_cell(s.size, shown.min())} to "
-        f"{format_cell(s.size, shown.max())}; "
-        f"{counted(len(s.front), 'trial')} form{'s' * (len(s.front) == 1)} the Pareto front."
+        f"Scatter plot of validation accuracy against {name}{unit} for {counted(len(s.searched), 'trial')}, from "
+        f"{ends[0]} to {ends[1]}; {counted(len(s.front), 'trial')} form{'s' * (len(s.front) == 1)} the Pareto front."
     )
-    return ReportFigure("main", drawn, f"Accuracy against {column_label(s.size)}.", caption + sampling_note(s), alt)
+    return ReportFigure("main", draw_front(data), f"Accuracy against {name}.", _caption(data), alt)
+
+
+def _caption(data: FrontData) -> str:
+    s = data.summary
+    sentences = [f"Up and to the {'right' if better_is_right(data.cost) else 'left'} is better."]
+    sentences[0] += scale_sentence(data.cost)
+    if s.reference is not None and has_band(s):
+        sentences.append(f"The grey band is one standard error around the baseline “{s.reference['baseline']}”.")
+    if len(data.tested):
+        sentences.append("Open diamonds are the same networks on test data.")
+    if len(data.fresh):
+        sentences.append("Filled ones are means over fresh seeds on test data, with 95 % intervals.")
+    if s.least_accuracy is not None:
+        sentences.append(f"Trials below {s.least_accuracy:g} % (dotted line) cannot be on the front.")
+    if len(data.papers):
+        sentences.append("Published results are test accuracies under their authors’ protocols.")
+    return " ".join(sentences) + _below_axis(data) + sampling_note(s)
+
+
+def _below_axis(data: FrontData) -> str:
+    if data.accuracies is None:
+        return ""
+    return below_axis_sentence(
+        data.accuracies[0],
+        {
+            "trial": data.summary.searched[ACCURACY],
+            "baseline": data.summary.baselines[ACCURACY],
+            "test result": [y for rows in (data.tested, data.fresh, data.papers) for y in rows[TEST_ACCURACY]],
+        },
+    )

@@ -1,132 +1,153 @@
-"""One objective against one hyperparameter."""
+"""One objective against one hyperparameter, for every pair of them."""
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures import axes, importance
-from analysis.figures.axes import focus, hyperparameter_axis
-from analysis.figures.item import FigureGroup, ReportFigure
-from analysis.figures.theme import GREY, VERMILLION, axis_label, figure
+from analysis.figures import effects
+from analysis.figures.axes import focus, objective_axis, objective_column, positions
+from analysis.figures.hyperparameters import domain_of, drawable, hyperparameter_axis, hyperparameter_positions
+from analysis.figures.report_figure import FigureGroup, ReportFigure
+from analysis.figures.theme import GREY, VERMILLION, axis_title, figure
 from analysis.figures.trial_marks import (
     MOST_MARKS,
-    below_axis_note,
     best_trial_note,
     draw_baseline_levels,
+    draw_ring,
     draw_trials,
+    has_band,
     hover,
-    ring_best,
+    levels,
     sampling_note,
+    stopped,
     thin_out,
 )
-from analysis.formatting import capitalise, column_label, counted
+from analysis.formatting import below_axis_sentence, capitalise, counted
 from analysis.stats.importance import TradeOffs
-from analysis.stats.summary import Summary, summarise
-from study.records.columns import label
+from analysis.stats.summary import ACCURACY, Summary, summarise
 from study.records.study_folder import Study
 
 
+def accuracy_range(s: Summary) -> list[float] | None:
+    """Range of the accuracy axis of a slice: the best 95 % of the trials and the baselines."""
+    important = pd.concat([s.searched[ACCURACY].quantile([0.05, 1.0]), s.baselines[ACCURACY]])
+    return focus(important, s.searched[ACCURACY])
+
+
+def below_axis_note(s: Summary, objective: str = ACCURACY) -> str:
+    """How many trials and baselines `accuracy_range` leaves out, with a space before it; "" for another objective,
+    whose axis shows everything."""
+    window = accuracy_range(s)
+    if window is None or objective != ACCURACY:
+        return ""
+    trials = [*s.searched[ACCURACY], *stopped(s)[ACCURACY]]
+    return below_axis_sentence(window[0], {"trial": trials, "baseline": levels(s)[ACCURACY]})
+
+
 def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 340, colour: str = "") -> go.Figure:
-    """One objective against one hyperparameter, with the baselines as level lines (accuracy only).
+    """One objective against one hyperparameter; of accuracy with the baselines as level lines.
 
     Args:
         colour: another hyperparameter that colours the trials; without it the front is told apart by colour.
     """
     s = summarise(study)
-    drawn = figure(height=height)
-    domain = study.meta["space"].get(hyperparameter, {})
-    for state, rows in (("pruned", s.trials[s.trials["state"] == "pruned"]), ("complete", s.searched)):
-        rows = thin_out(
-            rows[rows[hyperparameter].notna() & rows[objective].notna()],
-            MOST_MARKS if state == "complete" else MOST_MARKS // 2,
-        )
-        x, _ = hyperparameter_axis("", domain, rows[hyperparameter])
-        if state == "pruned":
-            drawn.add_scatter(
-                x=x,
-                y=rows[objective].tolist(),
-                mode="markers",
-                name="pruned (score when stopped)",
-                marker={"symbol": "x-thin-open", "size": 7, "color": GREY, "line": {"width": 1.2, "color": GREY}},
-                showlegend=bool(len(rows)) and bool(colour),
-                **hover(s, rows),
-            )
-        else:
-            draw_trials(drawn, s, rows, x=x, y=objective, name="", colour=colour)
-    front = s.front[s.front[hyperparameter].notna()]
+    drawing, domain, column = (
+        figure(height=height),
+        domain_of(study, hyperparameter),
+        objective_column(study, objective),
+    )
+    _draw_stopped(drawing, s, hyperparameter, objective, bool(colour))
+    rows = _with_both(s.searched, hyperparameter, objective)
+    rows = thin_out(rows)
+    x, y = hyperparameter_positions(domain, rows[hyperparameter]), positions(column, rows[objective])
+    draw_trials(drawing, s, rows, x, y, name="", colour=colour)
     if not colour:
-        x, _ = hyperparameter_axis("", domain, front[hyperparameter])
-        drawn.add_scatter(
-            x=x,
-            y=front[objective].tolist(),
+        front = s.front[s.front[hyperparameter].notna()]
+        drawing.add_scatter(
+            x=hyperparameter_positions(domain, front[hyperparameter]),
+            y=positions(column, front[objective]),
             mode="markers",
             name="on the front",
             showlegend=False,
             marker={"size": 8, "color": VERMILLION},
             **hover(s, front),
         )
-    else:
-        ring_best(drawn, s, hyperparameter, objective)
-    _, axis = hyperparameter_axis(axis_label(hyperparameter), domain, s.searched[hyperparameter].dropna())
-    drawn.update_xaxes(axis)
-    drawn.update_yaxes(title={"text": axis_label(objective)})
-    if objective == "sparsity":
-        _sparsity_upwards(drawn, s)
-    elif objective == "file_bytes":
-        drawn.update_yaxes(axes.size_axis(axis_label(objective), s.searched[objective]))
-    else:
-        draw_baseline_levels(drawn, s, band=bool(colour), labelled=bool(colour))
-        kept = pd.concat([s.searched[objective].quantile([0.05, 1.0]), s.baselines[objective]])
-        drawn.update_yaxes(range=focus(kept, s.searched[objective]))
-    return drawn
+    elif s.best is not None:
+        x = hyperparameter_positions(domain, [s.best[hyperparameter]])
+        draw_ring(drawing, x, positions(column, [s.best[objective]]), "best")
+    drawing.update_xaxes(hyperparameter_axis(axis_title(study.column(hyperparameter)), domain))
+    drawing.update_yaxes(objective_axis(column, s.searched[objective]))
+    if objective == ACCURACY:
+        draw_baseline_levels(drawing, s, band=bool(colour), labelled=bool(colour))
+        drawing.update_yaxes(range=accuracy_range(s))
+    return drawing
 
 
-def _sparsity_upwards(drawn: go.Figure, s: Summary) -> None:
-    for trace in drawn.data:
-        trace.y = axes.remaining_percent(trace.y)
-    axis = axes.complement_axis(axis_label("sparsity"), 100.0, axes.remaining_percent(s.searched["sparsity"]))
-    drawn.update_yaxes({**axis})
+def _with_both(rows: pd.DataFrame, hyperparameter: str, objective: str) -> pd.DataFrame:
+    return rows[rows[hyperparameter].notna() & rows[objective].notna()]
 
 
-def accuracy_slice(s: Summary, name: str, colour: str) -> ReportFigure:
-    drawn = slice_of(s.study, name, "val_accuracy", height=520, colour=colour)
-    hued = column_label(colour)
-    caption = f"Each mark is a trial, coloured by its {hued}; lines are the baselines."
-    if s.reference is not None and np.isfinite(s.error):
-        caption += f" The grey band is one standard error around the {s.reference['baseline']}."
-    alt = (
-        f"Scatter plot of validation accuracy against {column_label(name)} for "
-        f"{counted(len(s.searched), 'trial')} with the baselines as level lines; {best_trial_note(s)}"
+def _draw_stopped(drawing: go.Figure, s: Summary, hyperparameter: str, objective: str, in_legend: bool) -> None:
+    """Add trials that a scheduler stopped, at the score that they had then."""
+    rows = _with_both(stopped(s), hyperparameter, objective)
+    rows = thin_out(rows, MOST_MARKS // 2)
+    drawing.add_scatter(
+        x=hyperparameter_positions(domain_of(s.study, hyperparameter), rows[hyperparameter]),
+        y=positions(objective_column(s.study, objective), rows[objective]),
+        mode="markers",
+        name="pruned (score when stopped)",
+        marker={"symbol": "x-thin-open", "size": 7, "color": GREY, "line": {"width": 1.2, "color": GREY}},
+        showlegend=bool(len(rows)) and in_legend,
+        **hover(s, rows),
     )
+
+
+def main_slice(s: Summary) -> ReportFigure | None:
+    """The main figure of a study with one objective: over its first hyperparameter, coloured by the second. None for a
+    study that searched nothing."""
+    names = drawable(s)
+    if not names:
+        return None
+    (objective, *_), (name, *others) = s.study.objectives, names
+    drawing = slice_of(s.study, name, objective, height=520, colour=others[0] if others else "")
+    sentences = ["Each mark is a trial" + (f", coloured by its {s.column(others[0]).label}" if others else "")]
+    sentences[0] += "; lines are the baselines." if objective == ACCURACY else "."
+    if s.reference is not None and has_band(s) and others and objective == ACCURACY:
+        sentences.append(f"The grey band is one standard error around the {s.reference['baseline']}.")
+    what, over = s.column(objective).label, s.column(name).label
+    lines = " with the baselines as level lines" if objective == ACCURACY else ""
     return ReportFigure(
         "main",
-        drawn,
-        f"Validation accuracy against {column_label(name)}.",
-        caption + below_axis_note(s, drawn) + sampling_note(s),
-        alt,
+        drawing,
+        f"{capitalise(what)} against {over}.",
+        " ".join(sentences) + below_axis_note(s, objective) + sampling_note(s),
+        f"Scatter plot of {what} against {over} for {counted(len(s.searched), 'trial')}{lines}; {best_trial_note(s)}",
     )
 
 
-def compression_slices(s: Summary, t: TradeOffs) -> list[FigureGroup]:
-    found: list[FigureGroup] = []
-    for objective in s.study.objectives:
-        items: list[ReportFigure] = []
-        for name in s.study.hyperparameters:
-            if not pd.api.types.is_numeric_dtype(s.searched[name]) or s.searched[name].isna().all():
-                continue
-            drawn = slice_of(s.study, name, objective, height=300)
-            mean = importance.overlay(drawn, t, objective, name)
-            items.append(
-                ReportFigure(
-                    f"slice-{len(found)}-{len(items)}",
-                    drawn,
-                    capitalise(f"{column_label(objective)} by {column_label(name)}."),
-                    "Vermillion marks are on the front." + mean + below_axis_note(s, drawn, objective),
-                    f"Scatter plot of {label(objective)} against {column_label(name)} for "
-                    f"{counted(len(s.searched), 'trial')}.",
-                )
-            )
-        found.append(FigureGroup(f"What moves {column_label(objective)}", items, narrow=True))
-    return found
+def objective_slices(s: Summary, t: TradeOffs) -> list[FigureGroup]:
+    """For each objective of a study with several a group of figures, one a hyperparameter."""
+    names = drawable(s)
+    return [
+        FigureGroup(
+            f"What moves {s.column(objective).label}",
+            [_slice_figure(s, t, objective, name, f"slice-{i}-{j}") for j, name in enumerate(names)],
+            narrow=True,
+        )
+        for i, objective in enumerate(s.study.objectives)
+    ]
+
+
+def _slice_figure(s: Summary, t: TradeOffs, objective: str, name: str, identifier: str) -> ReportFigure:
+    column, over = s.column(objective), s.column(name).label
+    drawing = slice_of(s.study, name, objective, height=300)
+    mean = effects.overlay(drawing, t, objective, name)
+    unit = f" ({column.unit})" if column.unit else ""
+    return ReportFigure(
+        identifier,
+        drawing,
+        capitalise(f"{column.label} by {over}."),
+        f"Vermillion marks are on the front.{mean}{below_axis_note(s, objective)}",
+        f"Scatter plot of {column.label}{unit} against {over} for {counted(len(s.searched), 'trial')}.",
+    )

@@ -1,4 +1,4 @@
-"""How figures look: the palette, the light and the dark Plotly template, and the axes that several figures share.
+"""How figures look: the palette, the light and the dark Plotly template, and text as Plotly shows it.
 
 Figures carry no colour of their own for text, grid or background; those come from the template, so the page can
 turn a drawn figure from light to dark by exchanging the template alone.
@@ -11,7 +11,7 @@ import html
 import plotly.graph_objects as go
 from plotly.colors import hex_to_rgb, unlabel_rgb
 
-from study.records.columns import label
+from study.records.columns import Column
 
 # Okabe & Ito's set, told apart with any colour vision (https://jfly.uni-koeln.de/color/); the blue is a little lighter
 # than theirs so that it keeps its contrast on near-black too. Kinds of marks differ in symbol or dash as well.
@@ -32,6 +32,12 @@ def ink_on(colour: str) -> str:
 
 
 def template(ink: str, muted: str, line: str, card: str) -> go.layout.Template:
+    """A Plotly template in four colours.
+
+    Args:
+        ink: of titles and of text in the figure; muted: of axes and their labels; line: of the grid; card: behind a
+            hover text.
+    """
     axis = {
         "gridcolor": line,
         "linecolor": muted,
@@ -79,13 +85,13 @@ DARK = template(ink="#E9EBEE", muted="#9BA5B0", line="#2A3038", card="#1B2026")
 
 
 def figure(height: int = 400) -> go.Figure:
-    """An empty figure in the project's dress; it fills the width it is given."""
+    """An empty figure in the project's template; it fills the width it is given."""
     return go.Figure(layout={"template": LIGHT, "height": height, "autosize": True})
 
 
-def axis_label(column: str) -> str:
-    """`label` as Plotly shows it as text, whatever a study calls its columns."""
-    return escape(label(column))
+def axis_title(column: Column) -> str:
+    """A column's label with its unit as Plotly shows it as text, whatever a study calls its columns."""
+    return escape(f"{column.label} ({column.unit})" if column.unit else column.label)
 
 
 def escape(text: str) -> str:

@@ -11,22 +11,24 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.figures.comparison import comparison_figures
-from analysis.figures.item import ReportFigure
+from analysis.figures.report_figure import ReportFigure
 from analysis.formatting import counted
 from analysis.page.render import render
+from analysis.stats import several_studies
 from analysis.stats.several_studies import MergedStudies, merge_studies
 from analysis.text import comparison
 from analysis.text.comparison import epsilon_lead, epsilon_table, front_lead, front_table
 from analysis.text.methods_section import methods, title
 from analysis.text.tables import trial_records
 from study.records import study_folder
+from study.records.columns import COLUMNS
 from study.records.study_folder import Study
 
 PAGE = "comparison.html"
 
 
 def write(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, list[ReportFigure]]:
-    """Build the page of these study folders and put it where `out` says, by default beside the first folder.
+    """Build the page of these study folders and put it where `out` says, by default next to the first folder.
 
     Returns: where it lies, and its figures.
     Raises:
@@ -34,34 +36,24 @@ def write(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, list[
     """
     path = out or folders[0].resolve().parent / PAGE
     merged = merge_studies([study_folder.load(folder) for folder in folders])
-    items = comparison_figures(merged)
-    study_folder.write_text(path, _rendered(merged, items))
-    return path, items
+    figures = comparison_figures(merged)
+    study_folder.write_text(path, _rendered(merged, figures))
+    return path, figures
 
 
 def build(studies: Sequence[Study]) -> str:
-    """The whole page, also of studies that have only begun."""
+    """The complete page as HTML. Works for studies that have just started, too."""
     merged = merge_studies(studies)
     return _rendered(merged, comparison_figures(merged))
 
 
-def _rendered(merged: MergedStudies, items: list[ReportFigure]) -> str:
-    studies = [side.summary.study for side in merged.sides]
-    everything = pd.concat([rows for side in merged.sides for rows in (side.baselines, side.trials)])
-    shown = [
-        "trial_id",
-        "state",
-        "baseline",
-        "study",
-        "val_accuracy",
-        "file_bytes",
-        "sparsity",
-        "compression_ratio",
-        "nonzero_ratio",
-        "epochs",
-        "seconds",
-        "reason",
-    ]
+def _rendered(merged: MergedStudies, figures: list[ReportFigure]) -> str:
+    studies = [entry.summary.study for entry in merged.sides]
+    rows = pd.concat([rows for entry in merged.sides for rows in (entry.baselines, entry.trials)])
+    first = ["trial_id", "state", "baseline", "study", *several_studies.OBJECTIVES]
+    sizes = [name for name, column in COLUMNS.items() if column.scale != "linear" and name not in first]
+    searched_for = [name for study in studies for name in study.objectives]
+    shown = list(dict.fromkeys([*first, *searched_for, *sizes, "epochs", "seconds", "reason"]))
     front, epsilons = front_table(merged), epsilon_table(merged)
     sections = [
         ("answer", "Answer", True),
@@ -74,19 +66,19 @@ def _rendered(merged: MergedStudies, items: list[ReportFigure]) -> str:
     data = studies[0].meta.get("data", {})
     return render(
         PAGE,
-        items,
-        trial_records(everything.reindex(columns=shown), ["study"]),
+        figures,
+        trial_records(rows.reindex(columns=shown), ["study"]),
         "comparison",
         title=f"Comparison of {len(studies)} studies",
-        counts=counted(sum(len(side.trials) for side in merged.sides), "complete trial"),
+        counts=counted(sum(len(entry.trials) for entry in merged.sides), "complete trial"),
         eyebrow=f"{len(studies)} studies · {data.get('title') or data.get('name') or 'data not recorded'}",
-        sections=[(anchor, said) for anchor, said, there in sections if there],
+        sections=[(anchor, text) for anchor, text, there in sections if there],
         answer=comparison.comparison_headline(merged),
-        main_figure=items[0] if items else None,
+        main_figure=figures[0] if figures else None,
         caveats=comparison.comparison_caveats(merged),
         front_table=front,
         front_lead=front_lead(merged),
         epsilon_table=epsilons,
         epsilon_lead=epsilon_lead(),
-        methods=[(side.name, title(side.summary.study), methods(side.summary.study)) for side in merged.sides],
+        methods=[(entry.name, title(entry.summary.study), methods(entry.summary.study)) for entry in merged.sides],
     )

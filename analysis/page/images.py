@@ -12,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from analysis.figures import theme
-from analysis.figures.item import ReportFigure
+from analysis.figures.report_figure import ReportFigure
 from study.errors import UserError
 from study.records.atomic_files import write_bytes
 
@@ -24,17 +24,17 @@ DOTS = 300 / 96
 INSTALL = "pip install 'compression-study[images]', and a browser: apt install chromium, or BROWSER_PATH=/its/chrome"
 
 
-def write(items: Iterable[ReportFigure], folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
-    """Write figures as `folder`/ID.FORMAT, light on white; each file is whole at every instant.
+def write(figures: Iterable[ReportFigure], folder: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write figures as `folder`/ID.FORMAT, light on white; and never half a file.
 
     Args:
-        items: as the report has them; of an animated one the frame that it begins with.
+        figures: as the report has them; of an animated one the frame that it starts with.
         formats: some of `FORMATS`.
     Returns: the files.
     Raises:
         UserError: kaleido or its browser is not there or does not start, or the folder cannot be written.
     """
-    wanted = [(Path(folder) / f"{_safe(item.id)}.{name}", item) for item in items for name in formats]
+    wanted = [(Path(folder) / f"{_safe(figure.id)}.{name}", figure) for figure in figures for name in formats]
     try:
         from kaleido import Kaleido
     except ImportError:
@@ -50,21 +50,21 @@ async def _draw(kaleido: Any, wanted: list[tuple[Path, ReportFigure]]) -> None:
     try:
         # Without MathJax, which it would load from the network; no figure has formulas.
         async with kaleido(mathjax=False) as browser:
-            for path, item in wanted:
+            for path, figure in wanted:
                 size = {
                     "format": path.suffix[1:],
                     "width": WIDTH,
-                    "height": item.height,
+                    "height": figure.height,
                     "scale": DOTS if path.suffix == ".png" else 1,
                 }
-                _keep(path, await browser.calc_fig(_for_paper(item.figure), size))
+                _write_file(path, await browser.calc_fig(_for_paper(figure.figure), size))
     except (BrowserClosedError, BrowserFailedError, ChromeNotFoundError, OSError) as error:
-        said = next((part for part in error.args if isinstance(part, str)), type(error).__name__)
-        reason = " ".join(said.split()).split(". ")[0].rstrip(".")
+        message = next((part for part in error.args if isinstance(part, str)), type(error).__name__)
+        reason = " ".join(message.split()).split(". ")[0].rstrip(".")
         raise UserError(f"pictures need a browser that starts ({reason}); {INSTALL}") from error
 
 
-def _keep(path: Path, picture: bytes) -> None:
+def _write_file(path: Path, picture: bytes) -> None:
     try:
         write_bytes(path, picture)
     except OSError as error:

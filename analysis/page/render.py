@@ -18,22 +18,22 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from analysis.figures import theme
-from analysis.figures.item import ReportFigure
+from analysis.figures.report_figure import ReportFigure
 
 PAGE = Path(__file__).parent
 
 
-def render(template: str, items: Sequence[ReportFigure], trials: dict[str, Any], name: str, **context: Any) -> str:
-    """The whole page.
+def render(template: str, figures: Sequence[ReportFigure], trials: dict[str, Any], name: str, **context: Any) -> str:
+    """The complete page as HTML.
 
     Args:
         template: a file of `PAGE`.
-        items: every figure on the page; the script draws each into the element that has its id.
+        figures: every figure on the page; the script draws each into the element that has its id.
         trials: see `tables.trial_records`.
-        name: begins the name of the CSV file that the page offers.
-        context: what the template needs beside `css`, `scripts`, `policy` and `data`.
+        name: of the study; the CSV file that the page offers is called after it.
+        context: what the template needs besides `css`, `scripts`, `policy` and `data`.
     """
-    scripts = [get_plotlyjs() if items else "var Plotly = null;", read("report.js")]
+    scripts = [get_plotlyjs() if figures else "var Plotly = null;", read("report.js")]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE),
         autoescape=True,
@@ -46,22 +46,22 @@ def render(template: str, items: Sequence[ReportFigure], trials: dict[str, Any],
         **context,
         name=name,
         trials=trials,
-        data=_data(items, trials, name),
+        data=_data(figures, trials, name),
         css=read("report.css"),
         scripts=scripts,
         policy=_policy(scripts),
     )
 
 
-def _data(items: Sequence[ReportFigure], trials: dict[str, Any], name: str) -> str:
-    drawn = {}
-    for item in items:
-        parts = json.loads(item.figure.to_json())
-        parts["layout"].pop("template", None)
-        drawn[item.id] = parts
+def _data(figures: Sequence[ReportFigure], trials: dict[str, Any], name: str) -> str:
+    drawings = {}
+    for figure in figures:
+        drawing = json.loads(figure.figure.to_json())
+        drawing["layout"].pop("template", None)
+        drawings[figure.id] = drawing
     safe_name = re.sub(r"[^\w.-]+", "_", name).strip("._") or "study"
     templates = {"light": theme.LIGHT.to_plotly_json(), "dark": theme.DARK.to_plotly_json()}
-    content = {"figures": drawn, "templates": templates, "trials": trials, "csv": f"{safe_name}-trials.csv"}
+    content = {"figures": drawings, "templates": templates, "trials": trials, "csv": f"{safe_name}-trials.csv"}
     # No "<" reaches the page, so neither "</script" nor "<!--" can end or change the block.
     return (
         json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

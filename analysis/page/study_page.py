@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.figures.item import FigureGroup, ReportFigure
+from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.page import gallery
 from analysis.page.render import render
 from analysis.stats.summary import Summary, summarise
@@ -22,7 +22,11 @@ from study.records.study_folder import Study
 
 @dataclass(frozen=True)
 class Page:
-    """What the template is given beside the fixed parts."""
+    """A study with its figures drawn.
+
+    Attributes:
+        main: the figure next to the answer; seeds: those next to the table of fresh seeds; groups: all others.
+    """
 
     study: Study
     summary: Summary
@@ -31,19 +35,20 @@ class Page:
     groups: list[FigureGroup] = field(default_factory=list)
 
     @property
-    def items(self) -> list[ReportFigure]:
+    def figures(self) -> list[ReportFigure]:
+        """All of them, in the order of the page."""
         main = [self.main] if self.main else []
-        return [*main, *self.seeds, *(item for group in self.groups for item in group.items)]
+        return [*main, *self.seeds, *(figure for group in self.groups for figure in group.figures)]
 
 
 def page_of(study: Study) -> Page:
-    """A study with its figures drawn."""
+    """Draw the figures of a study."""
     summary = summarise(study)
     return Page(study, summary, gallery.main_figure(summary), gallery.seeds_figures(summary), gallery.groups(summary))
 
 
 def build(study: Study) -> str:
-    """The whole page. Works for a study that has just begun, was cut off, or failed throughout."""
+    """The complete page as HTML. Works for a study that has just started, was cut off, or failed throughout."""
     return _rendered(page_of(study))
 
 
@@ -51,11 +56,13 @@ def _rendered(page: Page) -> str:
     study, summary = page.study, page.summary
     trials = trial_records(summary.trials, study.hyperparameters, summary.headings, summary.column)
     name = str(study.meta.get("name", study.folder.name))
-    return render("report.html", page.items, trials, name, **_context(page))
+    return render("report.html", page.figures, trials, name, **_context(page))
 
 
 def write(folder: str | Path, out: Path | None = None) -> Path:
-    """Build the report of the study in `folder` and put it there, or where `out` says; whole at every instant.
+    """Build the report of the study in `folder` and put it there, or where `out` says; a reader never sees half of it.
+
+    Returns: where the page lies.
 
     Raises:
         UserError: no study there, or a damaged one.
@@ -64,21 +71,24 @@ def write(folder: str | Path, out: Path | None = None) -> Path:
 
 
 def write_page(folder: Path, out: Path | None) -> tuple[Path, list[ReportFigure]]:
-    """`write`, and the page's figures."""
+    """`write` for a caller that needs the page's figures too.
+
+    Returns: where the page lies, and its figures.
+    """
     page = page_of(study_folder.load(folder))
     path = out or folder / paths.REPORT
     study_folder.write_text(path, _rendered(page))
-    return path, page.items
+    return path, page.figures
 
 
 def _context(page: Page) -> dict[str, Any]:
     study, summary = page.study, page.summary
     best, heading, lead = best_table(summary)
     test, fresh = search_table(summary), fresh_table(summary)
-    said = caveats(summary)
+    warnings = caveats(summary)
     sections = [
         ("answer", "Answer", True),
-        ("caveats", "Limits", bool(said)),
+        ("caveats", "Limits", bool(warnings)),
         ("best", "Best", bool(best.rows)),
         ("seeds", "Seeds", bool(fresh.rows)),
         ("figures", "Figures", bool(page.groups)),
@@ -90,11 +100,11 @@ def _context(page: Page) -> dict[str, Any]:
         "title": title(study),
         "counts": trial_counts(summary),
         "answer": headline(summary),
-        "caveats": said,
+        "caveats": warnings,
         "selection": UNTOUCHED if summary.tested.empty and summary.fresh.empty else SELECTION,
         "main_figure": page.main,
         "sections": [(anchor, text) for anchor, text, there in sections if there],
-        "figures": page.groups,
+        "groups": page.groups,
         "best_table": best,
         "best_heading": heading,
         "best_lead": lead,

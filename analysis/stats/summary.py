@@ -23,6 +23,9 @@ REFERENCE = {"kd": "student alone", "sws": "uncompressed", "magnitude": "uncompr
 
 TEXT = ("trial_id", "state", "reason", "baseline", "phase")
 
+ACCURACY = "val_accuracy"
+TEST_ACCURACY = "test_accuracy"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -67,16 +70,6 @@ class Summary:
     def has_cost(self) -> bool:
         """Whether the study trades accuracy for something."""
         return bool(self.cost)
-
-    @property
-    def size(self) -> str:
-        """Only for figures until they read `cost`."""
-        return self.cost
-
-    @property
-    def compresses(self) -> bool:
-        """Only for figures until they read `has_cost`."""
-        return self.has_cost
 
     def column(self, name: str) -> Column:
         """See `column_of`."""

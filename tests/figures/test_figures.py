@@ -15,8 +15,8 @@ import plotly.io as pio
 import pytest
 import synthetic
 
-from analysis.figures import comparison, distillation, fresh_seeds, pareto, theme, trial_marks, weights
-from analysis.figures.axes import complement_axis, focus, size_axis
+from analysis.figures import comparison, fresh_seeds, pareto, plane, provisional, theme, trial_marks
+from analysis.figures.axes import complement_axis, focus, log_axis
 from analysis.figures.learning_curves import MOST_CURVES, learning_curves
 from analysis.figures.slices import slice_of
 from analysis.page import gallery
@@ -51,14 +51,14 @@ def trace(drawn: go.Figure, name: str) -> go.Scatter:
 
 def test_front_line_is_the_pareto_front(sws: Study) -> None:
     """The line of the main figure runs through exactly the trials that no complete trial dominates."""
-    line = trace(pareto.accuracy_vs_size(sws), "Pareto front")
+    line = trace(pareto.accuracy_vs_cost(sws), "Pareto front")
     assert set(line.customdata) == set(pareto_front(finished(sws.trials), sws.objectives)["trial_id"])
     assert list(line.x) == sorted(line.x, reverse=True)
 
 
 def test_marks_stand_at_their_trials_scores(sws: Study) -> None:
     """Every complete trial is drawn once, at its accuracy and at the share of weights that it keeps."""
-    marks = trace(pareto.accuracy_vs_size(sws), "trial")
+    marks = trace(pareto.accuracy_vs_cost(sws), "trial")
     rows = finished(sws.trials).set_index("trial_id").loc[list(marks.customdata)]
     assert len(marks.x) == len(finished(sws.trials))
     assert np.allclose(marks.x, 100 - rows["sparsity"]) and np.allclose(marks.y, rows["val_accuracy"])
@@ -66,7 +66,7 @@ def test_marks_stand_at_their_trials_scores(sws: Study) -> None:
 
 def test_sparsity_axis_is_labelled_with_sparsity(sws: Study) -> None:
     """The axis is logarithmic in the remaining weights and runs backwards; each label plus its place makes 100."""
-    axis = pareto.accuracy_vs_size(sws).layout.xaxis
+    axis = pareto.accuracy_vs_cost(sws).layout.xaxis
     assert axis.type == "log" and axis.range[0] > axis.range[1]
     assert all(float(text) + at == pytest.approx(100) for text, at in zip(axis.ticktext, axis.tickvals, strict=True))
 
@@ -82,10 +82,10 @@ def test_a_network_of_zeros_has_a_place_in_every_figure(tmp_path: Path) -> None:
     full = dataclasses.replace(
         study, trials=trials, history=history.assign(sparsity=history["sparsity"].mask(last, 100.0)), confirmed=tested
     )
-    main, provisional = pareto.accuracy_vs_size(full), weights.provisional_sparsity(full)
+    main, early = pareto.accuracy_vs_cost(full), provisional.provisional_sparsity(full)
     slices = [slice_of(full, name, "sparsity") for name in ("tau", "one_minus_pi_zero")]
     seeds = fresh_seeds.attainment_surfaces(full)
-    for drawn, side in ((main, "x"), (seeds, "x"), (provisional, "x"), (provisional, "y"), *((d, "y") for d in slices)):
+    for drawn, side in ((main, "x"), (seeds, "x"), (early, "x"), (early, "y"), *((d, "y") for d in slices)):
         axis = drawn.layout[f"{side}axis"]
         places = [v for t in drawn.data for v in (t[side] or ()) if v is not None]
         assert min(places) == pytest.approx(1e-3) and axis.range[1] < -3 and "99.999" in axis.ticktext
@@ -112,7 +112,7 @@ def test_baselines_are_level_lines(kd: Study) -> None:
 
 def test_plane_colours_are_gains_over_the_student_alone(kd: Study) -> None:
     """The (temperature, alpha) plane is coloured by accuracy minus that of the student alone."""
-    marks = trace(distillation.accuracy_plane(kd), "complete")
+    marks = trace(plane.accuracy_plane(kd), "complete")
     alone = kd.trials.loc[kd.trials["baseline"] == "student alone", "val_accuracy"].iloc[0]
     scores = kd.trials.set_index("trial_id").loc[list(marks.customdata), "val_accuracy"]
     assert np.allclose(marks.marker.color, scores - alone, atol=1e-4)
@@ -141,7 +141,7 @@ def test_curves_are_history_and_are_capped(tmp_path: Path) -> None:
 def test_a_large_study_draws_a_sample_and_the_whole_front(tmp_path: Path) -> None:
     """Beyond the cap the marks are a sample, while every member of the front is still there."""
     study = load(synthetic.write_sws(tmp_path, trials=3000, epochs=2))
-    drawn = pareto.accuracy_vs_size(study)
+    drawn = pareto.accuracy_vs_cost(study)
     assert len(trace(drawn, "trial").x) == trial_marks.MOST_MARKS
     assert len(trace(drawn, "Pareto front").x) == len(pareto_front(finished(study.trials), study.objectives))
 
@@ -152,7 +152,7 @@ def test_figures_of_studies_without_scores(tmp_path: Path, kind: str, state: str
     """A study with no trial, or with failed or running ones only, still gives figures, empty ones."""
     synthetic.write_bare(tmp_path, kind, state)
     study = load(tmp_path)
-    for drawn in [pareto.accuracy_vs_size(study)] if kind == "sws" else [distillation.accuracy_plane(study)]:
+    for drawn in [pareto.accuracy_vs_cost(study)] if kind == "sws" else [plane.accuracy_plane(study)]:
         assert not [t for t in drawn.data if t.name == "complete" and t.x]
     for name in study.hyperparameters:
         slice_of(study, name, "val_accuracy")
@@ -165,7 +165,7 @@ def test_text_of_a_study_is_no_markup_in_a_figure(kd: Study) -> None:
     trials.loc[trials["state"] == "failed", "reason"] = "<b>bold</b>"
     hostile = dataclasses.replace(kd, trials=trials)
     for drawn in (
-        distillation.accuracy_plane(hostile),
+        plane.accuracy_plane(hostile),
         learning_curves(hostile),
         slice_of(hostile, "alpha", "val_accuracy", colour="temperature"),
     ):
@@ -181,7 +181,7 @@ def test_text_of_a_study_is_no_markup_in_a_figure(kd: Study) -> None:
     )
     drawn = fresh_seeds.paired_differences(dataclasses.replace(hostile, confirmed=rows))
     assert drawn.data and not any(tag in json.dumps(drawn.to_plotly_json(), default=list) for tag in ("<a", "<b>bold"))
-    assert "&lt;b&gt;bold" in json.dumps(distillation.accuracy_plane(hostile).to_plotly_json(), default=list)
+    assert "&lt;b&gt;bold" in json.dumps(plane.accuracy_plane(hostile).to_plotly_json(), default=list)
 
 
 def test_quotes_reach_a_figure_as_they_are(kd: Study, tmp_path: Path) -> None:
@@ -192,8 +192,12 @@ def test_quotes_reach_a_figure_as_they_are(kd: Study, tmp_path: Path) -> None:
     quoted = dataclasses.replace(kd, trials=trials)
     for study, wanted in ((quoted, 'no "cuda" &amp; &lt;b&gt;'), (load(folder), 'a "b"')):
         s = summarise(study)
-        items = [gallery.main_figure(s), *gallery.seeds_figures(s), *(i for g in gallery.groups(s) for i in g.items)]
-        text = " ".join(json.dumps(item.figure.to_plotly_json(), default=list) for item in items if item)
+        figures = [
+            gallery.main_figure(s),
+            *gallery.seeds_figures(s),
+            *(f for g in gallery.groups(s) for f in g.figures),
+        ]
+        text = " ".join(json.dumps(f.figure.to_plotly_json(), default=list) for f in figures if f)
         assert "&quot;" not in text and "&#x27;" not in text and wanted.replace('"', '\\"') in text
 
 
@@ -201,8 +205,8 @@ def test_names_of_columns_are_no_markup_in_a_figure(tmp_path: Path) -> None:
     """A hyperparameter called like an element is text on axes, colour bars and hovers of every figure of the page."""
     study = load(synthetic.rename(synthetic.write_sws(tmp_path, epochs=6, fresh=2), "tau", TAG))
     s = summarise(study)
-    items = [gallery.main_figure(s), *gallery.seeds_figures(s), *(i for g in gallery.groups(s) for i in g.items)]
-    drawn = [item.figure for item in items if item] + [
+    figures = [gallery.main_figure(s), *gallery.seeds_figures(s), *(f for g in gallery.groups(s) for f in g.figures)]
+    drawn = [f.figure for f in figures if f] + [
         slice_of(study, "components", "val_accuracy", colour=TAG),
         slice_of(study, "components", TAG),
         learning_curves(study, TAG),
@@ -215,7 +219,7 @@ def test_names_of_columns_are_no_markup_in_a_figure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda study: pareto.accuracy_vs_size(study),
+        lambda study: pareto.accuracy_vs_cost(study),
         lambda study: slice_of(study, "tau", "sparsity"),
         lambda study: learning_curves(study),
     ],
@@ -240,7 +244,7 @@ def test_standard_error_by_hand() -> None:
 def test_test_results_stand_apart_from_fresh_seeds(confirmed: Study, sws: Study) -> None:
     """Open diamonds are the search's own networks, once each; filled ones means over fresh seeds with their interval,
     and only where there are such."""
-    drawn = pareto.accuracy_vs_size(confirmed)
+    drawn = pareto.accuracy_vs_cost(confirmed)
     own, again = trace(drawn, "on test data"), trace(drawn, "fresh seeds, on test data")
     rows = search_test_rows(confirmed).set_index("trial_id").loc[list(own.customdata)]
     assert (
@@ -249,7 +253,7 @@ def test_test_results_stand_apart_from_fresh_seeds(confirmed: Study, sws: Study)
     assert np.allclose(own.x, 100 - rows["sparsity"]) and np.allclose(own.y, rows["test_accuracy"])
     means = mean_over_seeds(confirmed, "uncompressed").set_index("trial_id").loc[list(again.customdata)]
     assert np.allclose(again.y, means["test_accuracy"]) and np.allclose(again.error_y.array, means["test_half"])
-    assert len(again.x) == 6 and "fresh seeds, on test data" not in {t.name for t in pareto.accuracy_vs_size(sws).data}
+    assert len(again.x) == 6 and "fresh seeds, on test data" not in {t.name for t in pareto.accuracy_vs_cost(sws).data}
 
 
 def test_paired_differences_are_drawn_seed_by_seed(confirmed: Study, sws: Study) -> None:
@@ -289,22 +293,22 @@ def test_a_caption_counts_all_that_the_axis_hides(tmp_path: Path) -> None:
     main = gallery.main_figure(s)
     assert main is not None
     low, high = main.figure.layout.yaxis.range
-    results = [y for name in trial_marks.ON_TEST_DATA[:2] for y in trace(main.figure, name).y]
+    results = [y for name in (pareto.TESTED, pareto.FRESH) for y in trace(main.figure, name).y]
     trials_below = int((s.searched["val_accuracy"] < low).sum())
     said = "1 trial" if trials_below == 1 else f"{trials_below} trials"
     assert f" {said}, 1 baseline and {sum(y < low for y in results)} test results lie below the visible" in main.caption
-    bars = trace(pareto.accuracy_vs_size(study), trial_marks.ON_TEST_DATA[1])
+    bars = trace(pareto.accuracy_vs_cost(study), pareto.FRESH)
     ends = [y + e for y, e in zip(bars.y, bars.error_y.array, strict=True)]
-    assert max(ends) < pareto.accuracy_vs_size(study).layout.yaxis.range[1]
-    slices = [item for group in gallery.groups(s) for item in group.items if item.id.startswith("slice-0")]
-    assert len(slices) == 3 and not [item for item in slices if "baseline lies" in item.caption]
-    assert all(re.search(r" \d+ trials? lies? below", item.caption) for item in slices)
+    assert max(ends) < pareto.accuracy_vs_cost(study).layout.yaxis.range[1]
+    slices = [f for group in gallery.groups(s) for f in group.figures if f.id.startswith("slice-0")]
+    assert len(slices) == 3 and not [f for f in slices if "baseline lies" in f.caption]
+    assert all(re.search(r" \d+ trials? lies? below", f.caption) for f in slices)
 
 
 def test_a_constraint_cuts_the_drawn_front(sws: Study) -> None:
     """With `min_accuracy` the front has no trial below it, all trials stay as marks, and a line shows the bound."""
     bound = dataclasses.replace(sws, meta={**sws.meta, "settings": {**sws.meta["settings"], "min_accuracy": 97.5}})
-    free, drawn = pareto.accuracy_vs_size(sws), pareto.accuracy_vs_size(bound)
+    free, drawn = pareto.accuracy_vs_cost(sws), pareto.accuracy_vs_cost(bound)
     assert min(trace(drawn, "Pareto front").y) >= 97.5 > min(trace(free, "Pareto front").y)
     assert len(trace(drawn, "trial").x) == len(trace(free, "trial").x)
     assert 97.5 in {shape.y0 for shape in drawn.layout.shapes if shape.type == "line"}
@@ -345,14 +349,14 @@ def test_an_axis_has_two_labels_however_close_its_values(values: list[float]) ->
     """Where no round number lies between close sizes or shares, the smallest and the largest label the axis; labels are
     different, say what they stand at, and lie inside it, as do the values."""
     axes = [(complement_axis("", 100.0, values), 100.0)] if max(values) < 100 else []
-    for axis, total in [*axes, *([(size_axis("", values), 0.0)] if min(values) > 100 else [])]:
+    for axis, total in [*axes, *([(log_axis("", values), 0.0)] if min(values) > 100 else [])]:
         said = [abs(total - float(text.replace(",", ""))) for text in axis["ticktext"]]
         assert len(set(said)) == len(axis["ticktext"]) >= 2 and said == pytest.approx(axis["tickvals"], rel=1e-3)
         high, low = axis["range"]
         assert all(low < np.log10(v) < high for v in [*values, *axis["tickvals"]])
-    assert size_axis("", [13_000])["ticktext"] == ["13,000"]
-    assert comparison._size_axis(pd.Series([1.1e6, 1.3e6]))["ticktext"] == ["1.1 MB", "1.3 MB"]
-    assert comparison._size_axis(pd.Series([101_672, 101_690]))["ticktext"] == ["101,672", "101,690"]
+    assert log_axis("", [13_000])["ticktext"] == ["13,000"]
+    assert comparison._short_axis(pd.Series([1.1e6, 1.3e6]))["ticktext"] == ["1.1 MB", "1.3 MB"]
+    assert comparison._short_axis(pd.Series([101_672, 101_690]))["ticktext"] == ["101,672", "101,690"]
 
 
 def test_summary_is_the_same_whatever_the_order_of_rows(sws: Study) -> None:

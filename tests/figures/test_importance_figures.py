@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 import pytest
 import synthetic
 
-from analysis.figures import importance
+from analysis.figures import effects, importance, interactions
 from analysis.stats.importance import ANOVA, TradeOffs, trade_offs
 from study.records import columns, paths, study_folder
 from study.records.study_folder import load
@@ -46,18 +46,18 @@ def test_shares_are_drawn_with_their_intervals(sws: TradeOffs) -> None:
 def test_effects_stand_on_their_axes(sws: TradeOffs, name: str) -> None:
     """The curve is the effect's frame on the scale of the search, its band encloses it, and all hyperparameters share
     one axis of the target."""
-    drawn, rows = importance.effect(sws, "val_accuracy", name), sws.effect("val_accuracy", name)
+    drawn, rows = effects.effect(sws, "val_accuracy", name), sws.effect("val_accuracy", name)
     line, band = trace(drawn, "mean"), trace(drawn, "95 % interval")
     assert np.allclose(line.x, rows["value"])
     assert np.allclose(line.y, rows["mean"])
     assert np.allclose(band.y, [*rows["high"], *rows["low"][::-1]])
-    assert drawn.layout.yaxis.range == importance.effect(sws, "val_accuracy", "tau").layout.yaxis.range
+    assert drawn.layout.yaxis.range == effects.effect(sws, "val_accuracy", "tau").layout.yaxis.range
     assert drawn.layout.xaxis.type == (None if name == "components" else "log")
 
 
 def test_the_plane_has_the_trials_on_it(sws: TradeOffs) -> None:
     """The surface is the interaction's, over the two strongest hyperparameters; each mark is a trial that counted."""
-    drawn, found = importance.interaction(sws, "given"), sws.interaction("given")
+    drawn, found = interactions.interaction(sws, "given"), sws.interaction("given")
     assert found is not None and np.allclose(drawn.data[0].z, found["surface"])
     rows = sws.trials.loc[sws.targets["given"].values.index].set_index("trial_id")
     marks = trace(drawn, "trial")
@@ -69,7 +69,7 @@ def test_the_plane_has_the_trials_on_it(sws: TradeOffs) -> None:
 def test_level_line_is_drawn_at_no_gain(kd: TradeOffs) -> None:
     """The solid line is the contour of the gain at zero, the dashed one that of the interval's lower end; neither is
     shown, nor named, where it does not exist."""
-    drawn, found = importance.gain(kd), kd.gain()
+    drawn, found = interactions.gain(kd), kd.gain()
     assert found is not None
     solid, dashed = trace(drawn, "as good as the student alone"), trace(drawn, "better, by the 95 % interval")
     assert np.allclose(solid.z, found["gain"]) and np.allclose(dashed.z, found["low"])
@@ -82,7 +82,7 @@ def test_level_line_is_drawn_at_no_gain(kd: TradeOffs) -> None:
 def test_studies_without_scores_give_empty_figures(tmp_path: Path, state: str) -> None:
     """With nothing to say the figures are empty and the note remains."""
     t = trade_offs(load(synthetic.write_bare(tmp_path, "kd", state)))
-    assert not importance.importances(t).data and not importance.gain(t).data and len(t.notes) == 1
+    assert not importance.importances(t).data and not interactions.gain(t).data and len(t.notes) == 1
 
 
 def test_text_of_a_study_is_no_markup(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_text_of_a_study_is_no_markup(tmp_path: Path) -> None:
     trials = study_folder.read_frame(folder / paths.TRIALS, columns.TRIAL_COLUMNS).rename(columns={"components": bold})
     study_folder.write_frame(folder / paths.TRIALS, trials.assign(trial_id=bold + trials["trial_id"]))
     t = trade_offs(load(folder))
-    drawn = [importance.importances(t), importance.effect(t, "sparsity", bold), importance.interaction(t, "sparsity")]
+    drawn = [importance.importances(t), effects.effect(t, "sparsity", bold), interactions.interaction(t, "sparsity")]
     for figure in drawn:
         for trace in figure.data:
             trace.customdata = None  # ids, which the page looks up and never shows

@@ -14,8 +14,8 @@ import synthetic
 from PIL import Image
 
 from analysis.figures import theme
-from analysis.figures.item import ReportFigure
-from analysis.figures.weights import animate
+from analysis.figures.animation import animate
+from analysis.figures.report_figure import ReportFigure
 from analysis.page import gallery, images
 from analysis.stats.summary import summarise
 from study.errors import UserError

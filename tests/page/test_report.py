@@ -229,8 +229,8 @@ def test_provisional_sparsity_is_explained_by_what_the_method_does(sws: Path) ->
     study = load(sws)
     for phase, components in (("cluster", True), ("prune", False)):
         history = study.history.assign(phase=phase)
-        items = learning_curves.learning_curve_figures(summarise(dataclasses.replace(study, history=history)))
-        (caption,) = [item.caption for item in items if item.id == "sparsity-curves"]
+        figures = learning_curves.learning_curve_figures(summarise(dataclasses.replace(study, history=history)))
+        (caption,) = [figure.caption for figure in figures if figure.id == "sparsity-curves"]
         assert ("components" in caption) == components and ("gradually" in caption) != components
 
 
@@ -246,7 +246,7 @@ def test_one_is_singular(tmp_path: Path, kind: str) -> None:
     trials.loc[other, "state"] = "running"
     one = dataclasses.replace(study, trials=trials)
     page = study_page.page_of(one)
-    text = " ".join([page_of(one).text, *(f"{item.caption} {item.alt}" for item in page.items)])
+    text = " ".join([page_of(one).text, *(f"{figure.caption} {figure.alt}" for figure in page.figures)])
     assert "1 was running" in text
     assert ("Best of 1 complete trial:" if kind == "kd" else "1 of 1 complete trial is on the front") in text
     assert not re.findall(r"\b1 (?:(?!of )\w+ ){0,2}(?:trials|seeds|are|were|have)\b", text)

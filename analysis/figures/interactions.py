@@ -1,0 +1,187 @@
+"""Two hyperparameters together, all others averaged: a coloured plane with the trials on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.figures import axes, theme
+from analysis.figures.effects import outliers_note, target_column
+from analysis.figures.hyperparameters import domain_of, hyperparameter_axis, hyperparameter_positions
+from analysis.figures.plane import gain_title
+from analysis.figures.report_figure import ReportFigure
+from analysis.figures.theme import axis_title, escape, figure
+from analysis.formatting import format_points, join_words
+from analysis.stats.functional_anova import Array
+from analysis.stats.importance import TradeOffs
+from analysis.stats.summary import ACCURACY
+
+INK = "#5A6068"
+"""Of lines on a coloured plane, and in the legend on a light page or a dark one."""
+
+
+def interaction(t: TradeOffs, key: str) -> go.Figure:
+    """The target's mean over its two most important hyperparameters, all others averaged, with the trials."""
+    plane = t.interaction(key)
+    drawing = figure(height=420)
+    if plane is None:
+        return drawing
+    column, surface = target_column(t, key), plane["surface"]
+    bar = axes.colour_bar(axis_title(column))
+    colours: dict[str, Any] = {"z": surface, "colorscale": theme.SEQUENTIAL, "colorbar": bar}
+    if t.targets[key].log:
+        ticks = [m * 10.0**e for e in range(-9, 12) for m in (1, 2, 5) if surface.min() <= m * 10.0**e <= surface.max()]
+        labels = [axes.number_label(tick) for tick in ticks]
+        colours |= {"z": np.log10(surface), "colorbar": bar | {"tickvals": np.log10(ticks), "ticktext": labels}}
+    texts = _texts(t, plane, surface, column.digits)
+    _draw_plane(drawing, t, plane, texts, colours)
+    _draw_trials(drawing, t, plane["names"], t.targets[key].values.index)
+    return drawing
+
+
+def gain_plane(t: TradeOffs) -> dict[str, Any] | None:
+    """`TradeOffs.gain` of a study with one objective, with the `names` of its two hyperparameters; None without one."""
+    if t.summary.has_cost:
+        return None
+    plane = t.gain()
+    return None if plane is None else {"names": tuple(t.names[:2]), **plane}
+
+
+def gain(t: TradeOffs) -> go.Figure:
+    """The gain in accuracy over the reference, on the plane of two hyperparameters. The solid line is where it is zero,
+    the level of that baseline; inside the dashed one the complete 95 % interval is above zero."""
+    plane = gain_plane(t)
+    drawing = figure(height=440)
+    if plane is None:
+        return drawing
+    limit = max(float(np.abs(plane["gain"]).max()), 0.1)
+    bar = axes.colour_bar(gain_title(t.summary))
+    colours = {"colorscale": theme.DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0, "colorbar": bar}
+    texts = _texts(t, plane, plane["gain"], 2, (plane["low"], plane["high"]))
+    _draw_plane(drawing, t, plane, texts, {"z": plane["gain"], **colours})
+    for values, dash, name in (
+        (plane["gain"], "solid", f"as good as the {escape(t.summary.reference_name)}"),
+        (plane["low"], "dash", "better, by the 95 % interval"),
+    ):
+        crossed = bool(values.min() < 0 < values.max())
+        drawing.add_contour(
+            x=plane["x"],
+            y=plane["y"],
+            z=values,
+            contours={"start": 0, "end": 0, "size": 1, "coloring": "none"},
+            line={"color": INK, "width": 2.6, "dash": dash},
+            name=name,
+            showlegend=crossed,
+            visible=crossed,
+            showscale=False,
+            hoverinfo="skip",
+        )
+    _draw_trials(drawing, t, plane["names"], t.targets[ACCURACY].values.index)
+    return drawing
+
+
+def _texts(
+    t: TradeOffs, plane: dict[str, Any], z: Array, digits: int, ends: tuple[Array, Array] | None = None
+) -> list[list[str]]:
+    """What the pointer says at each place of the plane, (len(y), len(x)).
+
+    Args:
+        z: the values, (len(y), len(x)), shown with `digits`; `ends` are those of their 95 % interval.
+    """
+    across, up = (escape(t.summary.column(name).label) for name in plane["names"])
+    return [
+        [
+            f"{across} {a:.4g}, {up} {b:.4g}: {z[i, j]:,.{digits}f}"
+            + (f"<br>95 % interval {ends[0][i, j]:,.{digits}f} to {ends[1][i, j]:,.{digits}f}" if ends else "")
+            for j, a in enumerate(plane["x"])
+        ]
+        for i, b in enumerate(plane["y"])
+    ]
+
+
+def _draw_plane(
+    drawing: go.Figure, t: TradeOffs, plane: dict[str, Any], texts: list[list[str]], colours: dict[str, Any]
+) -> None:
+    study = t.summary.study
+    domains = [domain_of(study, name) for name in plane["names"]]
+    titles = [axis_title(study.column(name)) for name in plane["names"]]
+    (across, x_axis), (up, y_axis) = (
+        (hyperparameter_positions(domain, plane[side]), hyperparameter_axis(title, domain))
+        for domain, title, side in zip(domains, titles, ("x", "y"), strict=True)
+    )
+    drawing.add_contour(
+        x=across,
+        y=up,
+        contours={"coloring": "heatmap"},
+        line={"width": 0},
+        text=texts,
+        hovertemplate="%{text}<extra></extra>",
+        **colours,
+    )
+    drawing.update_xaxes(x_axis | {"range": _ends(across, x_axis), "showgrid": False})
+    drawing.update_yaxes(y_axis | {"range": _ends(up, y_axis), "showgrid": False})
+
+
+def _draw_trials(drawing: go.Figure, t: TradeOffs, names: tuple[str, str], used: pd.Index) -> None:
+    """Where the trials are that the surface goes through: away from them it is a guess."""
+    study, rows = t.summary.study, t.trials.loc[t.trials.index.intersection(used)]
+    x, y = (hyperparameter_positions(domain_of(study, name), rows[name]) for name in names)
+    drawing.add_scatter(
+        x=x,
+        y=y,
+        mode="markers",
+        name="trial",
+        customdata=rows["trial_id"].tolist(),
+        marker={"size": 7, "color": "rgba(255,255,255,0.75)", "line": {"color": INK, "width": 1.2}},
+        text=[f"<b>{escape(r['trial_id'])}</b> {r[ACCURACY]:.2f} %" for r in rows.to_dict("records")],
+        hovertemplate="%{text}<extra></extra>",
+    )
+
+
+def _ends(values: list[float], axis: axes.Axis) -> list[float]:
+    """The plane fills its axes."""
+    low, high = np.log10([min(values), max(values)]) if axis.get("type") == "log" else (min(values), max(values))
+    return [float(low), float(high)]
+
+
+def interaction_figures(t: TradeOffs) -> list[ReportFigure]:
+    """The gain over the reference where there is one, else for each objective the two that act together."""
+    plane = gain_plane(t)
+    if plane is not None:
+        return [_gain_figure(t, plane)]
+    planes = {key: t.interaction(key) for key in t.targets if key in (*t.summary.study.objectives, "given")}
+    return [_interaction_figure(t, key, plane) for key, plane in planes.items() if plane is not None]
+
+
+def _interaction_figure(t: TradeOffs, key: str, plane: dict[str, Any]) -> ReportFigure:
+    labels = join_words([t.summary.column(name).label for name in plane["names"]])
+    caption = (
+        f"The mean over the two hyperparameters that move it most. {plane['share']:.0%} of the variance (95 % "
+        f"interval {plane['low']:.0%} to {plane['high']:.0%}) only both together explain. Away from the trials, "
+        f"the circles, it is a guess."
+    )
+    return ReportFigure(
+        f"interaction-{key}",
+        interaction(t, key),
+        f"{t.targets[key].title}.",
+        caption + outliers_note(t, key),
+        f"Coloured plane over {labels}. {caption}",
+    )
+
+
+def _gain_figure(t: TradeOffs, plane: dict[str, Any]) -> ReportFigure:
+    after = f" after epoch {t.epoch}" if t.epoch else ""
+    reference, labels = t.summary.reference_name, join_words([t.summary.column(name).label for name in plane["names"]])
+    return ReportFigure(
+        "gain",
+        gain(t),
+        f"Gain over the {reference}.",
+        f"Mean validation accuracy{after} over the plane, minus that of the {reference}. On the solid line they are "
+        "equal; inside the dashed one the complete 95 % interval is above zero. Away from the trials, the circles, it "
+        f"is a guess.{outliers_note(t, ACCURACY)}",
+        f"Coloured plane over {labels} of the gain over the {reference}, at most "
+        f"{format_points(float(plane['gain'].max()))}.",
+    )

@@ -1,0 +1,86 @@
+"""How early the size is known: what quantising during training would have given, against what it gave at the end."""
+
+from __future__ import annotations
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from analysis.figures.axes import objective_axis, objective_column, positions
+from analysis.figures.report_figure import FigureGroup, ReportFigure
+from analysis.figures.theme import BLUE, GREY, ORANGE, escape, figure
+from analysis.formatting import counted
+from analysis.stats import weight_trace
+from analysis.stats.summary import Summary
+from study.records.study_folder import Study
+
+METRIC = "sparsity"
+"""What `weight_trace.provisional` compares."""
+
+MOST_TRIALS = 300
+"""The figure has three marks for each trial; with more of them a browser cannot follow a moved filter."""
+
+
+def provisional_data(study: Study) -> pd.DataFrame:
+    """`weight_trace.provisional`; of many trials a sample with a fixed seed."""
+    frame = weight_trace.provisional(study)
+    trials = frame["trial_id"].drop_duplicates()
+    return frame[frame["trial_id"].isin(trials.sample(min(MOST_TRIALS, len(trials)), random_state=0))]
+
+
+def provisional_sparsity(study: Study) -> go.Figure:
+    """What quantising during training would have given, against what each trial ended with."""
+    return draw_provisional(study, provisional_data(study))
+
+
+def draw_provisional(study: Study, frame: pd.DataFrame) -> go.Figure:
+    """The figure of `provisional_data`."""
+    drawing, column = figure(height=340), objective_column(study, METRIC)
+    colours, symbols = (GREY, ORANGE, BLUE), ("circle-open", "diamond-open", "circle")
+    for share, colour, symbol in zip(weight_trace.EARLY, colours, symbols, strict=True):
+        rows = frame[frame["share"] == share]
+        drawing.add_scatter(
+            x=positions(column, rows["provisional"]),
+            y=positions(column, rows["final"]),
+            mode="markers",
+            name=f"after {share:.0%}",
+            marker={"color": colour, "size": 8, "symbol": symbol},
+            customdata=rows["trial_id"].tolist(),
+            hovertemplate="%{text}<extra>%{fullData.name}</extra>",
+            text=[_text(*row) for row in rows[["trial_id", "provisional", "final"]].to_numpy()],
+        )
+    values = frame[["provisional", "final"]].to_numpy(dtype=float).ravel().tolist()
+    places = positions(column, values)
+    ends = [min(places, default=1.0), max(places, default=100.0)]
+    drawing.add_scatter(
+        x=ends, y=ends, mode="lines", name="the same", line={"color": GREY, "width": 1, "dash": "dot"}, hoverinfo="skip"
+    )
+    for update, when in ((drawing.update_xaxes, "provisional"), (drawing.update_yaxes, "final")):
+        update(objective_axis(column, values, most=6))
+        update(title={"text": f"{when} {column.label} ({column.unit})"})
+    return drawing
+
+
+def _text(trial_id: str, early: float, final: float) -> str:
+    return f"{escape(trial_id)}: {early:.2f} %, then {final:.2f} %"
+
+
+def provisional_groups(s: Summary) -> list[FigureGroup]:
+    """None for a study whose epochs do not report what quantising would give."""
+    frame = provisional_data(s.study)
+    if frame.empty:
+        return []
+    trials = frame["trial_id"].nunique()
+    caption = (
+        "What quantising at a quarter, half and three quarters of the epochs would have given; on the dotted "
+        "line nothing changed after."
+    )
+    if trials == MOST_TRIALS:
+        caption += f" {MOST_TRIALS} trials are drawn, chosen at random."
+    report_figure = ReportFigure(
+        "provisional",
+        draw_provisional(s.study, frame),
+        "Provisional against final sparsity.",
+        caption,
+        f"Scatter plot of provisional against final sparsity of {counted(trials, 'trial')}.",
+    )
+    return [FigureGroup("How early the size is known", [report_figure])]
