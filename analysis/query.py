@@ -27,7 +27,7 @@ from rich.text import Text
 from analysis.formatting import format_cell
 from analysis.questions import conditions
 from analysis.questions.question import NoMatch, Question, answer_question, parse, short
-from analysis.stats import test_results
+from analysis.stats import held_out_results
 from analysis.stats.names import ACCURACY, ACCURACY_DROP, TEST_ACCURACY
 from analysis.stats.summary import column_of, numeric, row_of
 from analysis.text.tables import columns_with_values
@@ -74,7 +74,7 @@ def table_of(study: Study) -> pd.DataFrame:
     level = row_of(trials[trials[ACCURACY].notna()], "baseline", start) if start == study.meta["reference"] else None
     if level is not None and not columns_with_values(trials, [ACCURACY_DROP]):
         trials[ACCURACY_DROP] = level[ACCURACY] - trials[ACCURACY]
-    tested = test_results.search_test_rows(study).set_index("trial_id")[TEST_ACCURACY]
+    tested = held_out_results.search_test_rows(study).set_index("trial_id")[TEST_ACCURACY]
     trials[TEST_ACCURACY] = trials["trial_id"].map(tested).astype(float)
     return trials[columns_with_values(trials, list(trials.columns)) or needed]
 

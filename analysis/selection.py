@@ -7,8 +7,9 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.questions.question import answer_question, parse
+from analysis.stats.names import ACCURACY
 from analysis.stats.pareto_front import feasible, finished, pareto_front
-from analysis.stats.summary import ACCURACY, summarise
+from analysis.stats.summary import summarise
 from study.errors import UserError
 from study.records import paths
 from study.records.study_folder import Study

@@ -20,7 +20,7 @@ from study.errors import TrialFailed, UserError
 from study.methods import registry
 from study.records import paths, study_folder
 from study.records.columns import COST_COLUMNS, Row
-from study.records.domains import domain_from_json
+from study.records.search_domains import domain_from_json
 from study.records.study_folder import Study
 from study.settings import Settings, Values, from_json
 

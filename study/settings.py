@@ -17,8 +17,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import tyro
 
-from study.bounds import Above, AtLeast, Bound, Percentage, Within
 from study.errors import UserError
+from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
 
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
 Scheduler = Literal["asha", "none"]

@@ -150,7 +150,7 @@ def test_a_time_can_be_an_objective(tmp_path: Path) -> None:
     import plotly.graph_objects as go
 
     from analysis.page.study_page import page_of
-    from analysis.text.answer import headline
+    from analysis.text.headline import headline
     from study.records.study_folder import load
     from study.tuning.scheduler import measured_objectives
 

@@ -17,7 +17,7 @@ from analysis.figures.theme import axis_title, escape, figure
 from analysis.formatting import format_points, join_words
 from analysis.stats.functional_anova import Array
 from analysis.stats.importance import TradeOffs
-from analysis.stats.summary import ACCURACY
+from analysis.stats.names import ACCURACY
 
 INK = "#5A6068"
 """Of lines on a coloured plane, and in the legend on a light page or a dark one."""

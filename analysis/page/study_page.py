@@ -10,12 +10,12 @@ from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.page import gallery
 from analysis.page.render import render
 from analysis.stats.summary import Summary, summarise
-from analysis.text.answer import headline
 from analysis.text.caveats import caveats
 from analysis.text.front_table import best_table, trial_counts
+from analysis.text.headline import headline
+from analysis.text.held_out_tables import fresh_lead, fresh_table, search_table
 from analysis.text.methods_section import SELECTION, UNTOUCHED, methods, title
 from analysis.text.tables import trial_records
-from analysis.text.test_tables import fresh_lead, fresh_table, search_table
 from study.records import paths, study_folder
 from study.records.study_folder import Study
 

@@ -21,8 +21,9 @@ import pandas as pd
 
 from analysis.formatting import counted
 from analysis.stats.functional_anova import QUANTILE, Array, Response, interval, resampled
+from analysis.stats.names import ACCURACY
 from analysis.stats.search_space import Domain, from_unit, grid, levels, to_unit, varies
-from analysis.stats.summary import ACCURACY, Summary, counts_of, history_of, summarise
+from analysis.stats.summary import Summary, counts_of, history_of, summarise
 from analysis.stats.targets import Target, targets
 from study.records.study_folder import Study
 

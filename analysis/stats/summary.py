@@ -9,22 +9,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import format_cell
-from analysis.stats import names, test_results
+from analysis.stats import held_out_results
+from analysis.stats.names import ACCURACY
 from analysis.stats.pareto_front import feasible, finished, least_accuracy, pareto_front
 from analysis.stats.search_space import Domain, as_words, is_whole, is_words
 from analysis.stats.standard_error import standard_error
 from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column
 from study.records.study_folder import Study
 
-ACCURACY, TEST_ACCURACY = names.ACCURACY, names.TEST_ACCURACY
-
-REFERENCE = {"kd": "student alone", "sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
-"""Only for figures until they read `Summary.reference_name`."""
-
 TEXT = ("trial_id", "state", "reason", "baseline", "phase")
-
-ACCURACY = "val_accuracy"
-TEST_ACCURACY = "test_accuracy"
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,8 @@ class Summary:
         feasible: those that keep to the study's constraint.
         front: those of them that no other dominates, the best in `cost` last.
         baselines: complete baselines.
-        tested: see `test_results.search_test_rows`, the search's own networks on test data.
-        fresh: see `test_results.mean_over_seeds`, configurations that were trained with fresh seeds.
+        tested: see `held_out_results.search_test_rows`, the search's own networks on test data.
+        fresh: see `held_out_results.mean_over_seeds`, configurations that were trained with fresh seeds.
         fresh_reference: the baseline that `fresh` is paired with by seed; "" without one.
         reference: the baseline to compare with, if it is complete.
         best: the trial that answers the question, if there is one; `rule` says how it was chosen.
@@ -128,7 +121,7 @@ def summarise(study: Study) -> Summary:
     error = standard_error(level, images) if images and np.isfinite(level) else np.nan
     best, near = choose(front, study.objectives, level, error)
     whose = "the most accurate trial" if reference is None else f"the baseline “{reference['baseline']}”"
-    paired_with = test_results.reference_of(test_results.fresh_seed_rows(study), preferred)
+    paired_with = held_out_results.reference_of(held_out_results.fresh_seed_rows(study), preferred)
     return Summary(
         study=study,
         trials=trials,
@@ -136,8 +129,8 @@ def summarise(study: Study) -> Summary:
         feasible=allowed,
         front=front,
         baselines=baselines,
-        tested=test_results.search_test_rows(study),
-        fresh=test_results.mean_over_seeds(study, paired_with),
+        tested=held_out_results.search_test_rows(study),
+        fresh=held_out_results.mean_over_seeds(study, paired_with),
         fresh_reference=paired_with,
         reference=reference,
         best=best,

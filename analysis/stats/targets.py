@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import capitalise, format_cell
+from analysis.stats.names import ACCURACY
 from analysis.stats.search_space import Array
-from analysis.stats.summary import ACCURACY, Summary
+from analysis.stats.summary import Summary
 
 
 @dataclass(frozen=True)

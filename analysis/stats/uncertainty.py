@@ -10,11 +10,11 @@ import moocore
 import numpy as np
 import pandas as pd
 
+from analysis.stats.held_out_results import fresh_seed_rows
 from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.pareto_front import pareto_front
 from analysis.stats.standard_error import redrawn, standard_error
 from analysis.stats.summary import summarise
-from analysis.stats.test_results import fresh_seed_rows
 from study.records.study_folder import Study
 
 DRAWS = 1000
@@ -40,7 +40,7 @@ def attainment(
     as good in every objective. The surface of 50 % is the front of all points that at least half of the runs attain.
 
     Args:
-        rows: one a configuration and fresh seed, see `test_results.fresh_seed_rows`; baselines do not count.
+        rows: one a configuration and fresh seed, see `held_out_results.fresh_seed_rows`; baselines do not count.
         objectives: column → "min" or "max", two or three of them, `test_accuracy` for instance.
     Returns: `percentage` and the objectives; the corners of each surface, in the order of the first objective. Empty
         without rows.

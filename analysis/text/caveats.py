@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import counted, format_cell, format_points
+from analysis.stats.held_out_results import ENOUGH_SEEDS
+from analysis.stats.names import ACCURACY
 from analysis.stats.search_space import choices, to_unit, varies
-from analysis.stats.summary import ACCURACY, Summary, counts_of
-from analysis.stats.test_results import ENOUGH_SEEDS
-from analysis.text.answer import quoted
+from analysis.stats.summary import Summary, counts_of
+from analysis.text.headline import quoted
 from study.records.columns import Column
 
 FEWEST_TRIALS = 20

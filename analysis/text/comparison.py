@@ -18,7 +18,7 @@ from analysis.stats.several_studies import MergedStudies, StudyEntry
 from analysis.stats.standard_error import standard_error
 from analysis.stats.summary import counts_of
 from analysis.stats.uncertainty import BY_IMAGES
-from analysis.text.answer import Headline
+from analysis.text.headline import Headline
 from analysis.text.tables import Row, Table, table
 from study.records.columns import COLUMNS
 

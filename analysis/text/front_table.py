@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.stats.metrics import network_facts, scaled, settings_of_baselines
-from analysis.stats.names import ACCURACY_DROP
+from analysis.stats.names import ACCURACY, ACCURACY_DROP, TEST_ACCURACY
 from analysis.stats.pareto_front import hypervolume, knee
-from analysis.stats.summary import ACCURACY, TEST_ACCURACY, Summary, counts_of, superlative
+from analysis.stats.summary import Summary, counts_of, superlative
 from analysis.stats.uncertainty import BY_IMAGES, probability_on_front
 from analysis.text.tables import Table, table
 

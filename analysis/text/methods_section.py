@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from analysis.stats.held_out_results import fresh_seed_rows
 from analysis.stats.names import ACCURACY
 from analysis.stats.pareto_front import least_accuracy
 from analysis.stats.search_space import Domain, choices
-from analysis.stats.test_results import fresh_seed_rows
 from study.records.study_folder import Study
 
 SELECTION = (

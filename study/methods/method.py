@@ -12,7 +12,7 @@ from torch import Tensor
 
 from study.artifacts.weight_trace import Trace
 from study.data.splits import Splits
-from study.records.domains import Value
+from study.records.search_domains import Value
 from study.settings import Settings, Values
 from study.training.loop import Report
 from study.training.network import Training

@@ -14,7 +14,7 @@ from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Quan
 
 from study.errors import UserError
 from study.methods.method import ONE_MINUS, Method
-from study.records.domains import Choice, Domain, Range, Value
+from study.records.search_domains import Choice, Domain, Range, Value
 from study.settings import Settings, Values, bounds_of
 
 PACKAGE = "search_spaces"

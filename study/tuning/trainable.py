@@ -19,8 +19,8 @@ from study.errors import TrialFailed
 from study.methods.method import TrialFunction, TrialResult, settings_with
 from study.records.atomic_files import write_bytes
 from study.records.columns import Row
-from study.records.domains import Value
 from study.records.paths import trace_of
+from study.records.search_domains import Value
 from study.settings import Settings
 
 

@@ -20,11 +20,11 @@ from analysis.figures.axes import complement_axis, focus, log_axis
 from analysis.figures.learning_curves import MOST_CURVES, learning_curves
 from analysis.figures.slices import slice_of
 from analysis.page import gallery
+from analysis.stats.held_out_results import fresh_seed_rows, mean_over_seeds, paired, search_test_rows
 from analysis.stats.pareto_front import finished, pareto_front
 from analysis.stats.published import published
 from analysis.stats.standard_error import standard_error
 from analysis.stats.summary import choose, summarise
-from analysis.stats.test_results import fresh_seed_rows, mean_over_seeds, paired, search_test_rows
 from study.records.study_folder import Study, load
 
 TAG = "<b onmouseover='window.hacked=1'><script>window.hacked=1</script>"

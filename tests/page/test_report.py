@@ -23,10 +23,10 @@ from analysis.page import gallery, study_page
 from analysis.stats.standard_error import half_width
 from analysis.stats.summary import summarise
 from analysis.text import front_table
-from analysis.text.answer import headline
 from analysis.text.caveats import caveats
+from analysis.text.headline import headline
+from analysis.text.held_out_tables import fresh_table, search_table
 from analysis.text.tables import trial_records
-from analysis.text.test_tables import fresh_table, search_table
 from study.records import columns, paths, study_folder
 from study.records.study_folder import Study, load
 

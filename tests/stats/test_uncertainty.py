@@ -15,10 +15,10 @@ import synthetic
 
 from analysis.stats import uncertainty
 from analysis.stats.epsilon import epsilon
+from analysis.stats.held_out_results import fresh_seed_rows
 from analysis.stats.pareto_front import pareto_front
 from analysis.stats.standard_error import redrawn, standard_error
 from analysis.stats.summary import summarise
-from analysis.stats.test_results import fresh_seed_rows
 from analysis.stats.uncertainty import attainment, probability_by_images, probability_by_seeds, probability_on_front
 from study.records import paths, study_folder
 from study.records.study_folder import load

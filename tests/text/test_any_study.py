@@ -19,13 +19,13 @@ from analysis.stats.metrics import cost_metrics
 from analysis.stats.several_studies import merge_studies
 from analysis.stats.summary import summarise
 from analysis.stats.targets import targets
-from analysis.text.answer import headline
 from analysis.text.caveats import caveats
 from analysis.text.comparison import comparison_headline
 from analysis.text.front_table import best_table
+from analysis.text.headline import headline
+from analysis.text.held_out_tables import fresh_table, search_table
 from analysis.text.methods_section import methods, title
 from analysis.text.tables import trial_records
-from analysis.text.test_tables import fresh_table, search_table
 from study.records import paths, study_folder
 from study.records.schema import upgrade
 from study.records.study_folder import Study, load

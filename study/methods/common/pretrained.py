@@ -16,7 +16,7 @@ from study.data.fingerprint import identity
 from study.data.splits import Splits
 from study.methods.common.settings import CompressionSettings
 from study.methods.method import Stage, TrialResult, shift_epochs
-from study.records.domains import Value
+from study.records.search_domains import Value
 from study.settings import Values
 from study.training import distillation
 from study.training.distillation import Targets

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from study.bounds import Above, AtLeast
+from study.setting_bounds import Above, AtLeast
 from study.settings import Alpha, Augment, Epochs, Rate, Settings, Values, Width
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from study.bounds import AtLeast
+from study.setting_bounds import AtLeast
 from study.settings import Augment, Epochs, Rate, Settings, Values, Width
 
 

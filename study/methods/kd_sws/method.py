@@ -18,7 +18,7 @@ from study.methods.kd_sws.settings import KDSWSSettings
 from study.methods.method import Method, StepCost, TrialResult, hparams_from, shift_epochs
 from study.methods.sws import weight_sharing
 from study.methods.sws.method import prior_term
-from study.records.domains import Value
+from study.records.search_domains import Value
 from study.settings import Values
 from study.training import distillation
 from study.training.loop import Report

@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from study.bounds import AtLeast
 from study.methods.kd.settings import KDSettings
 from study.methods.sws.settings import WeightSharingSettings
+from study.setting_bounds import AtLeast
 from study.settings import Epochs, Values
 
 

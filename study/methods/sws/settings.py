@@ -8,9 +8,9 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from study.bounds import AtLeast, Within
 from study.errors import UserError
 from study.methods.common.settings import CodebookSettings, CompressionSettings
+from study.setting_bounds import AtLeast, Within
 from study.settings import Rate, Resources, Values, flag
 
 UNPACKED = ("merge", "layer_scales", "retrain_epochs")

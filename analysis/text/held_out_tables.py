@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.formatting import mean_and_half
+from analysis.stats.held_out_results import difference_in_words
 from analysis.stats.metrics import cost_metrics
+from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.standard_error import standard_error
-from analysis.stats.summary import ACCURACY, TEST_ACCURACY, Summary, has_pairs
-from analysis.stats.test_results import difference_in_words
+from analysis.stats.summary import Summary, has_pairs
 from analysis.text.tables import Table, table
 
 

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from analysis.stats.standard_error import half_width
-from analysis.stats.test_results import (
+from analysis.stats.held_out_results import (
     difference_in_words,
     fresh_seed_rows,
     mean_over_seeds,
@@ -20,6 +19,7 @@ from analysis.stats.test_results import (
     reference_of,
     search_test_rows,
 )
+from analysis.stats.standard_error import half_width
 from study.records.study_folder import Study
 
 T2 = 4.302652729911275

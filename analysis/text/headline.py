@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import capitalise, counted, format_percent, format_points, join_words
-from analysis.stats.summary import ACCURACY, TEST_ACCURACY, Summary, choose, configuration, counts_of, row_of
-from analysis.stats.test_results import difference_in_words
+from analysis.stats.held_out_results import difference_in_words
+from analysis.stats.names import ACCURACY, TEST_ACCURACY
+from analysis.stats.summary import Summary, choose, configuration, counts_of, row_of
 from analysis.text.phrases import Tile, baseline_in_words, cost_phrases, cost_tiles
 
 FEWEST_QUOTED = 2
