@@ -30,7 +30,7 @@ PROG = "python -m analysis.report"
 
 @dataclass(frozen=True)
 class Arguments:
-    """Write a study's report, or one page that compares several studies, and print where it lies."""
+    """Write a study's report, or one page that compares several studies, and print its path."""
 
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """The folder that a study wrote, results/NAME. Several are compared on one page."""

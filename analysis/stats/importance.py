@@ -30,7 +30,7 @@ from study.records.study_folder import Study
 MOST_STOPPED = 0.05
 """Share of trials that a scheduler may have stopped for the complete ones to stand for all."""
 MOST_FAILED = 0.05
-"""Share of trials that may have failed without a warning: where they lie, nothing is known."""
+"""Share of trials that may have failed without a warning: nothing is known of where they are in the space."""
 FEWEST = 20
 """Complete trials below which nothing is said: half of them must still show a response."""
 MOST = 200
@@ -209,7 +209,7 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     broken, tried = counts["failed"], sum(counts.values()) - counts["running"]
     if broken > MOST_FAILED * tried:
         effects.notes.append(
-            f"{broken} of {tried} trials failed and are left out: where they lie in the space, what is said is a guess."
+            f"{broken} of {tried} trials failed and are left out: where they are in the space, what is said is a guess."
         )
     for target in targets(s, rows, bound, epoch):
         _add(effects, rows, target)
@@ -222,7 +222,7 @@ def _is_usable(s: Summary, name: str) -> bool:
 
 
 def comparable_trials(s: Summary) -> tuple[pd.DataFrame, int, float, str]:
-    """Trials that stand for the whole space, the epoch after which their accuracy is (0: at their end), that of the
+    """Trials that stand for the complete space, the epoch after which their accuracy is (0: at their end), that of the
     reference, and a sentence where trials were stopped for how they did; without rows where none stand for it."""
     level = np.nan if s.reference is None else float(s.reference[ACCURACY])
     stopped = s.trials[(s.trials["baseline"] == "") & (s.trials["state"] == "pruned")]

@@ -1,4 +1,4 @@
-"""Results that papers report, to lay beside a study's own. Each keeps its source and its own meaning of "rate"."""
+"""Results that papers report, to compare with a study's own. Each has its source and its own meaning of "rate"."""
 
 from __future__ import annotations
 

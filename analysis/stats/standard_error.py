@@ -33,11 +33,11 @@ def redrawn(accuracies: np.ndarray, examples: int, draws: int, rng: np.random.Ge
     n = examples + 4
     order = np.argsort(accuracies, kind="stable")
     levels, starts = np.unique(accuracies[order], return_index=True)
-    drawn = np.empty((draws, len(accuracies)))
+    samples = np.empty((draws, len(accuracies)))
     # One call for each accuracy that occurs: few images give few, and a call with many probabilities is slow.
     for level, those in zip(levels, np.split(order, starts[1:]), strict=True):
-        drawn[:, those] = rng.binomial(n, (level / 100 * examples + 2) / n, (draws, len(those)))
-    return 100 * drawn / n
+        samples[:, those] = rng.binomial(n, (level / 100 * examples + 2) / n, (draws, len(those)))
+    return 100 * samples / n
 
 
 def half_width(values: pd.Series, confidence: float = 0.95) -> float:

@@ -1,4 +1,4 @@
-"""Where a study's data do not carry the claim that a reader would take from them, in sentences."""
+"""What a study's data do not show, though a reader might think so, in sentences."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ Made-up studies of 10,000 trials of 50 epochs, and of 64 trials with all a repor
 `python -m analysis.report` in a process of its own, imports included, then opened in Debian's chromium, where a trial
 is marked, the table sorted and a threshold moved. Times are of the wall clock and, in brackets, of the CPU: the
 process's own, or the page's main thread. In the browser a time ends when the figures in sight have followed and are
-painted; "all" is when those out of sight have too.
+painted; "all" is when those out of sight have followed too.
 """
 
 from __future__ import annotations

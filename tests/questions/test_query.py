@@ -12,8 +12,7 @@ import synthetic
 
 from analysis import query
 from analysis.questions import conditions
-from analysis.questions import question as questions_question
-from analysis.questions.question import NoMatch, answer_question
+from analysis.questions.question import NoMatch, answer_question, parse
 from study.errors import UserError
 from study.records import study_folder
 from study.records.study_folder import Study
@@ -40,7 +39,7 @@ def table() -> pd.DataFrame:
 
 
 def asked(question: str, rows: pd.DataFrame, top: int = 1) -> list[str]:
-    return list(answer_question(questions_question.parse(question, rows), rows, top)["trial_id"])
+    return list(answer_question(parse(question, rows), rows, top)["trial_id"])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +150,7 @@ def test_conditions_are_those_of_pandas_query(seed: int) -> None:
 def test_all_else_is_refused_by_its_part(question: str, says: str) -> None:
     """Calls, attributes, subscripts and whatever else Python has are refused in one line that names the part."""
     with pytest.raises(UserError) as refused:
-        questions_question.parse(question, table())
+        parse(question, table())
     assert says in str(refused.value) and "\n" not in str(refused.value)
     assert not isinstance(refused.value, NoMatch)
 
@@ -197,11 +196,11 @@ def test_the_table_gets_the_drop_and_the_test_accuracy(folder: Path) -> None:
 def test_the_command_answers_in_labels_and_units(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The best trial is printed with its configuration, and nothing of it is a bare column name."""
     assert query.main([str(folder), "max sparsity where accuracy_drop <= 0.2"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     trials = study_folder.load(folder).trials
     best = trials[(trials["accuracy_drop"] <= 0.2 + 1e-9) & (trials["baseline"] == "")].nlargest(1, "sparsity").iloc[0]
-    assert best["trial_id"] in said and f"{best['sparsity']:.2f}" in said and f"{best['tau']:.4f}" in said
-    assert "prior weight τ" in said and "sparsity (%)" in said and "accuracy_drop" not in said
+    assert best["trial_id"] in output and f"{best['sparsity']:.2f}" in output and f"{best['tau']:.4f}" in output
+    assert "prior weight τ" in output and "sparsity (%)" in output and "accuracy_drop" not in output
 
 
 def test_the_command_writes_every_column_in_full(
@@ -254,19 +253,19 @@ def test_status_and_one_line(
 ) -> None:
     """1 without a match, 2 after bad input, one line either way."""
     assert query.main([a.format(folder=folder) for a in arguments]) == status
-    said = capsys.readouterr()
-    assert says in said.err and said.err.count("\n") == 1 and said.out == ""
+    output = capsys.readouterr()
+    assert says in output.err and output.err.count("\n") == 1 and output.out == ""
 
 
 @pytest.mark.parametrize("state", ["none", "running"])
 def test_a_study_without_scores_has_no_match(tmp_path: Path, state: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A study that has just begun answers that nothing matches."""
+    """A study that has just started answers that nothing matches."""
     folder = synthetic.write_bare(tmp_path / "s", "kd", state)
     assert query.main([str(folder), "all where temperature > 0"]) == 1
     assert "none of 0 trials matches" in capsys.readouterr().err
 
 
 def test_a_question_by_test_accuracy_is_warned_of(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever chooses by test data is told that the number flatters."""
+    """Whoever chooses by test data is warned that the number flatters."""
     assert query.main([str(folder), "max test_accuracy"]) == 0
     assert "flatters" in capsys.readouterr().err

@@ -77,10 +77,10 @@ def test_half_width_is_scipys_interval() -> None:
 
 
 def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
-    """Over 2,000 studies of five seeds, about 95 in 100 intervals hold the true mean."""
+    """Over 2,000 studies of five seeds, about 95 in 100 intervals contain the true mean."""
     draws = np.random.default_rng(0).normal(97.0, 0.4, (2000, 5))
-    held = [abs(row.mean() - 97.0) <= half_width(pd.Series(row)) for row in draws]
-    assert np.mean(held) == pytest.approx(0.95, abs=0.015)
+    covers = [abs(row.mean() - 97.0) <= half_width(pd.Series(row)) for row in draws]
+    assert np.mean(covers) == pytest.approx(0.95, abs=0.015)
 
 
 def test_the_searchs_own_networks_are_those_of_its_seed() -> None:
@@ -161,7 +161,7 @@ def test_nothing_confirmed_is_no_row() -> None:
 
 
 def test_odd_rows_do_no_harm() -> None:
-    """A pair told twice counts once, a row without a score not at all, and a missing baseline's name is looked up."""
+    """A pair in two rows counts once, a row without a score not at all, and a missing baseline's name is looked up."""
     rows = [*SEEDS, ("t001", "", 1, 97.5, 97.0), ("t001", "", 4, 97.5, np.nan), ("paper settings", "", 1, 97.0, 96.0)]
     table = mean_over_seeds(study_of(rows), "uncompressed")
     assert list(table["trial_id"]) == ["uncompressed", "paper settings", "t001"]  # baselines first

@@ -67,7 +67,7 @@ def sws(tmp_path_factory: pytest.TempPathFactory) -> TradeOffs:
 
 
 def test_only_what_matters_is_important() -> None:
-    """Where accuracy hangs on one hyperparameter alone, that one has nearly all of it by both measures, and its
+    """Where accuracy depends on one hyperparameter alone, that one has nearly all of it by both measures, and its
     interval lies above those of the others."""
     t = trade_offs(made(lambda x: 90 + 8 * x[:, 0], {"a": UNIT, "b": UNIT, "c": UNIT}, noise=0.5))
     anova, ped = shares(t), shares(t, PED)
@@ -195,17 +195,17 @@ PLANE = {"temperature": {"type": "float", "low": 1.0, "high": 20.0, "log": True}
 def halved(seed: int = 0, trials: int = 192, **extra: Any) -> Study:
     """A KD study whose accuracy is 93 + 3 · (1 − (2u − 1)²) + noise, u the temperature on its scale, and half as high
     after the first of two epochs; all but the best third were stopped then. The student alone has 95, or 94 then."""
-    whole = made(lambda x: 93 + 3 * (1 - (2 * x[:, 0] - 1) ** 2), PLANE, trials, noise=0.6, seed=seed, **extra)
-    best = whole.trials["val_accuracy"] >= whole.trials["val_accuracy"].quantile(2 / 3)
+    full = made(lambda x: 93 + 3 * (1 - (2 * x[:, 0] - 1) ** 2), PLANE, trials, noise=0.6, seed=seed, **extra)
+    best = full.trials["val_accuracy"] >= full.trials["val_accuracy"].quantile(2 / 3)
     alone = {"trial_id": "b000", "state": "complete", "reason": "", "baseline": "student alone", "val_accuracy": 95.0}
     frame = pd.concat(
-        [whole.trials.assign(state=np.where(best, "complete", "pruned")), pd.DataFrame([alone])], ignore_index=True
+        [full.trials.assign(state=np.where(best, "complete", "pruned")), pd.DataFrame([alone])], ignore_index=True
     )
     first = frame.assign(epoch=1, phase="train", val_accuracy=frame["val_accuracy"] - 1)
     second = frame[frame["state"] == "complete"].assign(epoch=2, phase="train")
     columns = ["trial_id", "epoch", "phase", "val_accuracy"]
     frame = frame.assign(val_accuracy=frame["val_accuracy"] - (frame["state"] == "pruned"))
-    return dataclasses.replace(whole, trials=frame, history=pd.concat([first, second])[columns])
+    return dataclasses.replace(full, trials=frame, history=pd.concat([first, second])[columns])
 
 
 def test_trials_that_were_stopped_are_not_forgotten() -> None:
@@ -217,11 +217,11 @@ def test_trials_that_were_stopped_are_not_forgotten() -> None:
         assert t.epoch == 1 and t.level == 94.0 and len(t.targets["val_accuracy"].values) == 192
         assert "stopped 128 of 192 trials" in t.notes[0] and "after epoch 1" in t.targets["val_accuracy"].title
         assert 0.9 < shares(t).loc["temperature", "share"] <= 1
-        found = t.gain()
-        assert found is not None
-        true = (93 - 95 + 3 * (1 - (2 * to_unit(found["x"], PLANE["temperature"]) - 1) ** 2))[None, :]
-        assert abs(float((found["gain"] - true).mean())) < 0.2
-        inside.append(((found["low"] <= true) & (true <= found["high"])).mean())
+        plane = t.gain()
+        assert plane is not None
+        true = (93 - 95 + 3 * (1 - (2 * to_unit(plane["x"], PLANE["temperature"]) - 1) ** 2))[None, :]
+        assert abs(float((plane["gain"] - true).mean())) < 0.2
+        inside.append(((plane["low"] <= true) & (true <= plane["high"])).mean())
     assert np.mean(inside) > 0.9
 
 
@@ -289,14 +289,14 @@ def test_level_line_is_where_the_surface_crosses_the_baseline() -> None:
 
     study = made(true, space, trials=80, noise=0.1)
     alone = {"trial_id": "b000", "state": "complete", "reason": "", "baseline": "student alone", "val_accuracy": 94.5}
-    found = trade_offs(dataclasses.replace(study, trials=pd.concat([study.trials, pd.DataFrame([alone])]))).gain()
-    assert found is not None
-    unit = to_unit(found["x"], space["temperature"])
-    gain = true(np.stack(np.meshgrid(unit, found["y"]), axis=-1)) - 94.5
-    assert np.abs(found["gain"] - gain).max() < 0.25
-    crossing = [np.interp(0, column, found["y"]) for column in found["gain"].T]  # alpha at which each T breaks even
+    plane = trade_offs(dataclasses.replace(study, trials=pd.concat([study.trials, pd.DataFrame([alone])]))).gain()
+    assert plane is not None
+    unit = to_unit(plane["x"], space["temperature"])
+    gain = true(np.stack(np.meshgrid(unit, plane["y"]), axis=-1)) - 94.5
+    assert np.abs(plane["gain"] - gain).max() < 0.25
+    crossing = [np.interp(0, column, plane["y"]) for column in plane["gain"].T]  # alpha at which each T breaks even
     assert np.abs(crossing - (1.5 - 4 * unit * (1 - unit)) / 2).max() < 0.08
-    assert ((found["low"] <= gain) & (gain <= found["high"])).mean() > 0.9
+    assert ((plane["low"] <= gain) & (gain <= plane["high"])).mean() > 0.9
 
 
 def test_no_baseline_no_gain(sws: TradeOffs) -> None:
@@ -322,10 +322,10 @@ def test_targets_of_a_compression_study(sws: TradeOffs) -> None:
 
 
 def test_accuracy_given_size_averages_where_its_trials_are(sws: TradeOffs) -> None:
-    """The effect among sparse networks is drawn only over the values that those have."""
+    """The effect among sparse networks is shown only over the values that those have."""
     rows = sws.trials.loc[sws.targets["given"].values.index]
-    drawn = sws.effect("given", "tau")
-    assert drawn["value"].iloc[[0, -1]].tolist() == pytest.approx([rows["tau"].min(), rows["tau"].max()])
+    effect = sws.effect("given", "tau")
+    assert effect["value"].iloc[[0, -1]].tolist() == pytest.approx([rows["tau"].min(), rows["tau"].max()])
 
 
 def test_file_sizes_are_judged_by_their_logarithm() -> None:
@@ -386,7 +386,7 @@ def test_nothing_heavy_is_imported() -> None:
 
 
 def test_trials_that_failed_are_told_of(tmp_path: Path) -> None:
-    """Where they lie nobody knows what happens, and the figures go there all the same."""
+    """Where they are nobody knows what happens, and the figures go there all the same."""
     folder = synthetic.write_sws(tmp_path / "sws", epochs=2)
     assert not any("failed" in note for note in trade_offs(load(folder)).notes)
     trials = load(folder).trials

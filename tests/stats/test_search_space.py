@@ -51,7 +51,7 @@ def test_choices_stand_for_themselves() -> None:
 
 
 def test_kinds_of_domains() -> None:
-    """Words are told from numbers, whole numbers from others, and a single choice or an empty range does not vary."""
+    """Words differ from numbers, whole numbers from others, and a single choice or an empty range does not vary."""
     assert [is_words(d) for d in (WORDS, TRUTHS, NUMBERS, LOG)] == [True, True, False, False]
     assert [is_whole(d) for d in (NUMBERS, STEPPED, {"type": "int", "low": 1, "high": 9})] == [True, False, True]
     assert varies(WORDS) and varies(STEPPED)

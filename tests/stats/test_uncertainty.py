@@ -41,8 +41,8 @@ def test_attainment_is_its_definition(objectives: dict[str, str], seed: int) -> 
     corner of that surface, counted seed by seed."""
     rows = runs_of(seed, len(objectives))
     signs = np.array([-1.0 if d == "max" else 1.0 for d in objectives.values()])
-    found = attainment(rows, objectives)
-    assert set(found["percentage"]) == {25.0, 50.0, 75.0}
+    surfaces = attainment(rows, objectives)
+    assert set(surfaces["percentage"]) == {25.0, 50.0, 75.0}
     grid = np.array(list(itertools.product(range(8), repeat=len(objectives))), dtype=float)
 
     def reached(points: pd.DataFrame) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_attainment_is_its_definition(objectives: dict[str, str], seed: int) -> 
         return (costs[None] <= (signs * grid)[:, None]).all(axis=2).any(axis=1)
 
     runs = np.array([reached(run) for _, run in rows.groupby("seed")])
-    for percentage, corners in found.groupby("percentage"):
+    for percentage, corners in surfaces.groupby("percentage"):
         enough = math.ceil(len(runs) * float(percentage) / 100)
         assert (reached(corners) == (runs.sum(axis=0) >= enough)).all()
 
@@ -75,13 +75,13 @@ def test_one_seed_is_its_own_surface() -> None:
 
 
 def test_redrawn_accuracies_have_the_standard_error() -> None:
-    """Mean and spread of what is drawn are those of `standard_error`, at any place of the list, ties included."""
+    """Mean and spread of the samples are those of `standard_error`, at any place of the list, ties included."""
     accuracies = np.array([98.0, 50.0, 98.0, 100.0, 7.5])
-    drawn = redrawn(accuracies, 200, 40_000, np.random.default_rng(1))
+    sample = redrawn(accuracies, 200, 40_000, np.random.default_rng(1))
     for i, accuracy in enumerate(accuracies):
-        assert drawn[:, i].mean() == pytest.approx(100 * (accuracy * 2 + 2) / 204, abs=0.1)
-        assert drawn[:, i].std() == pytest.approx(standard_error(accuracy, 200), rel=0.02)
-    assert abs(np.corrcoef(drawn[:, 0], drawn[:, 2])[0, 1]) < 0.02
+        assert sample[:, i].mean() == pytest.approx(100 * (accuracy * 2 + 2) / 204, abs=0.1)
+        assert sample[:, i].std() == pytest.approx(standard_error(accuracy, 200), rel=0.02)
+    assert abs(np.corrcoef(sample[:, 0], sample[:, 2])[0, 1]) < 0.02
 
 
 def test_probability_of_two_trials_in_closed_form() -> None:
@@ -93,8 +93,10 @@ def test_probability_of_two_trials_in_closed_form() -> None:
     first, second = ([math.comb(n, k) * r**k * (1 - r) ** (n - k) for k in range(n + 1)] for r in (p, q))
     below = np.concatenate([[0.0], np.cumsum(second)[:-1]])
     expected = float(np.dot(first, below))  # a tie in accuracy is lost to the smaller file
-    found = probability_by_images(trials, SIZED, images)
-    assert found[1] == 1.0 and found[0] == pytest.approx(expected, abs=3 * math.sqrt(expected * (1 - expected) / 1000))
+    probabilities = probability_by_images(trials, SIZED, images)
+    assert probabilities[1] == 1.0 and probabilities[0] == pytest.approx(
+        expected, abs=3 * math.sqrt(expected * (1 - expected) / 1000)
+    )
 
 
 def test_leaving_out_hopeless_trials_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,9 +117,11 @@ def test_certain_and_hopeless_trials() -> None:
     rng = np.random.default_rng(2)
     trials = pd.DataFrame({"val_accuracy": rng.permutation(np.linspace(60, 99, 40)), "file_bytes": rng.permutation(40)})
     trials.loc[40] = [np.nan, 1.0]
-    found = probability_by_images(trials, SIZED, 1_000_000)
-    assert set(found[found == 1].index) == set(pareto_front(trials, SIZED).index) and np.isnan(found[40])
-    assert (found.drop(40).isin([0, 1])).all()
+    probabilities = probability_by_images(trials, SIZED, 1_000_000)
+    assert set(probabilities[probabilities == 1].index) == set(pareto_front(trials, SIZED).index) and np.isnan(
+        probabilities[40]
+    )
+    assert (probabilities.drop(40).isin([0, 1])).all()
     assert (
         probability_by_images(trials, SIZED, 0).isna().all() and probability_by_images(trials.head(0), SIZED, 10).empty
     )
@@ -137,9 +141,9 @@ def test_probability_over_two_seeds_in_closed_form(monkeypatch: pytest.MonkeyPat
             "file_bytes": [10.0, 10, 20, 20, 5],
         }
     )
-    found = probability_by_seeds(rows, TWO)
-    assert list(found.index) == ["a", "b"]  # c has one seed alone
-    assert found["a"] == 1.0 and found["b"] == pytest.approx(0.5 + math.atan(0.5) / math.pi, abs=0.05)
+    probabilities = probability_by_seeds(rows, TWO)
+    assert list(probabilities.index) == ["a", "b"]  # c has one seed alone
+    assert probabilities["a"] == 1.0 and probabilities["b"] == pytest.approx(0.5 + math.atan(0.5) / math.pi, abs=0.05)
 
 
 def test_equal_trials_seldom_look_different() -> None:
@@ -180,18 +184,18 @@ def test_of_a_study_fresh_seeds_are_preferred(tmp_path: Path) -> None:
     """With fresh seeds the retrained trials alone have a probability, on test data; without them all that the study's
     constraint allows, and the front's members more than others; the same call gives the same numbers."""
     seeds = load(synthetic.write_sws(tmp_path / "a", fresh=5))
-    found = probability_on_front(seeds)
+    probabilities = probability_on_front(seeds)
     rows = fresh_seed_rows(seeds)
-    assert set(found["basis"]) == {"fresh seeds"}
-    assert set(found["trial_id"]) == set(rows.loc[rows["baseline"] == "", "trial_id"])
+    assert set(probabilities["basis"]) == {"fresh seeds"}
+    assert set(probabilities["trial_id"]) == set(rows.loc[rows["baseline"] == "", "trial_id"])
     study = load(synthetic.write_sws(tmp_path / "b", fresh=4))  # too few: one might win with each by chance
-    found = probability_on_front(study)
-    assert set(found["basis"]) == {"validation images"}
+    probabilities = probability_on_front(study)
+    assert set(probabilities["basis"]) == {"validation images"}
     s = summarise(study)
-    assert list(found["trial_id"]) == list(s.feasible["trial_id"])
-    on = found["trial_id"].isin(s.front["trial_id"])
-    assert found.loc[on, "probability"].mean() > 3 * found.loc[~on, "probability"].mean()
-    pd.testing.assert_frame_equal(found, probability_on_front(study))
+    assert list(probabilities["trial_id"]) == list(s.feasible["trial_id"])
+    on = probabilities["trial_id"].isin(s.front["trial_id"])
+    assert probabilities.loc[on, "probability"].mean() > 3 * probabilities.loc[~on, "probability"].mean()
+    pd.testing.assert_frame_equal(probabilities, probability_on_front(study))
 
 
 def test_a_trial_alone_has_no_probability(tmp_path: Path) -> None:
@@ -200,8 +204,11 @@ def test_a_trial_alone_has_no_probability(tmp_path: Path) -> None:
     again = fresh_seed_rows(study)
     first = again.loc[again["baseline"] == "", "trial_id"].iloc[0]
     rows = study.confirmed[(study.confirmed["baseline"] != "") | (study.confirmed["trial_id"] == first)]
-    found = probability_on_front(dataclasses.replace(study, confirmed=rows))
-    assert set(found["basis"]) == {"validation images"} and len(found) == len(summarise(study).feasible) > 1
+    probabilities = probability_on_front(dataclasses.replace(study, confirmed=rows))
+    assert (
+        set(probabilities["basis"]) == {"validation images"}
+        and len(probabilities) == len(summarise(study).feasible) > 1
+    )
     one = study.trials[(study.trials["baseline"] != "") | (study.trials["trial_id"] == first)]
     assert probability_on_front(dataclasses.replace(study, trials=one, confirmed=rows)).empty
 
@@ -238,9 +245,9 @@ def test_epsilon_is_its_definition(seed: int) -> None:
         for n in (30, 45)
     )
     for mine, theirs in ((a, b), (b, a)):
-        found = epsilon(mine, theirs, 200)
-        assert found.value == pytest.approx(brute_force_epsilon(mine, theirs, 200), rel=1e-12)
-        assert 0 < found.low <= found.high
+        distance = epsilon(mine, theirs, 200)
+        assert distance.value == pytest.approx(brute_force_epsilon(mine, theirs, 200), rel=1e-12)
+        assert 0 < distance.low <= distance.high
 
 
 def test_epsilon_by_hand() -> None:
@@ -271,9 +278,9 @@ def test_resampled_fronts_are_those_of_plain_resampling() -> None:
         )
         for i in range(300)
     ]
-    found = epsilon(a, b, 1000)
+    distance = epsilon(a, b, 1000)
     low, high = np.percentile(plain, [2.5, 97.5])
-    assert found.low == pytest.approx(low, rel=0.06) and found.high == pytest.approx(high, rel=0.06)
+    assert distance.low == pytest.approx(low, rel=0.06) and distance.high == pytest.approx(high, rel=0.06)
     assert high > 1.05 * low
 
 

@@ -87,8 +87,8 @@ def test_provisional_sparsity_is_that_of_the_epoch() -> None:
         {"trial_id": ["a", "b"], "state": ["complete", "failed"], "baseline": ["", ""], "sparsity": [88.0, np.nan]}
     )
     made = Study(Path("."), {"objectives": {}, "space": {}}, trials, history, pd.DataFrame())
-    found = weight_trace.provisional(made)
-    assert found[["trial_id", "share", "provisional", "final"]].to_numpy().tolist() == [
+    rows = weight_trace.provisional(made)
+    assert rows[["trial_id", "share", "provisional", "final"]].to_numpy().tolist() == [
         ["a", 0.25, 10.0, 88.0],
         ["a", 0.5, 20.0, 88.0],
         ["a", 0.75, 30.0, 88.0],
@@ -101,13 +101,13 @@ def test_provisional_sparsity_is_that_of_the_epoch() -> None:
 
 @pytest.mark.parametrize("draw", [weights.weight_histogram, weights.joint])
 def test_the_slider_goes_from_the_trained_network_to_the_quantised_one(trace: Trace, draw) -> None:  # type: ignore
-    """One step a frame, the active one as drawn, the last quantised; frames replace the same traces and are few."""
-    drawn = draw(trace)
-    steps = drawn.layout.sliders[0].steps
+    """One step a frame, the active one as figure, the last quantised; frames replace the same traces and are few."""
+    figure = draw(trace)
+    steps = figure.layout.sliders[0].steps
     assert [step.label for step in steps][:2] == ["before", "cluster, epoch 1"] and steps[-1].label == "quantised"
-    assert len(drawn.frames) == len(steps) <= weights.MOST_FRAMES
-    assert all(len(frame.data) == len(frame.traces) for frame in drawn.frames)
-    assert drawn.frames[drawn.layout.sliders[0].active].data[0].y == drawn.data[0].y
+    assert len(figure.frames) == len(steps) <= weights.MOST_FRAMES
+    assert all(len(frame.data) == len(frame.traces) for frame in figure.frames)
+    assert figure.frames[figure.layout.sliders[0].active].data[0].y == figure.data[0].y
 
 
 def test_many_epochs_are_thinned(tmp_path: Path) -> None:
@@ -147,12 +147,12 @@ def test_the_teacher_softens(tmp_path: Path) -> None:
     np.testing.assert_allclose(at_two[0], by_hand / by_hand.sum(), rtol=1e-6)
     assert np.abs(softened(trace, 1e6) - 0.1).max() < 1e-4
     s = summarise(study)
-    drawn = dark_knowledge(study, s.best)
-    assert sum("the best trial" in step.label for step in drawn.layout.sliders[0].steps) == 1
-    assert len(drawn.layout.images) == 10 and drawn.layout.images[0].source.startswith("data:image/png;base64,")
+    figure = dark_knowledge(study, s.best)
+    assert sum("the best trial" in step.label for step in figure.layout.sliders[0].steps) == 1
+    assert len(figure.layout.images) == 10 and figure.layout.images[0].source.startswith("data:image/png;base64,")
     assert s.best is not None
     fewer = dark_knowledge(study, s.best.drop("temperature"))  # a space of one's own need not search it
-    assert len(fewer.layout.sliders[0].steps) == len(drawn.layout.sliders[0].steps) - 1
+    assert len(fewer.layout.sliders[0].steps) == len(figure.layout.sliders[0].steps) - 1
     assert asked(study_folder.load(synthetic.write_kd(tmp_path / "bare"))) == {}
 
 
@@ -179,8 +179,8 @@ def test_a_cell_of_the_dark_knowledge_names_both_classes(tmp_path: Path) -> None
     trace, cells = asked(study), dark_knowledge(study).frames[0].data[0]
     share, labels = softened(trace, 1.0), trace["labels"]
     for i, row in enumerate(cells.text):
-        for j, said in enumerate(row):
+        for j, text in enumerate(row):
             p = share[i, labels[j]]
             about = f"{100 * p:.0f}" if p >= 0.005 else "below 0.5"
-            assert said == f"image of c{labels[i]}: {about} % c{labels[j]}"
+            assert text == f"image of c{labels[i]}: {about} % c{labels[j]}"
     assert "below 0.5" in str(cells.text) and cells.hovertemplate.startswith("%{text}") and cells.customdata is None

@@ -45,7 +45,7 @@ def sws(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study read from its files that searched choices and steps as well; accuracy hangs on one of the choices."""
+    """A study read from its files that searched choices and steps as well; accuracy depends on one of the choices."""
     folder = synthetic.write_kd(tmp_path_factory.mktemp("kd"), trials=60, epochs=5)
     study, rng = load(folder), np.random.default_rng(0)
     trials = study.trials[study.trials["state"] != "pruned"].copy()
@@ -185,7 +185,7 @@ def test_choices_and_steps_are_in_every_sentence_and_table(chosen: Study) -> Non
 
 
 def test_importance_takes_choices_and_steps(chosen: Study) -> None:
-    """The choice that accuracy hangs on has most of its variance; effects have one row a choice, with its value."""
+    """The choice that accuracy depends on has most of its variance; effects have one row a choice, with its value."""
     t = trade_offs(chosen)
     assert set(t.names) == set(chosen.hyperparameters), t.notes
     shares = t.importances()
