@@ -35,7 +35,7 @@ class Arguments:
     folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """The folder that a study wrote, results/NAME. Several are compared on one page."""
     out: Path | None = None
-    """Where the page goes. Default: report.html in the folder; a comparison goes to comparison.html beside the first
+    """Where the page goes. Default: report.html in the folder; a comparison goes to comparison.html next to the first
     one."""
     live: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Serve the page on 127.0.0.1 instead, and follow the study while it runs."""

@@ -134,7 +134,7 @@
   // ---- one trial, marked everywhere ----------------------------------------------------------------------------
   let marked = null;
 
-  // As shapes: Plotly draws the whole figure anew for a trace, but not for these.
+  // As shapes: Plotly draws the whole figure again for a trace, but not for these.
   function ring(plot) {
     const shapes = plot.layout.shapes ?? [];
     const old = shapes.flatMap((shape, i) => (shape.name === "mark" ? [[`shapes[${i}]`, null]] : []));
@@ -315,7 +315,7 @@
     requestAnimationFrame(() => { waiting = false; catchUp(); });
   }
 
-  // Not by Plotly's own selectedpoints, for which it draws the whole figure anew.
+  // Not by Plotly's own selectedpoints, for which it draws the whole figure again.
   const known = new Set(rows.map((row) => row[0]));
   function fade(plot) {
     const owners = new Map(); // what Plotly binds to a mark's element → the trial it stands for

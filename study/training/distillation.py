@@ -37,8 +37,14 @@ def distillation_loss(
     divisor = temperature[..., None, None] if isinstance(temperature, Tensor) else temperature
     log_q = F.log_softmax(student / divisor, dim=-1)
     log_p = F.log_softmax(teacher / divisor, dim=-1)
-    soft = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=(-2, -1)) / student.shape[-2]
-    return alpha * temperature**2 * soft + (1 - alpha) * cross_entropy(student, labels)
+    return alpha * temperature**2 * divergence(log_q, log_p) + (1 - alpha) * cross_entropy(student, labels)
+
+
+def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
+    """KL(p ‖ q) of each member: (batch, classes) or (members, batch, classes) → scalar or (members,), in nats."""
+    if log_q.dim() == 2:  # apart, since one call is faster than two
+        return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=(-2, -1)) / log_q.shape[-2]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
