@@ -9,19 +9,18 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import column_label, format_cell
-from analysis.stats import test_results
+from analysis.stats import names, test_results
 from analysis.stats.pareto_front import feasible, finished, least_accuracy, pareto_front
 from analysis.stats.standard_error import standard_error
 from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column
 from study.records.study_folder import Study
 
+ACCURACY, TEST_ACCURACY = names.ACCURACY, names.TEST_ACCURACY
+
 REFERENCE = {"kd": "student alone", "sws": "uncompressed", "magnitude": "uncompressed", "kd_sws": "teacher"}
-"""The baseline that a kind of study is measured against."""
+"""Only for figures until they read `Summary.reference_name`."""
 
 TEXT = ("trial_id", "state", "reason", "baseline", "phase")
-
-ACCURACY = "val_accuracy"
-TEST_ACCURACY = "test_accuracy"
 
 
 @dataclass(frozen=True)
@@ -59,21 +58,38 @@ class Summary:
     error: float
 
     @property
+    def cost(self) -> str:
+        """The first objective that is not accuracy: what accuracy is traded for; "" if there is none."""
+        return next((name for name in self.study.objectives if name != ACCURACY), "")
+
+    @property
+    def has_cost(self) -> bool:
+        """Whether the study trades accuracy for something."""
+        return bool(self.cost)
+
+    @property
     def size(self) -> str:
-        """The objective that says how small a network is; "" where none does."""
-        return size_of(self.study.objectives)
+        """Only for figures until they read `cost`."""
+        return self.cost
 
     @property
     def compresses(self) -> bool:
-        return bool(self.size)
+        """Only for figures until they read `has_cost`."""
+        return self.has_cost
+
+    def column(self, name: str) -> Column:
+        """What is declared of a column, by the harness or by the study."""
+        return self.study.column(name)
+
+    @property
+    def reference_name(self) -> str:
+        """The baseline that trials are measured against, complete or not; "" where the kind of study has none."""
+        return str(self.study.meta["reference"])
 
     @property
     def headings(self) -> dict[str, str]:
-        """Of columns that mean something else than in other kinds of study: a distilled student's ratio stands beside
-        the teacher's accuracy, but is not against the teacher's size."""
-        own = "compression ratio against its own uncompressed student (file bytes, ×)"
-        below = "accuracy below the teacher's (points)"
-        return {"compression_ratio": own, "accuracy_drop": below} if self.study.meta["kind"] == "kd_sws" else {}
+        """Headings of columns that mean something else than in other kinds of study."""
+        return dict(self.study.meta["headings"])
 
     @property
     def chance(self) -> float:
@@ -95,24 +111,6 @@ class Summary:
         """The row of `fresh` of the trial that answers the question, if that was trained with fresh seeds."""
         return None if self.best is None else row_of(self.fresh, "trial_id", str(self.best["trial_id"]))
 
-    @property
-    def cost(self) -> str:
-        """The first objective other than accuracy, which says what the accuracy costs; "" if there is none."""
-        return next((name for name in self.study.objectives if name != ACCURACY), "")
-
-    @property
-    def has_cost(self) -> bool:
-        return bool(self.cost)
-
-    @property
-    def reference_name(self) -> str:
-        """The baseline that trials are measured against; "" for none."""
-        return str(self.study.meta["reference"])
-
-    def column(self, name: str) -> Column:
-        """What is declared of a column; see `Study.column`."""
-        return self.study.column(name)
-
 
 def summarise(study: Study) -> Summary:
     """Read a study's tables; works for one that has just begun, or in which everything failed."""
@@ -126,14 +124,14 @@ def summarise(study: Study) -> Summary:
     )
     baselines = trials[(trials["baseline"] != "") & (trials["state"] == "complete")]
     scored = baselines[baselines["val_accuracy"].notna()]
-    reference = row_of(scored, "baseline", REFERENCE.get(study.meta["kind"], ""))
+    reference = row_of(scored, "baseline", study.meta["reference"])
     anchor = reference if reference is not None else (_row_of_max(front, "val_accuracy"))
     examples = int(study.meta.get("data", {}).get("validation", 0))
     level = float(anchor["val_accuracy"]) if anchor is not None else np.nan
     error = standard_error(level, examples) if examples and np.isfinite(level) else np.nan
     of = "the most accurate trial" if reference is None else f"the baseline “{reference['baseline']}”"
     best, rule = choose(front, level, error, size, of)
-    paired_with = test_results.reference_of(test_results.fresh_seed_rows(study), REFERENCE.get(study.meta["kind"], ""))
+    paired_with = test_results.reference_of(test_results.fresh_seed_rows(study), study.meta["reference"])
     return Summary(
         study=study,
         trials=trials,
