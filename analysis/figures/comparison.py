@@ -12,8 +12,9 @@ from analysis.figures.report_figure import ReportFigure
 from analysis.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, axis_title, escape, figure
 from analysis.figures.trial_marks import MOST_MARKS
 from analysis.formatting import below_axis_sentence, counted, format_cell
+from analysis.stats.names import ACCURACY
 from analysis.stats.several_studies import OBJECTIVES, MergedStudies, StudyEntry
-from analysis.stats.summary import ACCURACY, configuration
+from analysis.stats.summary import configuration
 from study.records.columns import column
 
 LOOKS = [

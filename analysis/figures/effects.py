@@ -17,7 +17,7 @@ from analysis.figures.hyperparameters import (
 from analysis.figures.report_figure import ReportFigure
 from analysis.figures.theme import BLUE, axis_title, escape, figure
 from analysis.stats.importance import TradeOffs
-from analysis.stats.summary import ACCURACY
+from analysis.stats.names import ACCURACY
 from study.records.columns import Column
 
 GIVEN, HYPERVOLUME = "given", "hypervolume"

@@ -14,7 +14,8 @@ from analysis.figures.report_figure import ReportFigure
 from analysis.figures.theme import BLUE, GREEN, GREY, VERMILLION, escape, figure
 from analysis.formatting import below_axis_sentence, counted, mean_and_half
 from analysis.stats import summary
-from analysis.stats.summary import TEST_ACCURACY, Summary, summarise
+from analysis.stats.names import TEST_ACCURACY
+from analysis.stats.summary import Summary, summarise
 from analysis.stats.test_results import fresh_seed_rows, paired
 from analysis.stats.uncertainty import attainment
 from study.records.columns import Column

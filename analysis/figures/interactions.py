@@ -18,7 +18,7 @@ from analysis.figures.theme import axis_title, escape, figure
 from analysis.formatting import choice_index, format_points, join_words
 from analysis.stats.functional_anova import Array
 from analysis.stats.importance import TradeOffs
-from analysis.stats.summary import ACCURACY
+from analysis.stats.names import ACCURACY
 from study.records.study_folder import Study
 
 INK = "#5A6068"

@@ -12,7 +12,8 @@ from analysis.figures.axes import focus
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import BASELINE_COLOURS, GREY, VERMILLION, axis_title, escape, figure
 from analysis.formatting import below_axis_sentence, capitalise, counted
-from analysis.stats.summary import ACCURACY, Summary, history_of, summarise
+from analysis.stats.names import ACCURACY
+from analysis.stats.summary import Summary, history_of, summarise
 from study.records.study_folder import Study
 
 MOST_CURVES = 60

@@ -20,8 +20,9 @@ from analysis.figures.report_figure import ReportFigure
 from analysis.figures.theme import GREEN, GREY, ORANGE, PURPLE, VERMILLION, escape, figure
 from analysis.figures.trial_marks import draw_baseline_levels, draw_ring, draw_trials, has_band, sampling_note
 from analysis.formatting import below_axis_sentence, counted, format_cell, format_percent
+from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.published import published
-from analysis.stats.summary import ACCURACY, TEST_ACCURACY, Summary, summarise
+from analysis.stats.summary import Summary, summarise
 from study.records.columns import Column
 from study.records.study_folder import Study
 

@@ -14,7 +14,8 @@ from analysis.figures.slices import below_axis_note, slice_of
 from analysis.figures.theme import GREY, axis_title, escape, figure
 from analysis.figures.trial_marks import MOST_MARKS, best_trial_note, draw_ring, hover, stopped, thin_out
 from analysis.formatting import capitalise, join_words
-from analysis.stats.summary import ACCURACY, Summary, summarise
+from analysis.stats.names import ACCURACY
+from analysis.stats.summary import Summary, summarise
 from study.records.study_folder import Study
 
 

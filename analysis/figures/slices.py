@@ -25,7 +25,8 @@ from analysis.figures.trial_marks import (
 )
 from analysis.formatting import below_axis_sentence, capitalise, counted
 from analysis.stats.importance import TradeOffs
-from analysis.stats.summary import ACCURACY, Summary, summarise
+from analysis.stats.names import ACCURACY
+from analysis.stats.summary import Summary, summarise
 from study.records.study_folder import Study
 
 

@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 from analysis.figures.hyperparameters import hyperparameter_colours, value_text
 from analysis.figures.theme import BASELINE_COLOURS, BLUE, GREY, VERMILLION, axis_title, escape
 from analysis.formatting import format_points
-from analysis.stats.summary import ACCURACY, Summary
+from analysis.stats.names import ACCURACY
+from analysis.stats.summary import Summary
 from study.records.columns import COLUMNS
 
 RELATIVE_UNITS = ("×", "points")
