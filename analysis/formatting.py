@@ -36,13 +36,12 @@ def capitalise(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def format_cell(column: str | Column, value: Any, declared: Column | None = None) -> str:
+def format_cell(column: str | Column, value: Any) -> str:
     """A cell of a table: with the digits of its column, "–" where there is no value. A number without a unit (mostly a
     hyperparameter) that is too small for those digits gets three significant figures instead.
 
     Args:
-        column: its name, or what is declared of it.
-        declared: what the study itself says of the column, where `COLUMNS` may not know it; see `Study.column`.
+        column: its name; or what is declared of it, where only the study knows it; see `Study.column`.
     """
     if isinstance(value, str):
         return value
@@ -51,7 +50,7 @@ def format_cell(column: str | Column, value: Any, declared: Column | None = None
     if isinstance(column, Column):
         info = column
     else:
-        info = declared or COLUMNS.get(column) or EXTRA.get(column) or declared_column(column)
+        info = COLUMNS.get(column) or EXTRA.get(column) or declared_column(column)
     digits = info.digits
     if not info.unit and value and abs(value) < 10.0 ** (1 - digits):
         return f"{value:.3g}"

@@ -129,7 +129,7 @@ def _hover(entry: StudyEntry, rows: pd.DataFrame) -> list[str]:
     for _, row in rows.iterrows():
         lines = [f"<b>{escape(row['trial_id'])}</b> {escape(row['baseline'])}"]
         lines += [
-            f"{title}: {format_cell(name, row[name], entry.summary.column(name))}"
+            f"{title}: {format_cell(entry.summary.column(name), row[name])}"
             for name, title in titles.items()
             if pd.notna(row[name])
         ]

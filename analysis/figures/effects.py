@@ -8,7 +8,6 @@ import plotly.graph_objects as go
 
 from analysis.figures.axes import objective_column, positions
 from analysis.figures.hyperparameters import (
-    Domain,
     domain_of,
     hyperparameter_axis,
     hyperparameter_positions,
@@ -62,7 +61,7 @@ def overlay(drawing: go.Figure, t: TradeOffs, key: str, name: str) -> str:
 
 
 def _traces(t: TradeOffs, key: str, name: str, axis: Column | None = None) -> list[go.Scatter]:
-    """The interval and the mean.
+    """The interval and the mean: of a range a band with a line, of a choice a mark with a bar for each value.
 
     Args:
         axis: the column whose `objective_axis` they are drawn on; without it the axis shows the target's own unit.
@@ -125,10 +124,9 @@ def _points(x: list[str], mean: list[float], low: list[float], high: list[float]
 
 
 def _texts(t: TradeOffs, key: str, name: str, rows: pd.DataFrame) -> list[str]:
-    digits, study = target_column(t, key).digits, t.summary.study
-    chosen: Domain = domain_of(study, name)
+    digits, domain = target_column(t, key).digits, domain_of(t.summary.study, name)
     return [
-        f"{escape(value_text(study, name, value)) if is_choice(chosen) else f'{value:.4g}'}: {mean:,.{digits}f}, "
+        f"{escape(value_text(t.summary, name, value)) if is_choice(domain) else f'{value:.4g}'}: {mean:,.{digits}f}, "
         f"95 % interval {low:,.{digits}f} to {high:,.{digits}f}"
         for value, mean, low, high in rows[["value", "mean", "low", "high"]].itertuples(index=False)
     ]

@@ -85,7 +85,8 @@ def hyperparameter_colours(study: Study, name: str, values: pd.Series) -> dict[s
     if is_choice(domain):
         labels = hyperparameter_positions(domain, domain["values"])
         ticks = {"tickvals": list(range(len(labels))), "ticktext": labels}
-        colours = [choice_index(domain, value) for value in values]
+        places = [choice_index(domain, value) for value in values]
+        colours = [np.nan if place is None else place for place in places]
         return {
             "color": colours,
             "colorscale": theme.SEQUENTIAL,
@@ -106,8 +107,8 @@ def hyperparameter_colours(study: Study, name: str, values: pd.Series) -> dict[s
     }
 
 
-def value_text(study: Study, name: str, value: Any) -> str:
+def value_text(s: Summary, name: str, value: Any) -> str:
     """A value of any column as people read it; of a choice, the value that was chosen."""
-    domain = domain_of(study, name)
+    domain = domain_of(s.study, name)
     label = choice_label(domain, value) if is_choice(domain) else None
-    return format_cell(name, value, study.column(name)) if label is None else label
+    return format_cell(s.column(name), value) if label is None else label

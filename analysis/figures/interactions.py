@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ import plotly.graph_objects as go
 
 from analysis.figures import axes, theme
 from analysis.figures.effects import outliers_note, target_column
-from analysis.figures.hyperparameters import domain_of, hyperparameter_axis, hyperparameter_positions
+from analysis.figures.hyperparameters import Domain, domain_of, hyperparameter_axis, hyperparameter_positions, is_choice
 from analysis.figures.plane import gain_title
 from analysis.figures.report_figure import ReportFigure
 from analysis.figures.theme import axis_title, escape, figure
-from analysis.formatting import format_points, join_words
+from analysis.formatting import choice_index, format_points, join_words
 from analysis.stats.functional_anova import Array
 from analysis.stats.importance import TradeOffs
 from analysis.stats.names import ACCURACY
+from study.records.study_folder import Study
 
 INK = "#5A6068"
 """Of lines on a coloured plane, and in the legend on a light page or a dark one."""
@@ -92,25 +94,34 @@ def _texts(
         z: the values, (len(y), len(x)), shown with `digits`; `ends` are those of their 95 % interval.
     """
     across, up = (escape(t.summary.column(name).label) for name in plane["names"])
+    columns, rows = (
+        _point_labels(domain_of(t.summary.study, name), plane[side])
+        for name, side in zip(plane["names"], ("x", "y"), strict=True)
+    )
     return [
         [
-            f"{across} {a:.4g}, {up} {b:.4g}: {z[i, j]:,.{digits}f}"
+            f"{across} {a}, {up} {b}: {z[i, j]:,.{digits}f}"
             + (f"<br>95 % interval {ends[0][i, j]:,.{digits}f} to {ends[1][i, j]:,.{digits}f}" if ends else "")
-            for j, a in enumerate(plane["x"])
+            for j, a in enumerate(columns)
         ]
-        for i, b in enumerate(plane["y"])
+        for i, b in enumerate(rows)
     ]
+
+
+def _point_labels(domain: Domain, values: Iterable[Any]) -> list[str]:
+    """The values of a surface's points in words."""
+    if is_choice(domain):
+        return [str(label) for label in hyperparameter_positions(domain, values)]
+    return [f"{value:.4g}" for value in values]
 
 
 def _draw_plane(
     drawing: go.Figure, t: TradeOffs, plane: dict[str, Any], texts: list[list[str]], colours: dict[str, Any]
 ) -> None:
     study = t.summary.study
-    domains = [domain_of(study, name) for name in plane["names"]]
-    titles = [axis_title(study.column(name)) for name in plane["names"]]
     (across, x_axis), (up, y_axis) = (
-        (hyperparameter_positions(domain, plane[side]), hyperparameter_axis(title, domain))
-        for domain, title, side in zip(domains, titles, ("x", "y"), strict=True)
+        (surface_positions(domain_of(study, name), plane[side]), surface_axis(study, name))
+        for name, side in zip(plane["names"], ("x", "y"), strict=True)
     )
     drawing.add_contour(
         x=across,
@@ -128,7 +139,7 @@ def _draw_plane(
 def _draw_trials(drawing: go.Figure, t: TradeOffs, names: tuple[str, str], used: pd.Index) -> None:
     """Where the trials are that the surface goes through: away from them it is a guess."""
     study, rows = t.summary.study, t.trials.loc[t.trials.index.intersection(used)]
-    x, y = (hyperparameter_positions(domain_of(study, name), rows[name]) for name in names)
+    x, y = (surface_positions(domain_of(study, name), rows[name]) for name in names)
     drawing.add_scatter(
         x=x,
         y=y,
@@ -139,6 +150,23 @@ def _draw_trials(drawing: go.Figure, t: TradeOffs, names: tuple[str, str], used:
         text=[f"<b>{escape(r['trial_id'])}</b> {r[ACCURACY]:.2f} %" for r in rows.to_dict("records")],
         hovertemplate="%{text}<extra></extra>",
     )
+
+
+def surface_positions(domain: Domain, values: Iterable[Any]) -> list[float]:
+    """Where values of a hyperparameter stand under a surface: those of a choice at their place in the list."""
+    if is_choice(domain):
+        places = [choice_index(domain, value) for value in values]
+        return [np.nan if place is None else float(place) for place in places]
+    return hyperparameter_positions(domain, values)
+
+
+def surface_axis(study: Study, name: str) -> axes.Axis:
+    """The axis of a hyperparameter under a surface: of a choice the places in its list, labelled with its values."""
+    domain, title = domain_of(study, name), axis_title(study.column(name))
+    if not is_choice(domain):
+        return hyperparameter_axis(title, domain)
+    labels = hyperparameter_positions(domain, domain["values"])
+    return {"title": {"text": title}, "tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": labels}
 
 
 def _ends(values: list[float], axis: axes.Axis) -> list[float]:

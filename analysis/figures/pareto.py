@@ -36,6 +36,7 @@ class FrontData:
 
     Attributes:
         cost: the column on the horizontal axis, with the direction of the objective.
+        front: the Pareto front, the best in cost last, as its line goes.
         others: baselines other than the reference, which is a level line.
         tested: the search's own networks on test data, those that have a place on the axis of cost.
         fresh: means over fresh seeds on test data, likewise.
@@ -45,6 +46,7 @@ class FrontData:
 
     summary: Summary
     cost: Column
+    front: pd.DataFrame
     others: pd.DataFrame
     tested: pd.DataFrame
     fresh: pd.DataFrame
@@ -54,6 +56,7 @@ class FrontData:
 
 def front_data(s: Summary) -> FrontData:
     """Compute what the figure of a study that has a cost shows."""
+    cost = objective_column(s.study, s.cost)
     papers = published(s.study.meta)
     papers = papers if s.cost in papers else papers.reindex(columns=[*papers.columns, s.cost]).head(0)
     tested, fresh = _with_cost(s, s.tested), _with_cost(s, s.fresh)
@@ -68,7 +71,8 @@ def front_data(s: Summary) -> FrontData:
     ]
     return FrontData(
         summary=s,
-        cost=objective_column(s.study, s.cost),
+        cost=cost,
+        front=s.front.sort_values(s.cost, ascending=cost.direction != "min", kind="stable"),
         others=s.baselines[s.baselines["baseline"] != s.reference_name],
         tested=tested,
         fresh=fresh,
@@ -93,18 +97,18 @@ def accuracy_vs_cost(study: Study) -> go.Figure:
 
 def draw_front(data: FrontData) -> go.Figure:
     """The figure of `front_data`."""
-    s, cost, drawing = data.summary, data.cost, figure(height=520)
+    s, cost, front, drawing = data.summary, data.cost, data.front, figure(height=520)
     draw_trials(drawing, s, s.searched, positions(cost, s.searched[s.cost]), s.searched[ACCURACY].tolist(), "trial")
     draw_baseline_levels(drawing, s, band=True)
     drawing.add_scatter(
-        x=positions(cost, s.front[s.cost]),
-        y=s.front[ACCURACY].tolist(),
+        x=positions(cost, front[s.cost]),
+        y=front[ACCURACY].tolist(),
         # With a third objective the front is a surface, and a line through its members would show no trade-off.
         mode="lines+markers" if len(s.study.objectives) == 2 else "markers",
         name="Pareto front",
         line={"color": VERMILLION, "width": 2, "shape": "vh"},
         marker={"size": 9, "color": VERMILLION},
-        **trial_marks.hover(s, s.front),
+        **trial_marks.hover(s, front),
     )
     drawing.add_scatter(
         x=positions(cost, data.others[s.cost]),
@@ -186,7 +190,7 @@ def _hover(data: FrontData, row: dict[Any, Any], accuracy: float, how: str, half
 def _cost_text(data: FrontData, row: dict[Any, Any], digits: int | None = None) -> str:
     """Such as "97.25 % sparsity"."""
     column = data.cost if digits is None else dataclasses.replace(data.cost, digits=digits)
-    number = format_cell(data.summary.cost, row[data.summary.cost], column)
+    number = format_cell(column, row[data.summary.cost])
     return escape(" ".join(part for part in (number, column.unit, column.label) if part))
 
 
@@ -201,7 +205,7 @@ def front_figure(s: Summary) -> ReportFigure:
     data = front_data(s)
     name, costs = data.cost.label, s.searched[s.cost]
     unit = f" ({data.cost.unit})" if data.cost.unit else ""
-    ends = [format_cell(s.cost, end, data.cost) for end in (costs.min(), costs.max())]
+    ends = [format_cell(data.cost, end) for end in (costs.min(), costs.max())]
     alt = (
         f"Scatter plot of validation accuracy against {name}{unit} for {counted(len(s.searched), 'trial')}, from "
         f"{ends[0]} to {ends[1]}; {counted(len(s.front), 'trial')} form{'s' * (len(s.front) == 1)} the Pareto front."

@@ -5,19 +5,24 @@ from __future__ import annotations
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.axes import objective_axis, objective_column, positions
+from analysis.figures.axes import objective_axis, positions
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import BLUE, GREY, ORANGE, escape, figure
 from analysis.formatting import counted
 from analysis.stats import weight_trace
 from analysis.stats.summary import Summary
+from study.records.columns import COLUMNS, Column
 from study.records.study_folder import Study
-
-METRIC = "sparsity"
-"""What `weight_trace.provisional` compares."""
 
 MOST_TRIALS = 300
 """The figure has three marks for each trial; with more of them a browser cannot follow a moved filter."""
+
+
+def early_metric(study: Study) -> Column | None:
+    """What `weight_trace.provisional` compares: the first metric on a complement scale that every epoch reports and a
+    finished trial has."""
+    columns = {name: info for name, info in COLUMNS.items() if info.scale == "complement"}
+    return next((info for name, info in columns.items() if name in study.history and name in study.trials), None)
 
 
 def provisional_data(study: Study) -> pd.DataFrame:
@@ -34,7 +39,9 @@ def provisional_sparsity(study: Study) -> go.Figure:
 
 def draw_provisional(study: Study, frame: pd.DataFrame) -> go.Figure:
     """The figure of `provisional_data`."""
-    drawing, column = figure(height=340), objective_column(study, METRIC)
+    drawing, column = figure(height=340), early_metric(study)
+    if column is None:
+        return drawing
     colours, symbols = (GREY, ORANGE, BLUE), ("circle-open", "diamond-open", "circle")
     for share, colour, symbol in zip(weight_trace.EARLY, colours, symbols, strict=True):
         rows = frame[frame["share"] == share]
@@ -66,8 +73,8 @@ def _text(trial_id: str, early: float, final: float) -> str:
 
 def provisional_groups(s: Summary) -> list[FigureGroup]:
     """None for a study whose epochs do not report what quantising would give."""
-    frame = provisional_data(s.study)
-    if frame.empty:
+    frame, column = provisional_data(s.study), early_metric(s.study)
+    if frame.empty or column is None:
         return []
     trials = frame["trial_id"].nunique()
     caption = (
@@ -79,8 +86,8 @@ def provisional_groups(s: Summary) -> list[FigureGroup]:
     report_figure = ReportFigure(
         "provisional",
         draw_provisional(s.study, frame),
-        "Provisional against final sparsity.",
+        f"Provisional against final {column.label}.",
         caption,
-        f"Scatter plot of provisional against final sparsity of {counted(trials, 'trial')}.",
+        f"Scatter plot of provisional against final {column.label} of {counted(trials, 'trial')}.",
     )
     return [FigureGroup("How early the size is known", [report_figure])]

@@ -105,9 +105,7 @@ def hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     texts = []
     for row in rows[["trial_id", "state", "baseline", "reason", *titles]].to_dict("records"):
         lines = [f"<b>{escape(row['baseline'] or row['trial_id'])}</b> {escape(row['state'])}"]
-        lines += [
-            f"{title}: {escape(value_text(s.study, c, row[c]))}" for c, title in titles.items() if pd.notna(row[c])
-        ]
+        lines += [f"{title}: {escape(value_text(s, c, row[c]))}" for c, title in titles.items() if pd.notna(row[c])]
         texts.append("<br>".join([*lines, *([escape(row["reason"][:120])] if row["reason"] else [])]))
     return {"text": texts, "hovertemplate": "%{text}<extra></extra>", "customdata": rows["trial_id"].tolist()}
 
