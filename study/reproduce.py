@@ -123,9 +123,11 @@ def retrain(study: Study, settings: Settings, row: Row) -> Row:
     if shared is None:
         key = stage.key(settings, data, initial_teacher)
         shared, _ = get_or_compute(cache, stage.name, key, lambda: shared_stage(_row(study, stage.name)))
-    values = study.meta["baselines"].get(row["baseline"]) or {
-        name: domain_from_json(domain).cast(row[name]) for name, domain in study.meta["space"].items()
-    }
+    values: Values = (
+        study.meta["baselines"][row["baseline"]]
+        if row["baseline"]
+        else {name: domain_from_json(domain).cast(row[name]) for name, domain in study.meta["space"].items()}
+    )
     seen = method.trial_data(settings, data)
     trained = _train(settings, method.trial, values, seen, shared, row, stage.name)
     return dict(trained.record["metrics"])

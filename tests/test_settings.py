@@ -246,7 +246,7 @@ def test_every_number_has_a_bound(kind: type[Settings]) -> None:
 
 
 def test_a_new_number_without_a_bound_is_noticed() -> None:
-    """What the test above looks for, of each form that a field can have; a bound beside any form is found."""
+    """What the test above looks for, of each form that a field can have; a bound is found in each form."""
 
     @dataclass(frozen=True)
     class Careless(Settings):

@@ -46,14 +46,14 @@ def load_trained(settings: Settings, space: SearchSpace, path: Path, row: Row, d
     Args:
         row: of the trial, in `trials.csv`.
     """
-    method = registry.method(settings.kind)
+    method, baseline = registry.method(settings.kind), row["baseline"]
+    values = space.baselines.get(baseline, {}) if baseline else space.configuration(row)
+    training = method.trained_network(settings_with(settings, values), baseline)
     compressed = path.with_suffix(compressed_file.SUFFIX)
     if compressed.exists():
-        name = method.searched_network(settings).network
+        name = training.network
         model = compressed_file.load(compressed, custom=name if custom.is_custom(name) else None)
         return model.to(data.train.images.device)
-    values = {} if row["baseline"] else space.configuration(row)
-    training = method.trained_network(settings_with(settings, values), row["baseline"])
     return load_network(SharedWork(read_arrays(path)).tensors(), training, data)
 
 

@@ -79,6 +79,8 @@ def _queue(job: Job, wanted: dict[str, tuple[str, int]], own: Ledger) -> list[Qu
     for name, (original, seed) in wanted.items():
         done = own.trials.get(name, {}).get("state") in FINAL_STATES
         if original != job.method.shared_work.name and not done:
-            values = job.space.baselines.get(original) or job.space.configuration(job.ledger.trials[original])
+            values = job.space.baselines.get(original)
+            if values is None:
+                values = job.space.configuration(job.ledger.trials[original])
             queue.append(Queued(name, {**values, "seed": seed}, original))
     return queue

@@ -24,7 +24,7 @@ from study.settings import resolve
 
 
 def test_work_is_done_once_for_each_key(tmp_path: Path) -> None:
-    """The same key gives what was kept, arrays and record; another key, or a damaged file, computes anew."""
+    """The same key gives what was stored, arrays and record; another key, or a damaged file, computes again."""
     calls = []
 
     def compute() -> SharedWork:
@@ -61,7 +61,7 @@ def some() -> SharedWork:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\x00" * 64, b"\xff" * 64, None])
-def test_a_damaged_file_is_computed_anew(content: bytes | None, tmp_path: Path) -> None:
+def test_a_damaged_file_is_computed_again(content: bytes | None, tmp_path: Path) -> None:
     """Empty, foreign or cut short, a kept file is replaced by a whole one, which the next run finds."""
     get_or_compute(tmp_path, "teacher", {}, some)
     (path,) = tmp_path.iterdir()
@@ -104,7 +104,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_weights_are_for_all_to_read_and_damaged_ones_are_named(tmp_path: Path) -> None:
-    """As the tables beside them are; a file that was cut is one line and no traceback."""
+    """As the tables next to them are; a file that was cut is one line and no traceback."""
     write_arrays(tmp_path / "t001.safetensors", {"w": np.arange(3.0)})
     (tmp_path / "table.csv").touch()
     path = tmp_path / "t001.safetensors"
@@ -162,7 +162,7 @@ def test_a_users_network_is_known_by_its_code(settings: Any, tmp_path: Path, mon
 def test_a_users_network_is_known_by_the_files_that_it_uses(
     imported: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Code beside its file that it calls counts as its own, at second hand too; what it does not use does not."""
+    """Code next to its file that it calls counts as its own, at second hand too; what it does not use does not."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     call = "helper.scaled" if imported.startswith("import") else "scaled"

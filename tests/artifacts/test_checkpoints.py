@@ -152,7 +152,7 @@ def test_seconds_add_up_over_processes(tmp_path: Path) -> None:
 
 
 def test_a_trial_goes_on_with_the_threads_it_had(tmp_path: Path) -> None:
-    """Rounding differs with their number, so the file keeps it; a trial that has not begun has none."""
+    """Rounding differs with their number, so the file keeps it; a trial that has not started has none."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

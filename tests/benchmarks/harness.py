@@ -1,4 +1,4 @@
-"""What the harness costs beside its trials: against a plain Optuna loop with two worker processes, in one run:
+"""What the harness costs besides its trials: against a plain Optuna loop with two worker processes, in one run:
 
     python tests/benchmarks/harness.py                    # 64 trials of one second, 200 that do nothing
     python tests/benchmarks/harness.py --trials 2000      # memory and time a trial as a study grows

@@ -50,7 +50,7 @@ class Command:
     log: Path
 
     def family(self) -> list[psutil.Process]:
-        """Its living descendants: Ray's daemons and workers."""
+        """Its descendants that are alive: Ray's daemons and workers."""
         try:
             return psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
@@ -81,7 +81,7 @@ class Command:
         self.process.wait()
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text(errors="replace")
 
 
@@ -101,7 +101,7 @@ def finish(results_dir: Path, *more: str) -> Command:
     """The same command again, to its end."""
     again = start(results_dir, *more)
     status = again.wait()
-    assert status == 0, f"exit status {status}: {again.said[-2000:]}"
+    assert status == 0, f"exit status {status}: {again.output[-2000:]}"
     return again
 
 
@@ -110,10 +110,6 @@ def until(condition: Callable[[], bool], limit: float = LIMIT) -> None:
     while not condition():
         assert time.monotonic() < deadline, "the moment of the injury did not come"
         time.sleep(0.05)
-
-
-def epochs_told(folder: Path) -> int:
-    return len(study_folder.read_frame(folder / paths.HISTORY, columns.HISTORY_COLUMNS))
 
 
 def trials_ended(folder: Path) -> int:
@@ -137,8 +133,8 @@ def judge(folder: Path, wanted: int = TRIALS) -> None:
     assert {"uncompressed", "paper mixture"} == set(trials["baseline"]) - {""}, "baselines"
     assert not searched[study.hyperparameters].duplicated().any(), "a configuration twice"
     for trial_id in (*searched["trial_id"], "paper mixture"):
-        told = study.history[study.history["trial_id"] == trial_id]["epoch"].tolist()
-        assert told == list(range(1, EPOCHS + 1)), f"epochs of {trial_id}: {told}"
+        epochs = study.history[study.history["trial_id"] == trial_id]["epoch"].tolist()
+        assert epochs == list(range(1, EPOCHS + 1)), f"epochs of {trial_id}: {epochs}"
     storage = JournalStorage(JournalFileBackend(str(folder / paths.JOURNAL)))
     states = [t.state.name for t in optuna.load_study(study_name=folder.name, storage=storage).trials]
     assert states == ["COMPLETE"] * wanted, f"optuna.journal: {states}"
@@ -171,7 +167,7 @@ def trial_killed(results_dir: Path) -> str:
         victim.kill()
         time.sleep(3)
     status = command.wait()
-    assert status == 0, command.said[-2000:]
+    assert status == 0, command.output[-2000:]
     return "went on by itself"
 
 
@@ -209,7 +205,7 @@ def interrupted(results_dir: Path, times: int = 1) -> str:
         os.kill(command.process.pid, signal.SIGINT)
         time.sleep(0.5)
     status = command.wait(60)
-    assert status == 130, f"exit status {status}: {command.said[-2000:]}"
+    assert status == 130, f"exit status {status}: {command.output[-2000:]}"
     finish(results_dir)
     return "status 130"
 
@@ -239,9 +235,9 @@ def disk_full(results_dir: Path) -> str:
                 file.write(bytes(1 << 14))
                 file.flush()
         status = command.wait()
-        said = command.said
-        assert status in (1, 2) and "no space left" in said, f"status {status}: {said[-2000:]}"
-        assert "Traceback" not in said, said[-3000:]
+        output = command.output
+        assert status in (1, 2) and "no space left" in output, f"status {status}: {output[-2000:]}"
+        assert "Traceback" not in output, output[-3000:]
         fill.unlink()
         finish(results_dir)
         copy = results_dir.with_name("copy")
@@ -267,7 +263,7 @@ def table_corrupted(results_dir: Path) -> str:
     file.write_bytes(bad)
     again = start(results_dir)
     status = again.wait()
-    assert status == 2 and paths.TRIALS in again.said and "Traceback" not in again.said, again.said[-2000:]
+    assert status == 2 and paths.TRIALS in again.output and "Traceback" not in again.output, again.output[-2000:]
     assert file.read_bytes() == bad
     file.write_bytes(good)
     finish(results_dir)
@@ -280,7 +276,7 @@ def journal_cut(results_dir: Path) -> str:
     file = results_dir / NAME / paths.JOURNAL
     file.write_bytes(file.read_bytes()[:-20])
     finish(results_dir)
-    return "written anew from trials.csv"
+    return "written again from trials.csv"
 
 
 def second_driver(results_dir: Path) -> str:
@@ -289,8 +285,8 @@ def second_driver(results_dir: Path) -> str:
     until(lambda: searching(results_dir / NAME))
     second = start(results_dir)
     status = second.wait()
-    assert status == 2 and "another command" in second.said, second.said[-2000:]
-    assert command.wait() == 0, command.said[-2000:]
+    assert status == 2 and "another command" in second.output, second.output[-2000:]
+    assert command.wait() == 0, command.output[-2000:]
     return "the second stops with status 2"
 
 

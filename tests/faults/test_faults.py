@@ -36,7 +36,7 @@ def study(folder: Path, fates: str, *arguments: str) -> tuple[subprocess.Complet
 
 def test_a_trial_that_comes_to_harm_fails_alone(tmp_path: Path) -> None:
     """An exception, a NaN, a hung trial, a process that is killed, memory beyond the limit: each is failed with its
-    reason, all others are complete, and the sampler is told so."""
+    reason, all others are complete, and the sampler knows."""
     done, found = study(
         tmp_path,
         "ok ok raise ok nan ok hang ok kill ok memory ok",  # the first two are baselines
@@ -66,7 +66,7 @@ def test_a_trial_whose_process_dies_is_tried_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_study_most_of_which_fails_stops(tmp_path: Path) -> None:
-    """When more than half of the trials fail no further ones are begun; the commonest reason is said, status 1."""
+    """When more than half of the trials fail no further ones start; the commonest reason is printed, status 1."""
     done, found = study(tmp_path, "raise " * 60, *"--num-samples 30 --max-failures 0".split())
     assert done.returncode == 1, done.stdout + done.stderr
     (line,) = done.stderr.splitlines()

@@ -13,7 +13,7 @@ import synthetic
 
 from study.errors import UserError
 from study.records import columns, paths
-from study.records.ledger import Ledger
+from study.records.ledger import Ledger, history_row
 from study.records.study_folder import load, read_frame, write_meta, write_text
 
 
@@ -33,6 +33,41 @@ def test_a_ledger_reads_back_as_it_was_written(tmp_path: Path) -> None:
     assert after.trials["t001"] == before.trials["t001"]
     assert [r["trial_id"] for r in after.of_state("running")] == ["t002"]
     assert list(after.history) == ["t001"]
+
+
+def test_history_has_all_that_a_trial_reports_and_nothing_of_tunes() -> None:
+    """A metric that no column declares is there; what Tune adds to a report, such as a date or its own count of
+    iterations, is not, whatever it is called, and neither are the names themselves."""
+    report = {
+        "reported": "trial_id,epoch,phase,val_accuracy,rounding_error,spent_on_lunch",
+        "trial_id": "7a3f_00001",  # Tune's
+        "epoch": 3,
+        "phase": "round",
+        "val_accuracy": 91.5,
+        "rounding_error": 0.25,
+        "spent": 2.0,
+        "seconds": 9.0,
+        "training_iteration": 3,
+        "time_total_s": 1.5,
+        "date": "2025-01-01",
+        "config/tau": 0.1,
+    }
+    assert "rounding_error" not in columns.COLUMNS and "seconds" in columns.COLUMNS
+    row = {"epoch": 3, "phase": "round", "val_accuracy": 91.5, "rounding_error": 0.25}
+    assert history_row(report) == row
+    assert history_row({"failure": "the loss became nan", "spent": 1.0, "training_iteration": 3}) == {}
+
+
+def test_a_metric_that_no_column_declares_is_in_every_table(tmp_path: Path) -> None:
+    """It is written after those that are declared, and read back as the number it was."""
+    ledger = filled(tmp_path)
+    ledger.epoch("t002", {"epoch": 2, "phase": "cluster", "rounding_error": 0.1 + 0.2})
+    ledger.finish("t002", "complete", metrics={"rounding_error": 1 / 3})
+    ledger.flush()
+    again = Ledger.open(tmp_path)
+    assert again.trials["t002"]["rounding_error"] == 1 / 3
+    assert [row.get("rounding_error") for row in again.history["t002"]] == [None, 0.1 + 0.2]
+    assert (tmp_path / paths.HISTORY).read_text().splitlines()[0] == "trial_id,epoch,phase,val_accuracy,rounding_error"
 
 
 def test_a_retried_trial_tells_its_epochs_anew(tmp_path: Path) -> None:

@@ -33,10 +33,10 @@ def trains(node: object) -> bool:
 
 
 def test_a_node_is_lost_and_another_joins(cluster: Cluster, tmp_path: Path) -> None:
-    """Three nodes; one dies with a trial on it, a new one joins and gets a trial; the study ends whole."""
+    """Three nodes; one dies with a trial on it, a new one joins and gets a trial; the study ends complete."""
     nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
     cluster.wait_for_nodes()
-    trials = 2 * bed.TRIALS  # so that some are left to begin when the new node is there
+    trials = 2 * bed.TRIALS  # so that some are left to start when the new node is there
     command = bed.start(tmp_path, "--address", cluster.address, "--num-samples", str(trials))
     try:
         bed.until(lambda: bed.searching(tmp_path / bed.NAME) and any(trains(n) for n in nodes))
@@ -44,8 +44,8 @@ def test_a_node_is_lost_and_another_joins(cluster: Cluster, tmp_path: Path) -> N
         cluster.remove_node(lost, allow_graceful=False)
         joined = cluster.add_node(num_cpus=1)
         bed.until(lambda: trains(joined) or command.process.poll() is not None)
-        assert trains(joined), "no trial ran on the node that joined: " + command.said
-        assert command.wait() == 0, command.said[-3000:]
+        assert trains(joined), "no trial ran on the node that joined: " + command.output
+        assert command.wait() == 0, command.output[-3000:]
         bed.judge(tmp_path / bed.NAME, trials)
     finally:
         command.kill_all()

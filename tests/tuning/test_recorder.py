@@ -65,6 +65,26 @@ def test_most_trials_failing_stops_the_study(tmp_path: Path) -> None:
     assert ledger.trials["f0"]["reason"] == "ValueError: too small" and ledger.trials["t0"]["seconds"] == 3.0
 
 
+def test_what_a_trial_reports_is_recorded_and_what_tune_adds_is_not(tmp_path: Path) -> None:
+    """Epochs and the final row have a metric that no column declares, and nothing of Tune's; a searched value is not
+    overwritten by what the trial says, and what says something of an epoch alone is not in the final row."""
+    made, ledger, _ = recorder(tmp_path)
+    ledger.start("t001", {"tau": 0.1})
+    tune = {"training_iteration": 1, "time_total_s": 3.0, "date": "today", "spent": 3.0}
+    epoch = {"epoch": 1, "phase": "cluster", "val_accuracy": 90.0, "sparsity": 50.0, "rounding_error": 0.25}
+    last = {**epoch, "tau": 0.7, "entropy_bytes": 9.0, "rounding_error": 0.125}
+    trial = SimpleNamespace(config={"trial_id": "t001"}, last_result={}, error_file="")
+    made.on_trial_result(0, [], trial, {**epoch, **tune, "reported": ",".join(epoch)})
+    trial.last_result = {**last, **tune, "reported": ",".join(last), "finished": True}
+    made.on_trial_result(0, [], trial, trial.last_result)
+    made.on_trial_complete(0, [], trial)
+    assert ledger.history["t001"] == [{"trial_id": "t001", **epoch}]
+    assert ledger.trials["t001"] == {
+        "trial_id": "t001", "state": "complete", "reason": "", "baseline": "", "tau": 0.1, "seconds": 3.0, "epochs": 1,
+        "val_accuracy": 90.0, "sparsity": 50.0, "rounding_error": 0.125,
+    }  # fmt: skip
+
+
 def test_a_full_disk_stops_the_study_and_loses_no_trial(tmp_path: Path) -> None:
     """A trial that could not write runs again."""
     made, ledger, searcher = recorder(tmp_path)

@@ -1,0 +1,198 @@
+"""The search space: typed when it is read, and checked against the method and its flags before anything starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from ray import tune
+
+from study.errors import UserError
+from study.methods import registry
+from study.records import study_folder
+from study.records.domains import Choice, Range, domain_from_json
+from study.settings import resolve
+from study.tuning.space import SearchSpace
+
+ACCURACY = {"val_accuracy": "max"}
+
+
+def space(domains: dict[str, Any], kind: str = "sws", baselines: dict[str, Any] | None = None) -> SearchSpace:
+    return SearchSpace.of(kind, domains, ACCURACY, baselines or {})
+
+
+@pytest.mark.parametrize(
+    ("domain", "expected"),
+    [
+        (tune.uniform(0.0, 1.0), Range(0.0, 1.0)),
+        (tune.loguniform(1e-3, 0.3), Range(1e-3, 0.3, log=True)),
+        (tune.quniform(0.0, 1.0, 0.25), Range(0.0, 1.0, step=0.25)),
+        (tune.qloguniform(0.1, 10.0, 0.1), Range(0.1, 10.0, log=True, step=0.1)),
+        (tune.randint(4, 65), Range(4, 64, integer=True)),
+        (tune.lograndint(4, 65), Range(4, 64, log=True, integer=True)),
+        (tune.qrandint(4, 64, 4), Range(4, 64, step=4, integer=True)),
+        (tune.choice([2, 4, 8]), Choice((2, 4, 8))),
+        (tune.choice(["none", "flip"]), Choice(("none", "flip"))),
+        (tune.choice([True, False]), Choice((True, False))),
+    ],
+)
+def test_a_domain_of_tunes_is_one_of_ours(domain: Any, expected: Any) -> None:
+    """Ends included, on the scale and with the step that Tune was given; and it survives `study.json`."""
+    (own,) = space({"components": domain}).domains.values()
+    assert own == expected and domain_from_json(own.as_json()) == expected
+
+
+@pytest.mark.parametrize(
+    "domain",
+    [
+        0.5,
+        "0.1 to 1",
+        [1, 2],
+        (0.1, 1.0),
+        None,
+        tune.grid_search([1, 2]),
+        tune.randn(0.0, 1.0),
+        tune.sample_from(lambda spec: 1.0),
+        tune.choice([[1], [2]]),
+        tune.choice([None, 1]),
+        tune.choice([]),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(domain: Any) -> None:
+    """One line that names the file and the hyperparameter, and says what to give."""
+    with pytest.raises(UserError) as refused:
+        space({"tau": domain})
+    line = str(refused.value)
+    assert line.startswith("search_spaces/sws.py: tau in SPACE is ") and "; give tune.uniform, " in line
+    assert "\n" not in line
+
+
+def test_nothing_to_search_and_nowhere_to_go_are_refused() -> None:
+    """A space and an objective there must be, and every objective has a direction."""
+    tau = {"tau": tune.uniform(0.1, 1.0)}
+    for domains, objectives in (({}, ACCURACY), (tau, {})):
+        with pytest.raises(UserError, match="^search_spaces/sws.py: SPACE and OBJECTIVES must name one thing or more$"):
+            SearchSpace.of("sws", domains, objectives, {})
+    with pytest.raises(UserError, match="objective sparsity is 'up'; give 'max' or 'min'$"):
+        SearchSpace.of("sws", tau, {"val_accuracy": "max", "sparsity": "up"}, {})
+
+
+@pytest.mark.parametrize("kind", registry.names())
+def test_the_space_of_every_kind_is_fine(kind: str) -> None:
+    """What comes with the harness passes its own checks, and is read back from `study.json` as it was."""
+    loaded = SearchSpace.load(kind)
+    loaded.check(registry.method(kind), resolve(registry.default_settings(kind)))
+    assert {name: domain_from_json(d) for name, d in loaded.as_json()["space"].items()} == loaded.domains
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "near"),
+    [("sws", "tua", "tau"), ("sws", "one_minus_pizero", "one_minus_pi_zero"), ("kd", "temprature", "temperature"),
+     ("magnitude", "densty", "density"), ("kd_sws", "student_witdh", "student_width")],
+)  # fmt: skip
+def test_a_misspelt_name_is_refused_with_the_near_one(kind: str, name: str, near: str) -> None:
+    """In SPACE and in a baseline, in one line with the file."""
+    wrong = space({name: tune.uniform(0.1, 1.0)}, kind)
+    with pytest.raises(UserError) as refused:
+        wrong.check(registry.method(kind))
+    assert str(refused.value) == (
+        f"search_spaces/{kind}.py: {name} in SPACE: no such hyperparameter; did you mean {near}?"
+    )
+    wrong = space({near: tune.uniform(0.1, 1.0)}, kind, {"mine": {name: 0.1}})
+    with pytest.raises(UserError) as refused:
+        wrong.check(registry.method(kind))
+    assert f"{name} in baseline 'mine': no such hyperparameter; did you mean {near}?" in str(refused.value)
+
+
+def test_a_name_like_no_other_is_refused_with_all_there_are() -> None:
+    """So is a setting that no trial depends on, and the seed, of which a study has one."""
+    for name in ("xyzzy", "num_samples", "seed"):
+        with pytest.raises(UserError, match=f"{name} in SPACE: no such hyperparameter; ") as refused:
+            space({name: tune.randint(1, 9)}, "kd").check(registry.method("kd"))
+        assert "\n" not in str(refused.value)
+    with pytest.raises(UserError, match="give some of .*temperature"):
+        space({"xyzzy": tune.randint(1, 9)}, "kd").check(registry.method("kd"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "domain", "line"),
+    [
+        ("magnitude", "alpha", tune.uniform(0.0, 1.5), "alpha of 1.5 in SPACE: must be within 0 and 1"),
+        ("magnitude", "alpha", tune.choice([0.5, -0.1]), "alpha of -0.1 in SPACE: must be within 0 and 1"),
+        ("kd", "epochs", tune.randint(0, 9), "epochs of 0 in SPACE: must be 1 or more"),
+        ("kd", "learning_rate", tune.uniform(-1e-3, 1e-2), "learning_rate of -0.001 in SPACE: must be above 0"),
+        ("kd", "student_width", tune.uniform(0.5, 32.0), "student_width of 32 in SPACE: must be 16 or less"),
+        ("sws", "sigma", tune.uniform(0.0, 1.0), "sigma of 0 in SPACE: must be above 0"),
+        ("sws", "anneal", tune.quniform(0.0, 2.0, 0.5), "anneal of 2 in SPACE: must be within 0 and 1"),
+    ],
+)  # fmt: skip
+def test_values_that_their_flag_would_not_take_are_refused(kind: str, name: str, domain: Any, line: str) -> None:
+    """Either end of a range, and any choice: a trial would fail by it after hours."""
+    wrong, settings = space({name: domain}, kind), resolve(registry.default_settings(kind))
+    with pytest.raises(UserError) as refused:
+        wrong.check(registry.method(kind), settings)
+    assert str(refused.value) == f"search_spaces/{kind}.py: {line}"
+
+
+def test_configurations_survive_a_table(tmp_path: Path) -> None:
+    """Rows of a CSV file are the configurations that were searched, with their types; other columns are left out."""
+    searched = space({
+        "tau": tune.loguniform(1e-3, 1.0),
+        "components": tune.qrandint(4, 64, 4),
+        "anneal": tune.quniform(0.0, 1.0, 0.25),
+        "augment": tune.choice(["none", "flip"]),
+        "layer_scales": tune.choice([True, False]),
+        "batch_size": tune.choice([32, 64]),
+    })  # fmt: skip
+    first = {"tau": 0.1 + 0.2, "components": 8, "anneal": 0.25, "augment": "flip", "layer_scales": False,
+             "batch_size": 32}  # fmt: skip
+    second = {**first, "tau": 1 / 3, "augment": "none", "layer_scales": True, "batch_size": 64}
+    rows = [{"trial_id": "uncompressed"}, {"trial_id": "t001", **first}, {"trial_id": "t002", **second}]
+    study_folder.write_frame(tmp_path / "trials.csv", pd.DataFrame(rows))
+    table = study_folder.read_frame(tmp_path / "trials.csv", ["trial_id"]).to_dict("records")
+    for row, values in zip(table[1:], (first, second), strict=True):
+        own = searched.configuration(row)
+        assert own == values and [type(v) for v in own.values()] == [type(v) for v in values.values()]
+
+
+def test_optuna_suggests_within_the_space() -> None:
+    """Steps, integers, ends and choices are Optuna's too, and what it suggests is a value of the domain."""
+    searched = space({
+        "tau": tune.loguniform(1e-3, 1.0),
+        "components": tune.randint(4, 6),
+        "anneal": tune.quniform(0.0, 1.0, 0.25),
+        "augment": tune.choice(["none", "flip"]),
+        "epochs": tune.qrandint(10, 50, 10),
+    })  # fmt: skip
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    suggested = [study.ask(searched.distributions()).params for _ in range(60)]
+    seen = {name: {row[name] for row in suggested} for name in searched.domains}
+    assert seen["components"] == {4, 5} and seen["augment"] == {"none", "flip"}
+    assert seen["anneal"] == {0.0, 0.25, 0.5, 0.75, 1.0} and seen["epochs"] == {10, 20, 30, 40, 50}
+    assert all(1e-3 <= tau <= 1.0 for tau in seen["tau"]) and len(seen["tau"]) == 60
+    assert all(searched.configuration(row) == row for row in suggested)
+
+
+def test_the_largest_trial_has_the_largest_of_every_number() -> None:
+    """Settings that are searched, at their upper ends; hyperparameters that are no setting, and choices, stay out."""
+    settings = resolve(registry.default_settings("sws"))
+    searched = space({"epochs": tune.randint(5, 90), "tau": tune.uniform(0.1, 1.0), "augment": tune.choice(["flip"])})
+    assert searched.largest(settings) == settings.changed(epochs=89)
+
+
+def test_a_file_that_lacks_a_part_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file at all, one without BASELINES, and one whose SPACE is no dict are one line that names the file."""
+    monkeypatch.setattr("search_spaces.__path__", [str(tmp_path)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # files of one second and one length follow each other
+    with pytest.raises(UserError, match="^search_spaces/lottery.py: there is none "):
+        SearchSpace.load("lottery")
+    for text, part in (("SPACE = {}\nOBJECTIVES = {}\n", "BASELINES"), ("SPACE = 3\n", "SPACE")):
+        (tmp_path / "lottery.py").write_text(text)
+        monkeypatch.delitem(sys.modules, "search_spaces.lottery", raising=False)
+        with pytest.raises(UserError, match=f"^search_spaces/lottery.py: {part} is missing, or no dict"):
+            SearchSpace.load("lottery")
+    monkeypatch.delitem(sys.modules, "search_spaces.lottery", raising=False)
