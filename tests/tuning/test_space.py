@@ -10,11 +10,11 @@ import optuna
 import pandas as pd
 import pytest
 from ray import tune
+from study.records.domains import Choice, Range, domain_from_json
 
 from study.errors import UserError
 from study.methods import registry
 from study.records import study_folder
-from study.records.domains import Choice, Range, domain_from_json
 from study.settings import resolve
 from study.tuning.space import SearchSpace
 
