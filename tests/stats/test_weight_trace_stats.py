@@ -101,7 +101,7 @@ def test_provisional_sparsity_is_that_of_the_epoch() -> None:
 
 @pytest.mark.parametrize("draw", [weights.weight_histogram, weights.joint])
 def test_the_slider_goes_from_the_trained_network_to_the_quantised_one(trace: Trace, draw) -> None:  # type: ignore
-    """One step a frame, the active one as figure, the last quantised; frames replace the same traces and are few."""
+    """One step a frame, the active one as drawn, the last quantised; frames replace the same traces and are few."""
     figure = draw(trace)
     steps = figure.layout.sliders[0].steps
     assert [step.label for step in steps][:2] == ["before", "cluster, epoch 1"] and steps[-1].label == "quantised"
