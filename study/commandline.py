@@ -24,13 +24,13 @@ def parse(
     description: str | None,
     argv: list[str],
     default: T | None = None,
-    elsewhere: Callable[[str], list[str]] = lambda flag: [],
+    explain: Callable[[str], str] = lambda flag: "",
 ) -> T:
     """Arguments as `kind`, a dataclass; groups of settings in it are groups of the help, and not part of any flag.
 
     Args:
         default: what is meant without any argument.
-        elsewhere: of a flag that is not understood, which other commands have it.
+        explain: of a flag that is not understood, why there is none, or "".
     Raises:
         UserError: a usage error; the message names the flag.
         SystemExit: after --help.
@@ -45,7 +45,7 @@ def parse(
     except SystemExit as ended:
         if not ended.code:  # --help
             raise
-        raise UserError(_one_line(printed.getvalue(), prog, elsewhere)) from None
+        raise UserError(_one_line(printed.getvalue(), prog, explain)) from None
 
 
 def status(command: Callable[[], int], interrupted: str = "Stopped.") -> int:
@@ -72,7 +72,7 @@ def any_of(names: Sequence[str]) -> str:
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _one_line(box: str, prog: str, elsewhere: Callable[[str], list[str]]) -> str:
+def _one_line(box: str, prog: str, explain: Callable[[str], str]) -> str:
     """The message in the box that tyro draws around a usage error, in our words, and the flag it thinks was meant."""
     lines = [line.strip("│| ") for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()]
     # A rule, of either kind of dash, ends the title and then the message; a corner starts the line with the title.
@@ -83,9 +83,10 @@ def _one_line(box: str, prog: str, elsewhere: Callable[[str], list[str]]) -> str
     hint = f"; did you mean {meant[0]}?" if meant and message.startswith("Unrecognized options") else ""
     for theirs, ours in _WORDS:
         message = re.sub(f"^{theirs}$", ours, message)
-    if others := elsewhere(message.split(":")[0].split()[0]) if message.endswith(_NOT_UNDERSTOOD) else []:
-        given, command = message.removesuffix(_NOT_UNDERSTOOD), prog.split()[-1]
-        return f"{given}: not a flag of {command}, but of {any_of(others)} (see {prog} --help)"
+    if message.endswith(_NOT_UNDERSTOOD):
+        given = message.removesuffix(_NOT_UNDERSTOOD)
+        if reason := "" if hint else explain(given.split()[0]):
+            return f"{given}: {reason} (see {prog} --help)"
     return f"{message.rstrip('.')}{hint} (see {prog} --help)"
 
 

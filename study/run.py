@@ -7,6 +7,7 @@ import inspect
 import os
 import sys
 import textwrap
+from functools import partial
 
 from study import commandline
 from study.errors import UserError
@@ -41,9 +42,9 @@ def parse(argv: list[str]) -> Settings:
         given = argv[0] if argv else "no study"
         raise UserError(f"{given}: the first word is the study, {commandline.any_of(kinds)}{hint} (see {PROG} --help)")
     default = registry.default_settings(argv[0])
-    return commandline.parse(
-        type(default), f"{PROG} {argv[0]}", type(default).__doc__, argv[1:], default=default, elsewhere=_elsewhere
-    )
+    about = inspect.getdoc(type(default))
+    explain = partial(_explain, argv[0])
+    return commandline.parse(type(default), f"{PROG} {argv[0]}", about, argv[1:], default, explain)
 
 
 def _help(kinds: list[str]) -> str:
@@ -55,9 +56,17 @@ def _help(kinds: list[str]) -> str:
     return "\n".join([*lines, "", f"{PROG} STUDY --help lists its flags."])
 
 
-def _elsewhere(name: str) -> list[str]:
-    """Kinds of study that have a flag of this name."""
-    return [k for k in registry.names() if name in map(flag, registry.default_settings(k).flat())]
+def _explain(kind: str, name: str) -> str:
+    """Why a kind of study has no flag of this name, where that can be said; otherwise ""."""
+    others = [k for k in registry.names() if name in map(flag, registry.default_settings(k).flat())]
+    if others:
+        return f"not a flag of {kind}, but of {commandline.any_of(others)}"
+    from study.tuning.space import SearchSpace, file_of  # this imports Ray, which only this message needs
+
+    domains = {flag(searched): domain for searched, domain in SearchSpace.load(kind).domains.items()}
+    if name not in domains:
+        return ""
+    return f"no flag, since {kind} searches it ({domains[name]}, in {file_of(kind)}); leave it out"
 
 
 def _run(settings: Settings) -> int:

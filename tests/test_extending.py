@@ -51,7 +51,9 @@ def test_a_metric_that_no_column_declares_reaches_every_table(rounding: Path) ->
         frame = pd.read_csv(rounding / table)
         assert frame["rounding_error"].notna().any(), table
     asked = run("analysis.query", rounding, "min rounding_error", "--json", "-")
-    assert json.loads(asked.stdout)[0]["rounding_error"] == pd.read_csv(rounding / "trials.csv")["rounding_error"].min()
+    trials = pd.read_csv(rounding / "trials.csv")
+    searched = trials[trials["baseline"].isna()]
+    assert json.loads(asked.stdout)[0]["rounding_error"] == searched["rounding_error"].min()
 
 
 def test_a_kind_that_analysis_does_not_know_gets_a_report(tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ class ComparisonData:
 
 def comparison_data(merged: MergedStudies) -> ComparisonData:
     """Compute what the figure shows of these studies."""
-    everything = pd.concat([rows for entry in merged.sides for rows in (entry.trials, entry.baselines)])
-    fronts = pd.concat([entry.front for entry in merged.sides])
+    everything = pd.concat([rows for entry in merged.entries for rows in (entry.trials, entry.baselines)])
+    fronts = pd.concat([entry.front for entry in merged.entries])
     return ComparisonData(merged, everything[COST], focus(fronts[ACCURACY], everything[ACCURACY]))
 
 
@@ -74,7 +74,7 @@ def draw_comparison(data: ComparisonData) -> go.Figure:
         line={"color": GREY, "width": 2.5, "shape": "vh"},
         hoverinfo="skip",
     )
-    for i, entry in enumerate(data.merged.sides):
+    for i, entry in enumerate(data.merged.entries):
         _draw_study(drawing, entry, i)
     drawing.update_xaxes(_short_axis(data.costs))
     drawing.update_yaxes(title={"text": axis_title(column(ACCURACY))}, range=data.window)
@@ -148,13 +148,13 @@ def comparison_figures(merged: MergedStudies) -> list[ReportFigure]:
         f"together. {DENSE}"
     )
     if data.window is not None:
-        trials = [value for entry in merged.sides for value in entry.trials[ACCURACY]]
-        baselines = [value for entry in merged.sides for value in entry.baselines[ACCURACY]]
+        trials = [value for entry in merged.entries for value in entry.trials[ACCURACY]]
+        baselines = [value for entry in merged.entries for value in entry.baselines[ACCURACY]]
         caption += below_axis_sentence(data.window[0], {"trial": trials, "baseline": baselines})
-    if any(len(entry.trials) > MOST_MARKS for entry in merged.sides):
+    if any(len(entry.trials) > MOST_MARKS for entry in merged.entries):
         caption += f" Of each study at most {MOST_MARKS:,} trials are drawn, and every member of its front."
     alt = (
-        f"Scatter plot of validation accuracy against size in bytes for {len(merged.sides)} studies, one colour and "
+        f"Scatter plot of validation accuracy against size in bytes for {len(merged.entries)} studies, one colour and "
         f"symbol each; {counted(len(merged.front), 'trial')} form{'s' * (len(merged.front) == 1)} the merged front."
     )
     return [ReportFigure("main", draw_comparison(data), "Accuracy against size.", caption, alt)]

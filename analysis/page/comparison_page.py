@@ -48,8 +48,8 @@ def build(studies: Sequence[Study]) -> str:
 
 
 def _rendered(merged: MergedStudies, figures: list[ReportFigure]) -> str:
-    studies = [entry.summary.study for entry in merged.sides]
-    rows = pd.concat([rows for entry in merged.sides for rows in (entry.baselines, entry.trials)])
+    studies = [entry.summary.study for entry in merged.entries]
+    rows = pd.concat([rows for entry in merged.entries for rows in (entry.baselines, entry.trials)])
     first = ["trial_id", "state", "baseline", "study", *several_studies.OBJECTIVES]
     sizes = [name for name, column in COLUMNS.items() if column.scale != "linear" and name not in first]
     searched_for = [name for study in studies for name in study.objectives]
@@ -70,7 +70,7 @@ def _rendered(merged: MergedStudies, figures: list[ReportFigure]) -> str:
         trial_records(rows.reindex(columns=shown), ["study"]),
         "comparison",
         title=f"Comparison of {len(studies)} studies",
-        counts=counted(sum(len(entry.trials) for entry in merged.sides), "complete trial"),
+        counts=counted(sum(len(entry.trials) for entry in merged.entries), "complete trial"),
         eyebrow=f"{len(studies)} studies · {data.get('title') or data.get('name') or 'data not recorded'}",
         sections=[(anchor, text) for anchor, text, there in sections if there],
         answer=comparison.comparison_headline(merged),
@@ -80,5 +80,5 @@ def _rendered(merged: MergedStudies, figures: list[ReportFigure]) -> str:
         front_lead=front_lead(merged),
         epsilon_table=epsilons,
         epsilon_lead=epsilon_lead(),
-        methods=[(entry.name, title(entry.summary.study), methods(entry.summary.study)) for entry in merged.sides],
+        methods=[(entry.name, title(entry.summary.study), methods(entry.summary.study)) for entry in merged.entries],
     )

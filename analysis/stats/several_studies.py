@@ -77,11 +77,6 @@ class MergedStudies:
     epsilons: dict[tuple[str, str], Epsilon]
     images: int
 
-    @property
-    def sides(self) -> list[StudyEntry]:
-        """Only for figures and pages until they read `entries`."""
-        return self.entries
-
 
 def merge_studies(studies: Sequence[Study]) -> MergedStudies:
     """Compare studies on one plane.

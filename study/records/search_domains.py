@@ -26,6 +26,9 @@ class Range:
     step: float | None = None
     integer: bool = False
 
+    def __str__(self) -> str:
+        return f"{self.low:g} to {self.high:g}"
+
     def cast(self, value: object) -> float | int:
         """A cell of a table as a value of this range."""
         number = float(str(value))
@@ -52,6 +55,9 @@ class Choice:
     """One of several values, in no order."""
 
     values: tuple[Value, ...]
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(map(str, self.values))
 
     def cast(self, value: object) -> Value:
         """A cell of a table as one of the values; a number counts by what it is worth.

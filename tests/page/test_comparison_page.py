@@ -72,7 +72,7 @@ def test_the_merged_front_is_that_of_all_trials(studies: list[Study]) -> None:
 def test_dense_networks_have_four_bytes_for_each_parameter(studies: list[Study]) -> None:
     """A distilled student and the baselines that were not compressed: 4 × parameters of their own network; compressed
     ones, baselines too, have their file. The page says so."""
-    kd, sws, _, both = merge_studies(studies).sides
+    kd, sws, _, both = merge_studies(studies).entries
     assert set(kd.trials["file_bytes"]) == {4 * 25_418.0}
     assert kd.baselines.set_index("baseline")["file_bytes"].to_dict() == {
         "teacher": 4 * 592_906,
@@ -108,8 +108,8 @@ def test_the_answer_names_studies_sizes_and_factors(studies: list[Study]) -> Non
     assert said.sentence in page
     assert m.front["trial_id"].iloc[0] in said.details[0]
     counts = m.front["study"].value_counts()
-    assert [value for value, _ in said.tiles] == [f"{counts.get(s.name, 0)} of {len(m.front)}" for s in m.sides]
-    assert len(said.details) == len(m.sides) and all("when trials are resampled" in line for line in said.details[1:])
+    assert [value for value, _ in said.tiles] == [f"{counts.get(s.name, 0)} of {len(m.front)}" for s in m.entries]
+    assert len(said.details) == len(m.entries) and all("when trials are resampled" in line for line in said.details[1:])
     for member in m.front["trial_id"]:
         assert member in page
     for e in m.epsilons.values():
@@ -226,8 +226,8 @@ def test_two_studies_of_one_name_keep_apart(tmp_path: Path) -> None:
     """Studies with the same name in other folders are told apart by their folders, in every id."""
     pair = [load(synthetic.write_sized(tmp_path / n / "sws-digits", "sws", seed=i)) for i, n in enumerate("ab")]
     m = merge_studies(pair)
-    assert [side.name for side in m.sides] == [str(tmp_path / n / "sws-digits") for n in "ab"]
-    assert not set(m.sides[0].trials["trial_id"]) & set(m.sides[1].trials["trial_id"])
+    assert [side.name for side in m.entries] == [str(tmp_path / n / "sws-digits") for n in "ab"]
+    assert not set(m.entries[0].trials["trial_id"]) & set(m.entries[1].trials["trial_id"])
 
 
 def test_trials_without_a_size_are_left_out_and_said(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_trials_without_a_size_are_left_out_and_said(tmp_path: Path) -> None:
     frame = study_folder.read_frame(old / paths.TRIALS, columns.TRIAL_COLUMNS)
     study_folder.write_frame(old / paths.TRIALS, frame.drop(columns="file_bytes"))
     m = merge_studies([load(old), load(synthetic.write_sized(tmp_path / "new", "magnitude"))])
-    assert m.sides[0].trials.empty and set(m.front["study"]) == {"magnitude-digits"}
+    assert m.entries[0].trials.empty and set(m.front["study"]) == {"magnitude-digits"}
     assert "have no size on record" in comparison.comparison_caveats(m)[0]
     assert "at every size" in comparison.comparison_headline(m).sentence
 
@@ -255,11 +255,11 @@ def test_the_figure_has_every_study_in_its_own_look(studies: list[Study]) -> Non
     m = merge_studies(studies)
     drawn = accuracy_vs_bytes(m)
     legend = [t for t in drawn.data if t.showlegend]
-    assert [t.name for t in legend] == [side.name for side in m.sides]
+    assert [t.name for t in legend] == [side.name for side in m.entries]
     looks = [(t.marker.color, t.marker.symbol) for t in legend]
     assert len({c for c, _ in looks}) == len({s for _, s in looks}) == len(looks)
     assert list(drawn.data[0].x) == list(m.front["file_bytes"])
-    known = {i for side in m.sides for rows in (side.trials, side.baselines) for i in rows["trial_id"]}
+    known = {i for side in m.entries for rows in (side.trials, side.baselines) for i in rows["trial_id"]}
     marked = {i for t in drawn.data[1:] for i in t.customdata}
     assert marked == known and set(pareto_front(m.front, OBJECTIVES)["trial_id"]) <= marked
 
@@ -336,6 +336,6 @@ def test_baselines_that_no_searched_network_matches_are_named(folders: list[Path
     after = comparison.comparison_headline(m)
     assert after.sentence.count("searched network") == 1
     assert (
-        f"Baselines that no searched network matches: {m.sides[0].name}’s 8-bit quantisation, 99.90 % in 900 bytes."
+        f"Baselines that no searched network matches: {m.entries[0].name}’s 8-bit quantisation, 99.90 % in 900 bytes."
         in after.details
     )
