@@ -73,7 +73,7 @@ class Page:
             return self._content
 
     def _stamps(self) -> list[tuple[int, int] | None]:
-        """When each file was written, and its size. Taken before a file is read, so that a change after that is seen."""
+        """When each file was written, and its size. Taken before a file is read, so that a change after it is seen."""
         stamps: list[tuple[int, int] | None] = []
         for name in WATCHED:
             try:
