@@ -64,6 +64,14 @@ def gain(t: TradeOffs) -> go.Figure:
     colours = {"colorscale": theme.DIVERGING, "zmin": -limit, "zmax": limit, "zmid": 0, "colorbar": bar}
     texts = _texts(t, plane, plane["gain"], 2, (plane["low"], plane["high"]))
     _draw_plane(drawing, t, plane, texts, {"z": plane["gain"], **colours})
+    if not _has_choice(t, plane):
+        _draw_levels(drawing, t, plane)
+    _draw_trials(drawing, t, plane["names"], t.targets[ACCURACY].values.index)
+    return drawing
+
+
+def _draw_levels(drawing: go.Figure, t: TradeOffs, plane: dict[str, Any]) -> None:
+    """Add the lines where the gain is zero, and where the lower end of its interval is."""
     for values, dash, name in (
         (plane["gain"], "solid", f"as good as the {escape(t.summary.reference_name)}"),
         (plane["low"], "dash", "better, by the 95 % interval"),
@@ -81,8 +89,10 @@ def gain(t: TradeOffs) -> go.Figure:
             showscale=False,
             hoverinfo="skip",
         )
-    _draw_trials(drawing, t, plane["names"], t.targets[ACCURACY].values.index)
-    return drawing
+
+
+def _has_choice(t: TradeOffs, plane: dict[str, Any]) -> bool:
+    return any(is_choice(domain_of(t.summary.study, name)) for name in plane["names"])
 
 
 def _texts(
@@ -123,15 +133,11 @@ def _draw_plane(
         (surface_positions(domain_of(study, name), plane[side]), surface_axis(study, name))
         for name, side in zip(plane["names"], ("x", "y"), strict=True)
     )
-    drawing.add_contour(
-        x=across,
-        y=up,
-        contours={"coloring": "heatmap"},
-        line={"width": 0},
-        text=texts,
-        hovertemplate="%{text}<extra></extra>",
-        **colours,
-    )
+    surface = {"x": across, "y": up, "text": texts, "hovertemplate": "%{text}<extra></extra>", **colours}
+    if _has_choice(t, plane):  # there is nothing between two values of a choice, so each has a stripe of its own
+        drawing.add_heatmap(**surface)
+    else:
+        drawing.add_contour(**surface, contours={"coloring": "heatmap"}, line={"width": 0})
     drawing.update_xaxes(x_axis | {"range": _ends(across, x_axis), "showgrid": False})
     drawing.update_yaxes(y_axis | {"range": _ends(up, y_axis), "showgrid": False})
 
@@ -170,7 +176,9 @@ def surface_axis(study: Study, name: str) -> axes.Axis:
 
 
 def _ends(values: list[float], axis: axes.Axis) -> list[float]:
-    """The plane fills its axes."""
+    """The plane fills its axes; the stripes of a choice reach half a place beyond its first value and its last."""
+    if "ticktext" in axis and axis.get("type") != "log":
+        return [-0.5, len(axis["ticktext"]) - 0.5]
     low, high = np.log10([min(values), max(values)]) if axis.get("type") == "log" else (min(values), max(values))
     return [float(low), float(high)]
 
@@ -203,13 +211,15 @@ def _interaction_figure(t: TradeOffs, key: str, plane: dict[str, Any]) -> Report
 def _gain_figure(t: TradeOffs, plane: dict[str, Any]) -> ReportFigure:
     after = f" after epoch {t.epoch}" if t.epoch else ""
     reference, labels = t.summary.reference_name, join_words([t.summary.column(name).label for name in plane["names"]])
+    levels = "On the solid line they are equal; inside the dashed one the complete 95 % interval is above zero."
+    if _has_choice(t, plane):
+        levels = "Orange is better, blue is worse."
     return ReportFigure(
         "gain",
         gain(t),
         f"Gain over the {reference}.",
-        f"Mean validation accuracy{after} over the plane, minus that of the {reference}. On the solid line they are "
-        "equal; inside the dashed one the complete 95 % interval is above zero. Away from the trials, the circles, it "
-        f"is a guess.{outliers_note(t, ACCURACY)}",
+        f"Mean validation accuracy{after} over the plane, minus that of the {reference}. {levels} Away from the "
+        f"trials, the circles, it is a guess.{outliers_note(t, ACCURACY)}",
         f"Coloured plane over {labels} of the gain over the {reference}, at most "
         f"{format_points(float(plane['gain'].max()))}.",
     )

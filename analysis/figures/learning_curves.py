@@ -180,8 +180,8 @@ def _below_axis(data: CurveData) -> str:
     if data.window is None:
         return ""
     s = data.summary
-    drawn = [*data.thin["trial_id"], *([] if s.best is None else [s.best["trial_id"]])]
-    tops = {"trial": data.highest(pd.Series(drawn, dtype=object)), "baseline": data.highest(s.baselines["trial_id"])}
+    ids = [*data.thin["trial_id"], *([] if s.best is None else [s.best["trial_id"]])]
+    tops = {"trial": data.highest(pd.Series(ids, dtype=object)), "baseline": data.highest(s.baselines["trial_id"])}
     return below_axis_sentence(data.window[0], tops)
 
 

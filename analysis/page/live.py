@@ -73,15 +73,15 @@ class Page:
             return self._content
 
     def _stamps(self) -> list[tuple[int, int] | None]:
-        """When each file was written, and its size; taken before it is read, so that a later change is seen."""
-        found: list[tuple[int, int] | None] = []
+        """When each file was written, and its size. Taken before a file is read, so that a change after it is seen."""
+        stamps: list[tuple[int, int] | None] = []
         for name in WATCHED:
             try:
                 stat = (self._folder / name).stat()
-                found.append((stat.st_mtime_ns, stat.st_size))
+                stamps.append((stat.st_mtime_ns, stat.st_size))
             except OSError:
-                found.append(None)
-        return found
+                stamps.append(None)
+        return stamps
 
     def _made(self) -> str:
         try:

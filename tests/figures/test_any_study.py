@@ -232,7 +232,8 @@ def test_means_over_a_choice_stand_at_its_values(sws: Study) -> None:
     assert list(over.error_y.array) == [1.0, 1.0, 1.0] and list(over.error_y.arrayminus) == [2.0, 2.0, 2.0]
     plane_of_both = interactions.interaction(t, "sparsity")
     assert list(plane_of_both.layout.xaxis.ticktext) == list(marks.x) and list(plane_of_both.data[0].x) == [0, 1, 2]
-    assert set(trace(plane_of_both, "trial").x) == {0, 1, 2}
+    assert set(trace(plane_of_both, "trial").x) == {0, 1, 2} and list(plane_of_both.layout.xaxis.range) == [-0.5, 2.5]
+    assert plane_of_both.data[0].type == "heatmap"  # stripes: nothing lies between two values of a choice
 
 
 def test_three_objectives_have_a_front_without_a_line(sws: Study) -> None:
