@@ -399,12 +399,12 @@ def test_a_cropped_axis_of_curves_says_so(sws: Path) -> None:
     inside = shown[shown > shown.quantile(0.5)].index  # far above the axis' beginning
     history = study.history[study.history["trial_id"].isin([*inside, "t003"])]
     low = history.assign(val_accuracy=history["val_accuracy"].where(history["trial_id"] != "t003", 5.0))
-    item = learning_curves.learning_curve_figures(summarise(dataclasses.replace(study, history=low)))[0]
-    assert "1 trial lies below the visible range" in item.caption
-    item = learning_curves.learning_curve_figures(
+    figure = learning_curves.learning_curve_figures(summarise(dataclasses.replace(study, history=low)))[0]
+    assert "1 trial lies below the visible range" in figure.caption
+    figure = learning_curves.learning_curve_figures(
         summarise(dataclasses.replace(study, history=low[low["trial_id"] != "t003"]))
     )[0]
-    assert "below the visible range" not in item.caption
+    assert "below the visible range" not in figure.caption
     assert "60 of 64 trials thin" in learning_curves.learning_curve_figures(summarise(study))[0].caption
 
 
@@ -413,9 +413,9 @@ def test_no_band_is_claimed_that_is_not_drawn(sws: Path) -> None:
     accuracy it is measured by."""
     study = load(sws)
     without = summarise(dataclasses.replace(study, trials=study.trials[study.trials["baseline"] != "uncompressed"]))
-    with_it, item = gallery.main_figure(summarise(study)), gallery.main_figure(without)
-    assert with_it is not None and "grey band" in with_it.caption and item is not None
-    assert "grey band" not in item.caption and not item.figure.layout.shapes
+    with_it, figure = gallery.main_figure(summarise(study)), gallery.main_figure(without)
+    assert with_it is not None and "grey band" in with_it.caption and figure is not None
+    assert "grey band" not in figure.caption and not figure.figure.layout.shapes
     assert "of the most accurate trial" in without.rule and "“uncompressed”" in summarise(study).rule
 
 
