@@ -9,6 +9,7 @@ import numpy as np
 
 from study.records.columns import COLUMNS, Column
 from study.records.columns import column as declared_column
+from study.records.search_domains import Choice
 
 EXTRA = {
     "seeds": Column("fresh seeds", "", 0),
@@ -59,11 +60,8 @@ def format_cell(column: str | Column, value: Any) -> str:
 
 
 def choice_index(domain: Mapping[str, Any], value: Any) -> int | None:
-    """The place of a value among the `values` of a choice; None for one that was not among them. Tables hold words and
-    numbers, so True may be read as 1.0 and 8 as "8"."""
-    choices = domain["values"]
-    equal = (i for i, choice in enumerate(choices) if choice == value or str(choice) == str(value))
-    return next(equal, None)
+    """The place of a value among the `values` of a choice; None for one that was not among them."""
+    return Choice(tuple(domain["values"])).index(value)
 
 
 def choice_label(domain: Mapping[str, Any], value: Any) -> str | None:

@@ -11,18 +11,17 @@ from analysis.figures.theme import BLUE, GREY, ORANGE, escape, figure
 from analysis.formatting import counted
 from analysis.stats import weight_trace
 from analysis.stats.summary import Summary
-from study.records.columns import COLUMNS, Column
+from study.records.columns import Column
 from study.records.study_folder import Study
 
 MOST_TRIALS = 300
 """The figure has three marks for each trial; with more of them a browser cannot follow a moved filter."""
 
 
-def early_metric(study: Study) -> Column | None:
-    """What `weight_trace.provisional` compares: the first metric on a complement scale that every epoch reports and a
-    finished trial has."""
-    columns = {name: info for name, info in COLUMNS.items() if info.scale == "complement"}
-    return next((info for name, info in columns.items() if name in study.history and name in study.trials), None)
+def early_column(study: Study) -> Column | None:
+    """What is declared of `weight_trace.early_metric`; None for a study without one."""
+    name = weight_trace.early_metric(study)
+    return study.column(name) if name else None
 
 
 def provisional_data(study: Study) -> pd.DataFrame:
@@ -39,7 +38,7 @@ def provisional_sparsity(study: Study) -> go.Figure:
 
 def draw_provisional(study: Study, frame: pd.DataFrame) -> go.Figure:
     """The figure of `provisional_data`."""
-    drawing, column = figure(height=340), early_metric(study)
+    drawing, column = figure(height=340), early_column(study)
     if column is None:
         return drawing
     colours, symbols = (GREY, ORANGE, BLUE), ("circle-open", "diamond-open", "circle")
@@ -73,7 +72,7 @@ def _text(trial_id: str, early: float, final: float) -> str:
 
 def provisional_groups(s: Summary) -> list[FigureGroup]:
     """None for a study whose epochs do not report what quantising would give."""
-    frame, column = provisional_data(s.study), early_metric(s.study)
+    frame, column = provisional_data(s.study), early_column(s.study)
     if frame.empty or column is None:
         return []
     trials = frame["trial_id"].nunique()

@@ -44,8 +44,3 @@ class FigureGroup:
     figures: list[ReportFigure]
     narrow: bool = False
     lead: str = ""
-
-    @property
-    def items(self) -> list[ReportFigure]:
-        """The old name of `figures`; `tests/stats` still uses it."""
-        return self.figures

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from study.records.search_domains import Choice
+
 Domain = Mapping[str, Any]
 Array = NDArray[np.float64]
 
@@ -97,13 +99,9 @@ def _choice(value: Any, among: Sequence[Any]) -> Any:
 
 
 def _place(value: Any, among: Sequence[Any]) -> float:
-    """Which of these a cell of a table means; NaN for none. A table may have 2.0 for 2, and "True" for true."""
-    for i, other in enumerate(among):
-        if str(value) == str(other):
-            return float(i)
-        if _is_number(other) and isinstance(value, int | float | np.number) and float(value) == float(other):
-            return float(i)
-    return np.nan
+    """Which of these a cell of a table means; NaN for none."""
+    index = Choice(tuple(among)).index(value)
+    return np.nan if index is None else float(index)
 
 
 def _scale(domain: Domain) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:

@@ -59,16 +59,21 @@ class Choice:
     def __str__(self) -> str:
         return "one of " + ", ".join(map(str, self.values))
 
+    def index(self, value: object) -> int | None:
+        """The place of the value that a cell of a table means; None for none. A table may have 2.0 for 2, or "True"."""
+        equal = (i for i, own in enumerate(self.values) if str(own) == str(value) or _equal_numbers(own, value))
+        return next(equal, None)
+
     def cast(self, value: object) -> Value:
-        """A cell of a table as one of the values; a number counts by what it is worth.
+        """A cell of a table as one of the values.
 
         Raises:
             ValueError: none of them.
         """
-        for own in self.values:
-            if str(own) == str(value) or _equal_numbers(own, value):
-                return own
-        raise ValueError(f"{value!r} is none of {', '.join(map(str, self.values))}")
+        index = self.index(value)
+        if index is None:
+            raise ValueError(f"{value!r} is none of {', '.join(map(str, self.values))}")
+        return self.values[index]
 
     def middle(self) -> Value:
         """The value in the middle of the list."""

@@ -165,7 +165,7 @@ def test_dark_knowledge_says_how_many_images_it_shows(tmp_path: Path) -> None:
         study_folder.write_meta(
             folder, {**meta, "data": {**meta["data"], "classes": [f"c{i}" for i in range(classes)]}}
         )
-        (item,) = gallery.closeup_groups(summarise(study_folder.load(folder)))[0].items
+        (item,) = gallery.closeup_groups(summarise(study_folder.load(folder)))[0].figures
         assert ("the first 10 of 100" in item.caption) == (classes == 100) and item.alt.startswith("Table of 10 images")
 
 
