@@ -10,7 +10,7 @@ import optuna
 import pandas as pd
 import pytest
 from ray import tune
-from study.records.domains import Choice, Range, domain_from_json
+from study.records.search_domains import Choice, Range, domain_from_json
 
 from study.errors import UserError
 from study.methods import registry

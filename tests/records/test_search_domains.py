@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from study.records.domains import Choice, Domain, Range, Value, domain_from_json
+from study.records.search_domains import Choice, Domain, Range, Value, domain_from_json
 
 from study.records import study_folder
 
