@@ -145,12 +145,13 @@ def _network(study: Study, trial_id: str) -> Network:
     from study.training.network import width_option
 
     row = study.trials[study.trials["trial_id"] == trial_id].iloc[0]
-    models, data = study.meta["models"], study.meta["data"]
-    role = study.meta["dense"].get(row["baseline"]) or next(iter(models))
-    name, options = models[role]["name"], models[role]["options"]
-    if not row["baseline"]:
-        name = row.get(role, name)
-        options = width_option(float(row[f"{role}_width"])) if f"{role}_width" in row else options
+    models, data, dense = study.meta["models"], study.meta["data"], study.meta["dense"]
+    role = dense.get(row["baseline"]) or dense.get("") or next(iter(models))
+    own = study.meta.get("baselines", {}).get(row["baseline"], {})
+    values = own if row["baseline"] else {name: row[name] for name in study.meta["space"]}
+    name, options = values.get(role, models[role]["name"]), models[role]["options"]
+    if f"{role}_width" in values:
+        options = width_option(float(values[f"{role}_width"]))
     channels, height, width = data["shape"]
     return Network(name, options, (channels, height, width), len(data["classes"]),
                    tuple(data["mean"]), tuple(data["std"]), data["name"])  # fmt: skip

@@ -18,14 +18,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 import tyro
 
 from study.errors import UserError
+from study.records.search_domains import Value
 from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
 
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
 Scheduler = Literal["asha", "none"]
 Augment = Literal["none", "flip", "shift", "crop"]
 Precision = Literal["float32", "bfloat16"]
-Value = float | int | str | bool | None
-"""One setting, or one hyperparameter, as JSON and tables have it."""
 Values = Mapping[str, Value]
 
 MOST_SEED = 2**32 - 1
@@ -181,6 +180,21 @@ class Settings:
         """Every setting by its name, which is unique over the groups."""
         return {name: value for _, name, value in _leaves(self)}
 
+    def own(self) -> dict[str, Any]:
+        """The settings that stand in no group, by name: those that a trial may depend on."""
+        return {name: value for group, name, value in _leaves(self) if group is self}
+
+    @classmethod
+    def problem(cls, name: str, value: Value) -> str:
+        """What the setting of this name must be, or "" where this value is, or where there is no such setting."""
+        if name not in _own_names(cls):
+            return ""
+        words = _words_of(typing.get_type_hints(cls)[name])
+        if words and value not in words:
+            return f"{', '.join(words[:-1])} or {words[-1]}"
+        bound = bounds_of(cls).get(name)
+        return bound.problem(value) if bound and isinstance(value, int | float) else ""
+
     @property
     def folder(self) -> Path:
         """The study folder."""
@@ -204,6 +218,14 @@ class Settings:
 
 
 SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def _words_of(hint: object) -> tuple[str, ...]:
+    """The words that a type allows, itself or as one part of a union; () where it is not about words."""
+    for part in (hint, *typing.get_args(hint)):
+        if typing.get_origin(part) is Literal:
+            return typing.get_args(part)
+    return ()
 
 
 def _own_names(kind: type[Settings]) -> set[str]:
@@ -247,7 +269,7 @@ def resolve(settings: SettingsT) -> SettingsT:
         UserError: one line that names the flag.
     """
     given = settings.flat()
-    defaults = {**settings.DEFAULTS[""], **settings.DEFAULTS.get(settings.dataset, {})}
+    defaults = {**Settings.DEFAULTS[""], **settings.DEFAULTS.get("", {}), **settings.DEFAULTS.get(settings.dataset, {})}
     filled: dict[str, object] = {k: v for k, v in defaults.items() if given[k] is None}
     for role in ("teacher", "student"):
         if f"{role}_width" in filled and given[role] not in WITH_WIDTH:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +72,21 @@ def fields_of(method: str) -> dict[str, Any]:
     """The hyperparameters of a method with a value to search for each, other than the default."""
     from study.methods import registry
 
+    hparams = registry.method(method).hparams
+    hints = typing.get_type_hints(hparams)
     values: dict[str, Any] = {}
-    for field in dataclasses.fields(registry.method(method).hparams):
-        default = field.default if field.default is not dataclasses.MISSING else 0.5
+    for field in dataclasses.fields(hparams):
+        kind, default = hints[field.name], field.default
         if field.name == "seed":  # a study has one, and confirmation has its own
             continue
-        if isinstance(default, bool):
+        if kind is bool:
             values[field.name] = not default
-        elif isinstance(default, int):
-            values[field.name] = default + 2
-        elif isinstance(default, float):
-            values[field.name] = default / 2 + 0.1
+        elif kind is int:
+            values[field.name] = 9 if default is dataclasses.MISSING else default + 2
+        elif kind is float:
+            values[field.name] = 0.5 if default is dataclasses.MISSING else default / 2 + 0.1
         else:
-            values[field.name] = {"augment": "flip", "precision": "float32"}.get(field.name, default)
+            values[field.name] = {"augment": "flip", "precision": "float32"}.get(field.name, "lenet5")
     return values
 
 

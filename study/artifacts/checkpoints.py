@@ -21,6 +21,7 @@ from torch import Tensor
 
 from study.artifacts.weight_trace import Trace, TraceState
 from study.records.atomic_files import write_bytes
+from study.records.study_folder import older_names
 
 Row = dict[str, float | str]
 """What an epoch reports: its number, its phase and its metrics."""
@@ -150,10 +151,15 @@ def rows_of(path: Path) -> list[Row]:
 
 
 def _read(path: Path) -> _File | None:
-    """Nothing is unpickled but tensors, numbers and text."""
+    """A checkpoint with the newest names. Nothing is unpickled but tensors, numbers and text."""
     try:
         file: _File = torch.load(path, map_location="cpu", weights_only=True)
-        return file if {"config", "rows", "seconds", "states", "trace"} <= file.keys() else None
+        if not {"config", "rows", "seconds", "states", "trace"} <= file.keys():
+            return None
+        older = older_names(path.parent.parent)
+        file["config"] = {older.get(name, name): value for name, value in file["config"].items()}
+        file["rows"] = [{older.get(name, name): value for name, value in row.items()} for row in file["rows"]]
+        return file
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, ValueError):
         return None
 

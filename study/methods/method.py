@@ -132,6 +132,7 @@ class Method:
         dense: baseline, or "" for every searched trial → role of the network that it leaves as float32.
         headings: column → its heading, where it means something else than in other kinds of study.
         counts_over: which weights sizes and ratios count, as a sentence.
+        without_effect: settings → hyperparameter that does nothing with them → why, as the end of a sentence.
         step_cost: of epochs that take longer than plain training.
         packing: None where trials are always trained alone.
     """
@@ -151,6 +152,7 @@ class Method:
     dense: Mapping[str, str] = field(default_factory=lambda: {"uncompressed": "network"})
     headings: Mapping[str, str] = field(default_factory=dict)
     counts_over: str = ""
+    without_effect: Callable[..., dict[str, str]] = lambda settings: {}
     step_cost: StepCost | None = None
     packing: Packing | None = None
 
@@ -200,7 +202,7 @@ def hparams_from(cls: type[HparamsT], settings: Settings, values: Values, **fixe
     unknown = [name for name in values if name.removeprefix(ONE_MINUS) not in names]
     if unknown:
         raise TypeError(f"{cls.__name__} has no hyperparameter {', '.join(unknown)}")
-    given = settings.flat()
+    given = settings.own()
     chosen: dict[str, Value] = {}
     for name in names:
         if name in fixed:
@@ -216,7 +218,7 @@ def hparams_from(cls: type[HparamsT], settings: Settings, values: Values, **fixe
 
 def settings_with(settings: Settings, values: Values) -> Settings:
     """The settings of a trial: those of the study, with what it searches in place of the flags of these names."""
-    known = settings.flat()
+    known = settings.own()
     return settings.changed(**{name: value for name, value in values.items() if name in known})
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study import methods
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 
 def names() -> list[str]:
-    """Every folder that holds a `method.py`, in the order of the alphabet."""
-    folders = [module.name for module in pkgutil.iter_modules(methods.__path__) if module.ispkg]
-    return sorted(name for name in folders if find_spec(f"{methods.__name__}.{name}.method"))
+    """Every folder that holds a `method.py`, in the order of the alphabet; none of them is imported."""
+    return sorted({file.parent.name for folder in methods.__path__ for file in Path(folder).glob("*/method.py")})
 
 
 def method(name: str) -> Method:
@@ -42,7 +41,9 @@ def settings_class(name: str) -> type[Settings]:
     _known(name)
     if find_spec(f"{methods.__name__}.{name}.settings") is None:
         return CompressionSettings
-    own: type[Settings] = importlib.import_module(f"{methods.__name__}.{name}.settings").SETTINGS
+    own = getattr(importlib.import_module(f"{methods.__name__}.{name}.settings"), "SETTINGS", None)
+    if not (isinstance(own, type) and issubclass(own, Settings)):
+        raise UserError(f"study/methods/{name}/settings.py: SETTINGS is missing, or no class of settings; define it")
     return own
 
 

@@ -115,8 +115,10 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
         _record(settings, space, folder, inputs, recorded)
         _announce(settings, folder, ledger, inputs, concurrent, dashboard)
         with Display(ledger, space.objectives, settings.budget.num_samples, dashboard) as display:
-            recorder = Recorder(ledger, display, space.objectives, settings, folder)
-            return _stages(Job(settings, space, folder, recorder), display, inputs)
+            job = Job(settings, space, folder, Recorder(ledger, display, space.objectives, settings, folder))
+            best, confirmed, stopped = _stages(job, display, inputs)
+        display.summary(best[:10], confirmed, space.domains)
+        return stopped
     finally:
         cluster.stop_ray()
 
@@ -142,8 +144,11 @@ def _announce(
         print(line)
 
 
-def _stages(job: Job, display: Display, inputs: Inputs) -> str:
-    """Shared work, search, test, fresh seeds; returns why it stopped early, or ""."""
+def _stages(job: Job, display: Display, inputs: Inputs) -> tuple[list[str], dict[str, Row], str]:
+    """Shared work, search, test, fresh seeds.
+
+    Returns: ids of the front, its tested rows, and why the study stopped early, or "".
+    """
     settings, space, ledger = job.settings, job.space, job.ledger
     shared = study_shared_work(job, inputs.data, inputs.initial_teacher)
     searched = shared is not None and _search_trials(job, inputs.trial_data, shared, inputs.warm_start)
@@ -154,8 +159,7 @@ def _stages(job: Job, display: Display, inputs: Inputs) -> str:
     if searched and remaining_trials(ledger, settings, space) == 0:
         confirmed = confirm(settings, space, job.folder, ledger, best, inputs.data, inputs.test)
         stopped = retrain(job, display, inputs) or stopped
-    display.summary(best[:10], confirmed, space.domains)
-    return stopped
+    return best, confirmed, stopped
 
 
 def _search_trials(job: Job, data: Splits, shared: SharedWork, warm_start: Sequence[Row]) -> bool:

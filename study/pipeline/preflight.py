@@ -173,9 +173,11 @@ def check_packing(settings: Settings, space: SearchSpace, data: Splits) -> None:
     if settings.resources.pack == 1:
         return
     method = registry.method(settings.kind)
-    assert method.packing is not None, "a method whose flags have --pack trains packs"
+    if method.packing is None:
+        raise UserError(f"--pack {settings.resources.pack}: {settings.kind} trains no packs; leave --pack out")
+    names = {name for values in (space.domains, *space.baselines.values()) for name in values}
     try:
-        method.packing.check(settings, data, space.domains)
+        method.packing.check(settings, data, names)
     except Exception as error:  # torch raises many kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -194,7 +196,8 @@ def load_warm_start(settings: Settings, space: SearchSpace) -> list[Row]:
     if folder is None:
         return []
     other = study_folder.load(folder)
-    lacking = [k for k in (*space.domains, *space.objectives) if k not in other.trials]
+    searched = {*other.meta["space"], *other.objectives}
+    lacking = [k for k in (*space.domains, *space.objectives) if k not in searched]
     if lacking:
         raise UserError(
             f"--warm-start {folder}: a study of kind {other.meta['kind']} without {lacking[0]}; "

@@ -15,7 +15,9 @@ FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
 
 TRIAL_COLUMNS = ("trial_id", "state", "reason", "baseline", "seconds", "epochs")
-COST_COLUMNS = ("seconds", "epochs", "threads")
+EPOCHS_REPORTED = "epochs_reported"
+"""In place of `epochs`, the epochs that a trial reported, where `epochs` is a hyperparameter that is searched."""
+COST_COLUMNS = ("seconds", "epochs", EPOCHS_REPORTED, "threads")
 """Columns of what a trial took, rather than what it is or what came of it."""
 HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
 EPOCH_ONLY = ("epoch", "phase", "entropy_bytes")
@@ -61,6 +63,7 @@ COLUMNS: dict[str, Column] = {
     "baseline": Column("baseline"),
     "seconds": Column("time", "s", 1),
     "epochs": Column("epochs", "", 0),
+    EPOCHS_REPORTED: Column("epochs reported", "", 0),
     "threads": Column("CPU threads", "", 0),
     "epoch": Column("epoch", "", 0),
     "phase": Column("phase"),

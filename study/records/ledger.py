@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.errors import no_space
-from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Row
+from study.records.columns import (
+    COLUMNS,
+    COST_COLUMNS,
+    EPOCHS_REPORTED,
+    FINAL_STATES,
+    HISTORY_COLUMNS,
+    TRIAL_COLUMNS,
+    Row,
+)
 from study.records.paths import CONFIRMED, HISTORY, TRIALS
 from study.records.study_folder import check_states, missing_file_error, read_frame, write_rows
 
@@ -18,6 +26,11 @@ def history_row(report: Mapping[str, object]) -> Row:
     """What of a trial's report belongs in `history.csv`: all that the trial itself says, declared or not."""
     names = str(report.get("reported", "")).split(",")
     return {name: report[name] for name in names if name in report and name != "trial_id"}
+
+
+def epochs_reported(row: Row) -> int:
+    """How many epochs a finished trial reported."""
+    return int(row.get(EPOCHS_REPORTED, row["epochs"]))
 
 
 @dataclass
@@ -99,8 +112,10 @@ class Ledger:
     ) -> None:
         assert state in FINAL_STATES, state
         row = self.trials[trial_id]
-        row.update(state=state, reason=" ".join(reason.split()), seconds=round(seconds, 3), **(metrics or {}))
-        row["epochs"] = len(self.history.get(trial_id, []))
+        searched = "epochs" in row  # then the count of those that were reported has a name of its own
+        row |= {name: value for name, value in (metrics or {}).items() if name not in TRIAL_COLUMNS}
+        row.update(state=state, reason=" ".join(reason.split()), seconds=round(seconds, 3))
+        row[EPOCHS_REPORTED if searched else "epochs"] = len(self.history.get(trial_id, []))
         self._if_there_is_room(self._write_trials)
 
     def flush(self) -> None:

@@ -24,6 +24,9 @@ from study.records.columns import column as declared
 from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS, trace_of
 from study.records.schema import READABLE, RENAMED, SCHEMA, Meta, upgrade
 
+MISSING = ["", "nan", "NaN"]
+"""Cells that have no value. Other words that pandas takes for missing, such as "None", may be values of a choice."""
+
 
 @dataclass(frozen=True)
 class Study:
@@ -141,10 +144,11 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         return pd.DataFrame(columns=pd.Index(columns))
     text = {"trial_id": str, "state": str, "reason": str, "baseline": str, "phase": str}
     try:
-        frame = pd.read_csv(path, dtype=text, **_to_the_last_bit())
+        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=MISSING, **_to_the_last_bit())
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from a copy") from error
-    frame = frame.rename(columns={old: new for old, new in RENAMED.items() if new not in frame.columns})
+    older = older_names(path.parent)
+    frame = frame.rename(columns={old: new for old, new in older.items() if new not in frame.columns})
     missing = [c for c in columns if c not in frame.columns]
     if missing:
         raise UserError(f"{path}: column {missing[0]!r} is missing; restore the file from a copy")
@@ -152,6 +156,19 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         if column in frame.columns:
             frame[column] = frame[column].fillna("")
     return frame
+
+
+def older_names(folder: Path) -> dict[str, str]:
+    """Columns that tables of this folder may have under an older name → the name since: all of `RENAMED`, but what a
+    study of the newest schema itself calls so."""
+    for parent in (folder, folder.parent):  # the ledger of fresh seeds lies in a folder of the study's
+        try:
+            meta = json.loads((parent / STUDY).read_text(encoding="utf-8"))
+            own = {*meta["space"], *meta["objectives"]} if meta["schema"] == SCHEMA else set()
+            return {old: new for old, new in RENAMED.items() if old not in own}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return dict(RENAMED)
 
 
 def _to_the_last_bit() -> dict[str, str]:

@@ -126,7 +126,7 @@ class Display:
 
 def _cell(name: str, value: object) -> str:
     """A value with the digits of its column; one too small for them gets three significant figures."""
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         return "" if value is None else str(value)
     digits = column(name).digits
     return f"{value:.3g}" if 0 < abs(value) < 10.0**-digits else f"{value:.{digits}f}"

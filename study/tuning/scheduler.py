@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ray.tune.experiment import Trial
@@ -17,11 +17,15 @@ from study.tuning.halving import Rungs
 
 
 class HalvingScheduler(FIFOScheduler):
-    """Successive halving among the searched trials: a baseline is neither stopped nor the measure for others."""
+    """Successive halving among the searched trials: a baseline is neither stopped nor the measure for others.
 
-    def __init__(self, rungs: Rungs, baselines: Collection[str]) -> None:
+    Args:
+        last_epoch: searched values → the last epoch of such a trial, at which there is nothing left to stop.
+    """
+
+    def __init__(self, rungs: Rungs, baselines: Collection[str], last_epoch: Callable[[Row], int]) -> None:
         super().__init__()
-        self.rungs, self.baselines = rungs, baselines
+        self.rungs, self.baselines, self.last_epoch = rungs, baselines, last_epoch
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: Row) -> str:
         """Tune's question after every report: whether the trial goes on."""
@@ -29,7 +33,7 @@ class HalvingScheduler(FIFOScheduler):
         reported = "epoch" in result and not result.get("finished") and not result.get("failure")
         if trial_id in self.baselines or not reported or self.rungs.judge(trial_id, result["epoch"], result):
             return str(self.CONTINUE)
-        return str(self.STOP)
+        return str(self.STOP if result["epoch"] < self.last_epoch(trial.config) else self.CONTINUE)
 
 
 def measured_objectives(objectives: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
@@ -13,9 +15,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Quantized
 
 from study.errors import UserError
-from study.methods.method import ONE_MINUS, Method
+from study.methods.method import ONE_MINUS, Method, settings_with
 from study.records.search_domains import Choice, Domain, Range, Value
-from study.settings import Settings, Values, bounds_of
+from study.settings import Settings, Values
 
 PACKAGE = "search_spaces"
 
@@ -49,6 +51,11 @@ class SearchSpace:
             raise UserError(
                 f"{file_of(name)}: there is none ({error}); write one, see .github/CONTRIBUTING.md"
             ) from error
+        except Exception as error:  # a domain that Ray Tune refuses, or anything else in a user's file
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{file_of(name)}: cannot be read ({reason}); .github/CONTRIBUTING.md says what it must have"
+            ) from error
         space, objectives, baselines = (_part(module, name, part) for part in ("SPACE", "OBJECTIVES", "BASELINES"))
         return cls.of(name, space, objectives, baselines)
 
@@ -77,18 +84,21 @@ class SearchSpace:
             UserError: a name that is no hyperparameter of the method, with the nearest that is, or such a value.
         """
         known = method.searchable()
-        for where, names in (
-            ("SPACE", [*self.domains]),
-            *((f"baseline {b!r}", [*v]) for b, v in self.baselines.items()),
-        ):
+        groups = {"SPACE": self.domains, **{f"baseline {b!r}": values for b, values in self.baselines.items()}}
+        for where, names in groups.items():
             for name in names:
                 if name not in known:
                     raise UserError(f"{file_of(self.name)}: {name} in {where}: {_no_hyperparameter(name, known)}")
-        bounds = bounds_of(type(settings)) if settings else {}
-        for name, domain in self.domains.items():
-            for value in domain.ends() if name in bounds else ():
-                if isinstance(value, int | float) and (problem := bounds[name].problem(value)):
-                    raise UserError(f"{file_of(self.name)}: {name} of {value:g} in SPACE: must be {problem}")
+                values = self.domains[name].ends() if where == "SPACE" else [self.baselines[where[10:-1]][name]]
+                for value in values:
+                    if problem := _problem(method, settings, name, value):
+                        raise UserError(
+                            f"{file_of(self.name)}: {name} of {_shown(value)} in {where}: must be {problem}"
+                        )
+        idle = method.without_effect(settings) if settings else {}
+        for name in self.domains:
+            if reason := idle.get(name.removeprefix(ONE_MINUS)):
+                raise UserError(f"{file_of(self.name)}: {name} in SPACE: has no effect {reason}; leave it out of SPACE")
 
     def cast(self, name: str, value: object) -> Value:
         """A cell of a table as the value that the search had."""
@@ -100,9 +110,12 @@ class SearchSpace:
 
     def largest(self, settings: Settings) -> Settings:
         """The settings with every searched number that is a setting at its largest: what a trial takes at most."""
-        known = settings.flat()
-        ends = {name: domain.ends()[-1] for name, domain in self.domains.items() if isinstance(domain, Range)}
-        return settings.changed(**{name: value for name, value in ends.items() if name in known})
+        largest: dict[str, Value] = {}
+        for name, domain in self.domains.items():
+            numbers = [v for v in domain.ends() if isinstance(v, int | float) and not isinstance(v, bool)]
+            if numbers:
+                largest[name] = max(numbers)
+        return settings_with(settings, largest)
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """As Optuna has them."""
@@ -136,30 +149,62 @@ def _no_hyperparameter(name: str, known: list[str]) -> str:
     return f"no such hyperparameter; give some of {', '.join(k for k in known if not k.startswith(ONE_MINUS))}"
 
 
+def _shown(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _problem(method: Method, settings: Settings | None, name: str, value: Value) -> str:
+    """What a value of a hyperparameter must be, or "" where it is that: its type, and what a flag of its name takes."""
+    field = name.removeprefix(ONE_MINUS)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    hint = typing.get_type_hints(method.hparams)[field]
+    kinds = [kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None)]
+    if field != name:
+        if not number or float not in kinds:
+            return "a number, of a hyperparameter that is one"
+        value = 1 - float(str(value))
+    elif bool in kinds and not isinstance(value, bool):
+        return "True or False"
+    elif int in kinds and not (number and isinstance(value, int)):
+        return "a whole number"
+    elif float in kinds and not number:
+        return "a number"
+    elif str in kinds and not isinstance(value, str):
+        return "a word"
+    return "" if settings is None else type(settings).problem(field, value)
+
+
 def _domain(kind: str, name: str, domain: object) -> Domain:
-    """A domain of Ray Tune's as one of ours."""
+    """A domain of Ray Tune's as one of ours.
+
+    Raises:
+        UserError: another one than those that can be searched.
+    """
     sampler = domain.get_sampler() if isinstance(domain, Float | Integer | Categorical) else None
     step = None
     if isinstance(sampler, Quantized):
         sampler, step = sampler.sampler, sampler.q  # type: ignore[attr-defined]
     log = isinstance(sampler, LogUniform)
+    converted: Domain | None = None
     if isinstance(domain, Categorical):
         values = tuple(domain.categories)
         if values and all(isinstance(v, int | float | str | bool) for v in values):
-            return Choice(values)
-    if (
-        isinstance(domain, Float)
-        and sampler is not None
-        and float("-inf") < domain.lower <= domain.upper < float("inf")
-    ):
-        return Range(domain.lower, domain.upper, log, step)
-    if isinstance(domain, Integer):
-        quantised = step if step and step != 1 else None
-        return Range(domain.lower, domain.upper - (0 if quantised else 1), log, quantised, integer=True)
-    raise UserError(
-        f"{file_of(kind)}: {name} in SPACE is {domain!r}; give tune.uniform, loguniform, quniform, randint, lograndint "
-        "or choice (of numbers or words)"
-    )
+            converted = Choice(values)
+    elif isinstance(domain, Float) and math.isfinite(domain.lower) and math.isfinite(domain.upper):
+        converted = Range(domain.lower, domain.upper, log, step)
+    elif isinstance(domain, Integer):
+        stepped = step if step and step != 1 else None
+        converted = Range(domain.lower, domain.upper - (0 if stepped else 1), log, stepped, integer=True)
+    if isinstance(converted, Range) and converted.log and converted.step:
+        raise UserError(f"{file_of(kind)}: {name} in SPACE has steps on a logarithmic scale; leave one of them out")
+    if isinstance(converted, Range) and converted.low > converted.high:
+        raise UserError(f"{file_of(kind)}: {name} in SPACE is empty; give a range with its smaller end first")
+    if converted is None:
+        raise UserError(
+            f"{file_of(kind)}: {name} in SPACE is {domain!r}; give tune.uniform, loguniform, quniform, randint, "
+            "lograndint or choice (of numbers or words)"
+        )
+    return converted
 
 
 def _distribution(domain: Domain) -> BaseDistribution:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from ray import tune
 
@@ -33,6 +34,21 @@ REPORTED = "reported"
 """Of a report to Tune: the names of what the trial itself says in it, with commas. Tune adds its own."""
 
 
+def plain_values(row: Mapping[str, object]) -> Row:
+    """A row with Python's own numbers, text and truth, which checkpoints and tables take; NumPy's are converted.
+
+    Raises:
+        TypeError: another value, by its name.
+    """
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    for name, value in values.items():
+        if not isinstance(value, float | int | str | bool | None):
+            raise TypeError(
+                f"a trial reported {name} as {type(value).__name__}; report a number, text or a truth value"
+            )
+    return values
+
+
 class TrialReporter:
     """What one trial reports to Tune, and leaves in the study folder, whoever trains it.
 
@@ -51,6 +67,7 @@ class TrialReporter:
         self.last: Row = {}
 
     def _report(self, row: Mapping[str, Value]) -> Row:
+        """A row as Tune takes it: with the names of what it has, and the trial's time."""
         return {**row, REPORTED: ",".join(row), "spent": self.checkpoint.spent}
 
     def earlier(self) -> list[Row]:
@@ -61,6 +78,7 @@ class TrialReporter:
 
     def epoch(self, row: Row) -> Row | None:
         """An epoch that has ended; None if it was reported before, since a packed trial starts again."""
+        row = plain_values(row)
         if self.checkpoint.rows and row["epoch"] <= self.checkpoint.rows[-1]["epoch"]:
             return None
         self.checkpoint.write(row)
@@ -79,7 +97,7 @@ class TrialReporter:
             write_bytes(codebook_of(self.path), result.file)
         if self.checkpoint.progress.trace.frames:
             write_bytes(trace_of(self.folder, self.trial_id), pack(self.checkpoint.progress.trace.arrays()))
-        metrics = {**self.last, **result.metrics, "threads": torch.get_num_threads()}
+        metrics = {**self.last, **plain_values(result.metrics), "threads": torch.get_num_threads()}
         return {**self._report(metrics), "finished": True}
 
 

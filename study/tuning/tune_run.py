@@ -19,10 +19,10 @@ from study.artifacts.cache import SharedWork
 from study.data.splits import Splits
 from study.errors import NO_SPACE
 from study.methods import registry
-from study.methods.method import Method, TrialFunction
+from study.methods.method import Method, TrialFunction, settings_with
 from study.records import paths
 from study.records.columns import FINAL_STATES
-from study.records.ledger import Ledger
+from study.records.ledger import Ledger, epochs_reported
 from study.settings import Settings
 from study.tuning import cluster, pack_trial, packs
 from study.tuning.cluster import Capacity
@@ -99,7 +99,9 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
     scheduler = None
     if searching and settings.search.scheduler == "asha":
         rungs = make_rungs(job.method, job.space.largest(settings), job.space.objectives, job.ledger, job.folder)
-        scheduler = HalvingScheduler(rungs, baselines)
+        scheduler = HalvingScheduler(
+            rungs, baselines, lambda config: job.method.epochs(settings_with(settings, config))
+        )
     try:
         return _fit(job, _tuner(job, settings, trainable, scheduler, len(queue) + wanted))
     finally:
@@ -186,8 +188,8 @@ def recover_history(ledger: Ledger, folder: Path) -> None:
         if not path.exists():
             continue
         row = ledger.trials[trial_id]
-        if len(ledger.history.get(trial_id, [])) < row["epochs"]:
-            for epoch in checkpoints.rows_of(path)[: int(row["epochs"])]:
+        if len(ledger.history.get(trial_id, [])) < epochs_reported(row):
+            for epoch in checkpoints.rows_of(path)[: epochs_reported(row)]:
                 ledger.epoch(trial_id, epoch)
     if ledger.unwritten:
         ledger.flush()

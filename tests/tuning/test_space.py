@@ -10,11 +10,11 @@ import optuna
 import pandas as pd
 import pytest
 from ray import tune
-from study.records.search_domains import Choice, Range, domain_from_json
 
 from study.errors import UserError
 from study.methods import registry
 from study.records import study_folder
+from study.records.search_domains import Choice, Range, domain_from_json
 from study.settings import resolve
 from study.tuning.space import SearchSpace
 
@@ -31,7 +31,6 @@ def space(domains: dict[str, Any], kind: str = "sws", baselines: dict[str, Any] 
         (tune.uniform(0.0, 1.0), Range(0.0, 1.0)),
         (tune.loguniform(1e-3, 0.3), Range(1e-3, 0.3, log=True)),
         (tune.quniform(0.0, 1.0, 0.25), Range(0.0, 1.0, step=0.25)),
-        (tune.qloguniform(0.1, 10.0, 0.1), Range(0.1, 10.0, log=True, step=0.1)),
         (tune.randint(4, 65), Range(4, 64, integer=True)),
         (tune.lograndint(4, 65), Range(4, 64, log=True, integer=True)),
         (tune.qrandint(4, 64, 4), Range(4, 64, step=4, integer=True)),

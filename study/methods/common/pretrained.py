@@ -128,6 +128,11 @@ def no_teacher(settings: CompressionSettings) -> dict[str, Value]:
     return {"alpha": 0.0} if settings.teacher == "none" else {}
 
 
+def without_effect(settings: CompressionSettings) -> dict[str, str]:
+    """Hyperparameters that do nothing with these settings, and why; see `Method.without_effect`."""
+    return dict.fromkeys(("temperature", "alpha"), "without --teacher") if settings.teacher == "none" else {}
+
+
 def compressed(
     network: nn.Module,
     quantised: QuantisedWeights,

@@ -33,4 +33,5 @@ METHOD = Method(
     trial=trial,
     epochs=lambda settings: settings.epochs + settings.codebook_epochs,
     counts_over=COUNTS_OVER,
+    without_effect=pretrained.without_effect,
 )

@@ -60,14 +60,26 @@ class Pack:
 
     def train(self, members: Sequence[PackMember]) -> list[Callable[[], TrialResult] | Exception]:
         """For each member what makes its result, or why it ended early."""
-        packed_members = [
-            packed.Member(hyperparameters(self.settings, m.values), m.on_epoch, m.on_failure) for m in members
-        ]
+        ready: list[tuple[PackMember, packed.Member]] = []
+        results: dict[int, Callable[[], TrialResult] | Exception] = {}
+        for number, member in enumerate(members):
+            try:
+                hparams = hyperparameters(self.settings, member.values)
+                ready.append((member, packed.Member(hparams, member.on_epoch, member.on_failure)))
+            except (TypeError, ValueError) as error:  # this configuration cannot be, and the others can
+                member.on_failure(error)
+                results[number] = error
+        trained = iter(self._train(ready) if ready else [])
+        return [results[n] if n in results else next(trained) for n in range(len(members))]
+
+    def _train(
+        self, members: Sequence[tuple[PackMember, packed.Member]]
+    ) -> list[Callable[[], TrialResult] | Exception]:
         networks = [copy.deepcopy(self.network) for _ in members]
         torch.manual_seed(self.settings.seed)  # as of a trial alone, which dropout draws from
         results: list[Callable[[], TrialResult] | Exception] = []
-        ends = packed.fit(networks, packed_members, self.data, self.targets)
-        for member, packed_member, end in zip(members, packed_members, ends, strict=True):
+        ends = packed.fit(networks, [packed_member for _, packed_member in members], self.data, self.targets)
+        for (member, packed_member), end in zip(members, ends, strict=True):
             member.trace = packed_member.trace
             if isinstance(end, Exception):
                 results.append(end)
@@ -86,9 +98,10 @@ def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]
     Raises:
         ValueError: something is searched that members of a pack have in common.
     """
-    common = [name for name in searched if name in (*packed.SAME_IN_A_PACK, *UNPACKED)]
+    names = [name.removeprefix(ONE_MINUS) for name in searched]
+    common = [name for name in names if name in (*packed.SAME_IN_A_PACK, *UNPACKED)]
     if common:
-        raise ValueError(f"{common[0]} is searched, but trials of one pack have the same")
+        raise ValueError(f"search_spaces/sws.py sets {common[0]}, which all trials of a pack have in common")
     training = pretrained.pretraining(settings)
     stack = Stack([build_network(training, data) for _ in range(2)]).train()
     images = normalise(data.train.images[:4], data.mean, data.std)
@@ -103,6 +116,7 @@ METHOD = Method(
     trial=trial,
     epochs=lambda settings: settings.epochs + settings.retrain_epochs + settings.codebook_epochs,
     counts_over=COUNTS_OVER,
+    without_effect=pretrained.without_effect,
     step_cost=StepCost(epochs=lambda settings: settings.epochs, term=prior_term),
     packing=Packing(check=check_packing, trainer=Pack),
 )
