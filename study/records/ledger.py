@@ -30,7 +30,7 @@ def history_row(report: Mapping[str, object]) -> Row:
 
 def epochs_reported(row: Row) -> int:
     """How many epochs a finished trial reported."""
-    return int(row.get(EPOCHS_REPORTED, row["epochs"]))
+    return int(row[EPOCHS_REPORTED] if EPOCHS_REPORTED in row else row["epochs"])
 
 
 @dataclass

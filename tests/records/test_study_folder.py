@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import synthetic
 
 from study.errors import UserError
 from study.records import columns, paths
-from study.records.ledger import Ledger, history_row
-from study.records.study_folder import load, read_frame, write_meta, write_text
+from study.records.ledger import Ledger, epochs_reported, history_row
+from study.records.study_folder import MISSING, load, read_frame, write_meta, write_text
 
 
 def filled(folder: Path) -> Ledger:
@@ -143,6 +144,7 @@ def test_pandas_is_told_to_be_exact(version: str, told: bool, tmp_path: Path, mo
     monkeypatch.setattr(pd, "__version__", version)
     monkeypatch.setattr(pd, "read_csv", lambda path, *, dtype, **rest: given.update(rest) or read(path, dtype=dtype))
     Ledger.open(tmp_path)
+    assert given.pop("keep_default_na") is False and given.pop("na_values") == MISSING
     assert given == ({"float_precision": "round_trip"} if told else {})
 
 
@@ -224,3 +226,36 @@ def test_a_lost_table_is_not_begun_anew(tmp_path: Path) -> None:
     (folder / paths.TRIALS).unlink()
     with pytest.raises(UserError, match="trials.csv: missing, though history.csv is there"):
         Ledger.open(folder)
+
+
+def test_a_searched_number_of_epochs_stays_what_was_searched(tmp_path: Path) -> None:
+    """Where `epochs` is a hyperparameter the count of those reported has a name of its own, then and after reading."""
+    ledger = Ledger(tmp_path)
+    ledger.start("t001", {"epochs": 30, "tau": 0.1})
+    for epoch in (1, 2, 3):
+        ledger.epoch("t001", {"epoch": epoch, "phase": "train", "val_accuracy": 50.0})
+    ledger.finish("t001", "pruned", metrics={"val_accuracy": 50.0, "seconds": 1e9, "state": "running"}, seconds=2.0)
+    ledger.start("t002", {"tau": 0.2})
+    ledger.finish("t002", "complete")
+    ledger.flush()
+    first, second = Ledger.open(tmp_path).trials.values()
+    assert first["epochs"] == 30 and epochs_reported(first) == 3 and epochs_reported(second) == 0
+    assert first["state"] == "pruned" and first["seconds"] == 2.0  # a trial's own report does not replace these
+
+
+@pytest.mark.parametrize("word", ["None", "NA", "null"])
+def test_words_that_mean_nothing_elsewhere_are_values(tmp_path: Path, word: str) -> None:
+    """A choice among words may have one that pandas takes for a missing cell."""
+    write_text(tmp_path / "trials.csv", f"trial_id,state,augment\nt001,complete,{word}\nt002,complete,\n")
+    frame = read_frame(tmp_path / "trials.csv", ["trial_id", "state"])
+    assert frame["augment"].tolist()[0] == word and pd.isna(frame["augment"]).tolist() == [False, True]
+
+
+def test_a_newer_study_may_search_what_an_older_one_called_otherwise(tmp_path: Path) -> None:
+    """`kept` is renamed in tables of schema 1 and of no study that searches something of that name itself."""
+    table = "trial_id,state,kept\nt001,complete,0.5\n"
+    for schema, name in ((1, "density"), (2, "kept")):
+        meta = {"schema": schema, "kind": "mine", "space": {"kept": {}}, "objectives": {}}
+        write_text(tmp_path / "study.json", json.dumps(meta))
+        write_text(tmp_path / "trials.csv", table)
+        assert name in read_frame(tmp_path / "trials.csv", ["trial_id", "state"])

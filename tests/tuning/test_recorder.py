@@ -6,12 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from study.methods.sws.settings import SWSSettings
 from study.records.ledger import Ledger
 from study.tuning.display import Display
 from study.tuning.recorder import FEW, FULL_DISK, Recorder
+from study.tuning.trainable import plain_values
 
 OBJECTIVES = {"val_accuracy": "max", "sparsity": "max"}
 
@@ -132,3 +134,14 @@ def test_the_display_counts_what_is_confirmed(tmp_path: Path) -> None:
     with made.display.confirming(own, 4):
         assert (made.display._done(), made.display.wanted) == (2, 4)
     assert (made.display._done(), made.display.wanted) == (1, 9)
+
+
+def test_numbers_of_numpy_are_reported_as_numbers() -> None:
+    """They would make a checkpoint unreadable; what is no number, text or truth is refused by its name."""
+    row = plain_values(
+        {"epoch": np.int64(3), "val_accuracy": np.float32(50.0), "phase": "train", "good": np.bool_(True)}
+    )
+    assert row == {"epoch": 3, "val_accuracy": 50.0, "phase": "train", "good": True}
+    assert [type(value) for value in row.values()] == [int, float, str, bool]
+    with pytest.raises(TypeError, match="reported weights as ndarray"):
+        plain_values({"weights": np.zeros(2)})

@@ -195,3 +195,41 @@ def test_a_file_that_lacks_a_part_is_refused(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(UserError, match=f"^search_spaces/lottery.py: {part} is missing, or no dict"):
             SearchSpace.load("lottery")
     monkeypatch.delitem(sys.modules, "search_spaces.lottery", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "domain", "line"),
+    [
+        ("sws", "epochs", tune.uniform(5.0, 20.0), "epochs of 5 in SPACE: must be a whole number"),
+        ("sws", "layer_scales", tune.uniform(0.0, 1.0), "layer_scales of 0 in SPACE: must be True or False"),
+        ("sws", "tau", tune.choice(["a", "b"]), "tau of a in SPACE: must be a number"),
+        ("sws", "augment", tune.choice(["flop"]), "augment of flop in SPACE: must be none, flip, shift or crop"),
+        ("kd", "precision", tune.choice(["bf16"]), "precision of bf16 in SPACE: must be float32 or bfloat16"),
+        ("kd", "student", tune.choice([1, 2]), "student of 1 in SPACE: must be a word"),
+        ("sws", "one_minus_anneal", tune.uniform(0.5, 5.0), "one_minus_anneal of 5 in SPACE: must be within 0 and 1"),
+        ("sws", "one_minus_augment", tune.uniform(0.5, 5.0),
+         "one_minus_augment of 0.5 in SPACE: must be a number, of a hyperparameter that is one"),
+        ("sws", "alpha", tune.uniform(0.0, 1.0),
+         "alpha in SPACE: has no effect without --teacher; leave it out of SPACE"),
+    ],
+)  # fmt: skip
+def test_values_of_the_wrong_kind_are_refused(kind: str, name: str, domain: Any, line: str) -> None:
+    """A type, a word or a hyperparameter that a trial could do nothing with is refused before anything starts."""
+    wrong, settings = space({name: domain}, kind), resolve(registry.default_settings(kind))
+    with pytest.raises(UserError) as refused:
+        wrong.check(registry.method(kind), settings)
+    assert str(refused.value) == f"search_spaces/{kind}.py: {line}"
+
+
+def test_a_baseline_is_checked_as_the_space_is() -> None:
+    """Its values have the type, the words and the bounds of their flags."""
+    wrong = space({"tau": tune.uniform(0.1, 1.0)}, "sws", {"mine": {"epochs": -3}})
+    with pytest.raises(UserError, match="epochs of -3 in baseline 'mine': must be 1 or more$"):
+        wrong.check(registry.method("sws"), resolve(registry.default_settings("sws")))
+
+
+@pytest.mark.parametrize("domain", [tune.qloguniform(0.1, 10.0, 0.1), tune.qlograndint(4, 64, 4), tune.randint(5, 5)])
+def test_ranges_that_optuna_does_not_have_are_refused(domain: Any) -> None:
+    """Steps on a logarithmic scale, and a range without a number."""
+    with pytest.raises(UserError, match="^search_spaces/sws.py: components in SPACE "):
+        space({"components": domain})

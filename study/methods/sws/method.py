@@ -17,7 +17,7 @@ from study.compression.size_metrics import COUNTS_OVER
 from study.data.images import normalise
 from study.data.splits import Splits
 from study.methods.common import pretrained
-from study.methods.method import Method, Packing, PackMember, StepCost, TrialResult, hparams_from
+from study.methods.method import ONE_MINUS, Method, Packing, PackMember, StepCost, TrialResult, hparams_from
 from study.methods.sws import packed, weight_sharing
 from study.methods.sws.network_stack import Stack
 from study.methods.sws.settings import UNPACKED, SWSSettings
