@@ -65,7 +65,7 @@ def report(options: Options) -> Row:
         UserError: a file or a data set that cannot be read, or that do not fit each other.
     """
     if not 0 <= options.split_seed <= MOST_SEED:
-        raise UserError(f"--split-seed {options.split_seed}: must be within 0 and {MOST_SEED}, as a study's --seed is")
+        raise UserError(f"--split-seed {options.split_seed}: must be between 0 and {MOST_SEED}, as a study's --seed is")
     # These bring torch, which --help need not wait for.
     from study.compression import compressed_file
     from study.compression.quantised_weights import shared_parameters

@@ -62,8 +62,8 @@ class Budget:
     warm_start: Path | None = None
     """Folder of another study, whose front is tried first. Default: none."""
     trial_timeout: Annotated[float | None, Above(0, LONGEST)] = None
-    """Seconds a trial may go without ending an epoch (or, before the first one, without ending it); then its process is
-    taken for hung and ended. Default: no limit."""
+    """Seconds that an epoch may take, the start before the first one included. After that the process counts as hung:
+    it is ended, and the trial is tried again. Default: no limit."""
     max_failures: Annotated[int, AtLeast(0)] = 2
     """Times that a trial whose process fails is tried again, from its last epoch, before it counts as failed."""
     dry_run: bool = False
@@ -149,9 +149,9 @@ class Settings:
     seed: Annotated[int, AtLeast(0, MOST_SEED)] = 0
     """Seed of the split, the search, and every network."""
     precision: Precision | None = None
-    """In which networks with convolutions compute their layers while they train (on a GPU, float32 convolutions run as
-    TF32); others train in float32. Default: bfloat16 where the processor has it (GPUs since Ampere, CPUs with
-    AVX512_BF16 or AMX); that of the study where it was started before."""
+    """Precision in which networks with convolutions train (on a GPU, float32 convolutions run as TF32); other networks
+    train in float32. Default: that of the study if it already exists; otherwise bfloat16 where the processor has it
+    (GPUs since Ampere, CPUs with AVX512_BF16 or AMX)."""
     budget: Budget = field(default_factory=Budget)
     search: Search = field(default_factory=Search)
     files: Files = field(default_factory=Files)

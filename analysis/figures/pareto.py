@@ -222,7 +222,7 @@ def _caption(data: FrontData) -> str:
     if len(data.tested):
         sentences.append("Open diamonds are the same networks on test data.")
     if len(data.fresh):
-        sentences.append("Filled ones are means over fresh seeds on test data, with 95 % intervals.")
+        sentences.append("Filled diamonds are means over fresh seeds on test data, with 95 % intervals.")
     if s.least_accuracy is not None:
         sentences.append(f"Trials below {s.least_accuracy:g} % (dotted line) cannot be on the front.")
     if len(data.papers):

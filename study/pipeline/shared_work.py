@@ -48,7 +48,8 @@ def load_or_train(
         shared, missing = _collect(job, data, initial_teacher, names, cache)
         for row in (ledger.trials.get(names[seed], {}) for seed in missing):
             if row.get("state") == "failed":
-                raise UserError(f"the training of the {_in_words(stage.name)} failed: {row['reason']}")
+                noun = _in_words(stage.name)
+                raise UserError(f"training the {noun} failed: {row['reason']}; the same command tries again")
     for name in names.values():
         checkpoints.delete_result(job.folder, name)
     return shared if completed and not missing else None

@@ -1,4 +1,5 @@
-"""The study folder `results/NAME/`: every file name, every column name, and how they are written and read.
+"""The study folder `results/NAME/`: how its files are written and read. Their names are in `paths`, columns in
+`columns`.
 
 Plain files only, so that analysis needs neither Ray nor torch. Each file is written under another name and
 then renamed, so a reader, or a crash at any instant, sees either the old file or the new one, complete.
@@ -130,7 +131,8 @@ def read_meta(folder: Path) -> Meta:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); restore it or start a study under another --name") from error
     if schema not in READABLE:
-        raise UserError(f"{path}: schema version {schema}, but this version of the harness reads {SCHEMA}")
+        readable = " and ".join(map(str, READABLE))
+        raise UserError(f"{path}: schema version {schema}, but this version of the harness reads {readable}; update it")
     return upgrade(dict(meta))
 
 

@@ -19,6 +19,9 @@ from study.records.columns import Row
 from study.settings import Settings
 from study.training.precision import best_precision
 
+_NO_CLUSTER = "start one with ray start --head, or leave --address out"
+"""What to do where no cluster answers."""
+
 
 def start_ray(settings: Settings) -> str:
     """Join or start Ray; returns the dashboard's address, or ""."""
@@ -40,8 +43,10 @@ def start_ray(settings: Settings) -> str:
         )
     except (ConnectionError, ValueError, TimeoutError) as error:
         where = settings.resources.address
-        what = f"--address {where}: no Ray cluster answers there" if where else "Ray did not start here"
-        raise UserError(f"{what} ({str(error).splitlines()[0]})") from error
+        reason = str(error).splitlines()[0]
+        if where:
+            raise UserError(f"--address {where}: no Ray cluster answers there ({reason}); {_NO_CLUSTER}") from error
+        raise UserError(f"Ray could not be started on this machine ({reason})") from error
     url = getattr(context, "dashboard_url", "")
     return f"http://{url}" if settings.watching.dashboard and url else ""
 
@@ -65,7 +70,7 @@ def _answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from error
+        raise UserError(f"--address {address}: no Ray cluster answers there ({error}); {_NO_CLUSTER}") from error
 
 
 Node = Mapping[str, float]
@@ -99,7 +104,9 @@ def resources(settings: Settings, nodes: Sequence[Node]) -> tuple[float, int]:
         return gpus, packed_at_once(settings.changed(gpus_per_trial=gpus), nodes)
     fit = trials_that_fit(nodes, resource_request(settings, gpus))
     if fit < 1:
-        raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
+        raise UserError(
+            f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no single machine has both; give less of one"
+        )
     return gpus, min(fit, settings.resources.max_concurrent or fit)
 
 

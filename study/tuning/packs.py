@@ -79,7 +79,7 @@ class _Ticket:
         """The trial must be tried again."""
 
         def report() -> Row:
-            raise RuntimeError(f"the pack that this trial was in broke: {reason}")
+            raise RuntimeError(f"this trial's pack failed: {reason}")
 
         self.reports.put(report)
 
@@ -109,7 +109,7 @@ class Packer:
             for before in [i for i, t in self.tickets.items() if t.trial == trial]:
                 gone = self.tickets.pop(before)
                 gone.gone = True
-                gone.broken("it came again")  # the thread that waits for this in `next` is free again
+                gone.broken("the trial was started again")  # the thread that waits for this in `next` is free again
             return len(self.tickets)
 
     def join(
@@ -150,7 +150,7 @@ class Packer:
         while ticket:
             if report := ticket.reports.get()():
                 return report
-        raise RuntimeError("the pack that this trial was in broke: its process was started again")
+        raise RuntimeError("this trial's pack failed: its process was restarted")
 
     def leave(self, ticket_id: str) -> None:
         """The trial has ended, or was stopped; the others go on."""
@@ -207,7 +207,10 @@ def start_packs(settings: Settings) -> list[ActorHandle]:
     if settings.resources.gpus_per_trial and not count_others(actors, "", PLACE):
         for packer in actors:
             ray.kill(packer)
-        raise UserError(f"--pack: no GPU came free in {PLACE:.0f} s; others in the cluster use them")
+        raise UserError(
+            f"--pack: no GPU came free in {PLACE:.0f} s, because other jobs use them; try again later, or leave --pack "
+            "out"
+        )
     return actors
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from study.records.domains import Choice, Domain, Range, Value, domain_from_json
 
 from study.records import study_folder
+from study.records.search_domains import Choice, Domain, Range, Value, domain_from_json
 
 DOMAINS: list[tuple[Domain, list[Value]]] = [
     (Range(0.1, 0.9), [0.1, 1 / 3, 0.9]),
