@@ -65,7 +65,7 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     steps = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if np.isfinite(own) else [])})
     drawing = figure(height=150 + 34 * count)
     frames = [
-        (f"T = {t:g}" + (", the best trial’s" if f"{t:.3g}" == f"{own:.3g}" else ""), _marks(trace, classes, t))
+        (f"T = {t:g}" + (", the headline trial’s" if f"{t:.3g}" == f"{own:.3g}" else ""), _marks(trace, classes, t))
         for t in steps
     ]
     animate(drawing, frames, steps.index(START))
@@ -153,11 +153,15 @@ def dark_knowledge_groups(s: Summary) -> list[FigureGroup]:
     if not trace:
         return []
     count, classes = classes_shown(trace), len(s.study.meta.get("data", {}).get("classes", []))
-    some = f" (the first {count} of {classes}; the others have the rest of each row)" if count < classes else ""
+    some = (
+        f" (the first {count} of {classes}; the other classes share what is missing from 100 % in a row)"
+        if count < classes
+        else ""
+    )
     caption = (
-        f"Of each class{some} the validation image that the teacher gets right with the smallest lead. Colours "
-        "grow with the square root of the probability. At a higher temperature a student learns more about which "
-        "other classes an image resembles."
+        f"Each row is one class{some}. Its image is the validation image that the teacher classifies correctly by the "
+        "smallest margin. Colour grows with the square root of the probability. At a higher temperature a student "
+        "learns more about which other classes an image resembles."
     )
     alt = (
         f"Table of {counted(count, 'image')} and the softened probabilities that the teacher gives each class, "

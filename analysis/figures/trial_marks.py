@@ -1,4 +1,4 @@
-"""How trials, baselines and the answering trial are drawn, in every figure that has them."""
+"""How trials, baselines and the headline trial are drawn, in every figure that has them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def draw_baseline_levels(figure: go.Figure, s: Summary, band: bool, labelled: bo
 
 
 def draw_ring(figure: go.Figure, x: list[Any], y: list[Any], name: str) -> None:
-    """A ring around the answering trial."""
+    """A ring around the headline trial."""
     figure.add_scatter(
         x=x,
         y=y,
@@ -119,14 +119,14 @@ def _told_of_a_trial(s: Summary) -> list[str]:
 
 
 def best_trial_note(s: Summary) -> str:
-    """How accurate the answering trial is, for an alternative text."""
+    """How accurate the headline trial is, for an alternative text."""
     if s.best is None:
         return "no trial is complete and accurate enough."
     gain = ""
     if s.reference is not None:
         difference = format_points(s.best[ACCURACY] - s.reference[ACCURACY])
         gain = f", {difference} against the {s.reference['baseline']}"
-    return f"the best trial has {s.best[ACCURACY]:.1f} percent{gain}."
+    return f"the headline trial has {s.best[ACCURACY]:.1f} percent{gain}."
 
 
 def sampling_note(s: Summary) -> str:

@@ -23,7 +23,7 @@ from study.records.study_folder import Study
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study whose answering trial left a trace."""
+    """A study whose headline trial left a trace."""
     folder = synthetic.write_sws(tmp_path_factory.mktemp("studies") / "sws")
     best = summarise(study_folder.load(folder)).best
     assert best is not None
@@ -123,7 +123,7 @@ def test_names_of_layers_are_text(trace: Trace) -> None:
     assert "<b>" not in str(weights.layer_sparsity(trace).data[0].y)
 
 
-def test_the_answering_trial_is_shown(study: Study, tmp_path: Path) -> None:
+def test_the_headline_trial_is_shown(study: Study, tmp_path: Path) -> None:
     """Its name is in the headings; without any trace there is no such group."""
     s = summarise(study)
     assert s.best is not None
@@ -148,7 +148,7 @@ def test_the_teacher_softens(tmp_path: Path) -> None:
     assert np.abs(softened(trace, 1e6) - 0.1).max() < 1e-4
     s = summarise(study)
     figure = dark_knowledge(study, s.best)
-    assert sum("the best trial" in step.label for step in figure.layout.sliders[0].steps) == 1
+    assert sum("the headline trial" in step.label for step in figure.layout.sliders[0].steps) == 1
     assert len(figure.layout.images) == 10 and figure.layout.images[0].source.startswith("data:image/png;base64,")
     assert s.best is not None
     fewer = dark_knowledge(study, s.best.drop("temperature"))  # a space of one's own need not search it
