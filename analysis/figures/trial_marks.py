@@ -100,7 +100,7 @@ def thin_out(rows: pd.DataFrame, most: int = MOST_MARKS) -> pd.DataFrame:
 def hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     """What a mark says, and which trial it stands for. In a study of many trials it says the objectives alone, since
     all configurations would fill megabytes of page."""
-    columns = list(s.study.objectives) if len(s.trials) > MOST_MARKS else _told_of_a_trial(s)
+    columns = list(s.study.objectives) if len(s.trials) > MOST_MARKS else _hover_columns(s)
     titles = {c: axis_title(s.column(c)) for c in columns if c in rows}
     texts = []
     for row in rows[["trial_id", "state", "baseline", "reason", *titles]].to_dict("records"):
@@ -110,7 +110,7 @@ def hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     return {"text": texts, "hovertemplate": "%{text}<extra></extra>", "customdata": rows["trial_id"].tolist()}
 
 
-def _told_of_a_trial(s: Summary) -> list[str]:
+def _hover_columns(s: Summary) -> list[str]:
     """Its configuration, its objectives, how it compares with the network it started from, and what a method measures
     that nobody declared."""
     numbers = [c for c in s.trials if pd.api.types.is_numeric_dtype(s.trials[c])]

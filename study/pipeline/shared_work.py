@@ -9,7 +9,7 @@ from pathlib import Path
 
 from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork, get, get_or_compute, read_arrays, same_arrays, write_arrays
-from study.artifacts.weight_trace import pack
+from study.artifacts.weight_trace import npz_bytes
 from study.data.splits import Splits
 from study.errors import UserError
 from study.records import paths, study_folder
@@ -111,7 +111,7 @@ def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None
         ledger.flush()
     write_arrays(path, weights.arrays)
     if stage.trace and not paths.trace_of(folder, name).exists():
-        write_bytes(paths.trace_of(folder, name), pack(stage.trace(job.settings, data, shared)))
+        write_bytes(paths.trace_of(folder, name), npz_bytes(stage.trace(job.settings, data, shared)))
     return shared
 
 

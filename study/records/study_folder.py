@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from study.errors import UserError
-from study.records.atomic_files import replacing
+from study.records.atomic_files import atomic_replacement
 from study.records.columns import COLUMNS, CONFIRMED_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column, Row
 from study.records.columns import column as declared
 from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS, trace_of
@@ -167,7 +167,7 @@ def _to_the_last_bit() -> dict[str, str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, complete at every instant."""
-    with replacing(path) as temporary:
+    with atomic_replacement(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

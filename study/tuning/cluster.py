@@ -154,7 +154,7 @@ MOST_THREADS = 16
 
 
 def for_shared_work(settings: Settings, trainings: int) -> Settings:
-    """The settings with each of so many trainings on its part of the cores that the search will have.
+    """The settings for the shared work: its trainings split the cores that the search will have.
 
     What all trials wait for would otherwise run on one core, and the others be idle. In a cluster that was joined it
     gets what a trial gets: others may use the machines, and all of one might never be free.
@@ -165,7 +165,7 @@ def for_shared_work(settings: Settings, trainings: int) -> Settings:
 
 
 def shared_cores(settings: Settings, at_once: int, trainings: int = 1) -> float:
-    """Cores of each of so many trainings that share those of the trials that run at one time."""
+    """Cores of each of these trainings, which split the cores of all concurrent trials."""
     return max(
         settings.resources.cpus_per_trial, min(MOST_THREADS, at_once * settings.resources.cpus_per_trial // trainings)
     )
@@ -183,10 +183,10 @@ def trials_that_fit(nodes: Sequence[Node], asked: Mapping[str, float]) -> int:
 
 
 class Capacity:
-    """Called, how many trials the machines that are there now hold at one time: nodes come and go."""
+    """Calling it gives the number of trials that the present machines hold; nodes come and go."""
 
     SECONDS = 2.0
-    """For so long an answer holds."""
+    """Seconds for which an answer is reused."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

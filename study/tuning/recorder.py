@@ -125,7 +125,7 @@ class Recorder(tune.Callback):
                 gauge.set(float(result[name]), {"study": self.folder.name, "trial": trial_id})
 
     def close(self) -> None:
-        """Write all history, and remove what it makes needless."""
+        """Write all history, and delete the checkpoints that are then no longer needed."""
         self.ledger.flush()
         for trial_id in self.done:
             if self.ledger.trials[trial_id]["state"] in FINAL_STATES:

@@ -20,7 +20,7 @@ from study.methods.common import pretrained
 from study.methods.method import Method, Packing, PackMember, StepCost, TrialResult, hparams_from
 from study.methods.sws import packed, weight_sharing
 from study.methods.sws.network_stack import Stack
-from study.methods.sws.settings import UNPACKED, SWSSettings
+from study.methods.sws.settings import NOT_PACKABLE, SWSSettings
 from study.methods.sws.weight_sharing import Hparams
 from study.settings import Values
 from study.training.loop import Report
@@ -86,7 +86,7 @@ def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]
     Raises:
         ValueError: something is searched that members of a pack have in common.
     """
-    common = [name for name in searched if name in (*packed.SAME_IN_A_PACK, *UNPACKED)]
+    common = [name for name in searched if name in (*packed.SAME_IN_A_PACK, *NOT_PACKABLE)]
     if common:
         raise ValueError(f"{common[0]} is searched, but trials of one pack have the same")
     training = pretrained.pretraining(settings)
