@@ -91,7 +91,7 @@ def _run(argv: list[str]) -> int:
     states, known = [state.strip() for state in options.states.split(",")], (*FINAL_STATES, "running")
     for state in states:
         if state not in known:
-            raise UserError(f"--states {options.states}: {state!r} is none; give some of {','.join(known)}")
+            raise UserError(f"--states {options.states}: {state!r} is not a state; give any of {','.join(known)}")
     study = study_folder.load(options.study)
     table = table_of(study)
     question = parse(options.question, table)

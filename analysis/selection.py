@@ -66,9 +66,9 @@ def to_confirm(study: Study, count: int) -> list[str]:
     if len(study.objectives) == 1 or len(ranked) <= count:
         return ranked[:count]
     answer = summarise(study).best
-    answering = ranked[0] if answer is None else answer["trial_id"]
+    headline = ranked[0] if answer is None else answer["trial_id"]
     # It may be one of the others: then the next in line fill up.
-    chosen = [answering, *_spread(ranked, count - 1), *_spread(ranked, count), *ranked]
+    chosen = [headline, *_spread(ranked, count - 1), *_spread(ranked, count), *ranked]
     return list(dict.fromkeys(chosen))[:count]
 
 

@@ -19,14 +19,15 @@ T = TypeVar("T")
 
 
 def parse(
-    kind: type[T],
+    options_class: type[T],
     prog: str,
     description: str | None,
     argv: list[str],
     default: T | None = None,
     explain: Callable[[str], str] = lambda flag: "",
 ) -> T:
-    """Arguments as `kind`, a dataclass; groups of settings in it are groups of the help, and not part of any flag.
+    """Arguments as `options_class`, a dataclass; groups of settings in it are groups of the help, and not part of any
+    flag.
 
     Args:
         default: what is meant without any argument.
@@ -40,8 +41,10 @@ def parse(
     try:
         with contextlib.redirect_stderr(printed):
             if default is None:
-                return tyro.cli(kind, prog=prog, description=description, args=argv, config=config)
-            return tyro.cli(kind, prog=prog, description=description, args=argv, default=default, config=config)
+                return tyro.cli(options_class, prog=prog, description=description, args=argv, config=config)
+            return tyro.cli(
+                options_class, prog=prog, description=description, args=argv, default=default, config=config
+            )
     except SystemExit as ended:
         if not ended.code:  # --help
             raise

@@ -14,7 +14,7 @@ import tyro
 from study import commandline
 from study.errors import UserError
 from study.records.columns import Row
-from study.settings import MOST_SEED
+from study.settings import MAX_SEED
 
 if TYPE_CHECKING:
     from study.compression.compressed_file import Network
@@ -64,8 +64,8 @@ def report(options: Options) -> Row:
     Raises:
         UserError: a file or a data set that cannot be read, or that do not fit each other.
     """
-    if not 0 <= options.split_seed <= MOST_SEED:
-        raise UserError(f"--split-seed {options.split_seed}: must be within 0 and {MOST_SEED}, as a study's --seed is")
+    if not 0 <= options.split_seed <= MAX_SEED:
+        raise UserError(f"--split-seed {options.split_seed}: must be between 0 and {MAX_SEED}, as a study's --seed is")
     # These bring torch, which --help need not wait for.
     from study.compression import compressed_file
     from study.compression.quantised_weights import shared_parameters

@@ -73,7 +73,7 @@ def _formats(given: str | None) -> tuple[str, ...]:
     formats = tuple(f.strip() for f in given.split(",")) if given is not None else ()
     for name in formats:
         if name not in FORMATS:
-            raise UserError(f"--formats {given}: {name!r} is none; give some of {','.join(FORMATS)}")
+            raise UserError(f"--formats {given}: {name!r} is not a format; give any of {','.join(FORMATS)}")
     return formats
 
 

@@ -69,7 +69,7 @@ def _run(options: Options) -> int:
     for name, (before, now) in differences.items():
         print(f"  {name}: {before} in the study, {now} now")
     if differences:
-        print(f"does not match: {len(differences)} metrics differ.{_versions_differ(study)}")
+        print(f"does not match; metrics that differ: {len(differences)}.{_versions_differ(study)}")
         return 1
     print(f"matches: {', '.join(k for k in metrics if k in row and k not in COST_COLUMNS)} are the same")
     return 0
@@ -80,7 +80,7 @@ def _row(study: Study, trial_id: str) -> Row:
     if not rows:
         raise UserError(f"{trial_id}: no such trial in {study.folder}; its trials are in {paths.TRIALS}")
     if rows[0]["state"] != "complete":
-        raise UserError(f"{trial_id}: it is {rows[0]['state']}; give a complete trial")
+        raise UserError(f"{trial_id}: its state is {rows[0]['state']}; give a complete trial")
     return {str(k): v for k, v in rows[0].items() if not (isinstance(v, float) and math.isnan(v))}
 
 

@@ -39,8 +39,8 @@ def parse(argv: list[str]) -> Settings:
     if not argv or argv[0] not in kinds:
         near = difflib.get_close_matches(argv[0], kinds, 1) if argv else []
         hint = f"; did you mean {near[0]}?" if near else ""
-        given = argv[0] if argv else "no study"
-        raise UserError(f"{given}: the first word is the study, {commandline.any_of(kinds)}{hint} (see {PROG} --help)")
+        given = argv[0] if argv else "nothing given"
+        raise UserError(f"{given}: name the study first: {commandline.any_of(kinds)}{hint} (see {PROG} --help)")
     default = registry.default_settings(argv[0])
     about = inspect.getdoc(type(default))
     explain = partial(_explain, argv[0])
@@ -66,13 +66,13 @@ def _explain(kind: str, name: str) -> str:
     domains = {flag(searched): domain for searched, domain in SearchSpace.load(kind).domains.items()}
     if name not in domains:
         return ""
-    return f"no flag, since {kind} searches it ({domains[name]}, in {file_of(kind)}); leave it out"
+    return f"not a flag, because {kind} searches it ({domains[name]}); leave it out, or change {file_of(kind)}"
 
 
 def _run(settings: Settings) -> int:
     if not settings.resources.address:
-        # Every port of Ray's is a way to run code here. So named for where it is the default, this keeps them all on
-        # 127.0.0.1; Ray reads it when it is imported.
+        # Anyone who reaches a Ray port can run code here. This variable keeps all ports on 127.0.0.1; it is named after
+        # the systems where that is the default. Ray reads it at import.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     # These import torch and Ray, which --help need not wait for.
     from study.pipeline import driver

@@ -40,14 +40,14 @@ class Above:
 
 @dataclass(frozen=True)
 class Within:
-    """A number within `low` and `high`."""
+    """A number between `low` and `high`, both included."""
 
     low: float
     high: float
 
     def problem(self, value: float) -> str:
         """What the value must be, or "" where it is."""
-        return "" if self.low <= value <= self.high else f"within {self.low:g} and {self.high:g}"
+        return "" if self.low <= value <= self.high else f"between {self.low:g} and {self.high:g}"
 
 
 @dataclass(frozen=True)

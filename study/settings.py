@@ -27,21 +27,21 @@ Augment = Literal["none", "flip", "shift", "crop"]
 Precision = Literal["float32", "bfloat16"]
 Values = Mapping[str, Value]
 
-MOST_SEED = 2**32 - 1
+MAX_SEED = 2**32 - 1
 """Largest seed: it, and those that follow from it, fit every generator."""
 OLDER_PRECISION = "float32"
 """Of studies that were started before there was a choice."""
-LONGEST = 10**9
+MAX_TRIAL_TIMEOUT = 10**9
 """Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
 
-WIDEST = 16
+MAX_WIDTH = 16
 """Largest width: a VGG's layer has 8,192 channels then, and 2.4 GB of weights."""
 
 WITH_WIDTH = frozenset("minivgg vgg11 vgg13 vgg16 vgg19".split())
 """Networks of `study.models` whose channels a width multiplies; a default other than 1 is meant for them alone."""
 
 
-Width = Annotated[float, Above(0, WIDEST)]
+Width = Annotated[float, Above(0, MAX_WIDTH)]
 Rate = Annotated[float, Above(0)]
 Epochs = Annotated[int, AtLeast(1)]
 Alpha = Annotated[float, Within(0, 1)]
@@ -60,9 +60,9 @@ class Budget:
     """With --confirm: fresh seeds."""
     warm_start: Path | None = None
     """Folder of another study, whose front is tried first. Default: none."""
-    trial_timeout: Annotated[float | None, Above(0, LONGEST)] = None
-    """Seconds a trial may go without ending an epoch (or, before the first one, without ending it); then its process is
-    taken for hung and ended. Default: no limit."""
+    trial_timeout: Annotated[float | None, Above(0, MAX_TRIAL_TIMEOUT)] = None
+    """Seconds that an epoch may take, the start before the first one included. After that the process counts as hung:
+    it is ended, and the trial is tried again. Default: no limit."""
     max_failures: Annotated[int, AtLeast(0)] = 2
     """Times that a trial whose process fails is tried again, from its last epoch, before it counts as failed."""
     dry_run: bool = False
@@ -145,12 +145,12 @@ class Settings:
     kind: Annotated[str, tyro.conf.Suppress] = ""
     dataset: str = "digits"
     """digits, mnist, fashion_mnist, cifar10, cifar100, or folder (your own images, see --data-dir)."""
-    seed: Annotated[int, AtLeast(0, MOST_SEED)] = 0
+    seed: Annotated[int, AtLeast(0, MAX_SEED)] = 0
     """Seed of the split, the search, and every network."""
     precision: Precision | None = None
-    """In which networks with convolutions compute their layers while they train (on a GPU, float32 convolutions run as
-    TF32); others train in float32. Default: bfloat16 where the processor has it (GPUs since Ampere, CPUs with
-    AVX512_BF16 or AMX); that of the study where it was started before."""
+    """Precision in which networks with convolutions train (on a GPU, float32 convolutions run as TF32); other networks
+    train in float32. Default: that of the study if it already exists; otherwise bfloat16 where the processor has it
+    (GPUs since Ampere, CPUs with AVX512_BF16 or AMX)."""
     budget: Budget = field(default_factory=Budget)
     search: Search = field(default_factory=Search)
     files: Files = field(default_factory=Files)

@@ -127,7 +127,7 @@ def write_sws(
     """A finished SWS study on "MNIST": the larger tau, the sparser and, slowly and then fast, the worse.
 
     Args:
-        fresh: seeds with which the baselines and five members of the front, the answering one among them, were
+        fresh: seeds with which the baselines and five members of the front, the headline trial among them, were
             trained again.
     """
     rng = np.random.default_rng(seed)

@@ -237,8 +237,8 @@ def test_bad_export_is_one_line(arguments: str, named: str, folder: Path, capsys
         ("{folder}/models/t000.codebook --part train", "--part"),
         ("{folder}/models/t000.codebook --part validation --split-seed 1", "--split-seed 1"),
         ("{folder}/models/t000.codebook --data-set digits", "--dataset"),
-        ("{folder}/models/t000.codebook --split-seed -1", "--split-seed -1: must be within 0 and"),
-        ("{folder}/models/t000.codebook --split-seed 100000000000000000000", "must be within 0 and 4294967295"),
+        ("{folder}/models/t000.codebook --split-seed -1", "--split-seed -1: must be between 0 and"),
+        ("{folder}/models/t000.codebook --split-seed 100000000000000000000", "must be between 0 and 4294967295"),
     ],
 )
 def test_bad_evaluate_is_one_line(arguments: str, named: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,10 @@ def test_bad_input_is_one_line(
     ("arguments", "named"),
     [
         ("kd --teacher-checkpoint /nope.pt", "--teacher-checkpoint /nope.pt: no such file"),
-        ("kd --teacher-checkpoint text.pt", "text.pt: not weights of vgg13 here (it is no .safetensors file"),
+        (
+            "kd --teacher-checkpoint text.pt",
+            "text.pt: its weights do not fit --teacher vgg13 (it is no .safetensors file",
+        ),
         ("sws --warm-start /nope", "/nope: no study here"),
         ("kd_sws --student lenet5", "--student lenet5"),
     ],

@@ -16,7 +16,7 @@ from study.records import study_folder
 
 
 def test_the_answer_and_members_over_the_front_are_confirmed(tmp_path: Path) -> None:
-    """The answering trial first, then the front's most accurate and others down to its small end; none twice."""
+    """The headline trial first, then the front's most accurate and others down to its small end; none twice."""
     study = study_folder.load(synthetic.write_sws(tmp_path / "sws"))
     s = summarise(study)
     ranked = s.front.sort_values("val_accuracy", ascending=False)["trial_id"].tolist()

@@ -29,7 +29,7 @@ COST = next(name for name in OBJECTIVES if name != ACCURACY)
 
 DENSE = (
     "A network that is not compressed, such as a distilled student, counts 4 bytes for each parameter (float32). Every "
-    "other size is that of the compressed file, everything included that decoding needs."
+    "other size is that of the compressed file, including everything that decoding needs."
 )
 
 _PREFIXES = ((1e6, "MB"), (1e3, "kB"))

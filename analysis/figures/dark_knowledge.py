@@ -33,7 +33,7 @@ MOST_CLASSES = 10
 """Of a data set with more classes this many images are shown, with those classes alone."""
 
 
-def asked(study: Study) -> Trace:
+def teacher_trace(study: Study) -> Trace:
     """The images that the teacher was asked about, and its logits; empty for a study without them."""
     shared = str(study.meta["shared_baseline"])
     trace = study_folder.read_trace(study.folder, shared) if shared else {}
@@ -45,7 +45,7 @@ def classes_shown(trace: Trace) -> int:
     return min(len(trace["images"]), MOST_CLASSES)
 
 
-def softened(trace: Trace, temperature: float) -> np.ndarray:
+def soften(trace: Trace, temperature: float) -> np.ndarray:
     """The teacher's probabilities at this temperature, (images, classes): softmax of logits / T."""
     probabilities: np.ndarray = softmax(trace["logits"].astype(float) / temperature, axis=1)
     return probabilities
@@ -57,7 +57,7 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     Args:
         best: a trial; if it has a temperature, that is one of the slider's.
     """
-    trace = asked(study)
+    trace = teacher_trace(study)
     names = [str(name) for name in study.meta["data"]["classes"]]
     count = classes_shown(trace)
     classes = [escape(names[i]) for i in trace["labels"][:count]]
@@ -65,7 +65,7 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
     steps = sorted({*TEMPERATURES, *([float(f"{own:.3g}")] if np.isfinite(own) else [])})
     drawing = figure(height=150 + 34 * count)
     frames = [
-        (f"T = {t:g}" + (", the best trial’s" if f"{t:.3g}" == f"{own:.3g}" else ""), _marks(trace, classes, t))
+        (f"T = {t:g}" + (", the headline trial’s" if f"{t:.3g}" == f"{own:.3g}" else ""), _marks(trace, classes, t))
         for t in steps
     ]
     animate(drawing, frames, steps.index(START))
@@ -101,7 +101,7 @@ def dark_knowledge(study: Study, best: pd.Series | None = None) -> go.Figure:
 def _marks(trace: Trace, classes: list[str], temperature: float) -> list[Any]:
     """A frame: a row an image, a column a class, both in the order of `classes`."""
     count = len(classes)
-    share = softened(trace, temperature)[:count][:, trace["labels"][:count]]
+    share = soften(trace, temperature)[:count][:, trace["labels"][:count]]
     depth = np.sqrt(share).round(4)
     numbers = [[f"{100 * p:.0f}" if p >= 0.005 else "" for p in row] for row in share]
     inks = [ink_on(colour) for colour in sample_colorscale(DEPTHS, depth.ravel().tolist())]
@@ -149,15 +149,19 @@ def _picture(image: np.ndarray) -> str:
 
 def dark_knowledge_groups(s: Summary) -> list[FigureGroup]:
     """What the teacher knows; none for a study without a teacher that was asked."""
-    trace = asked(s.study)
+    trace = teacher_trace(s.study)
     if not trace:
         return []
     count, classes = classes_shown(trace), len(s.study.meta.get("data", {}).get("classes", []))
-    some = f" (the first {count} of {classes}; the others have the rest of each row)" if count < classes else ""
+    some = (
+        f" (the first {count} of {classes}; the other classes share what is missing from 100 % in a row)"
+        if count < classes
+        else ""
+    )
     caption = (
-        f"Of each class{some} the validation image that the teacher gets right with the smallest lead. Colours "
-        "grow with the square root of the probability. At a higher temperature a student learns more about which "
-        "other classes an image resembles."
+        f"Each row is one class{some}. Its image is the validation image that the teacher classifies correctly by the "
+        "smallest margin. Colour grows with the square root of the probability. At a higher temperature a student "
+        "learns more about which other classes an image resembles."
     )
     alt = (
         f"Table of {counted(count, 'image')} and the softened probabilities that the teacher gives each class, "

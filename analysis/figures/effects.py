@@ -141,9 +141,11 @@ def _shared_range(t: TradeOffs, key: str) -> list[float]:
 
 
 def outliers_note(t: TradeOffs, key: str) -> str:
-    """How many outliers were pulled in before the fit, with a space before it; "" for none."""
-    pulled = t.targets[key].pulled
-    return f" {pulled} outlier{'s were' if pulled > 1 else ' was'} pulled to the fences for it." if pulled else ""
+    """How many outliers were clipped before the fit, with a space before it; "" for none."""
+    clipped = t.targets[key].pulled
+    if not clipped:
+        return ""
+    return f" Before the fit, {clipped} outlier{'s were' if clipped > 1 else ' was'} clipped to Tukey's fences."
 
 
 def effect_figure(t: TradeOffs, key: str, name: str) -> ReportFigure:

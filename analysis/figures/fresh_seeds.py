@@ -1,5 +1,5 @@
-"""What fresh seeds say: each configuration's difference to the reference with its interval, and the fronts that a share
-of the seeds attains."""
+"""What fresh seeds say: each configuration's difference from the reference with its interval, and the fronts that a
+share of the seeds attains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from study.records.study_folder import Study
 
 @dataclass(frozen=True)
 class DifferenceData:
-    """Differences in test accuracy to the reference with the same seed, in points.
+    """Differences in test accuracy from the reference with the same seed, in points.
 
     Attributes:
         rows: one a configuration and seed, see `paired`.

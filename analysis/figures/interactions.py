@@ -24,6 +24,8 @@ from study.records.study_folder import Study
 INK = "#5A6068"
 """Of lines on a coloured plane, and in the legend on a light page or a dark one."""
 
+_GUESS = "Circles are trials; far from them the surface is a guess."
+
 
 def interaction(t: TradeOffs, key: str) -> go.Figure:
     """The target's mean over its two most important hyperparameters, all others averaged, with the trials."""
@@ -143,7 +145,7 @@ def _draw_plane(
 
 
 def _draw_trials(drawing: go.Figure, t: TradeOffs, names: tuple[str, str], used: pd.Index) -> None:
-    """Where the trials are that the surface goes through: away from them it is a guess."""
+    """Where the trials are that the surface goes through: far from them it is a guess."""
     study, rows = t.summary.study, t.trials.loc[t.trials.index.intersection(used)]
     x, y = (surface_positions(domain_of(study, name), rows[name]) for name in names)
     drawing.add_scatter(
@@ -195,9 +197,8 @@ def interaction_figures(t: TradeOffs) -> list[ReportFigure]:
 def _interaction_figure(t: TradeOffs, key: str, plane: dict[str, Any]) -> ReportFigure:
     labels = join_words([t.summary.column(name).label for name in plane["names"]])
     caption = (
-        f"The mean over the two hyperparameters that move it most. {plane['share']:.0%} of the variance (95 % "
-        f"interval {plane['low']:.0%} to {plane['high']:.0%}) only both together explain. Away from the trials, "
-        f"the circles, it is a guess."
+        f"The mean over the two hyperparameters that move it most. Only both together explain {plane['share']:.0%} of "
+        f"the variance (95 % interval {plane['low']:.0%} to {plane['high']:.0%}). {_GUESS}"
     )
     return ReportFigure(
         f"interaction-{key}",
@@ -218,8 +219,8 @@ def _gain_figure(t: TradeOffs, plane: dict[str, Any]) -> ReportFigure:
         "gain",
         gain(t),
         f"Gain over the {reference}.",
-        f"Mean validation accuracy{after} over the plane, minus that of the {reference}. {levels} Away from the "
-        f"trials, the circles, it is a guess.{outliers_note(t, ACCURACY)}",
+        f"Mean validation accuracy{after} over the plane, minus that of the {reference}. {levels} {_GUESS}"
+        f"{outliers_note(t, ACCURACY)}",
         f"Coloured plane over {labels} of the gain over the {reference}, at most "
         f"{format_points(float(plane['gain'].max()))}.",
     )

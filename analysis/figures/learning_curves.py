@@ -71,7 +71,7 @@ def sampled(s: Summary, history: pd.DataFrame, most: int = MOST_CURVES) -> pd.Da
 
 
 def learning_curves(study: Study, metric: str = ACCURACY) -> go.Figure:
-    """`metric` of every epoch: sampled trials thin and grey, baselines and the answering trial on top.
+    """`metric` of every epoch: sampled trials thin and grey, baselines and the headline trial on top.
 
     Where most trials change phase at the same epoch, a dotted line marks it.
     """
@@ -164,7 +164,7 @@ def learning_curve_figures(s: Summary) -> list[ReportFigure]:
     searched = s.trials.loc[s.trials["baseline"] == "", "trial_id"]
     with_curve = int(searched.isin(data.history["trial_id"].unique()).sum())
     count = counted(with_curve, "trial") if with_curve <= MOST_CURVES else f"{MOST_CURVES} of {with_curve:,} trials"
-    about = f"{count} thin and grey, baselines and the answering trial in colour."
+    about = f"{count} thin and grey, baselines and the headline trial in colour."
     accuracy = ReportFigure(
         "curves",
         draw_curves(data),

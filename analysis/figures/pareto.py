@@ -120,7 +120,7 @@ def draw_front(data: FrontData) -> go.Figure:
         **trial_marks.hover(s, data.others),
     )
     if s.best is not None:
-        draw_ring(drawing, positions(cost, [s.best[s.cost]]), [s.best[ACCURACY]], "the answer at the top")
+        draw_ring(drawing, positions(cost, [s.best[s.cost]]), [s.best[ACCURACY]], "headline trial (see top)")
     _draw_test_results(drawing, data)
     if s.least_accuracy is not None:
         drawing.add_hline(y=s.least_accuracy, line={"color": GREY, "width": 1, "dash": "dot"})
@@ -222,7 +222,7 @@ def _caption(data: FrontData) -> str:
     if len(data.tested):
         sentences.append("Open diamonds are the same networks on test data.")
     if len(data.fresh):
-        sentences.append("Filled ones are means over fresh seeds on test data, with 95 % intervals.")
+        sentences.append("Filled diamonds are means over fresh seeds on test data, with 95 % intervals.")
     if s.least_accuracy is not None:
         sentences.append(f"Trials below {s.least_accuracy:g} % (dotted line) cannot be on the front.")
     if len(data.papers):

@@ -56,7 +56,7 @@ def accuracy_plane(study: Study, names: tuple[str, str] | None = None) -> go.Fig
     _draw_marks(drawing, s, rows, (across, up), name="complete", marker=marker, showlegend=False)
     if s.best is not None:
         place = [hyperparameter_positions(domain_of(study, name), [s.best[name]]) for name in (across, up)]
-        draw_ring(drawing, place[0], place[1], "best")
+        draw_ring(drawing, place[0], place[1], "headline trial")
     drawing.update_xaxes(_axis(study, across))
     drawing.update_yaxes(_axis(study, up))
     return drawing
@@ -125,7 +125,8 @@ def _plane_figure(s: Summary, names: tuple[str, str]) -> ReportFigure:
         "plane",
         accuracy_plane(s.study, names),
         f"Where {method[:1].lower() + method[1:]} helps.",
-        f"{capitalise(labels)} together; crosses were pruned, triangles failed. The ring is the best trial.",
+        f"{capitalise(labels)} together; crosses are pruned trials, triangles failed ones. The ring is the headline "
+        "trial.",
         f"Scatter plot of trials over {labels}, coloured by {s.column(_objective(s)).label}; {best_trial_note(s)}",
     )
 

@@ -77,8 +77,8 @@ def provisional_groups(s: Summary) -> list[FigureGroup]:
         return []
     trials = frame["trial_id"].nunique()
     caption = (
-        "What quantising at a quarter, half and three quarters of the epochs would have given; on the dotted "
-        "line nothing changed after."
+        "What quantising at a quarter, half and three quarters of the epochs would have given. Marks on the "
+        "dotted line did not change afterwards."
     )
     if trials == MOST_TRIALS:
         caption += f" {MOST_TRIALS} trials are drawn, chosen at random."

@@ -76,7 +76,7 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
         )
     elif s.best is not None:
         x = hyperparameter_positions(domain, [s.best[hyperparameter]])
-        draw_ring(drawing, x, positions(column, [s.best[objective]]), "best")
+        draw_ring(drawing, x, positions(column, [s.best[objective]]), "headline trial")
     drawing.update_xaxes(hyperparameter_axis(axis_title(study.column(hyperparameter)), domain))
     drawing.update_yaxes(objective_axis(column, s.searched[objective]))
     if objective == ACCURACY:

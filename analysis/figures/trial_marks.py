@@ -1,4 +1,4 @@
-"""How trials, baselines and the answering trial are drawn, in every figure that has them."""
+"""How trials, baselines and the headline trial are drawn, in every figure that has them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def draw_baseline_levels(figure: go.Figure, s: Summary, band: bool, labelled: bo
 
 
 def draw_ring(figure: go.Figure, x: list[Any], y: list[Any], name: str) -> None:
-    """A ring around the answering trial."""
+    """A ring around the headline trial."""
     figure.add_scatter(
         x=x,
         y=y,
@@ -100,7 +100,7 @@ def thin_out(rows: pd.DataFrame, most: int = MOST_MARKS) -> pd.DataFrame:
 def hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     """What a mark says, and which trial it stands for. In a study of many trials it says the objectives alone, since
     all configurations would fill megabytes of page."""
-    columns = list(s.study.objectives) if len(s.trials) > MOST_MARKS else _told_of_a_trial(s)
+    columns = list(s.study.objectives) if len(s.trials) > MOST_MARKS else _hover_columns(s)
     titles = {c: axis_title(s.column(c)) for c in columns if c in rows}
     texts = []
     for row in rows[["trial_id", "state", "baseline", "reason", *titles]].to_dict("records"):
@@ -110,7 +110,7 @@ def hover(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
     return {"text": texts, "hovertemplate": "%{text}<extra></extra>", "customdata": rows["trial_id"].tolist()}
 
 
-def _told_of_a_trial(s: Summary) -> list[str]:
+def _hover_columns(s: Summary) -> list[str]:
     """Its configuration, its objectives, how it compares with the network it started from, and what a method measures
     that nobody declared."""
     numbers = [c for c in s.trials if pd.api.types.is_numeric_dtype(s.trials[c])]
@@ -119,14 +119,14 @@ def _told_of_a_trial(s: Summary) -> list[str]:
 
 
 def best_trial_note(s: Summary) -> str:
-    """How accurate the answering trial is, for an alternative text."""
+    """How accurate the headline trial is, for an alternative text."""
     if s.best is None:
         return "no trial is complete and accurate enough."
     gain = ""
     if s.reference is not None:
         difference = format_points(s.best[ACCURACY] - s.reference[ACCURACY])
         gain = f", {difference} against the {s.reference['baseline']}"
-    return f"the best trial has {s.best[ACCURACY]:.1f} percent{gain}."
+    return f"the headline trial has {s.best[ACCURACY]:.1f} percent{gain}."
 
 
 def sampling_note(s: Summary) -> str:

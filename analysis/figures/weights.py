@@ -237,7 +237,7 @@ def _rounded(values: Any) -> list[float | None]:
 
 
 def weight_groups(s: Summary) -> list[FigureGroup]:
-    """The weights of one trial that left a trace: the answering one of a study with a cost, or else the first of the
+    """The weights of one trial that left a trace: the headline trial of a study with a cost, or else the first of the
     front, or of all trials. None for a study without traces."""
     answer = [s.best["trial_id"]] if s.best is not None and s.has_cost else []
     trial_id, trace = weight_trace.traced(s.study, [*answer, *s.front["trial_id"], *s.searched["trial_id"]])
@@ -271,8 +271,8 @@ def _moving_figures(trace: Trace) -> list[ReportFigure]:
             "joint",
             joint(trace),
             "Where each weight went.",
-            f"{followed:,} weights: half of them drawn evenly, half in proportion to their square before, since of "
-            "those drawn evenly hardly any survive.",
+            f"{followed:,} weights. Half are drawn uniformly, of which few survive; the other half with probability "
+            "proportional to their initial square.",
             f"Scatter plot of {followed:,} weights before against after, epoch by epoch.",
         ),
     ]

@@ -69,7 +69,7 @@ def _missing_reference(s: Summary) -> list[str]:
 
 
 def _beaten(s: Summary) -> list[str]:
-    """Baselines that one could take instead of the answering trial; what is to be replaced, such as a teacher, is
+    """Baselines that one could take instead of the headline trial; what is to be replaced, such as a teacher, is
     none."""
     if s.best is None:
         return []
@@ -80,7 +80,7 @@ def _beaten(s: Summary) -> list[str]:
         if all(sign * row[name] >= sign * s.best[name] for name, sign in signs.items()):
             numbers = ", ".join(_against(s.column(name), row[name], s.best[name]) for name in signs)
             sentences.append(
-                f"The baseline “{row['baseline']}” is at least as good as the answering trial in every "
+                f"The baseline “{row['baseline']}” is at least as good as the headline trial in every "
                 f"objective: {numbers}."
             )
     return sentences
@@ -94,7 +94,7 @@ def _chance(s: Summary) -> list[str]:
     if s.best is None or not s.best[ACCURACY] <= s.chance + 2 * s.error:
         return []
     classes = len(s.study.meta["data"]["classes"])
-    return [f"The answering trial's {s.best[ACCURACY]:.1f} % is what guessing among {classes} classes gives."]
+    return [f"The headline trial's {s.best[ACCURACY]:.1f} % is what guessing among {classes} classes gives."]
 
 
 def _few(s: Summary) -> list[str]:
@@ -125,7 +125,7 @@ def _untested(s: Summary) -> list[str]:
 
 
 def _one_seed(s: Summary) -> list[str]:
-    """Silent where the answering trial was trained with fresh seeds, and enough of them."""
+    """Silent where the headline trial was trained with fresh seeds, and enough of them."""
     luck = "differences between trials include the luck of the seed, which one run cannot show."
     if s.fresh.empty:
         return [f"Every configuration was trained with one seed ({s.study.meta.get('seed', '?')}): {luck}"]
@@ -137,13 +137,13 @@ def _one_seed(s: Summary) -> list[str]:
     seeds = int(s.best_fresh["seeds"])
     if seeds > 1 and not np.isfinite(s.best_fresh["test_half"]):
         return [
-            f"All {seeds} fresh seeds of the answering trial score the same on the test images, which gives no "
+            f"All {seeds} fresh seeds of the headline trial score the same on the test images, which gives no "
             "interval; that is no sign of certainty."
         ]
     if seeds >= ENOUGH_SEEDS:
         return []
     return [
-        f"Only {seeds} fresh seed{'s confirm' if seeds > 1 else ' confirms'} the answering trial; with fewer than "
+        f"Only {seeds} fresh seed{'s confirm' if seeds > 1 else ' confirms'} the headline trial; with fewer than "
         f"{ENOUGH_SEEDS} an interval is very wide, or there is none."
     ]
 
@@ -166,7 +166,7 @@ def _best_of_many(s: Summary) -> list[str]:
             return []
         none = "" if np.isfinite(fresh["difference_half"]) else " has no interval, since it is the same with each, and"
         return [
-            f"Over the fresh seeds the difference to “{s.fresh_reference}”, "
+            f"Over the fresh seeds the difference from “{s.fresh_reference}”, "
             f"{format_points(fresh['difference'], fresh['difference_half'])},{none} may be the luck of the seed."
         ]
     gain = float(s.best[ACCURACY] - s.reference[ACCURACY]) if s.best is not None else np.nan
@@ -195,6 +195,6 @@ def _edges(s: Summary) -> list[str]:
     if not at_edge:
         return []
     return [
-        f"The answering trial lies at the edge of the searched range of {', '.join(at_edge)}; better values may "
+        f"The headline trial lies at the edge of the searched range of {', '.join(at_edge)}; better values may "
         "lie beyond it."
     ]

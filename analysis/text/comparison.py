@@ -123,13 +123,16 @@ def comparison_caveats(m: MergedStudies) -> list[str]:
         if (missing := len(entry.summary.feasible) - len(entry.trials))
     ]
     facts: list[tuple[str, Callable[[StudyEntry], str]]] = [
-        ("They have other numbers of trials", _progress),
-        ("They were trained on other images", _training_images),
-        ("They were trained for other lengths", _lengths),
-        ("They started from other seeds", lambda entry: f"seed {entry.meta.get('seed', 'not recorded')}"),
-        ("They compress, or train, other networks", _networks),
-        ("Their networks see other inputs", lambda entry: " × ".join(map(str, _data(entry).get("shape", [])))),
-        ("Their trials must reach other accuracies", lambda entry: f"{entry.summary.least_accuracy or 0:g} %"),
+        ("They have different numbers of trials", _progress),
+        ("They were trained on different images", _training_images),
+        ("They were trained for different lengths", _lengths),
+        ("They started from different seeds", lambda entry: f"seed {entry.meta.get('seed', 'not recorded')}"),
+        ("They compress, or train, different networks", _networks),
+        (
+            "Their networks see inputs of different shapes",
+            lambda entry: " × ".join(map(str, _data(entry).get("shape", []))),
+        ),
+        ("Their trials must reach different accuracies", lambda entry: f"{entry.summary.least_accuracy or 0:g} %"),
     ]
     for what, fact in facts:
         values = {entry.name: fact(entry) for entry in m.entries}
@@ -145,8 +148,8 @@ def comparison_caveats(m: MergedStudies) -> list[str]:
     if once:
         sentences.append(
             f"{once} of the {len(m.front)} members of the merged front were trained once, and picked on "
-            "validation data: that includes the luck of the seed, and the best of many scores is too good, the "
-            "more so the more trials a study has."
+            "validation data. Their scores include the luck of the seed and are too optimistic, more so in a study "
+            "with more trials."
         )
     return sentences
 
@@ -232,8 +235,8 @@ def front_lead(m: MergedStudies) -> list[str]:
     runs = [f"{row['study']} from {row['low']:,.0f} bytes on" for row in m.ranges.to_dict("records")]
     which = f"Most accurate, by size: {join_words(runs)}." if 1 < len(runs) <= 12 else ""
     return [
-        "Every trial that none of any study matches in both validation accuracy and size and beats in one, the "
-        f"smallest last. {comparison.DENSE} {which}".strip(),
+        "Every trial that no trial of any study dominates in validation accuracy and size, the smallest last. "
+        f"{comparison.DENSE} {which}".strip(),
         BY_IMAGES,
     ]
 
@@ -257,6 +260,7 @@ def epsilon_lead() -> list[str]:
         "The multiplicative epsilon indicator on validation error and size: each member of the column’s front is "
         "matched by one of the row’s with at most so many times its error and so many times its bytes. 1 or less "
         "says that the row’s study is nowhere behind. An error of zero counts as half a validation image.",
-        "In brackets the middle 95 % after resampling each study’s trials, where there are enough: how much depends "
-        "on a few of them. Another search lies outside more often than that, and other seeds may.",
+        "In brackets is the middle 95 % after resampling each study’s trials, where there are enough. It shows how "
+        "much depends on a few trials; a repeated search would fall outside more often than 5 % of the time, and other "
+        "seeds might.",
     ]

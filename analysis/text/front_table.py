@@ -45,7 +45,10 @@ def _front_lead(s: Summary) -> str:
     column, direction = s.column(s.cost), s.study.objectives[s.cost]
     is_size = column.scale == "complement" or column.unit == "bytes"
     last = "the smallest" if is_size else superlative(column, direction)
-    lead = f"Every trial{least} that no other matches in all objectives and beats in one, {last} last."
+    lead = (
+        f"Every trial{least} that no other trial dominates, {last} last. To dominate is to be as good in every "
+        "objective, and better in one."
+    )
     if len(s.study.objectives) > 1:
         bend = knee(_as_drawn(s), s.study.objectives)
         if bend is not None:

@@ -1,6 +1,6 @@
 """The answer to a study's question in words: the first screen of its report.
 
-It speaks of test data and gives intervals where the answering trial was trained with fresh seeds, and of what the
+It speaks of test data and gives intervals where the headline trial was trained with fresh seeds, and of what the
 search saw on validation data otherwise.
 """
 
@@ -42,7 +42,7 @@ def headline(summary: Summary) -> Headline:
 
 
 def quoted(summary: Summary) -> pd.Series | None:
-    """The answering trial's row of `Summary.fresh`, if it has seeds enough for an interval."""
+    """The headline trial's row of `Summary.fresh`, if it has seeds enough for an interval."""
     fresh = summary.best_fresh
     return fresh if fresh is not None and fresh["seeds"] >= FEWEST_QUOTED else None
 
@@ -111,7 +111,7 @@ def _answer_of_accuracy(summary: Summary, best: pd.Series, fresh: pd.Series | No
 
 
 def _scores(summary: Summary, best: pd.Series, fresh: pd.Series | None) -> tuple[str, str, str]:
-    """Accuracies of the answering trial and of the reference, and their difference; "" for what is not known."""
+    """Accuracies of the headline trial and of the reference, and their difference; "" for what is not known."""
     if fresh is not None:
         score, row = format_percent(fresh[TEST_ACCURACY], fresh["test_half"]), paired_reference(summary)
         if row is None or not fresh["pairs"]:
@@ -157,7 +157,7 @@ def _answer_with_cost(summary: Summary, best: pd.Series, fresh: pd.Series | None
 
 
 def _other_confirmed(summary: Summary) -> list[str]:
-    """What fresh seeds say of the front where they do not speak of the answering trial."""
+    """What fresh seeds say of the front where they do not speak of the headline trial."""
     known = summary.fresh[summary.fresh["seeds"] >= FEWEST_QUOTED] if len(summary.fresh) else summary.fresh
     members = summary.front[summary.front["trial_id"].isin(known.get("trial_id", []))]
     chosen, _ = choose(members, summary.study.objectives, summary.level, summary.error)

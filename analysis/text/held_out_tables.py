@@ -55,7 +55,7 @@ def fresh_table(s: Summary) -> Table:
             ACCURACY: "validation accuracy, mean of fresh seeds (%)",
             "meaning": "which means",
             TEST_ACCURACY: "test accuracy, mean ± 95 % interval (%)",
-            "difference": f"difference to “{s.fresh_reference}”, mean ± 95 % interval (points)",
+            "difference": f"difference from “{s.fresh_reference}”, mean ± 95 % interval (points)",
         },
         s.column,
     )
@@ -80,7 +80,8 @@ def fresh_lead(s: Summary) -> list[str]:
         lead.append(
             "Differences are between test accuracies with the same seed, so what a seed does to both drops "
             "out. “More” or “less accurate” means that the interval does not contain 0, so the luck of the "
-            "seed does not explain it; each interval stands by itself, and of twenty such one misses."
+            "seed does not explain it. The intervals are not corrected for their number: about one in twenty misses "
+            "the true difference."
         )
     return lead
 

@@ -143,7 +143,7 @@ def _fixed(weights: Tensor) -> Fixed:
     return {"edges": torch.linspace(-widest, widest, BINS + 1), "index": index.sort().values}
 
 
-def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """A compressed .npz file without pickle."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(v) for name, v in arrays.items()})

@@ -178,7 +178,9 @@ def _parts(data: bytes, source: str) -> _Parts:
         raise UserError(f"{source}: no compressed network; give a {SUFFIX} file from the models/ of a study folder")
     _, version, checksum = _START.unpack_from(data)
     if version > VERSION:
-        raise UserError(f"{source}: format version {version}, but this version of the harness reads {VERSION}")
+        raise UserError(
+            f"{source}: format version {version}, but this version of the harness reads {VERSION}; update it"
+        )
     rest = data[_START.size :]
     if zlib.crc32(rest) != checksum or version != VERSION:
         raise UserError(f"{source}: damaged (its checksum does not fit); restore it from a copy")

@@ -34,7 +34,8 @@ def read_folder(data_dir: Path | None) -> Source:
                 )
     if len(train) < 2:
         raise UserError(
-            f"{data_dir / 'train'} holds only one class folder, {next(iter(train))}: a classifier needs at least two"
+            f"{data_dir / 'train'} holds only one class folder, {next(iter(train))}: a classifier needs at least two. "
+            "To fix it: add a folder for each other class to train/ and to test/"
         )
     like = next(iter(train.values()))[0]
     parts = []

@@ -131,7 +131,7 @@ def stratified(labels: Tensor, fraction: float, seed: int, classes: Sequence[str
     if counts[scarcest] < 2:
         raise UserError(
             f"{title}: class {classes[scarcest]!r} has {counts[scarcest]} training images, but at least 2 are needed, "
-            "one to train on and one to validate"
+            "one to train on and one to validate. To fix it: add images of this class, or delete its folders"
         )
     exact = counts * fraction
     take = np.floor(exact).astype(int)

@@ -46,7 +46,7 @@ class Stage:
     """The work that all trials of a study share, itself run as a trial.
 
     Attributes:
-        name: of it, and of its baseline row.
+        name: of the stage, and of its baseline row.
         run: see `TrialFunction`.
         key: (settings, data, initial teacher) → what determines it, as JSON values.
         networks: settings → role → training, of every network that it trains.

@@ -135,12 +135,12 @@ def trial_seconds(settings: Settings, space: SearchSpace, data: Splits) -> float
     training, threads = method.searched_network(settings), settings.resources.threads
     teacher = _teacher_in_every_step(settings, training)
     cost = method.step_cost
-    dear = cost.epochs(largest) if cost else 0
-    total = (method.epochs(largest) - dear) * seconds_an_epoch(training, data, threads, teacher=teacher)
-    if cost and dear:
+    costly_epochs = cost.epochs(largest) if cost else 0
+    total = (method.epochs(largest) - costly_epochs) * seconds_an_epoch(training, data, threads, teacher=teacher)
+    if cost and costly_epochs:
         middle = {name: domain.middle() for name, domain in space.domains.items()}
         term = partial(cost.term, values=middle)
-        total += dear * seconds_an_epoch(training, data, threads, term, teacher)
+        total += costly_epochs * seconds_an_epoch(training, data, threads, term, teacher)
     return float(total)
 
 

@@ -191,7 +191,9 @@ def _locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"--results-dir {folder.parent}: cannot write there ({error.strerror})") from error
+        raise UserError(
+            f"--results-dir {folder.parent}: cannot be written ({error.strerror}); give a folder that you may write to"
+        ) from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ import torch
 from study.data.fingerprint import fingerprint, identity
 from study.data.splits import Part, Splits
 from study.methods import registry
-from study.records.schema import Meta, described
+from study.records.schema import Meta, column_as_json
 from study.settings import Settings, as_json
 from study.tuning.space import SearchSpace
 
@@ -53,7 +53,7 @@ def study_metadata(
         },
         "models": networks,
         **space.as_json(),
-        "columns": {name: described(name) for name in (*space.domains, *space.objectives)},
+        "columns": {name: column_as_json(name) for name in (*space.domains, *space.objectives)},
         "seed": settings.seed,
         **_run(settings, argv),
     }

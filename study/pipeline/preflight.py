@@ -160,7 +160,10 @@ def load_teacher(settings: Settings, data: Splits) -> SharedWork | None:
         load_network(weights.tensors(), training, data)
     except Exception as error:  # torch and safetensors raise many kinds for one cause: not these weights
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"--teacher-checkpoint {path}: not weights of {training.network} here ({reason})") from error
+        raise UserError(
+            f"--teacher-checkpoint {path}: its weights do not fit --teacher {training.network} ({reason}); "
+            "give the network and width that they were trained with"
+        ) from error
     return weights
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork, get, get_or_compute, read_arrays, same_arrays, write_arrays
-from study.artifacts.weight_trace import pack
+from study.artifacts.weight_trace import npz_bytes
 from study.data.splits import Splits
 from study.errors import UserError
 from study.records import paths, study_folder
@@ -48,7 +48,8 @@ def load_or_train(
         shared, missing = _collect(job, data, initial_teacher, names, cache)
         for row in (ledger.trials.get(names[seed], {}) for seed in missing):
             if row.get("state") == "failed":
-                raise UserError(f"the training of the {_in_words(stage.name)} failed: {row['reason']}")
+                noun = _in_words(stage.name)
+                raise UserError(f"training the {noun} failed: {row['reason']}; the same command tries again")
     for name in names.values():
         checkpoints.delete_result(job.folder, name)
     return shared if completed and not missing else None
@@ -110,7 +111,7 @@ def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None
         ledger.flush()
     write_arrays(path, weights.arrays)
     if stage.trace and not paths.trace_of(folder, name).exists():
-        write_bytes(paths.trace_of(folder, name), pack(stage.trace(job.settings, data, shared)))
+        write_bytes(paths.trace_of(folder, name), npz_bytes(stage.trace(job.settings, data, shared)))
     return shared
 
 

@@ -77,11 +77,11 @@ def upgrade(meta: Meta) -> Meta:
         if "baselines" in meta:
             meta["baselines"] = {name: _renamed(values) for name, values in meta["baselines"].items()}
     facts = {"title": kind, **_UNKNOWN, **_SCHEMA_1.get(kind, {})}
-    columns = {name: described(name) for name in (*meta.get("space", {}), *meta.get("objectives", {}))}
+    columns = {name: column_as_json(name) for name in (*meta.get("space", {}), *meta.get("objectives", {}))}
     return {**facts, "columns": columns, **meta, "schema": SCHEMA}
 
 
-def described(name: str) -> dict[str, str | int]:
+def column_as_json(name: str) -> dict[str, str | int]:
     """A column's declaration as JSON values."""
     return dataclasses.asdict(column(name))
 

@@ -1,4 +1,5 @@
-"""The study folder `results/NAME/`: every file name, every column name, and how they are written and read.
+"""The study folder `results/NAME/`: how its files are written and read. Their names are in `paths`, columns in
+`columns`.
 
 Plain files only, so that analysis needs neither Ray nor torch. Each file is written under another name and
 then renamed, so a reader, or a crash at any instant, sees either the old file or the new one, complete.
@@ -18,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from study.errors import UserError
-from study.records.atomic_files import replacing
+from study.records.atomic_files import atomic_replacement
 from study.records.columns import COLUMNS, CONFIRMED_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column, Row
 from study.records.columns import column as declared
 from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS, trace_of
@@ -133,7 +134,8 @@ def read_meta(folder: Path) -> Meta:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); restore it or start a study under another --name") from error
     if schema not in READABLE:
-        raise UserError(f"{path}: schema version {schema}, but this version of the harness reads {SCHEMA}")
+        readable = " and ".join(map(str, READABLE))
+        raise UserError(f"{path}: schema version {schema}, but this version of the harness reads {readable}; update it")
     return upgrade(dict(meta))
 
 
@@ -182,7 +184,7 @@ def _to_the_last_bit() -> dict[str, str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, complete at every instant."""
-    with replacing(path) as temporary:
+    with atomic_replacement(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

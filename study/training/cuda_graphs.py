@@ -32,7 +32,7 @@ def _side_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 @contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
+def _garbage_collection_paused() -> Iterator[None]:
     """Without garbage collection: freeing an older graph would spoil the one that is being recorded."""
     collecting = gc.isenabled()
     gc.disable()
@@ -68,13 +68,13 @@ class CudaGraphStep:
     def __call__(self, index: Tensor) -> None:
         size = index.shape[-1]
         if size not in self.graphs and not (self.recording and self._record(index)):
-            self._alone(index)
+            self._run_unrecorded(index)
             return
         graph, place = self.graphs[size]
         place.copy_(index)
         graph.replay()
 
-    def _alone(self, index: Tensor) -> None:
+    def _run_unrecorded(self, index: Tensor) -> None:
         """On the stream that is recorded, as CUDA wants it of a first step."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
@@ -90,11 +90,11 @@ class CudaGraphStep:
             return False
         if [id(tensor) for tensor in self.state_tensors()] != [id(tensor) for tensor in self.before]:
             # A replayed step would read the old tensor for ever.
-            return self._refused("the network replaces its buffers by new tensors")
+            return self._give_up_recording("the network replaces its buffers by new tensors")
         graph, place = torch.cuda.CUDAGraph(), index.clone()
         self.stream.wait_stream(torch.cuda.current_stream())
         try:
-            with _RECORDING, _uncollected(), torch.cuda.stream(self.stream):
+            with _RECORDING, _garbage_collection_paused(), torch.cuda.stream(self.stream):
                 graph.capture_begin(capture_error_mode="thread_local")
                 try:
                     self.step(place)
@@ -102,18 +102,23 @@ class CudaGraphStep:
                     graph.capture_end()
         except RuntimeError as error:
             self._end_capture()
-            return self._refused(str(error).splitlines()[0])
+            return self._give_up_recording(str(error).splitlines()[0])
         self.graphs[size] = graph, place
         return True
 
-    def _refused(self, why: str) -> bool:
+    def _give_up_recording(self, why: str) -> bool:
         self.recording = False
         print(f"steps are not recorded as a CUDA graph, so they take longer: {why}", flush=True)
         return False
 
     def _end_capture(self) -> None:
         """In older versions of torch a failed capture leaves dropout's generator capturing; a complete one ends it."""
-        with contextlib.suppress(RuntimeError), _RECORDING, _uncollected(), torch.cuda.stream(self.stream):
+        with (
+            contextlib.suppress(RuntimeError),
+            _RECORDING,
+            _garbage_collection_paused(),
+            torch.cuda.stream(self.stream),
+        ):
             graph = torch.cuda.CUDAGraph()
             graph.capture_begin(capture_error_mode="thread_local")
             try:
@@ -124,7 +129,7 @@ class CudaGraphStep:
 
 def make_step(
     model: nn.Module,
-    views: EpochBatches,
+    epoch_batches: EpochBatches,
     loss: Callable[[nn.Module, Batch], Tensor],
     optimiser: torch.optim.Optimizer,
     total: Tensor,
@@ -136,16 +141,16 @@ def make_step(
     """
 
     def step(index: Tensor) -> None:
-        value = loss(model, views.batch(index))
+        value = loss(model, epoch_batches.batch(index))
         optimiser.zero_grad(set_to_none=True)
         value.sum().backward()
         optimiser.step()
         total.add_(value.detach() * index.shape[-1])
 
-    if not views.order.is_cuda:
+    if not epoch_batches.order.is_cuda:
         return step
     for group in optimiser.param_groups:
-        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=views.order.device)
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=epoch_batches.order.device)
         if "capturable" in group:
             group["capturable"] = True
     return CudaGraphStep(step, lambda: [*model.parameters(), *model.buffers()])

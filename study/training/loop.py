@@ -60,13 +60,13 @@ def train(
         TrialFailed: the training loss of an epoch is not a finite number.
     """
     progress = progress or Progress()
-    views = EpochBatches(data, augment)
+    epoch_batches = EpochBatches(data, augment)
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
-    rates = schedule(views, optimiser, epochs, batch_size)
+    rates = schedule(epoch_batches, optimiser, epochs, batch_size)
     done = _restore(progress.begin(), model, others, optimiser, generator)
     trained = train_epochs(
         model,
-        views,
+        epoch_batches,
         loss,
         optimiser,
         rates=rates,
@@ -76,7 +76,7 @@ def train(
         before_step=before_step,
     )
     for epoch, (mean,) in trained:
-        finite(mean)
+        require_finite(mean)
         state = _state(epoch, model, others, generator)
         progress.keep({**state, "optimiser": optimiser.state_dict()})
         after_epoch(epoch, mean)
@@ -86,15 +86,17 @@ def train(
     progress.keep({**state, "model": copied, "others": [tensor.clone() for tensor in state["others"]]})
 
 
-def schedule(views: EpochBatches, optimiser: torch.optim.Optimizer, epochs: int, batch_size: int) -> list[list[float]]:
+def schedule(
+    epoch_batches: EpochBatches, optimiser: torch.optim.Optimizer, epochs: int, batch_size: int
+) -> list[list[float]]:
     """Learning rates in every step of so many epochs, from the optimiser's rates now to zero."""
-    steps = epochs * len(views.split(batch_size))
+    steps = epochs * len(epoch_batches.split(batch_size))
     return cosine_schedule([group["lr"] for group in optimiser.param_groups], steps)
 
 
 def train_epochs(
     model: nn.Module,
-    views: EpochBatches,
+    epoch_batches: EpochBatches,
     loss: Loss,
     optimiser: torch.optim.Optimizer,
     *,
@@ -107,21 +109,21 @@ def train_epochs(
     """Train one network, or several as one module, and hand over after every epoch.
 
     Args:
-        loss: scalar or (members,), as `views` has members.
+        loss: scalar or (members,), as `epoch_batches` has members.
         rates: as `schedule` gives them, from the first epoch on.
         generators: draw the order of the examples; one for each member.
         epochs: their numbers, from 1.
     Yields: the epoch's number, and its mean training loss for each member.
     """
-    batches = views.split(batch_size)
-    total = torch.zeros(views.order.shape[:-1], device=views.order.device)
-    run = make_step(model, views, loss, optimiser, total)
+    batches = epoch_batches.split(batch_size)
+    total = torch.zeros(epoch_batches.order.shape[:-1], device=epoch_batches.order.device)
+    run = make_step(model, epoch_batches, loss, optimiser, total)
     for epoch in epochs:
         model.train()
         total.zero_()
-        views.shuffle(*generators)
+        epoch_batches.shuffle(*generators)
         run_epoch(run, batches, optimiser, rates, (epoch - 1) * len(batches), before_step)
-        yield epoch, [value / len(views.data.train) for value in total.view(-1).tolist()]
+        yield epoch, [value / len(epoch_batches.data.train) for value in total.view(-1).tolist()]
 
 
 def epoch_row(epoch: int, phase: str, train_loss: float, metrics: Mapping[str, float]) -> Row:
@@ -129,7 +131,7 @@ def epoch_row(epoch: int, phase: str, train_loss: float, metrics: Mapping[str, f
     return {"epoch": epoch, "phase": phase, "train_loss": train_loss, **metrics}
 
 
-def finite(loss: float) -> float:
+def require_finite(loss: float) -> float:
     """An epoch's mean training loss, where it is a finite number.
 
     Raises:

@@ -16,7 +16,7 @@ from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.models import custom, registry
 from study.models.zoo import Options
-from study.settings import MOST_SEED
+from study.settings import MAX_SEED
 from study.training.batches import Batch
 from study.training.loop import Loss, Report, epoch_row, evaluate, train
 from study.training.precision import logits
@@ -110,7 +110,7 @@ def load_network(state: Mapping[str, Tensor], training: Training, data: Splits) 
 RECIPE = 1
 """Part of every cache key. Raise it when networks are trained or initialised in another way than before."""
 
-APART = 1_000_003
+TEACHER_SEED_OFFSET = 1_000_003
 """Added to the seed of a teacher of the same architecture; far from the seeds that phases and fresh seeds take."""
 
 
@@ -118,7 +118,7 @@ def teacher_apart(teacher: Training, taught: Training) -> Training:
     """A teacher that starts from other weights than the network it teaches, also where both are the same network."""
     if (teacher.network, teacher.options) != (taught.network, taught.options):
         return teacher
-    return replace(teacher, seed=(teacher.seed + APART) % (MOST_SEED + 1))
+    return replace(teacher, seed=(teacher.seed + TEACHER_SEED_OFFSET) % (MAX_SEED + 1))
 
 
 def width_option(value: float | None) -> Options:

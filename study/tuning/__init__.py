@@ -1,5 +1,5 @@
-"""The only room that knows Ray Tune and Optuna. What Ray reads when it is imported is set here, before any module of
-this room imports it."""
+"""The only room of study/ that knows Ray Tune and Optuna. What Ray reads when it is imported is set here, before any
+module of this room imports it."""
 
 import os
 
@@ -10,7 +10,7 @@ os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # Tune's own tables of every trial repeat ours; TensorBoard's files are asked for by name.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-# When memory runs short Ray would kill a worker in a way that ends the whole of Tune; the kernel kills one process,
+# When memory runs short Ray would kill a worker in a way that ends all of Tune; the kernel kills one process,
 # which is one trial's.
 os.environ.setdefault("RAY_memory_monitor_refresh_ms", "0")
 # Ray would start its workers at niceness 15. Next to any other work, a training on two threads, which wait for each

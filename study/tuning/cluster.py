@@ -19,6 +19,9 @@ from study.records.columns import Row
 from study.settings import Settings
 from study.training.precision import best_precision
 
+_NO_CLUSTER = "start one with ray start --head, or leave --address out"
+"""What to do where no cluster answers."""
+
 
 def start_ray(settings: Settings) -> str:
     """Join or start Ray; returns the dashboard's address, or ""."""
@@ -40,8 +43,10 @@ def start_ray(settings: Settings) -> str:
         )
     except (ConnectionError, ValueError, TimeoutError) as error:
         where = settings.resources.address
-        what = f"--address {where}: no Ray cluster answers there" if where else "Ray did not start here"
-        raise UserError(f"{what} ({str(error).splitlines()[0]})") from error
+        reason = str(error).splitlines()[0]
+        if where:
+            raise UserError(f"--address {where}: no Ray cluster answers there ({reason}); {_NO_CLUSTER}") from error
+        raise UserError(f"Ray could not be started on this machine ({reason})") from error
     url = getattr(context, "dashboard_url", "")
     return f"http://{url}" if settings.watching.dashboard and url else ""
 
@@ -65,7 +70,7 @@ def _answers(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except (OSError, OverflowError) as error:
-        raise UserError(f"--address {address}: no Ray cluster answers there ({error})") from error
+        raise UserError(f"--address {address}: no Ray cluster answers there ({error}); {_NO_CLUSTER}") from error
 
 
 Node = Mapping[str, float]
@@ -99,7 +104,9 @@ def resources(settings: Settings, nodes: Sequence[Node]) -> tuple[float, int]:
         return gpus, packed_at_once(settings.changed(gpus_per_trial=gpus), nodes)
     fit = trials_that_fit(nodes, resource_request(settings, gpus))
     if fit < 1:
-        raise UserError(f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no machine holds both together")
+        raise UserError(
+            f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no single machine has both; give less of one"
+        )
     return gpus, min(fit, settings.resources.max_concurrent or fit)
 
 
@@ -147,7 +154,7 @@ MOST_THREADS = 16
 
 
 def for_shared_work(settings: Settings, trainings: int) -> Settings:
-    """The settings with each of so many trainings on its part of the cores that the search will have.
+    """The settings for the shared work: its trainings split the cores that the search will have.
 
     What all trials wait for would otherwise run on one core, and the others be idle. In a cluster that was joined it
     gets what a trial gets: others may use the machines, and all of one might never be free.
@@ -158,7 +165,7 @@ def for_shared_work(settings: Settings, trainings: int) -> Settings:
 
 
 def shared_cores(settings: Settings, at_once: int, trainings: int = 1) -> float:
-    """Cores of each of so many trainings that share those of the trials that run at one time."""
+    """Cores of each of these trainings, which split the cores of all concurrent trials."""
     return max(
         settings.resources.cpus_per_trial, min(MOST_THREADS, at_once * settings.resources.cpus_per_trial // trainings)
     )
@@ -176,10 +183,10 @@ def trials_that_fit(nodes: Sequence[Node], asked: Mapping[str, float]) -> int:
 
 
 class Capacity:
-    """Called, how many trials the machines that are there now hold at one time: nodes come and go."""
+    """Calling it gives the number of trials that the present machines hold; nodes come and go."""
 
     SECONDS = 2.0
-    """For so long an answer holds."""
+    """Seconds for which an answer is reused."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

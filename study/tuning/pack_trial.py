@@ -21,7 +21,7 @@ RESTART = 60.0
 """Seconds that Ray may take to start the process of a pack again."""
 
 
-Report = dict[str, Any]
+ReportRow = dict[str, Any]
 """What a trial reports to Tune."""
 
 
@@ -30,7 +30,7 @@ class Trainer(Protocol):
 
     def others(self, trial: str) -> int: ...
     def join(self, *arguments: object) -> None: ...
-    def next(self, ticket_id: str) -> Report: ...
+    def next(self, ticket_id: str) -> ReportRow: ...
     def leave(self, ticket_id: str) -> None: ...
 
 
@@ -47,7 +47,7 @@ class PackActor:
     def join(self, *arguments: object) -> None:
         self.trainer.join(*arguments)
 
-    def next(self, ticket_id: str) -> Report:
+    def next(self, ticket_id: str) -> ReportRow:
         return self.trainer.next(ticket_id)
 
     def leave(self, ticket_id: str) -> None:
@@ -61,11 +61,13 @@ def make_pack_trainable(name: str) -> Callable[..., None]:
         name: by which Ray's dashboard knows the processes.
     """
 
-    def trainable(config: Report, folder: Path, packers: Sequence[ActorHandle], joining: Sequence[object]) -> None:
+    def trainable(
+        config: ReportRow, folder: Path, packers: Sequence[ActorHandle], join_arguments: Sequence[object]
+    ) -> None:
         values = {k: v for k, v in config.items() if k not in ("trial_id", "seed")}
         print(f"{config['trial_id']}, seed {config['seed']}: {values}", flush=True)
         trial = tune.get_context().get_trial_id()
-        _follow(emptiest_pack(packers, trial), (*joining, config, folder, trial))
+        _follow(emptiest_pack(packers, trial), (*join_arguments, config, folder, trial))
 
     trainable.__name__ = name
     return trainable
@@ -85,7 +87,7 @@ def count_others(packers: Sequence[ActorHandle], trial: str, patience: float) ->
 
 
 def emptiest_pack(packers: Sequence[ActorHandle], trial: str) -> ActorHandle:
-    """The one with the fewest trials, any of them if several have so many."""
+    """The pack with the fewest trials; a random one among equals."""
     until = time.monotonic() + RESTART
     while not (counts := count_others(packers, trial, RESTART)):
         if time.monotonic() > until:
@@ -95,18 +97,18 @@ def emptiest_pack(packers: Sequence[ActorHandle], trial: str) -> ActorHandle:
     return random.choice([packer for count, packer in counts if count == fewest])
 
 
-def _follow(packer: ActorHandle, joining: tuple[object, ...]) -> None:
+def _follow(packer: ActorHandle, join_arguments: tuple[object, ...]) -> None:
     """Join a pack with these arguments, and report what it says."""
     until, ticket_id = time.monotonic() + RESTART, uuid4().hex
     while True:
         try:
-            ray.get(packer.join.remote(*joining, ticket_id))
+            ray.get(packer.join.remote(*join_arguments, ticket_id))
             break
         except RayActorError:
             if time.monotonic() > until:
                 raise
             time.sleep(0.5)
-    row: Report = {}
+    row: ReportRow = {}
     try:
         while not ("finished" in row or "failure" in row):
             row = ray.get(packer.next.remote(ticket_id))

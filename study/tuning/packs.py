@@ -27,10 +27,10 @@ from study.tuning.pack_trial import PackActor, count_others
 from study.tuning.trainable import TrialReporter, trial_device
 
 PATIENCE = 5.0
-"""Seconds after the last trial that has come until those that are there begin, though there is room for more: processes
-of trials start one after another."""
+"""Seconds to wait for more trials after the last arrival, before a pack that is not full starts: trial processes start
+one by one."""
 PLACE = 120.0
-"""Seconds that the first process of a pack may take to start, and the GPU that it is to have to come free."""
+"""Seconds to wait until the first pack's process has started and its GPU is free."""
 
 
 class _Stopped(Exception):
@@ -49,7 +49,7 @@ class _Ticket:
         self.trial = trial
         self.reports: queue.SimpleQueue[Callable[[], Row | None]] = queue.SimpleQueue()
         self.reporter = TrialReporter(folder, config)
-        for row in self.reporter.earlier():
+        for row in self.reporter.reported_rows():
             self.reports.put(partial(dict, row))
         self.gone = False
 
@@ -59,27 +59,27 @@ class _Ticket:
             raise _Stopped
         self.reports.put(partial(self.reporter.epoch, row))
 
-    def ended(self, error: Exception) -> None:
+    def end(self, error: Exception) -> None:
         """The trial ends early."""
         if isinstance(error, TrialFailed):
-            self.reports.put(partial(self.reporter.failed, str(error)))
+            self.reports.put(partial(self.reporter.failure_report, str(error)))
         elif not isinstance(error, _Stopped):
-            self.broken(f"{type(error).__name__}: {error}")
+            self.retry(f"{type(error).__name__}: {error}")
 
     def finish(self, result: Callable[[], TrialResult], trace: Trace) -> None:
         """The trial has run to its end; its files are written when it asks for this report."""
 
         def report() -> Row:
             self.reporter.checkpoint.progress.trace = trace
-            return self.reporter.finished(result())
+            return self.reporter.final_report(result())
 
         self.reports.put(report)
 
-    def broken(self, reason: str) -> None:
+    def retry(self, reason: str) -> None:
         """The trial must be tried again."""
 
         def report() -> Row:
-            raise RuntimeError(f"the pack that this trial was in broke: {reason}")
+            raise RuntimeError(f"this trial's pack failed: {reason}")
 
         self.reports.put(report)
 
@@ -109,7 +109,7 @@ class Packer:
             for before in [i for i, t in self.tickets.items() if t.trial == trial]:
                 gone = self.tickets.pop(before)
                 gone.gone = True
-                gone.broken("it came again")  # the thread that waits for this in `next` is free again
+                gone.retry("the trial was started again")  # the thread that waits for this in `next` is free again
             return len(self.tickets)
 
     def join(
@@ -150,7 +150,7 @@ class Packer:
         while ticket:
             if report := ticket.reports.get()():
                 return report
-        raise RuntimeError("the pack that this trial was in broke: its process was started again")
+        raise RuntimeError("this trial's pack failed: its process was restarted")
 
     def leave(self, ticket_id: str) -> None:
         """The trial has ended, or was stopped; the others go on."""
@@ -174,14 +174,14 @@ class Packer:
                 if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
                     os._exit(1)  # the GPU does nothing more for this process; Ray starts another
                 for ticket in tickets:
-                    ticket.ended(error)
+                    ticket.end(error)
 
     def _train(self, tickets: Sequence[_Ticket]) -> None:
         if not tickets:
             return
-        members = [PackMember(t.reporter.values, t.epoch, t.ended) for t in tickets]
+        members = [PackMember(t.reporter.values, t.epoch, t.end) for t in tickets]
         for ticket, member, result in zip(tickets, members, self.trainer.train(members), strict=True):
-            if not isinstance(result, Exception):  # of those, `ended` has heard
+            if not isinstance(result, Exception):  # of those, `end` has heard
                 ticket.finish(result, member.trace)
 
 
@@ -207,7 +207,10 @@ def start_packs(settings: Settings) -> list[ActorHandle]:
     if settings.resources.gpus_per_trial and not count_others(actors, "", PLACE):
         for packer in actors:
             ray.kill(packer)
-        raise UserError(f"--pack: no GPU came free in {PLACE:.0f} s; others in the cluster use them")
+        raise UserError(
+            f"--pack: no GPU came free in {PLACE:.0f} s, because other jobs use them; try again later, or leave --pack "
+            "out"
+        )
     return actors
 
 

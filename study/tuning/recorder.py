@@ -125,7 +125,7 @@ class Recorder(tune.Callback):
                 gauge.set(float(result[name]), {"study": self.folder.name, "trial": trial_id})
 
     def close(self) -> None:
-        """Write all history, and remove what it makes needless."""
+        """Write all history, and delete the checkpoints that are then no longer needed."""
         self.ledger.flush()
         for trial_id in self.done:
             if self.ledger.trials[trial_id]["state"] in FINAL_STATES:
@@ -138,6 +138,6 @@ def last_error(trial: Trial) -> str:
     path = trial.error_file  # where Tune has it first; the copy in the study folder comes later
     text = Path(path).read_text(errors="replace") if path and Path(path).exists() else ""
     if "ActorDiedError" in text.rpartition("Failure #")[2]:
-        return "the trial's process died, as it does when the machine runs out of memory or someone kills it"
+        return "the trial's process died; usually the machine ran out of memory, or somebody killed it"
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1].strip()[:500] if lines else "the trial's process died"

@@ -14,7 +14,7 @@ from ray import tune
 
 from study.artifacts.cache import SharedWork, write_arrays
 from study.artifacts.checkpoints import HUNG, Checkpoint, codebook_of, path_of, weights_of
-from study.artifacts.weight_trace import pack
+from study.artifacts.weight_trace import npz_bytes
 from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.methods.method import TrialFunction, TrialResult, settings_with
@@ -70,7 +70,7 @@ class TrialReporter:
         """A row as Tune takes it: with the names of what it has, and the trial's time."""
         return {**row, REPORTED: ",".join(row), "spent": self.checkpoint.spent}
 
-    def earlier(self) -> list[Row]:
+    def reported_rows(self) -> list[Row]:
         """The epochs before the checkpoint, which a new listener has not heard of."""
         for row in self.checkpoint.rows:
             self.last.update(row)
@@ -85,18 +85,18 @@ class TrialReporter:
         self.last.update(row)
         return self._report(row)
 
-    def failed(self, reason: object) -> Row:
+    def failure_report(self, reason: object) -> Row:
         """The last report of a trial that cannot be scored."""
         failure = f"{reason} (after epoch {self.last.get('epoch', 0)})"
         return {"failure": failure, "spent": self.checkpoint.spent}
 
-    def finished(self, result: TrialResult) -> Row:
+    def final_report(self, result: TrialResult) -> Row:
         """Writes the trial's files. Only a trial that says it has finished is complete; another was stopped."""
         write_arrays(weights_of(self.path), result.arrays)
         if result.file:
             write_bytes(codebook_of(self.path), result.file)
         if self.checkpoint.progress.trace.frames:
-            write_bytes(trace_of(self.folder, self.trial_id), pack(self.checkpoint.progress.trace.arrays()))
+            write_bytes(trace_of(self.folder, self.trial_id), npz_bytes(self.checkpoint.progress.trace.arrays()))
         metrics = {**self.last, **plain_values(result.metrics), "threads": torch.get_num_threads()}
         return {**self._report(metrics), "finished": True}
 
@@ -121,28 +121,28 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
         torch.set_num_threads(reporter.checkpoint.threads or settings.resources.threads)
         torch.manual_seed(seed)  # the process may have run another trial before
         try:
-            with _watched(reporter.path.with_suffix(HUNG), settings.budget.trial_timeout) as alive:
+            with _end_if_hung(reporter.path.with_suffix(HUNG), settings.budget.trial_timeout) as alive:
 
                 def on_epoch(row: Row) -> None:
                     alive()
                     if report := reporter.epoch(row):
                         tune.report(report)
 
-                for row in reporter.earlier():
+                for row in reporter.reported_rows():
                     tune.report(row)
                 progress = reporter.checkpoint.progress
                 result = run(values, settings, data.to(trial_device(settings)), shared[seed], on_epoch, progress)
         except TrialFailed as error:
-            tune.report(reporter.failed(error))
+            tune.report(reporter.failure_report(error))
             return
-        tune.report(reporter.finished(result))
+        tune.report(reporter.final_report(result))
 
     trainable.__name__ = name
     return trainable
 
 
 @contextmanager
-def _watched(path: Path, seconds: float | None) -> Iterator[Callable[[], None]]:
+def _end_if_hung(path: Path, seconds: float | None) -> Iterator[Callable[[], None]]:
     """End this process, with its stack in `path`, if what is yielded is not called for so many seconds.
 
     The watch is a thread of C, which Python code that holds the interpreter for ever cannot stop.

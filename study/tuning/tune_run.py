@@ -82,10 +82,13 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
         # Room for the baselines too, or the last trial would have to wait.
         settings = settings.changed(pack=settings.resources.pack + len(baselines))
         packers = packs.start_packs(settings)
-        joining = packs.join_arguments(settings, work.data, _complete(work.shared))
+        join_arguments = packs.join_arguments(settings, work.data, _complete(work.shared))
         settings = packs.settings_of_packed_trials(settings)
         trainable = tune.with_parameters(
-            pack_trial.make_pack_trainable(job.folder.name), folder=job.folder, packers=packers, joining=joining
+            pack_trial.make_pack_trainable(job.folder.name),
+            folder=job.folder,
+            packers=packers,
+            join_arguments=join_arguments,
         )
     else:
         trainable = tune.with_parameters(

@@ -71,7 +71,7 @@ def test_an_earlier_hang_is_not_the_reason_of_a_later_end(tmp_path: Path) -> Non
     stack.parent.mkdir()
     stack.write_text('  File "mine.py", line 3 in forward\n')
     assert checkpoints.where_it_hung(path) == "mine.py, line 3, in forward"
-    with trainable._watched(stack, None):
+    with trainable._end_if_hung(stack, None):
         assert checkpoints.where_it_hung(path) == ""
 
 

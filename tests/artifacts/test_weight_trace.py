@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from study.artifacts.weight_trace import BINS, MOST_FRAMES, SAMPLE, Trace, pack
+from study.artifacts.weight_trace import BINS, MOST_FRAMES, SAMPLE, Trace, npz_bytes
 from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
 
@@ -28,7 +28,7 @@ def followed(weights: int, epochs: int, components: int = 17) -> Trace:
 
 
 def read(trace: Trace, folder: Path) -> dict[str, np.ndarray]:
-    write_bytes(paths.trace_of(folder, "t 001"), pack(trace.arrays()))
+    write_bytes(paths.trace_of(folder, "t 001"), npz_bytes(trace.arrays()))
     return study_folder.read_trace(folder, "t 001")
 
 
@@ -82,7 +82,7 @@ def test_a_missing_or_damaged_trace_is_none(tmp_path: Path) -> None:
     """No trace, half of one, and one with a pickle in it are read as nothing, and nothing is executed."""
     assert study_folder.read_trace(tmp_path, "t001") == {}
     path = paths.trace_of(tmp_path, "t001")
-    content = pack(followed(100, 2).arrays())
+    content = npz_bytes(followed(100, 2).arrays())
     for damaged in (b"", content[: len(content) // 2]):
         write_bytes(path, damaged)
         assert study_folder.read_trace(tmp_path, "t001") == {}

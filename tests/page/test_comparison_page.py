@@ -187,22 +187,22 @@ def test_differences_are_stated_as_limits(studies: list[Study], tmp_path: Path) 
     and a front whose members were all retrained is not called one of single runs."""
     said = " ".join(comparison.comparison_caveats(merge_studies(studies)))
     for part in (
-        "trained on other images: kd-digits: Only 20 labelled",
-        "other lengths",
+        "trained on different images: kd-digits: Only 20 labelled",
+        "different lengths",
         "pretrain_epochs 40",
-        "other networks",
-        "other numbers of trials",
+        "different networks",
+        "different numbers of trials",
         "one is 0.28 points",
         "were trained once",
     ):
         assert part in said
     pair = [load(change_meta(synthetic.write_sized(tmp_path / n, "sws"), name=n)) for n in "ab"]
     said = " ".join(comparison.comparison_caveats(merge_studies(pair)))
-    assert "other" not in said.replace("other seeds", "") and "were trained once" in said
+    assert "different" not in said.replace("different seeds", "") and "were trained once" in said
     seeds = study_folder.read_meta(tmp_path / "b")
     change_meta(tmp_path / "b", seed=5, settings={**seeds["settings"], "min_accuracy": 95.0})
     said = " ".join(comparison.comparison_caveats(merge_studies([pair[0], load(tmp_path / "b")])))
-    assert "other seeds: a: seed 0; b: seed 5" in said and "a: 0 %; b: 95 %" in said
+    assert "different seeds: a: seed 0; b: seed 5" in said and "a: 0 %; b: 95 %" in said
 
 
 def test_the_length_of_a_training_that_was_not_is_no_difference(tmp_path: Path) -> None:
@@ -217,8 +217,8 @@ def test_the_length_of_a_training_that_was_not_is_no_difference(tmp_path: Path) 
                 )
             )
         )
-    assert "other lengths" not in " ".join(comparison.comparison_caveats(merge_studies(made[:2])))
-    (said,) = [line for line in comparison.comparison_caveats(merge_studies(made)) if "other lengths" in line]
+    assert "different lengths" not in " ".join(comparison.comparison_caveats(merge_studies(made[:2])))
+    (said,) = [line for line in comparison.comparison_caveats(merge_studies(made)) if "different lengths" in line]
     assert said.count("teacher_epochs") == 1 and said.endswith("teacher_epochs 20.")
 
 

@@ -138,7 +138,7 @@ def test_without_an_interval_the_answer_stays_on_validation_data(tmp_path: Path)
 
 
 def test_fresh_seeds_of_others_are_not_the_answers(tmp_path: Path) -> None:
-    """Where the answering trial was not retrained, the sentence stays on validation data, the best retrained member of
+    """Where the headline trial was not retrained, the sentence stays on validation data, the best retrained member of
     the front is named beside it, and the page warns of the one seed."""
     folder = synthetic.write_sws(tmp_path, fresh=4)
     best = summarise(load(folder)).best
@@ -352,7 +352,7 @@ def test_a_baseline_that_beats_the_answer_is_named(sws: Path, kd: Path) -> None:
         change(sws, column, {"b001": value})  # the second baseline of the synthetic studies
     said = " ".join(caveats(summarise(load(sws))))
     assert (
-        "The baseline “paper mixture” is at least as good as the answering trial in every objective: validation "
+        "The baseline “paper mixture” is at least as good as the headline trial in every objective: validation "
         f"accuracy (%) 98.25 against {best['val_accuracy']:.2f}, sparsity (%) 99.90 against "
     ) in said
     assert "at least as good" not in " ".join(caveats(summarise(load(kd))))

@@ -61,7 +61,9 @@ def test_shared_work_that_failed_is_tried_again(tmp_path: Path, fates: list[str]
         return load_or_train(job, splits, None, {0: "uncompressed"}, tmp_path / paths.CACHE)
 
     for reason in ("out of memory", "out of memory still"):
-        with pytest.raises(UserError, match=f"^the training of the uncompressed network failed: {reason}$"):
+        with pytest.raises(
+            UserError, match=f"^training the uncompressed network failed: {reason}; the same command tries again$"
+        ):
             command()
         assert list(study_folder.read_frame(folder / paths.TRIALS, ["reason"])["reason"]) == [reason]
     shared = command()

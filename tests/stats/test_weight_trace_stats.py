@@ -12,7 +12,7 @@ import synthetic
 from scipy.stats import norm
 
 from analysis.figures import weights
-from analysis.figures.dark_knowledge import asked, dark_knowledge, softened
+from analysis.figures.dark_knowledge import dark_knowledge, soften, teacher_trace
 from analysis.page import gallery
 from analysis.stats import weight_trace
 from analysis.stats.summary import summarise
@@ -23,7 +23,7 @@ from study.records.study_folder import Study
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    """A study whose answering trial left a trace."""
+    """A study whose headline trial left a trace."""
     folder = synthetic.write_sws(tmp_path_factory.mktemp("studies") / "sws")
     best = summarise(study_folder.load(folder)).best
     assert best is not None
@@ -123,7 +123,7 @@ def test_names_of_layers_are_text(trace: Trace) -> None:
     assert "<b>" not in str(weights.layer_sparsity(trace).data[0].y)
 
 
-def test_the_answering_trial_is_shown(study: Study, tmp_path: Path) -> None:
+def test_the_headline_trial_is_shown(study: Study, tmp_path: Path) -> None:
     """Its name is in the headings; without any trace there is no such group."""
     s = summarise(study)
     assert s.best is not None
@@ -140,20 +140,20 @@ def test_the_teacher_softens(tmp_path: Path) -> None:
     folder = synthetic.write_kd(tmp_path / "kd")
     synthetic.write_knowledge(folder)
     study = study_folder.load(folder)
-    trace = asked(study)
-    at_two = softened(trace, 2.0)
+    trace = teacher_trace(study)
+    at_two = soften(trace, 2.0)
     np.testing.assert_allclose(at_two.sum(axis=1), 1)
     by_hand = np.exp(trace["logits"][0].astype(float) / 2)
     np.testing.assert_allclose(at_two[0], by_hand / by_hand.sum(), rtol=1e-6)
-    assert np.abs(softened(trace, 1e6) - 0.1).max() < 1e-4
+    assert np.abs(soften(trace, 1e6) - 0.1).max() < 1e-4
     s = summarise(study)
     figure = dark_knowledge(study, s.best)
-    assert sum("the best trial" in step.label for step in figure.layout.sliders[0].steps) == 1
+    assert sum("the headline trial" in step.label for step in figure.layout.sliders[0].steps) == 1
     assert len(figure.layout.images) == 10 and figure.layout.images[0].source.startswith("data:image/png;base64,")
     assert s.best is not None
     fewer = dark_knowledge(study, s.best.drop("temperature"))  # a space of one's own need not search it
     assert len(fewer.layout.sliders[0].steps) == len(figure.layout.sliders[0].steps) - 1
-    assert asked(study_folder.load(synthetic.write_kd(tmp_path / "bare"))) == {}
+    assert teacher_trace(study_folder.load(synthetic.write_kd(tmp_path / "bare"))) == {}
 
 
 def test_dark_knowledge_says_how_many_images_it_shows(tmp_path: Path) -> None:
@@ -176,8 +176,8 @@ def test_a_cell_of_the_dark_knowledge_names_both_classes(tmp_path: Path) -> None
     meta = study_folder.read_meta(folder)
     study_folder.write_meta(folder, {**meta, "data": {**meta["data"], "classes": [f"c{i}" for i in range(10)]}})
     study = study_folder.load(folder)
-    trace, cells = asked(study), dark_knowledge(study).frames[0].data[0]
-    share, labels = softened(trace, 1.0), trace["labels"]
+    trace, cells = teacher_trace(study), dark_knowledge(study).frames[0].data[0]
+    share, labels = soften(trace, 1.0), trace["labels"]
     for i, row in enumerate(cells.text):
         for j, text in enumerate(row):
             p = share[i, labels[j]]

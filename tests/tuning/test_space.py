@@ -120,13 +120,13 @@ def test_a_name_like_no_other_is_refused_with_all_there_are() -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "domain", "line"),
     [
-        ("magnitude", "alpha", tune.uniform(0.0, 1.5), "alpha of 1.5 in SPACE: must be within 0 and 1"),
-        ("magnitude", "alpha", tune.choice([0.5, -0.1]), "alpha of -0.1 in SPACE: must be within 0 and 1"),
+        ("magnitude", "alpha", tune.uniform(0.0, 1.5), "alpha of 1.5 in SPACE: must be between 0 and 1"),
+        ("magnitude", "alpha", tune.choice([0.5, -0.1]), "alpha of -0.1 in SPACE: must be between 0 and 1"),
         ("kd", "epochs", tune.randint(0, 9), "epochs of 0 in SPACE: must be 1 or more"),
         ("kd", "learning_rate", tune.uniform(-1e-3, 1e-2), "learning_rate of -0.001 in SPACE: must be above 0"),
         ("kd", "student_width", tune.uniform(0.5, 32.0), "student_width of 32 in SPACE: must be 16 or less"),
         ("sws", "sigma", tune.uniform(0.0, 1.0), "sigma of 0 in SPACE: must be above 0"),
-        ("sws", "anneal", tune.quniform(0.0, 2.0, 0.5), "anneal of 2 in SPACE: must be within 0 and 1"),
+        ("sws", "anneal", tune.quniform(0.0, 2.0, 0.5), "anneal of 2 in SPACE: must be between 0 and 1"),
     ],
 )  # fmt: skip
 def test_values_that_their_flag_would_not_take_are_refused(kind: str, name: str, domain: Any, line: str) -> None:

@@ -18,8 +18,8 @@ class KDSettings(Settings):
     """Knowledge distillation: a teacher trains a smaller student; searches temperature and alpha.
 
     On digits a full-width MiniVGG reaches 99 % by itself, so the embedded default leaves something to find: a student
-    of a quarter of the width that sees ten labelled images of each class, of a teacher that saw them all (the setting
-    of Hinton et al. 2015, sec. 4).
+    of a quarter of the width that sees ten labelled images of each class, from a teacher that saw all of them (the
+    setting of Hinton et al. 2015, sec. 4).
     """
 
     kind: Annotated[str, tyro.conf.Suppress] = "kd"

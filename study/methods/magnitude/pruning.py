@@ -57,7 +57,7 @@ class Hparams(CodebookHparams):
         if not (self.bits == 0 or 2 <= self.bits <= 16):
             raise ValueError(f"bits {self.bits} must be 2 to 16, or 0 for pruning")
         if not 0 <= self.ramp <= 1:
-            raise ValueError(f"ramp {self.ramp} must be within 0 and 1")
+            raise ValueError(f"ramp {self.ramp} must be between 0 and 1")
         if self.epochs < 1:
             raise ValueError(f"epochs {self.epochs} must be at least 1")
 

@@ -20,7 +20,7 @@ from study.methods.common import pretrained
 from study.methods.method import ONE_MINUS, Method, Packing, PackMember, StepCost, TrialResult, hparams_from
 from study.methods.sws import packed, weight_sharing
 from study.methods.sws.network_stack import Stack
-from study.methods.sws.settings import UNPACKED, SWSSettings
+from study.methods.sws.settings import NOT_PACKABLE, SWSSettings
 from study.methods.sws.weight_sharing import Hparams
 from study.settings import Values
 from study.training.loop import Report
@@ -99,7 +99,7 @@ def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]
         ValueError: something is searched that members of a pack have in common.
     """
     names = [name.removeprefix(ONE_MINUS) for name in searched]
-    common = [name for name in names if name in (*packed.SAME_IN_A_PACK, *UNPACKED)]
+    common = [name for name in names if name in (*packed.SAME_IN_A_PACK, *NOT_PACKABLE)]
     if common:
         raise ValueError(f"search_spaces/sws.py sets {common[0]}, which all trials of a pack have in common")
     training = pretrained.pretraining(settings)

@@ -28,14 +28,14 @@ from study.errors import TrialFailed
 from study.methods.sws import weight_sharing
 from study.methods.sws.mixture import Mixture
 from study.methods.sws.network_stack import Stack
-from study.methods.sws.settings import UNPACKED
+from study.methods.sws.settings import NOT_PACKABLE
 from study.methods.sws.weight_sharing import Hparams
 from study.training.batches import Batch, EpochBatches
 from study.training.distillation import Targets, accuracy_loss
-from study.training.loop import Loss, Report, epoch_row, finite, schedule, train_epochs
+from study.training.loop import Loss, Report, epoch_row, require_finite, schedule, train_epochs
 from study.training.precision import autocast_logits, uses_bfloat16
 
-Outcome = tuple[nn.Module, QuantisedWeights, dict[str, float]] | Exception
+MemberResult = tuple[nn.Module, QuantisedWeights, dict[str, float]] | Exception
 """Of one member: its network, quantised weights and final metrics, or why it ended before."""
 
 
@@ -69,7 +69,7 @@ class Member:
     def report(self, epoch: int, phase: str, train_loss: float, metrics: Mapping[str, float]) -> None:
         """Report an epoch. A loss that is not finite, or an exception of `on_epoch`, ends this member."""
         try:
-            self._on_epoch(epoch_row(epoch, phase, finite(train_loss), metrics))
+            self._on_epoch(epoch_row(epoch, phase, require_finite(train_loss), metrics))
         except Exception as error:
             self.fail(error)
 
@@ -81,7 +81,7 @@ SAME_IN_A_PACK = ("epochs", "batch_size", "weight_rate", "mean_rate", "precision
 
 def fit(
     networks: Sequence[nn.Module], members: Sequence[Member], data: Splits, targets: Targets | None = None
-) -> list[Outcome]:
+) -> list[MemberResult]:
     """`weight_sharing.fit` of many pretrained networks of one architecture at once.
 
     Returns: the outcome of each member.
@@ -91,8 +91,8 @@ def fit(
     common = members[0].hparams
     if any(getattr(m.hparams, name) != getattr(common, name) for m in members for name in SAME_IN_A_PACK):
         raise ValueError(f"members of a pack have the same {', '.join(SAME_IN_A_PACK)}")
-    if any(getattr(m.hparams, name) for m in members for name in UNPACKED):
-        raise ValueError(f"{', '.join(UNPACKED)} cannot be packed")
+    if any(getattr(m.hparams, name) for m in members for name in NOT_PACKABLE):
+        raise ValueError(f"{', '.join(NOT_PACKABLE)} cannot be packed")
     device = data.train.images.device
     stack = Stack(networks)
     loss = accuracy_loss(
@@ -149,7 +149,7 @@ def cluster(stack: Stack, members: Sequence[Member], data: Splits, loss: Loss) -
     starts = [weight_sharing.mixture_over(w, m.hparams) for w, m in zip(stack.weights().detach(), members, strict=True)]
     mixture = Mixture.stacked(starts)
     factor = torch.tensor([m.hparams.tau / len(data.train) for m in members], device=data.train.images.device)
-    risen, anneal = weight_sharing.annealing(common, data, common.anneal)
+    tau_share, anneal = weight_sharing.annealing(common, data, common.anneal)
 
     def add_frames(epoch: int, phase: str, weights: Tensor) -> None:
         shapes = mixture.shape()
@@ -178,7 +178,7 @@ def cluster(stack: Stack, members: Sequence[Member], data: Splits, loss: Loss) -
         stack,
         members,
         data,
-        weight_sharing.under_prior(loss, mixture, stack.weights, factor, risen),
+        weight_sharing.under_prior(loss, mixture, stack.weights, factor, tau_share),
         weight_sharing.adam(stack.parameters(), mixture, common),
         epochs=common.epochs,
         before_step=anneal,
@@ -200,7 +200,7 @@ def places(assignment: Tensor, components: int) -> Tensor:
 
 def finish(
     stack: Stack, mixtures: Sequence[Mixture], members: Sequence[Member], data: Splits, loss: Loss
-) -> list[Outcome]:
+) -> list[MemberResult]:
     """`codebook_training.finish` of every member: quantise, train the codebooks, score."""
     common = members[0].hparams
     quantised: list[QuantisedWeights] = []
@@ -214,19 +214,19 @@ def finish(
     codebooks = Codebooks(stack, quantised)
     if common.codebook_epochs and not all(member.failure for member in members):
         train_values(stack, codebooks, members, data, loss)
-    outcomes: list[Outcome] = []
+    results: list[MemberResult] = []
     for index, member in enumerate(members):
         if not member.failure:
             network, now = codebooks.member(index)
             try:
                 epochs = common.epochs + common.codebook_epochs
                 metrics = conclude(network, now, member.hparams, data, member.trace, epochs)
-                outcomes.append((copy.deepcopy(network), now, metrics))
+                results.append((copy.deepcopy(network), now, metrics))
             except TrialFailed as error:
                 member.fail(error)
         if member.failure:
-            outcomes.append(member.failure)
-    return outcomes
+            results.append(member.failure)
+    return results
 
 
 def train_values(stack: Stack, codebooks: Codebooks, members: Sequence[Member], data: Splits, loss: Loss) -> None:

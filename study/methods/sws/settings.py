@@ -13,7 +13,7 @@ from study.methods.common.settings import CodebookSettings, CompressionSettings
 from study.setting_bounds import AtLeast, Within
 from study.settings import Rate, Resources, Values, flag
 
-UNPACKED = ("merge", "layer_scales", "retrain_epochs")
+NOT_PACKABLE = ("merge", "layer_scales", "retrain_epochs")
 """What soft weight-sharing leaves out while it is packed: these would give trials different programs."""
 
 
@@ -72,7 +72,7 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
             UserError: one line that names both flags.
         """
         values = self.flat()
-        for name in (*UNPACKED, "trial_timeout", "memory_per_trial") if self.resources.pack > 1 else ():
+        for name in (*NOT_PACKABLE, "trial_timeout", "memory_per_trial") if self.resources.pack > 1 else ():
             if values[name]:
                 raise UserError(
                     f"--pack {self.resources.pack}: does not go with {flag(name)}; leave out one of the two flags"

@@ -166,20 +166,20 @@ def adam(weights: Sequence[Tensor], mixture: Mixture, hparams: Hparams) -> torch
 
 
 def under_prior(
-    loss: Loss, mixture: Mixture, weights: Callable[[], Tensor], factor: float | Tensor, risen: Tensor
+    loss: Loss, mixture: Mixture, weights: Callable[[], Tensor], factor: float | Tensor, tau_share: Tensor
 ) -> Loss:
-    """The loss of phase two, of one trial or of each member of a pack: accuracy term + factor · risen · complexity.
+    """The loss of phase two, of one trial or of each member of a pack: accuracy term + factor · tau_share · complexity.
 
     Args:
         loss: the accuracy term, scalar or (members,).
         weights: gives the weights that the prior sees, (weights,) or (members, weights).
         factor: τ / N, a number or (members,).
-        risen: share of τ that annealing has reached, scalar.
+        tau_share: share of τ that annealing has reached, scalar.
     Returns: scalar or (members,), nats per example.
     """
 
     def total(model: nn.Module, batch: Batch) -> Tensor:
-        return loss(model, batch) + factor * risen * mixture.complexity(weights())
+        return loss(model, batch) + factor * tau_share * mixture.complexity(weights())
 
     return total
 
@@ -190,12 +190,12 @@ def annealing(hparams: Hparams, data: Splits, share: float) -> tuple[Tensor, Cal
     Returns: the share of tau that is reached, a scalar tensor, and the function that sets it before every step; None
         for the function where tau is constant.
     """
-    risen, rise = torch.ones((), device=data.train.images.device), _steps(hparams, data) * share
+    tau_share, rise = torch.ones((), device=data.train.images.device), _steps(hparams, data) * share
 
     def anneal(step: int) -> None:
-        risen.fill_(min(1.0, step / rise))
+        tau_share.fill_(min(1.0, step / rise))
 
-    return risen, anneal if rise else None
+    return tau_share, anneal if rise else None
 
 
 def retrain(
@@ -280,7 +280,7 @@ def _move(
     clustering = phase == "cluster"
     progress = progress or Progress()
     epochs = hparams.epochs if clustering else hparams.retrain_epochs
-    risen, anneal = annealing(hparams, data, hparams.anneal if clustering else 0.0)
+    tau_share, anneal = annealing(hparams, data, hparams.anneal if clustering else 0.0)
 
     def weights() -> Tensor:
         weights = _scaled(parameters, scales) if hparams.layer_scales else flatten(parameters)
@@ -298,7 +298,7 @@ def _move(
     train(
         model,
         data,
-        under_prior(loss, mixture, weights, hparams.tau / len(data.train), risen),
+        under_prior(loss, mixture, weights, hparams.tau / len(data.train), tau_share),
         adam(list(model.parameters()), mixture, hparams),
         epochs=epochs,
         batch_size=hparams.batch_size,
