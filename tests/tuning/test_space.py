@@ -206,7 +206,7 @@ def test_a_file_that_lacks_a_part_is_refused(tmp_path: Path, monkeypatch: pytest
         ("sws", "augment", tune.choice(["flop"]), "augment of flop in SPACE: must be none, flip, shift or crop"),
         ("kd", "precision", tune.choice(["bf16"]), "precision of bf16 in SPACE: must be float32 or bfloat16"),
         ("kd", "student", tune.choice([1, 2]), "student of 1 in SPACE: must be a word"),
-        ("sws", "one_minus_anneal", tune.uniform(0.5, 5.0), "one_minus_anneal of 5 in SPACE: must be within 0 and 1"),
+        ("sws", "one_minus_anneal", tune.uniform(0.5, 5.0), "one_minus_anneal of 5 in SPACE: must be between 0 and 1"),
         ("sws", "one_minus_augment", tune.uniform(0.5, 5.0),
          "one_minus_augment of 0.5 in SPACE: must be a number, of a hyperparameter that is one"),
         ("sws", "alpha", tune.uniform(0.0, 1.0),
