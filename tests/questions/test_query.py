@@ -243,7 +243,7 @@ def test_states_and_baselines_are_asked_where_a_flag_says_so(folder: Path, capsy
         (["{folder}", "max spars"], 2, "'spars' is no column"),
         (["{folder}/nothing", "all"], 2, "no study here"),
         (["{folder}", "all", "--top", "0"], 2, "--top 0"),
-        (["{folder}", "all", "--states", "done"], 2, "'done' is none"),
+        (["{folder}", "all", "--states", "done"], 2, "'done' is not a state; give any of"),
         (["{folder}", "all", "--csv", "/proc/none/a.csv"], 2, "cannot be written"),
         (["{folder}"], 2, "QUESTION"),
     ],

@@ -174,7 +174,7 @@ def test_a_trial_that_comes_again_takes_its_own_place(tmp_path: Path, monkeypatc
     lost = join("first")
     ticket = packer.tickets[lost]
     packer.leave("unknown")
-    with pytest.raises(RuntimeError, match="started again"):
+    with pytest.raises(RuntimeError, match="its process was restarted"):
         packer.next("unknown")
     heard: list[str] = []
 
@@ -189,7 +189,7 @@ def test_a_trial_that_comes_again_takes_its_own_place(tmp_path: Path, monkeypatc
     assert packer.others("second") == 1
     again = join("first")
     listener.join(10)
-    assert heard and heard[0].endswith("it came again")  # or the thread would wait for ever
+    assert heard and heard[0].endswith("the trial was started again")  # or the thread would wait for ever
     assert ticket.gone and packer.others("second") == 1
     assert [packer.next(again)["epoch"] for _ in range(4)] == [1, 2, 3, 4]
     assert packer.next(again)["finished"]
