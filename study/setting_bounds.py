@@ -6,6 +6,13 @@ import math
 from dataclasses import dataclass
 
 
+def _upper_problem(value: float, most: float, lower_problem: str) -> str:
+    """What a value must be that is finite and at most `most`, where its lower end has its own problem, or ""."""
+    if math.isinf(value) and value > 0:
+        return "a finite number"
+    return lower_problem or (f"{most:.0f} or less" if value > most else "")
+
+
 @dataclass(frozen=True)
 class AtLeast:
     """A finite number from `least` on, up to `most`."""
@@ -15,11 +22,7 @@ class AtLeast:
 
     def problem(self, value: float) -> str:
         """What the value must be, or "" where it is."""
-        if math.isinf(value) and value > 0:
-            return "a finite number"
-        if not value >= self.least:
-            return f"{self.least:g} or more"
-        return f"{self.most:.0f} or less" if value > self.most else ""
+        return _upper_problem(value, self.most, "" if value >= self.least else f"{self.least:g} or more")
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,7 @@ class Above:
 
     def problem(self, value: float) -> str:
         """What the value must be, or "" where it is."""
-        if math.isinf(value) and value > 0:
-            return "a finite number"
-        if not value > self.least:
-            return f"above {self.least:g}"
-        return f"{self.most:.0f} or less" if value > self.most else ""
+        return _upper_problem(value, self.most, "" if value > self.least else f"above {self.least:g}")
 
 
 @dataclass(frozen=True)

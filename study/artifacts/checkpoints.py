@@ -21,6 +21,7 @@ from torch import Tensor
 
 from study.artifacts.weight_trace import Trace, TraceState
 from study.records.atomic_files import write_bytes
+from study.records.paths import trial_folder
 from study.records.study_folder import older_names
 
 Row = dict[str, float | str]
@@ -141,7 +142,7 @@ class Checkpoint:
 
 def path_of(folder: Path, trial_id: str) -> Path:
     """Where the checkpoint of a trial lies in a study folder."""
-    return folder / FOLDER / (trial_id.replace(" ", "-") + SUFFIX)
+    return folder / FOLDER / (trial_folder(trial_id) + SUFFIX)
 
 
 def rows_of(path: Path) -> list[Row]:
@@ -156,7 +157,8 @@ def _read(path: Path) -> _File | None:
         file: _File = torch.load(path, map_location="cpu", weights_only=True)
         if not {"config", "rows", "seconds", "states", "trace"} <= file.keys():
             return None
-        older = older_names(path.parent.parent)
+        names = set(file["config"]).union(*file["rows"])
+        older = older_names(path.parent.parent, names)
         file["config"] = {older.get(name, name): value for name, value in file["config"].items()}
         file["rows"] = [{older.get(name, name): value for name, value in row.items()} for row in file["rows"]]
         return file

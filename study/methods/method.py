@@ -18,7 +18,6 @@ from study.training.loop import Report
 from study.training.network import Training
 
 Arrays = dict[str, np.ndarray]
-Metrics = dict[str, float]
 HparamsT = TypeVar("HparamsT")
 
 ONE_MINUS = "one_minus_"

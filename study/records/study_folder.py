@@ -149,7 +149,7 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
         frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=MISSING, **_to_the_last_bit())
     except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from a copy") from error
-    older = older_names(path.parent)
+    older = older_names(path.parent, frame.columns)
     frame = frame.rename(columns={old: new for old, new in older.items() if new not in frame.columns})
     missing = [c for c in columns if c not in frame.columns]
     if missing:
@@ -160,17 +160,20 @@ def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
     return frame
 
 
-def older_names(folder: Path) -> dict[str, str]:
-    """Columns that tables of this folder may have under an older name → the name since: all of `RENAMED`, but what a
-    study of the newest schema itself calls so."""
+def older_names(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Those of these names in a study folder that are older ones → the name since: as `RENAMED` has them, but not what
+    a study of the newest schema itself calls so."""
+    renamed = {name: RENAMED[name] for name in names if name in RENAMED}
+    if not renamed:
+        return {}
     for parent in (folder, folder.parent):  # the ledger of fresh seeds lies in a folder of the study's
         try:
             meta = json.loads((parent / STUDY).read_text(encoding="utf-8"))
             own = {*meta["space"], *meta["objectives"]} if meta["schema"] == SCHEMA else set()
-            return {old: new for old, new in RENAMED.items() if old not in own}
+            return {old: new for old, new in renamed.items() if old not in own}
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return dict(RENAMED)
+    return renamed
 
 
 def _to_the_last_bit() -> dict[str, str]:
