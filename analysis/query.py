@@ -33,6 +33,7 @@ from analysis.stats.summary import column_of, numeric, row_of
 from analysis.text.tables import columns_with_values
 from study import commandline
 from study.errors import UserError
+from study.path_arguments import File, Folder
 from study.records import study_folder
 from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, TRIAL_COLUMNS
 from study.records.study_folder import Study
@@ -46,7 +47,7 @@ UPRIGHT = 4
 class Options:
     """Arguments of the command."""
 
-    study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="results/NAME")]
+    study: Annotated[tyro.conf.Positional[Folder], tyro.conf.arg(metavar="results/NAME")]
     """Folder of the study."""
     question: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="QUESTION")]
     """Such as "max compression_ratio where accuracy_drop <= 0.2"."""
@@ -56,9 +57,9 @@ class Options:
     """States of the trials that are asked, with commas: complete,pruned,failed,running."""
     baselines: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Ask the baselines as well."""
-    csv: str | None = None
+    csv: File | None = None
     """File to write the answer to as CSV, every column in full; - is standard output, instead of the table."""
-    json: str | None = None
+    json: File | None = None
     """The same as JSON, a list of trials."""
 
 
@@ -106,11 +107,11 @@ def _run(argv: list[str]) -> int:
     to = {option: path for option, path in (("csv", options.csv), ("json", options.json)) if path is not None}
     for option, path in to.items():
         content = answers.to_csv(index=False) if option == "csv" else _json(answers)
-        if path == "-":
+        if str(path) == "-":
             print(content, end="")
         else:
-            _write(Path(path), content)
-    if "-" not in to.values():
+            _write(path, content)
+    if Path("-") not in to.values():
         _print(question, study, answers)
     if TEST_ACCURACY in question.names:
         print("Chosen by test data, so its test accuracy flatters.", file=sys.stderr)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -23,6 +22,7 @@ from analysis.page.live import serve
 from analysis.page.study_page import build, write_page
 from study import commandline
 from study.errors import UserError
+from study.path_arguments import File, Folder
 from study.records import paths
 
 PROG = "python -m analysis.report"
@@ -32,16 +32,16 @@ PROG = "python -m analysis.report"
 class Arguments:
     """Write a study's report, or one page that compares several studies, and print its path."""
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    folders: Annotated[tuple[Folder, ...], tyro.conf.Positional]
     """The folder that a study wrote, results/NAME. Several are compared on one page."""
-    out: Path | None = None
+    out: File | None = None
     """Where the page goes. Default: report.html in the folder; a comparison goes to comparison.html next to the first
     one."""
     live: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Serve the page on 127.0.0.1 instead, and follow the study while it runs."""
-    png: Path | None = None
+    png: Folder | None = None
     """Write the page's figures into this folder as PNG files, for papers."""
-    svg: Path | None = None
+    svg: Folder | None = None
     """The same as SVG files."""
 
 

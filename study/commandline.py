@@ -14,6 +14,7 @@ from typing import TypeVar
 import tyro
 
 from study.errors import UserError
+from study.path_arguments import complete_paths
 
 T = TypeVar("T")
 
@@ -27,13 +28,14 @@ def parse(
     explain: Callable[[str], str] = lambda flag: "",
 ) -> T:
     """Arguments as `options_class`, a dataclass; groups of settings in it are groups of the help, and not part of any
-    flag.
+    flag. In its paths, `~` is expanded.
 
     Args:
         default: what is meant without any argument.
         explain: of a flag that is not understood, why there is none, or "".
     Raises:
-        UserError: a usage error; the message names the flag.
+        UserError: a usage error, or a path that cannot be one, or leads to another kind of file; the message names
+            the flag.
         SystemExit: after --help.
     """
     printed = io.StringIO()
@@ -41,14 +43,16 @@ def parse(
     try:
         with contextlib.redirect_stderr(printed):
             if default is None:
-                return tyro.cli(options_class, prog=prog, description=description, args=argv, config=config)
-            return tyro.cli(
-                options_class, prog=prog, description=description, args=argv, default=default, config=config
-            )
+                options = tyro.cli(options_class, prog=prog, description=description, args=argv, config=config)
+            else:
+                options = tyro.cli(
+                    options_class, prog=prog, description=description, args=argv, default=default, config=config
+                )
     except SystemExit as ended:
         if not ended.code:  # --help
             raise
         raise UserError(_one_line(printed.getvalue(), prog, explain)) from None
+    return complete_paths(options, argv)
 
 
 def status(command: Callable[[], int], interrupted: str = "Stopped.") -> int:
@@ -67,7 +71,10 @@ def data_folder(dataset: str, given: Path | None) -> Path | None:
     """Where a data set lies, or is downloaded to: `--data-dir`, or our folder in the user's cache."""
     if given or dataset in ("digits", "folder"):
         return given
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compression-study"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compression-study"
+    except RuntimeError as error:  # neither HOME nor an entry for this user
+        raise UserError(f"--data-dir is missing: there is no home folder to keep data in ({error})") from error
 
 
 def any_of(names: Sequence[str]) -> str:

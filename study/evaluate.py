@@ -6,13 +6,13 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from study import commandline
 from study.errors import UserError
+from study.path_arguments import File, Folder
 from study.records.columns import Row
 from study.settings import MAX_SEED
 
@@ -27,11 +27,11 @@ PROG = "python -m study.evaluate"
 class Options:
     """Arguments of the command."""
 
-    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
+    file: Annotated[tyro.conf.Positional[File], tyro.conf.arg(metavar="FILE")]
     """Compressed network, such as results/NAME/models/t014.codebook."""
     dataset: str | None = None
     """Data set to score it on. Default: the one it was trained on."""
-    data_dir: Path | None = None
+    data_dir: Folder | None = None
     """Where the data set lies, or is downloaded to. Default: ~/.cache/compression-study; digits needs none."""
     part: Literal["test", "validation"] = "test"
     """Part of the data set."""

@@ -12,6 +12,7 @@ import tyro
 from analysis import selection
 from study import commandline
 from study.errors import UserError
+from study.path_arguments import Folder
 from study.records import study_folder
 from study.records.paths import MODELS
 from study.records.study_folder import Study
@@ -31,7 +32,7 @@ FOLDER = "exported"
 class Options:
     """Arguments of the command. Give one of --pareto, --trial and --best."""
 
-    study: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="results/NAME")]
+    study: Annotated[tyro.conf.Positional[Folder], tyro.conf.arg(metavar="results/NAME")]
     """Folder of the study."""
     pareto: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Export every member of the front."""
@@ -40,7 +41,7 @@ class Options:
     best: str | None = None
     """Export the member of the front that answers a question, as `python -m analysis.query` takes it: "max compression
     with accuracy drop <= 0.2" or "min file_bytes where val_accuracy >= 98"."""
-    to: Path | None = None
+    to: Folder | None = None
     """Folder to write to. Default: results/NAME/exported."""
     formats: str | None = None
     """Any of codebook,safetensors,onnx. Default: all that the study's networks have."""

@@ -10,7 +10,6 @@ import math
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -18,6 +17,7 @@ import tyro
 from study import commandline
 from study.errors import TrialFailed, UserError
 from study.methods import registry
+from study.path_arguments import Folder
 from study.records import paths, study_folder
 from study.records.columns import COST_COLUMNS, Row
 from study.records.search_domains import domain_from_json
@@ -36,11 +36,11 @@ PROG = "python -m study.reproduce"
 class Options:
     """Retrain one trial of a study and compare its metrics with the recorded ones."""
 
-    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="results/NAME")]
+    folder: Annotated[tyro.conf.Positional[Folder], tyro.conf.arg(metavar="results/NAME")]
     """Folder of the study."""
     trial_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TRIAL")]
     """A complete trial, such as t014, or a baseline's name."""
-    data_dir: Path | None = None
+    data_dir: Folder | None = None
     """Where the data set lies. Default: where the study had it."""
     tolerance: float = 0.0
     """Difference that a metric may have, in its own unit, and still match. On the machine and versions of the study

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 import tyro
 
 from study.errors import UserError
+from study.path_arguments import LONGEST_NAME, Folder
 from study.records.search_domains import Value
 from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
 
@@ -58,7 +59,7 @@ class Budget:
     objective), and the baselines, with --seeds fresh seeds. Default: 0; the front is then tested as it was found."""
     seeds: Annotated[int, AtLeast(1)] = 5
     """With --confirm: fresh seeds."""
-    warm_start: Path | None = None
+    warm_start: Folder | None = None
     """Folder of another study, whose front is tried first. Default: none."""
     trial_timeout: Annotated[float | None, Above(0, MAX_TRIAL_TIMEOUT)] = None
     """Seconds that an epoch may take, the start before the first one included. After that the process counts as hung:
@@ -89,9 +90,9 @@ class Files:
 
     name: str | None = None
     """Name of the study, and of its folder under --results-dir. Default: the kind and the data set, as in kd-digits."""
-    results_dir: Path = Path("results")
+    results_dir: Folder = Path("results")
     """Folder that holds the study folders."""
-    data_dir: Path | None = None
+    data_dir: Folder | None = None
     """Where the data set lies, or is downloaded to; with --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*.
     Default: ~/.cache/compression-study for what can be downloaded; digits needs none."""
 
@@ -281,6 +282,8 @@ def resolve(settings: SettingsT) -> SettingsT:
     name = settings.files.name or ""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", name):
         raise UserError(f"--name {name!r}: use letters, digits, '.', '_' and '-', and begin with a letter or digit")
+    if len(name) > LONGEST_NAME:
+        raise UserError(f"--name {name[:50]}…: is too long; give {LONGEST_NAME} letters at most")
     check_bounds(settings)
     settings.check()
     return settings

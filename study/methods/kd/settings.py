@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, ClassVar
 
 import tyro
 
+from study.path_arguments import File
 from study.setting_bounds import AtLeast
 from study.settings import Augment, Epochs, Rate, Settings, Values, Width
 
@@ -33,7 +33,7 @@ class KDSettings(Settings):
     """Multiplies the teacher's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
     teacher_epochs: Epochs | None = None
     """Epochs of the teacher. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
-    teacher_checkpoint: Path | None = None
+    teacher_checkpoint: File | None = None
     """Weights of a trained teacher (.safetensors, or a .pt state dict) instead of training one."""
     student: str = "minivgg"
     """Student network; names as for --teacher."""
