@@ -20,7 +20,7 @@ COARSE = 0.1
 
 def caveats(summary: Summary) -> list[str]:
     """Warnings, the gravest first; empty when there is nothing to warn of."""
-    sentences = [*_unfinished(summary), *_failures(summary), *_missing_reference(summary)]
+    sentences = [*_unfinished(summary), *_failures(summary), *_missing_reference(summary), *_seen_before(summary)]
     if summary.best is not None:
         sentences += [
             *_beaten(summary),
@@ -66,6 +66,24 @@ def _missing_reference(s: Summary) -> list[str]:
     if not s.reference_name or s.reference is not None:
         return []
     return [f"There is no complete baseline “{s.reference_name}”, so no gain or loss can be stated."]
+
+
+def _seen_before(s: Summary) -> list[str]:
+    """Images that were perhaps learned by heart before they are scored."""
+    data = s.study.meta["data"]
+    sentences = []
+    for part, earlier in (("validation", "training"), ("test", "training or validation")):
+        if count := int(data.get("repeated", {}).get(part, 0)):
+            sentences.append(
+                f"{count:,} of {counted(int(data[part]), f'{part} image')} {'is' if count == 1 else 'are'} also among "
+                f"the {earlier} images, pixel for pixel: what is measured on them is memory."
+            )
+    if s.study.meta.get("settings", {}).get("teacher_checkpoint"):
+        sentences.append(
+            "The teacher came from a file (--teacher-checkpoint). It may have been trained on the validation or test "
+            "images, and then accuracies that depend on it are too good."
+        )
+    return sentences
 
 
 def _beaten(s: Summary) -> list[str]:

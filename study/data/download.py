@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +27,7 @@ def fetch(
         archives: what is downloaded and unpacked, with the MD5 sums.
     Returns: `data_dir`.
     Raises:
-        UserError: no `data_dir` is given, or the download failed.
+        UserError: no `data_dir` is given, what lies there is no regular file, or the download failed.
     """
     from torchvision.datasets.utils import check_integrity
 
@@ -32,11 +35,21 @@ def fetch(
         raise UserError(
             f"--data-dir is missing: give the folder that holds {files[0]}; what is not there is downloaded to it"
         )
-    missing = [file for file in files if not (data_dir / file).exists()]
+    missing = [file for file in files if not _is_there(data_dir / file)]
     if not missing:
         return data_dir
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
+        writable = os.access(data_dir, os.W_OK | os.X_OK)
+        problem = "" if writable else os.strerror(errno.EACCES)
+    except OSError as error:
+        problem = error.strerror or str(error)
+    if problem:
+        raise UserError(
+            f"--data-dir {data_dir}: cannot be written ({problem}), and has no {missing[0]}. To fix it: give a folder "
+            "that you may write to, or one that holds the data"
+        )
+    try:
         # torchvision unpacks in place, and takes a file that was cut short for a complete one the next time.
         # So it unpacks into another folder, and only complete files are moved from there.
         with tempfile.TemporaryDirectory(prefix=".download-", dir=data_dir) as name, _polite_download():
@@ -56,6 +69,23 @@ def fetch(
             f"the network, or copy the {len(files)} files {files[0]}, …, {files[-1]} there"
         ) from error
     return data_dir
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a regular file.
+
+    Raises:
+        UserError: something else lies there, which might never end, or it cannot be looked at.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UserError(f"--data-dir: {path} cannot be read ({error.strerror or error})") from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f"--data-dir: {path} is no regular file. To fix it: delete it, or give another folder")
+    return True
 
 
 @contextlib.contextmanager

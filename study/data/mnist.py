@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from study.data.download import fetch
+from study.data.memory import require_memory
 from study.data.splits import Part, Source
 from study.errors import UserError
 
@@ -50,15 +51,17 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
 
     Reference: http://yann.lecun.com/exdb/mnist/. torchvision's reader takes a file that was cut short as complete.
     """
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
     header = 4 + 4 * dimensions
     fix = "To fix it: delete it, and the same command downloads it again"
-    if len(data) < header or data[:4].tolist() != [0, 0, 8, dimensions]:
-        raise UserError(f"{path} is damaged: it does not start as an IDX file of {dimensions} dimensions. {fix}")
-    shape = data[4:header].view(">u4").tolist()
-    if len(data) != header + math.prod(shape):
-        raise UserError(f"{path} is damaged: it has {len(data)} bytes, not {header + math.prod(shape)}. {fix}")
-    return data[header:].reshape(shape)
+    try:
+        start = np.fromfile(path, np.uint8, header)
+        size = path.stat().st_size
+        if len(start) < header or start[:4].tolist() != [0, 0, 8, dimensions]:
+            raise UserError(f"{path} is damaged: it does not start as an IDX file of {dimensions} dimensions. {fix}")
+        shape = start[4:].view(">u4").tolist()
+        if size != header + math.prod(shape):
+            raise UserError(f"{path} is damaged: it has {size} bytes, not {header + math.prod(shape)}. {fix}")
+        require_memory(2 * size, f"{path}: its {shape[0]:,} entries")
+        return np.fromfile(path, np.uint8, offset=header).reshape(shape)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

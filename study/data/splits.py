@@ -66,6 +66,7 @@ class Splits:
         train, validation: disjoint parts.
         mean, std: of each channel over `train`, for pixels scaled to 0…1.
         split_seed: the seed that divided train from validation.
+        links_left_out: links in a folder of images that were not followed; see `folder_files`.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Splits:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     split_seed: int
+    links_left_out: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -89,13 +91,18 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set as it was published; `validation_fraction` of `train` is its usual validation part."""
+    """A data set as it was published; `validation_fraction` of `train` is its usual validation part.
+
+    Attributes:
+        links_left_out: as in `Splits`.
+    """
 
     title: str
     classes: tuple[str, ...]
     train: Part
     test: Part
     validation_fraction: float
+    links_left_out: int = 0
 
 
 def subset_per_class(part: Part, per_class: int, seed: int) -> Part:

@@ -112,8 +112,10 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
         gpus, concurrent = cluster.resources(settings, cluster.alive_nodes())
         settings = settings.changed(gpus_per_trial=gpus)
         settings = settings.changed(precision=settings.precision or cluster.best_precision_of_trials(settings))
-        _record(settings, space, folder, inputs, recorded)
+        meta = _record(settings, space, folder, inputs, recorded)
         _announce(settings, folder, ledger, inputs, concurrent, dashboard)
+        for line in metadata.data_warnings(meta):
+            print(line)
         with Display(ledger, space.objectives, settings.budget.num_samples, dashboard) as display:
             job = Job(settings, space, folder, Recorder(ledger, display, space.objectives, settings, folder))
             best, confirmed, stopped = _stages(job, display, inputs)
@@ -123,14 +125,17 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
         cluster.stop_ray()
 
 
-def _record(settings: Settings, space: SearchSpace, folder: Path, inputs: Inputs, recorded: Meta | None) -> None:
-    """Write `study.json`: of a new study all of it, of an old one this command."""
+def _record(settings: Settings, space: SearchSpace, folder: Path, inputs: Inputs, recorded: Meta | None) -> Meta:
+    """Write `study.json`, and return it: of a new study all of it, of an old one this command."""
     if recorded is not None:
-        study_folder.write_meta(folder, metadata.continued_metadata(recorded, settings, sys.argv))
-        return
+        meta = metadata.continued_metadata(recorded, settings, sys.argv)
+        study_folder.write_meta(folder, meta)
+        return meta
     key = registry.method(settings.kind).shared_work.key(settings, inputs.data, inputs.initial_teacher)
     meta = metadata.study_metadata(settings, space, inputs.data, inputs.test, inputs.networks, sys.argv)
-    study_folder.write_meta(folder, {**meta, "shared_work": digest(key)})
+    meta["shared_work"] = digest(key)
+    study_folder.write_meta(folder, meta)
+    return meta
 
 
 def _announce(

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 
 from study.data.fingerprint import fingerprint, identity
+from study.data.repeated_images import repeated_images
 from study.data.splits import Part, Splits
+from study.errors import printable
 from study.methods import registry
 from study.records.schema import Meta, column_as_json
 from study.settings import Settings, as_json
@@ -49,6 +51,8 @@ def study_metadata(
             "mean": list(data.mean),
             "std": list(data.std),
             "fingerprints": fingerprints(data, test),
+            "repeated": repeated_images(data, test),
+            "links_left_out": data.links_left_out,
             "note": method.data_note(settings),
         },
         "models": networks,
@@ -57,6 +61,28 @@ def study_metadata(
         "seed": settings.seed,
         **_run(settings, argv),
     }
+
+
+def data_warnings(meta: Meta) -> list[str]:
+    """What whoever starts a study should know of its data, from its `study.json`: a line each."""
+    data, settings = meta["data"], meta["settings"]
+    repeated, lines = data.get("repeated", {}), []
+    if repeated.get("validation"):
+        lines.append(
+            f"Warning: {repeated['validation']} of {data['validation']} validation images are also training images"
+        )
+    if repeated.get("test"):
+        lines.append(
+            f"Warning: {repeated['test']} of {data['test']} test images are also training or validation images"
+        )
+    if data.get("links_left_out"):
+        lines.append(f"Links left out, since they lead to what is read anyway or was hidden: {data['links_left_out']}")
+    if settings.get("teacher_checkpoint"):
+        lines.append(
+            "Warning: the teacher of --teacher-checkpoint may have seen the validation or test images when it was "
+            "trained"
+        )
+    return lines
 
 
 def continued_metadata(recorded: Meta, settings: Settings, argv: list[str]) -> Meta:
@@ -69,7 +95,7 @@ def continued_metadata(recorded: Meta, settings: Settings, argv: list[str]) -> M
 def _run(settings: Settings, argv: list[str]) -> Meta:
     """One command, and what it ran with."""
     return {
-        "command": "python -m study.run " + " ".join(shlex.quote(a) for a in argv[1:]),
+        "command": printable("python -m study.run " + " ".join(shlex.quote(a) for a in argv[1:])),
         "versions": {"python": platform.python_version(), **installed(PACKAGES)},
         "git_commit": _commit(),
         "device": _device(settings),

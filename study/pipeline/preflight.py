@@ -198,7 +198,10 @@ def load_warm_start(settings: Settings, space: SearchSpace) -> list[Row]:
     folder = settings.budget.warm_start
     if folder is None:
         return []
-    other = study_folder.load(folder)
+    try:
+        other = study_folder.load(folder)
+    except UserError as error:
+        raise UserError(f"--warm-start {error}") from error
     searched = {*other.meta["space"], *other.objectives}
     lacking = [k for k in (*space.domains, *space.objectives) if k not in searched]
     if lacking:

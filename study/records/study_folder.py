@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -212,4 +213,7 @@ def write_rows(path: Path, rows: Sequence[Row], order: Sequence[str], always: Se
 
 
 def write_meta(folder: Path, meta: Meta) -> None:
-    write_text(folder / STUDY, json.dumps({**meta, "schema": SCHEMA}, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps({**meta, "schema": SCHEMA}, indent=2, ensure_ascii=False)
+    # A path need not be UTF-8. Python has its other bytes as lone surrogates, which JSON holds as \uXXXX alone.
+    text = re.sub("[\ud800-\udfff]", lambda byte: f"\\u{ord(byte[0]):04x}", text)
+    write_text(folder / STUDY, text + "\n")
