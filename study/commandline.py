@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import tyro
 
-from study.errors import UserError
+from study.errors import UserError, printable
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ def status(command: Callable[[], int], interrupted: str = "Stopped.") -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
