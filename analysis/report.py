@@ -62,9 +62,6 @@ def _run(arguments: Arguments) -> int:
             raise UserError("--live serves the page of one study: leave out the other folders, --out, --png and --svg")
         serve(arguments.folders[0], build)
         return 0
-    for kind, folder in (("--png", arguments.png), ("--svg", arguments.svg)):
-        if folder is not None:
-            make_folder(kind, folder)
     if arguments.out and arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: is a folder; give a file, such as {arguments.out}/{paths.REPORT}")
     try:
@@ -79,6 +76,7 @@ def _run(arguments: Arguments) -> int:
         print(printable(str(path)))
     for kind, folder in (("png", arguments.png), ("svg", arguments.svg)):
         if folder is not None:
+            make_folder(f"--{kind}", folder)
             for picture in images.write(figures, folder, (kind,)):
                 if not quiet:
                     print(printable(str(picture)))

@@ -156,8 +156,8 @@ def _print(scores: Row) -> None:
         table.add_column(heading, justify="left" if heading in headings[:2] else "right")
     for row in scores["tensors"]:
         shape = "×".join(map(str, row["shape"]))
-        table.add_row(Text(printable(row["name"])), shape, f"{row['weights']:,}", f"{row['nonzero']:,}", f"{row['sparsity']:.2f}",
-                      str(row["values"]), f"{row['coded_bytes']:,}")  # fmt: skip
+        table.add_row(Text(printable(row["name"])), shape, f"{row['weights']:,}", f"{row['nonzero']:,}",
+                      f"{row['sparsity']:.2f}", str(row["values"]), f"{row['coded_bytes']:,}")  # fmt: skip
     console.print(table)
 
 

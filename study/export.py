@@ -13,7 +13,6 @@ from analysis import selection
 from study import commandline
 from study.errors import UserError, printable
 from study.records import study_folder
-from study.records.outputs import make_folder
 from study.records.paths import MODELS, STUDY
 from study.records.study_folder import Study
 
@@ -66,7 +65,6 @@ def _run(argv: list[str]) -> int:
     if not formats or "onnx" in formats:
         check_onnx()  # before anything is written
     folder = options.to or options.study / FOLDER
-    make_folder("--to", folder)
     for trial_id in chosen:
         wanted = formats or (FORMATS if has_codebook(study, trial_id) else FORMATS[1:])
         most = options.max_parameters

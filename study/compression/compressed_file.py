@@ -245,9 +245,7 @@ def _network(header: bytes) -> Network:
     return Network(*file_checks.header_entries(header))
 
 
-def build(
-    network: Network, custom: str | None, source: str, max_parameters: int | None = MAX_PARAMETERS
-) -> nn.Module:
+def build(network: Network, custom: str | None, source: str, max_parameters: int | None = MAX_PARAMETERS) -> nn.Module:
     """The network with fresh weights. A user's code is run only if `custom` is its very name; see `decode`."""
     if is_custom(network.name) and custom != network.name:
         raise UserError(
