@@ -12,7 +12,6 @@ meets neither it nor its opposite. Exit status: 0 with an answer, 1 without a ma
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +31,11 @@ from analysis.stats.names import ACCURACY, ACCURACY_DROP, TEST_ACCURACY
 from analysis.stats.summary import column_of, numeric, row_of
 from analysis.text.tables import columns_with_values
 from study import commandline
-from study.errors import UserError
+from study.errors import UserError, printable
 from study.path_arguments import File, Folder
 from study.records import study_folder
 from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, TRIAL_COLUMNS
+from study.records.outputs import csv_text, is_stdout, json_text, write_output
 from study.records.study_folder import Study
 
 PROG = "python -m analysis.query"
@@ -51,14 +51,15 @@ class Options:
     """Folder of the study."""
     question: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="QUESTION")]
     """Such as "max compression_ratio where accuracy_drop <= 0.2"."""
-    top: int = 1
-    """How many of the best of max or min; equal ones are all shown."""
+    top: int | None = None
+    """How many trials at most, the best first. Default: all that match; of max and min, the best and what equals it."""
     states: str = "complete"
     """States of the trials that are asked, with commas: complete,pruned,failed,running."""
     baselines: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Ask the baselines as well."""
     csv: File | None = None
-    """File to write the answer to as CSV, every column in full; - is standard output, instead of the table."""
+    """File to write the answer to as CSV, every column in full; - is standard output, instead of the table. A word that
+    a spreadsheet would take for a formula has a ' in front."""
     json: File | None = None
     """The same as JSON, a list of trials."""
 
@@ -87,8 +88,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     options: Options = commandline.parse(Options, PROG, __doc__, argv)
-    if options.top < 1:
+    if options.top is not None and options.top < 1:
         raise UserError(f"--top {options.top}: give 1 or more")
+    to = {"--csv": options.csv, "--json": options.json}
+    if options.csv is not None and (options.csv == options.json or all(map(is_stdout, to.values()))):
+        raise UserError(f"--csv {options.csv} --json {options.json}: are one file; give two")
     states, known = [state.strip() for state in options.states.split(",")], (*FINAL_STATES, "running")
     for state in states:
         if state not in known:
@@ -100,22 +104,28 @@ def _run(argv: list[str]) -> int:
     if not options.baselines:
         rows = rows[rows["baseline"] == ""]
     try:
-        answers = answer_question(question, rows, options.top)
+        answers = answer_question(question, rows, options.top or 1)
     except NoMatch as none:
-        print(f"{short(options.question)}: {none}{_elsewhere(question, table, rows)}", file=sys.stderr)
+        print(printable(f"{short(options.question)}: {none}{_elsewhere(question, table, rows)}"), file=sys.stderr)
         return 1
-    to = {option: path for option, path in (("csv", options.csv), ("json", options.json)) if path is not None}
-    for option, path in to.items():
-        content = answers.to_csv(index=False) if option == "csv" else _json(answers)
-        if str(path) == "-":
-            print(content, end="")
-        else:
-            _write(path, content)
-    if Path("-") not in to.values():
-        _print(question, study, answers)
+    shown = answers.head(options.top or len(answers))
+    for flag, path in to.items():
+        if path is not None:
+            write_output(flag, path, csv_text(shown) if flag == "--csv" else _json(shown))
+    if not any(map(is_stdout, to.values())):
+        _print(question, study, shown)
+    if rest := len(answers) - len(shown):
+        print(_left_out(question, len(shown), rest), file=sys.stderr)
     if TEST_ACCURACY in question.names:
         print("Chosen by test data, so its test accuracy flatters.", file=sys.stderr)
     return 0
+
+
+def _left_out(question: Question, shown: int, rest: int) -> str:
+    """What `--top` cut off."""
+    if question.goal == "all":
+        return f"The first {shown} of {shown + rest} matches, in no order; max COLUMN or min COLUMN orders them."
+    return f"Equal to the last of these: {rest} more. --top {shown + rest} shows them."
 
 
 def _elsewhere(question: Question, table: pd.DataFrame, rows: pd.DataFrame) -> str:
@@ -133,15 +143,7 @@ def _elsewhere(question: Question, table: pd.DataFrame, rows: pd.DataFrame) -> s
 
 
 def _json(rows: pd.DataFrame) -> str:
-    cells = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    return json.dumps(cells, indent=1, ensure_ascii=False) + "\n"
-
-
-def _write(path: Path, content: str) -> None:
-    try:
-        study_folder.write_text(path, content)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); give another file") from error
+    return json_text(rows.astype(object).where(rows.notna(), None).to_dict("records"))
 
 
 def _print(question: Question, study: Study, rows: pd.DataFrame) -> None:
@@ -156,9 +158,9 @@ def _print(question: Question, study: Study, rows: pd.DataFrame) -> None:
     lines = lines if upright else [list(line) for line in zip(*lines, strict=True)]
     table = Table()
     for i, cell in enumerate(lines[0]):
-        table.add_column(Text(cell), justify="right" if i else "left")
+        table.add_column(Text(printable(cell)), justify="right" if i else "left")
     for line in lines[1:]:
-        table.add_row(*(Text(cell) for cell in line))
+        table.add_row(*(Text(printable(cell)) for cell in line))
     console = Console()
     (console if console.is_terminal else Console(width=160)).print(table)
 

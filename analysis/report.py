@@ -21,9 +21,10 @@ from analysis.page import comparison_page, images
 from analysis.page.live import serve
 from analysis.page.study_page import build, write_page
 from study import commandline
-from study.errors import UserError
+from study.errors import UserError, printable
 from study.path_arguments import File, Folder
 from study.records import paths
+from study.records.outputs import is_stdout, make_folder
 
 PROG = "python -m analysis.report"
 
@@ -35,8 +36,8 @@ class Arguments:
     folders: Annotated[tuple[Folder, ...], tyro.conf.Positional]
     """The folder that a study wrote, results/NAME. Several are compared on one page."""
     out: File | None = None
-    """Where the page goes. Default: report.html in the folder; a comparison goes to comparison.html next to the first
-    one."""
+    """Where the page goes; - is standard output. Default: report.html in the folder; a comparison goes to
+    comparison.html next to the first one."""
     live: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Serve the page on 127.0.0.1 instead, and follow the study while it runs."""
     png: Folder | None = None
@@ -70,10 +71,15 @@ def _run(arguments: Arguments) -> int:
             path, figures = comparison_page.write(arguments.folders, arguments.out)
     except OSError as error:
         raise UserError(f"the page could not be written: {error}") from None
-    print(path)
+    quiet = is_stdout(arguments.out)  # the page is there, and nothing else
+    if not quiet:
+        print(printable(str(path)))
     for kind, folder in (("png", arguments.png), ("svg", arguments.svg)):
         if folder is not None:
-            print(*images.write(figures, folder, (kind,)), sep="\n")
+            make_folder(f"--{kind}", folder)
+            for picture in images.write(figures, folder, (kind,)):
+                if not quiet:
+                    print(printable(str(picture)))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import os
 import re
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 import tyro
 
-from study.errors import UserError
+from study.errors import UserError, printable
 from study.path_arguments import complete_paths
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ def status(command: Callable[[], int], interrupted: str = "Stopped.") -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{interrupted}", file=sys.stderr)
@@ -89,14 +90,16 @@ def _one_line(box: str, prog: str, explain: Callable[[str], str]) -> str:
     rules = [i for i, line in enumerate(lines) if line[:3] in ("───", "---") or line[:1] in ("╭", "╰")]
     first, last = rules[0] + 1, rules[1]
     message = " ".join(lines[first:last])
-    meant = [line.split()[0].rstrip(",") for line in lines if re.match("--[a-z]", line)]
-    hint = f"; did you mean {meant[0]}?" if meant and message.startswith("Unrecognized options") else ""
+    near = [line.split()[0].rstrip(",") for line in lines if re.match("--[a-z]", line)]
+    given = re.match(r"Unrecognized options?: (--[\w-]+)", message)  # tyro's near names may be rather far
+    meant = difflib.get_close_matches(given[1], near, 1, _NEAR) if given else []
+    hint = f"; did you mean {meant[0]}?" if meant else ""
     for theirs, ours in _WORDS:
         message = re.sub(f"^{theirs}$", ours, message)
     if message.endswith(_NOT_UNDERSTOOD):
-        given = message.removesuffix(_NOT_UNDERSTOOD)
-        if reason := "" if hint else explain(given.split()[0]):
-            return f"{given}: {reason} (see {prog} --help)"
+        flag = message.removesuffix(_NOT_UNDERSTOOD)
+        if reason := "" if hint else explain(flag.split()[0]):
+            return f"{flag}: {reason} (see {prog} --help)"
     return f"{message.rstrip('.')}{hint} (see {prog} --help)"
 
 
@@ -112,6 +115,8 @@ def _missing(match: re.Match[str]) -> str:
     return f"missing: {'; '.join(': '.join(a.split(' ', 1)) for a in arguments)}"
 
 
+_NEAR = 0.7
+"""How alike two names of flags are, as difflib counts it, when one is taken for a slip of the other."""
 _NOT_UNDERSTOOD = ": not understood"
 _FLAG = r"(--[\w-]+)"
 _WORDS: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [

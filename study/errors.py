@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import unicodedata
 
 
 class UserError(Exception):
@@ -49,3 +50,15 @@ def one_line(error: Exception) -> str:
     """The error as one line, cut where it would fill the screen."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 200 else text[:199] + "…"
+
+
+def printable(text: str) -> str:
+    """The text with everything written out that a terminal would act on: control characters, such as the escape that
+    starts a colour or a title, marks that turn the direction of writing, line ends, and halves of a character."""
+    if text.isprintable():  # as almost all is
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else _written_out(c) for c in text)
+
+
+def _written_out(character: str) -> str:
+    return character.encode("unicode_escape").decode()

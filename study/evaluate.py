@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from study import commandline
-from study.errors import UserError
+from study.errors import UserError, one_line, printable
 from study.path_arguments import File, Folder
 from study.records.columns import Row
+from study.records.outputs import json_text
 from study.settings import MAX_SEED
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class Options:
     """Seed that divided train from validation: the study's --seed. The test part does not depend on it."""
     network: str | None = None
     """Name of the file's network, where it is a module:function, to allow that it be imported."""
+    max_parameters: Annotated[int, tyro.conf.arg(metavar="N")] = 150_000_000
+    """Parameters of the file's network at most; nothing is built for a larger one."""
     json: bool = False
     """Print JSON instead of tables."""
 
@@ -52,7 +54,7 @@ def _run(argv: list[str]) -> int:
     options: Options = commandline.parse(Options, PROG, __doc__, argv)
     scores = report(options)
     if options.json:
-        print(json.dumps(scores, indent=2, ensure_ascii=False))
+        print(json_text(scores), end="")
     else:
         _print(scores)
     return 0
@@ -66,15 +68,20 @@ def report(options: Options) -> Row:
     """
     if not 0 <= options.split_seed <= MAX_SEED:
         raise UserError(f"--split-seed {options.split_seed}: must be between 0 and {MAX_SEED}, as a study's --seed is")
+    if options.max_parameters < 1:
+        raise UserError(f"--max-parameters {options.max_parameters}: give 1 or more")
     # These bring torch, which --help need not wait for.
     from study.compression import compressed_file
     from study.compression.quantised_weights import shared_parameters
     from study.compression.size_metrics import csr_bits, ratio, size_metrics, tensor_table
     from study.training.loop import evaluate
 
-    decoded = compressed_file.read(options.file, custom=options.network)
+    decoded = compressed_file.read(options.file, custom=options.network, max_parameters=options.max_parameters)
     data, part = _load(options, decoded.network)
-    score = evaluate(decoded.model, part, data)
+    try:
+        score = evaluate(decoded.model, part, data)
+    except Exception as error:  # whatever a layer raises when its buffers hold what they never held in training
+        raise UserError(f"{options.file}: its network fails on the images ({one_line(error)})") from error
     parameters = shared_parameters(decoded.model)
     file_bytes = options.file.stat().st_size
     weights = sum(p.numel() for p in parameters)
@@ -125,9 +132,10 @@ def _load(options: Options, network: Network) -> tuple[Splits, Part]:
 def _print(scores: Row) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
-    console.print(f"{scores['file']}: {scores['network']}, {scores['weights']:,} weights", highlight=False)
+    console.print(Text(printable(f"{scores['file']}: {scores['network']}, {scores['weights']:,} weights")))
     numbers = Table(box=None, show_header=False)
     for label, value in (
         (f"accuracy, {scores['data']} {scores['part']} ({scores['examples']:,} images)", f"{scores['accuracy']:.2f} %"),
@@ -140,7 +148,7 @@ def _print(scores: Row) -> None:
         ("compression ratio (CSR, Han et al.)", f"{scores['csr_ratio']:.1f} ×"),
         ("compression ratio (entropy of the symbols)", f"{scores['entropy_ratio']:.1f} ×"),
     ):
-        numbers.add_row(label, value)
+        numbers.add_row(Text(printable(label)), value)
     console.print(numbers)
     table = Table(box=None)
     headings = ("tensor", "shape", "weights", "nonzero", "sparsity (%)", "values", "bytes in file")
@@ -148,8 +156,8 @@ def _print(scores: Row) -> None:
         table.add_column(heading, justify="left" if heading in headings[:2] else "right")
     for row in scores["tensors"]:
         shape = "×".join(map(str, row["shape"]))
-        table.add_row(row["name"], shape, f"{row['weights']:,}", f"{row['nonzero']:,}", f"{row['sparsity']:.2f}",
-                      str(row["values"]), f"{row['coded_bytes']:,}")  # fmt: skip
+        table.add_row(Text(printable(row["name"])), shape, f"{row['weights']:,}", f"{row['nonzero']:,}",
+                      f"{row['sparsity']:.2f}", str(row["values"]), f"{row['coded_bytes']:,}")  # fmt: skip
     console.print(table)
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from analysis import selection
 from study import commandline
-from study.errors import UserError
+from study.errors import UserError, printable
 from study.path_arguments import Folder
 from study.records import study_folder
-from study.records.paths import MODELS
+from study.records.paths import MODELS, STUDY
 from study.records.study_folder import Study
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Options:
     """Any of codebook,safetensors,onnx. Default: all that the study's networks have."""
     network: str | None = None
     """Name of the study's network, where it is a module:function, to allow that it be imported."""
+    max_parameters: Annotated[int, tyro.conf.arg(metavar="N")] = 150_000_000
+    """Parameters of a network at most; nothing is built for a larger one."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,6 +59,8 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     options: Options = commandline.parse(Options, PROG, __doc__, argv)
     formats = _formats(options.formats)
+    if options.max_parameters < 1:
+        raise UserError(f"--max-parameters {options.max_parameters}: give 1 or more")
     study = study_folder.load(options.study)
     chosen = _chosen(options, study)
     if not formats or "onnx" in formats:
@@ -64,8 +68,9 @@ def _run(argv: list[str]) -> int:
     folder = options.to or options.study / FOLDER
     for trial_id in chosen:
         wanted = formats or (FORMATS if has_codebook(study, trial_id) else FORMATS[1:])
-        for path in export(study, trial_id, folder, wanted, custom=options.network):
-            print(f"{path}  {path.stat().st_size:,} bytes")
+        most = options.max_parameters
+        for path in export(study, trial_id, folder, wanted, custom=options.network, max_parameters=most):
+            print(printable(f"{path}  {path.stat().st_size:,} bytes"))
     return 0
 
 
@@ -96,13 +101,20 @@ def has_codebook(study: Study, trial_id: str) -> bool:
 
 
 def export(
-    study: Study, trial_id: str, folder: Path, formats: tuple[str, ...], *, custom: str | None = None
+    study: Study,
+    trial_id: str,
+    folder: Path,
+    formats: tuple[str, ...],
+    *,
+    custom: str | None = None,
+    max_parameters: int | None = None,
 ) -> list[Path]:
     """Write one trial's network in some of `FORMATS`, each file under another name and then renamed.
 
     Args:
         trial_id: one whose weights were kept.
         custom: name of the network, where it is a `module:function`, to allow that it be imported.
+        max_parameters: of the network; None for a study of one's own.
     Returns: the files written.
     Raises:
         UserError: a network that may not or cannot be built, weights that are not its own, a compressed file that
@@ -115,13 +127,13 @@ def export(
 
     source = _model_file(study, trial_id, "codebook")
     if source.exists():
-        decoded = compressed_file.read(source, custom=custom)
+        decoded = compressed_file.read(source, custom=custom, max_parameters=max_parameters)
         model, network = decoded.model, decoded.network
     elif "codebook" in formats:
         raise UserError(f"--formats codebook: {trial_id} was not compressed; give {','.join(FORMATS[1:])}")
     else:
         network = _network(study, trial_id)
-        model = _plain(network, _model_file(study, trial_id, "safetensors"), custom)
+        model = _plain(network, _model_file(study, trial_id, "safetensors"), custom, max_parameters)
     paths = [folder / f"{trial_id}.{name}" for name in formats]
     try:
         for path in paths:
@@ -143,6 +155,18 @@ def _model_file(study: Study, trial_id: str, suffix: str) -> Path:
 def _network(study: Study, trial_id: str) -> Network:
     """The network of a trial that left no compressed file, from `study.json` and, where it was searched, its row."""
     from study.compression.compressed_file import Network
+    from study.compression.file_checks import check_entries
+
+    try:
+        return Network(*check_entries(*_described(study, trial_id)))
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{study.folder / STUDY}: no network can be built from it ({reason}); restore it from a copy"
+                        ) from error  # fmt: skip
+
+
+def _described(study: Study, trial_id: str) -> tuple[Any, ...]:
+    """What `study.json` says of the network, in the order of `Network`."""
     from study.training.network import width_option
 
     row = study.trials[study.trials["trial_id"] == trial_id].iloc[0]
@@ -153,23 +177,22 @@ def _network(study: Study, trial_id: str) -> Network:
     name, options = values.get(role, models[role]["name"]), models[role]["options"]
     if f"{role}_width" in values:
         options = width_option(float(values[f"{role}_width"]))
-    channels, height, width = data["shape"]
-    return Network(name, options, (channels, height, width), len(data["classes"]),
-                   tuple(data["mean"]), tuple(data["std"]), data["name"])  # fmt: skip
+    return name, options, data["shape"], len(data["classes"]), data["mean"], data["std"], data["name"]
 
 
-def _plain(network: Network, path: Path, custom: str | None) -> nn.Module:
+def _plain(network: Network, path: Path, custom: str | None, max_parameters: int | None) -> nn.Module:
     """The network with the weights that a study kept of it, in evaluation mode."""
     from study.artifacts.cache import SharedWork, read_arrays
-    from study.compression.compressed_file import build
+    from study.compression.compressed_file import build, check_finite
 
-    model = build(network, custom, str(path))
+    model = build(network, custom, str(path), max_parameters)
     try:
         # A teacher's file holds its logits as well.
         model.load_state_dict(SharedWork(read_arrays(path)).weights().tensors())
     except RuntimeError as error:
         raise UserError(f"{path}: not weights of the network {network.name} in study.json; "
                         "restore both from a copy") from error  # fmt: skip
+    check_finite(model, str(path))
     return model.eval()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from study import commandline
-from study.errors import TrialFailed, UserError
+from study.errors import TrialFailed, UserError, printable
 from study.methods import registry
 from study.path_arguments import Folder
 from study.records import paths, study_folder
@@ -45,6 +45,8 @@ class Options:
     tolerance: float = 0.0
     """Difference that a metric may have, in its own unit, and still match. On the machine and versions of the study
     nothing differs; elsewhere rounding does."""
+    network: tuple[str, ...] = ()
+    """Names of the study's networks that are a module:function, to allow that they be imported."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,17 +61,21 @@ def _run(options: Options) -> int:
     study = study_folder.load(options.folder)
     row = _row(study, options.trial_id)
     settings = settings_of(study, options)
-    print(f"{options.trial_id} of {study.meta['name']}: training it again, seed {settings.seed}", flush=True)
+    name = printable(f"{options.trial_id} of {study.meta['name']}")
+    print(f"{name}: training it again, seed {settings.seed}", flush=True)
+    from study.models import custom  # this imports torch, which --help need not wait for
+
     try:
-        metrics = retrain(study, settings, row)
+        with custom.only(options.network):
+            metrics = retrain(study, settings, row)
     except TrialFailed as error:
-        print(f"does not match: the trial failed now ({error})")
+        print(printable(f"does not match: the trial failed now ({error})"))
         return 1
     differences = compare(row, metrics, options.tolerance)
     for name, (before, now) in differences.items():
-        print(f"  {name}: {before} in the study, {now} now")
+        print(printable(f"  {name}: {before} in the study, {now} now"))
     if differences:
-        print(f"does not match; metrics that differ: {len(differences)}.{_versions_differ(study)}")
+        print(printable(f"does not match; metrics that differ: {len(differences)}.{_versions_differ(study)}"))
         return 1
     print(f"matches: {', '.join(k for k in metrics if k in row and k not in COST_COLUMNS)} are the same")
     return 0

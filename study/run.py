@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import shlex
 import sys
 import textwrap
 from functools import partial
@@ -37,14 +38,31 @@ def parse(argv: list[str]) -> Settings:
         print(_help(kinds))
         raise SystemExit(0)
     if not argv or argv[0] not in kinds:
-        near = difflib.get_close_matches(argv[0], kinds, 1) if argv else []
-        hint = f"; did you mean {near[0]}?" if near else ""
-        given = argv[0] if argv else "nothing given"
-        raise UserError(f"{given}: name the study first: {commandline.any_of(kinds)}{hint} (see {PROG} --help)")
+        raise UserError(_no_study(argv, kinds))
     default = registry.default_settings(argv[0])
     about = inspect.getdoc(type(default))
     explain = partial(_explain, argv[0])
     return commandline.parse(type(default), f"{PROG} {argv[0]}", about, argv[1:], default, explain)
+
+
+def _no_study(argv: list[str], kinds: list[str]) -> str:
+    """The message where a command does not begin with the study."""
+    first = argv[0] if argv else "nothing given"
+    having = [kind for kind in kinds if first.split("=")[0] in map(flag, registry.default_settings(kind).flat())]
+    named = [word for word in argv if word in kinds]
+    near = difflib.get_close_matches(first, kinds, 1)
+    hint = ""
+    if named:  # behind its flags
+        hint = f"; did you mean {_command(named[0], [word for word in argv if word != named[0]])}?"
+    elif near:
+        hint = f"; did you mean {_command(near[0], argv[1:])}?"
+    elif having:
+        hint = f", as in {_command(having[0], argv)}"
+    return f"{first}: name the study first: {commandline.any_of(having or kinds)}{hint} (see {PROG} STUDY --help)"
+
+
+def _command(kind: str, arguments: list[str]) -> str:
+    return f"{PROG} {shlex.join([kind, *arguments])}"
 
 
 def _help(kinds: list[str]) -> str:
@@ -58,15 +76,22 @@ def _help(kinds: list[str]) -> str:
 
 def _explain(kind: str, name: str) -> str:
     """Why a kind of study has no flag of this name, where that can be said; otherwise ""."""
-    others = [k for k in registry.names() if name in map(flag, registry.default_settings(k).flat())]
-    if others:
-        return f"not a flag of {kind}, but of {commandline.any_of(others)}"
+    if not name.startswith("--"):
+        return ""
     from study.tuning.space import SearchSpace, file_of  # this imports Ray, which only this message needs
 
-    domains = {flag(searched): domain for searched, domain in SearchSpace.load(kind).domains.items()}
-    if name not in domains:
-        return ""
-    return f"not a flag, because {kind} searches it ({domains[name]}); leave it out, or change {file_of(kind)}"
+    domains = {k: {flag(n): d for n, d in SearchSpace.load(k).domains.items()} for k in registry.names()}
+    if name in domains[kind]:
+        return (
+            f"not a flag, because {kind} searches it ({domains[kind][name]}); leave it out, or change {file_of(kind)}"
+        )
+    having = [k for k in registry.names() if name in map(flag, registry.default_settings(k).flat())]
+    if having:
+        return f"not a flag of {kind}, but of {commandline.any_of(having)}, as in {_command(having[0], [name])}"
+    searching = [k for k in registry.names() if name in domains[k]]
+    if searching:
+        return f"not a flag; {kind} does not have it, and {commandline.any_of(searching)} searches it"
+    return ""
 
 
 def _run(settings: Settings) -> int:

@@ -22,6 +22,7 @@ from analysis.text.methods_section import methods, title
 from analysis.text.tables import trial_records
 from study.records import study_folder
 from study.records.columns import COLUMNS
+from study.records.outputs import write_output
 from study.records.study_folder import Study
 
 PAGE = "comparison.html"
@@ -37,7 +38,10 @@ def write(folders: Sequence[Path], out: Path | None = None) -> tuple[Path, list[
     path = out or folders[0].resolve().parent / PAGE
     merged = merge_studies([study_folder.load(folder) for folder in folders])
     figures = comparison_figures(merged)
-    study_folder.write_text(path, _rendered(merged, figures))
+    if out is None:
+        study_folder.write_text(path, _rendered(merged, figures))
+    else:
+        write_output("--out", out, _rendered(merged, figures))
     return path, figures
 
 

@@ -17,6 +17,7 @@ from analysis.text.held_out_tables import fresh_lead, fresh_table, search_table
 from analysis.text.methods_section import SELECTION, UNTOUCHED, methods, title
 from analysis.text.tables import trial_records
 from study.records import paths, study_folder
+from study.records.outputs import write_output
 from study.records.study_folder import Study
 
 
@@ -77,7 +78,10 @@ def write_page(folder: Path, out: Path | None) -> tuple[Path, list[ReportFigure]
     """
     page = page_of(study_folder.load(folder))
     path = out or folder / paths.REPORT
-    study_folder.write_text(path, _rendered(page))
+    if out is None:
+        study_folder.write_text(path, _rendered(page))
+    else:
+        write_output("--out", out, _rendered(page))
     return path, page.figures
 
 

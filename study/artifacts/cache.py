@@ -97,6 +97,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         UserError: it is damaged or missing.
     """
+    if path.exists() and not path.is_file():  # reading a FIFO would wait for ever
+        raise UserError(f"{path}: no file; restore it from a copy")
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

@@ -10,15 +10,17 @@ size on disk.
 
 Names, shapes and types of the tensors come from building the network. Their CRC-32 is stored, so that a network whose
 code has changed is noticed. Nothing is unpickled, and a user's code is imported only if its name is given again.
+A file is not trusted: what it says is checked, and its weights are counted, before any memory is taken for them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -26,10 +28,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study.compression import file_checks
 from study.compression.entropy_coder import Decoder, Encoder, code_tensor
 from study.compression.quantised_weights import QuantisedWeights, shared_parameters
 from study.data.splits import Splits
-from study.errors import UserError
+from study.errors import UserError, one_line
 from study.models import registry
 from study.models.custom import is_custom
 from study.models.zoo import Options, Shape
@@ -41,7 +44,10 @@ _MAGIC = b"CBK"
 _START = struct.Struct("<3sBI")  # magic, version, CRC-32 of the rest
 _LENGTHS = struct.Struct("<HHHII")  # header (bytes), values, scales (numbers), others (bytes); CRC-32 of the tensors
 _MOST_VALUES = 2**16
-_LARGEST = 2**16  # number of channels, pixels of a side, or classes
+MAX_PARAMETERS = 150_000_000
+"""Of a network in a file, unless the caller knows better; VGG-19, the largest that is common, has 144 million."""
+_MOST_BYTES = 8  # that a parameter takes in a file, in itself or as a weight; and so many for all else:
+_MOST_OVERHEAD = 2**20
 
 
 @dataclass(frozen=True)
@@ -105,35 +111,54 @@ def encode(model: nn.Module, quantised: QuantisedWeights, network: Network) -> b
     return _START.pack(_MAGIC, VERSION, zlib.crc32(rest)) + rest
 
 
-def decode(data: bytes, *, custom: str | None = None, source: str = "the compressed network") -> Decoded:
+def decode(
+    data: bytes,
+    *,
+    custom: str | None = None,
+    source: str = "the compressed network",
+    max_parameters: int | None = MAX_PARAMETERS,
+) -> Decoded:
     """Build the network that a compressed file holds, bit for bit.
 
     Args:
         custom: the network's name, where it is a `module:function`, which allows its code to be imported and called.
         source: name of the data in messages.
+        max_parameters: of the network; None for a file of one's own.
     Raises:
-        UserError: not such a file, a damaged one, one of a newer version, or a network that may not be imported or
-            is not the one that was compressed.
+        UserError: not such a file, a damaged one, one of a newer version, numbers that are not finite, or a network
+            that is too large, may not be imported, or is not the one that was compressed.
     """
     parts = _parts(data, source)
-    model = build(parts.network, custom, source)
+    model = build(parts.network, custom, source, max_parameters)
     if _layout(model) != parts.layout:
         raise UserError(
             f"{source}: its network {parts.network.name} is not built as it was when it was compressed. To fix it: "
             "use its code, or torchvision, of that time"
         )
-    parameters = shared_parameters(model)
+    quantised = _quantised(parts, model, source)
+    quantised.write(shared_parameters(model))
+    check_finite(model, source)
+    return Decoded(model.eval(), quantised, parts.network)
+
+
+def _quantised(parts: _Parts, model: nn.Module, source: str) -> QuantisedWeights:
+    """The shared weights, decoded; the other tensors of the model are filled in."""
+    parameters, others = shared_parameters(model), _others(model)
     values = np.concatenate([np.zeros(1, np.float32), parts.values])
     scales = parts.scales if len(parts.scales) else np.ones(len(parameters), np.float32)
     try:
+        if len(parts.values) > sum(p.numel() for p in parameters):
+            raise ValueError("it has more values than weights")
+        if len(scales) != len(parameters):
+            raise ValueError(f"it has {len(scales)} scales for {len(parameters)} tensors")
+        _fill(others, file_checks.inflate(parts.others, sum(tensor.nbytes for tensor in others)))
         coder = Decoder(parts.weights)
         index = np.concatenate([code_tensor(coder, p.shape, len(values)) for p in parameters])
-        _fill(_others(model), parts.others)
-    except (AssertionError, ValueError) as error:  # the range decoder's way to say it, and NumPy's
-        raise _not_as_the_format_has_it(source) from error
-    quantised = QuantisedWeights(torch.from_numpy(index), torch.from_numpy(values), torch.from_numpy(scales))
-    quantised.write(parameters)
-    return Decoded(model.eval(), quantised, parts.network)
+        if not coder.may_be_at_end():
+            raise ValueError("it goes on after its last weight")
+    except (AssertionError, ValueError, zlib.error) as error:  # the first is how the range decoder says it
+        raise _not_as_the_format_has_it(source, error) from error
+    return QuantisedWeights(torch.from_numpy(index), torch.from_numpy(values), torch.from_numpy(scales))
 
 
 def save(path: Path, model: nn.Module, quantised: QuantisedWeights, network: Network) -> int:
@@ -143,27 +168,32 @@ def save(path: Path, model: nn.Module, quantised: QuantisedWeights, network: Net
     return len(data)
 
 
-def read(path: Path, *, custom: str | None = None) -> Decoded:
+def read(path: Path, *, custom: str | None = None, max_parameters: int | None = MAX_PARAMETERS) -> Decoded:
     """Everything in a compressed file; see `decode`.
 
     Raises:
-        UserError: missing, unreadable, or refused by `decode`.
+        UserError: missing, unreadable, no regular file, or refused by `decode`.
     """
+    most = None if max_parameters is None else _MOST_BYTES * max_parameters + _MOST_OVERHEAD
     try:
-        data = path.read_bytes()
+        data = file_checks.read_regular(path, _MAGIC, most)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a {SUFFIX} file") from error
-    return decode(data, custom=custom, source=str(path))
+    if data is None:
+        raise _no_such_file(str(path))
+    if most is not None and len(data) > most:
+        raise UserError(f"{path}: longer than a file of {max_parameters:,} parameters can be; {_RAISE}")
+    return decode(data, custom=custom, source=str(path), max_parameters=max_parameters)
 
 
-def load(path: Path, *, custom: str | None = None) -> nn.Module:
+def load(path: Path, *, custom: str | None = None, max_parameters: int | None = MAX_PARAMETERS) -> nn.Module:
     """The network in a compressed file, in evaluation mode; see `read`."""
-    return read(path, custom=custom).model
+    return read(path, custom=custom, max_parameters=max_parameters).model
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of a file, as the module's docstring lists them."""
+    """The parts of a file, as the module's docstring lists them; `others` are still deflated."""
 
     network: Network
     values: np.ndarray
@@ -175,51 +205,98 @@ class _Parts:
 
 def _parts(data: bytes, source: str) -> _Parts:
     if len(data) < _START.size or data[:3] != _MAGIC:
-        raise UserError(f"{source}: no compressed network; give a {SUFFIX} file from the models/ of a study folder")
+        raise _no_such_file(source)
     _, version, checksum = _START.unpack_from(data)
     if version > VERSION:
         raise UserError(
             f"{source}: format version {version}, but this version of the harness reads {VERSION}; update it"
         )
-    rest = data[_START.size :]
+    rest = memoryview(data)[_START.size :]
     if zlib.crc32(rest) != checksum or version != VERSION:
         raise UserError(f"{source}: damaged (its checksum does not fit); restore it from a copy")
     try:
         header, values, scales, others, layout = _LENGTHS.unpack_from(rest)
         ends = list(itertools.accumulate((_LENGTHS.size, header, 4 * values, 4 * scales, others)))
-        header, values, scales, others = (rest[start:end] for start, end in itertools.pairwise(ends))
-        network = _network(*json.loads(_inflate(header)))
-        return _Parts(network, _floats(values), _floats(scales), _inflate(others), rest[ends[-1] :], layout)
-    except (ValueError, TypeError, struct.error, zlib.error) as error:
-        raise _not_as_the_format_has_it(source) from error
+        if ends[-1] > len(rest):
+            raise ValueError("its parts are longer than it is")
+        header, values, scales, others = (bytes(rest[start:end]) for start, end in itertools.pairwise(ends))
+        network = _network(file_checks.inflate(header, file_checks.LONGEST_HEADER))
+        return _Parts(network, _floats(values), _floats(scales), others, bytes(rest[ends[-1] :]), layout)
+    except (ValueError, struct.error, zlib.error) as error:
+        raise _not_as_the_format_has_it(source, error) from error
 
 
-def _not_as_the_format_has_it(source: str) -> UserError:
-    return UserError(f"{source}: not in format version {VERSION}, although its checksum is right; compress it again")
+_RAISE = "if you trust it, raise --max-parameters"
 
 
-def _network(
-    name: str, options: Options, shape: list[int], classes: int, mean: list[float], std: list[float], dataset: str
-) -> Network:
-    """The header's entries, as JSON has them."""
-    channels, height, width = shape
-    if not all(isinstance(n, int) and 0 < n <= _LARGEST for n in (*shape, classes)):
-        raise ValueError(f"shape {shape}, {classes} classes")
-    return Network(name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset)
+def _no_such_file(source: str) -> UserError:
+    return UserError(f"{source}: no compressed network; give a {SUFFIX} file from the models/ of a study folder")
 
 
-def build(network: Network, custom: str | None, source: str) -> nn.Module:
+def _not_as_the_format_has_it(source: str, error: Exception) -> UserError:
+    return UserError(
+        f"{source}: not in format version {VERSION}, although its checksum is right ({' '.join(str(error).split())}); "
+        "compress it again"
+    )
+
+
+def _network(header: bytes) -> Network:
+    """What the header describes; see `file_checks`."""
+    return Network(*file_checks.header_entries(header))
+
+
+def build(network: Network, custom: str | None, source: str, max_parameters: int | None = MAX_PARAMETERS) -> nn.Module:
     """The network with fresh weights. A user's code is run only if `custom` is its very name; see `decode`."""
     if is_custom(network.name) and custom != network.name:
         raise UserError(
             f"{source}: its network {network.name} is a user's code, which reading the file would run. If you trust "
             f"it, add --network {network.name}"
         )
-    with torch.random.fork_rng(devices=[]):  # the fresh weights are overwritten: leave the caller's sequence alone
-        try:
+    # The fresh weights are overwritten: leave the caller's sequence of random numbers alone.
+    with torch.random.fork_rng(devices=[]), _counting(network.name, source, max_parameters):
+        if is_custom(network.name):
             return registry.build(network.name, network.input_shape, network.classes, **network.options)
-        except UserError as error:
-            raise UserError(f"{source}: {error}") from error
+        _build_without_memory(network)
+        return registry.construct(network.name, network.input_shape, network.classes, network.options)
+
+
+def _build_without_memory(network: Network) -> None:
+    """Build the network, and try it, on a device where tensors have shapes alone."""
+    # torchvision's regnets compute widths with tensors, which have no numbers there. What they register is counted
+    # all the same when they are built.
+    with contextlib.suppress(NotImplementedError), torch.device("meta"):
+        registry.build(network.name, network.input_shape, network.classes, **network.options)
+
+
+@contextlib.contextmanager
+def _counting(name: str, source: str, most: int | None) -> Iterator[None]:
+    """Stop the building of a network when it registers more parameters and buffers than so: before it fills them."""
+    registered: dict[int, Tensor] = {}
+    count = 0
+
+    def register(module: nn.Module, key: str, tensor: Tensor | None) -> None:
+        nonlocal count
+        if most is None or tensor is None or nn.parameter.is_lazy(tensor) or id(tensor) in registered:
+            return
+        registered[id(tensor)] = tensor  # kept, so that its id is not given to another
+        count += tensor.numel()
+        if count > most:
+            raise ValueError("too many")
+
+    hooks = (
+        nn.modules.module.register_module_parameter_registration_hook(register),
+        nn.modules.module.register_module_buffer_registration_hook(register),
+    )
+    try:
+        yield
+    except Exception as error:  # whatever a network raises on options that it was not made for
+        if most is not None and count > most:
+            raise UserError(f"{source}: its network {name} has more than {most:,} parameters; {_RAISE}") from None
+        reason = str(error) if isinstance(error, UserError) else f"network {name} cannot be built ({one_line(error)})"
+        raise UserError(f"{source}: {reason}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _others(model: nn.Module) -> list[Tensor]:
@@ -240,11 +317,20 @@ def _bytes(tensor: Tensor) -> bytes:
 
 @torch.no_grad()
 def _fill(tensors: Sequence[Tensor], data: bytes) -> None:
+    if len(data) != sum(tensor.nbytes for tensor in tensors):
+        raise ValueError("its batch-norm and buffers have another length than its network's")
     at = 0
     for tensor in tensors:
         raw = np.frombuffer(data, np.uint8, tensor.nbytes, at).copy()
         tensor.copy_(torch.from_numpy(raw).view(tensor.dtype).view(tensor.shape))
         at += tensor.nbytes
+
+
+def check_finite(model: nn.Module, source: str) -> None:
+    """Raise UserError where a tensor of the state dict has a number that is none, or infinite; `source` was read."""
+    for name, tensor in model.state_dict().items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(tensor.isfinite().all()):
+            raise UserError(f"{source}: its tensor {name} has numbers that are not finite; compress a network without")
 
 
 def split(index: np.ndarray, parameters: Sequence[Tensor]) -> list[np.ndarray]:
@@ -253,13 +339,13 @@ def split(index: np.ndarray, parameters: Sequence[Tensor]) -> list[np.ndarray]:
 
 
 def _floats(data: bytes) -> np.ndarray:
-    return np.frombuffer(data, "<f4").astype(np.float32)
+    """Values or scales."""
+    numbers = np.frombuffer(data, "<f4").astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError("its codebook or its scales have a number that is not finite")
+    return numbers
 
 
 def _deflate(data: bytes) -> bytes:
     """Raw deflate, without zlib's own checksum; nothing for nothing."""
     return zlib.compress(data, 9, -zlib.MAX_WBITS) if data else b""
-
-
-def _inflate(data: bytes) -> bytes:
-    return zlib.decompress(data, -zlib.MAX_WBITS) if data else b""

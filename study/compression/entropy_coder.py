@@ -52,6 +52,10 @@ class Decoder:
     def symbols(self, weights: np.ndarray, count: int, symbols: np.ndarray | None) -> np.ndarray:
         return np.asarray(self._stream.decode(stream.model.Categorical(weights, perfect=False), count))
 
+    def may_be_at_end(self) -> bool:
+        """False if what is left is certainly more than an encoder leaves behind its last symbol."""
+        return bool(self._stream.maybe_exhausted())
+
 
 def code_tensor(
     coder: Encoder | Decoder, shape: Sequence[int], values: int, index: np.ndarray | None = None

@@ -42,16 +42,20 @@ def build(name: str, input_shape: Shape, classes: int, **options: object) -> nn.
     Raises:
         UserError: an unknown name or option, an input too small, or a network that does not fit.
     """
-    if name in BUILDERS:
-        model = build_ours(name, input_shape, classes, options)
-    elif _is_theirs(name):
-        model = _build_torchvision(name.removeprefix(_THEIRS), input_shape, classes, options)
-    elif ":" in name:
-        model = build_custom(name, input_shape, classes, options)
-    else:
-        raise _unknown(name)
+    model = construct(name, input_shape, classes, options)
     _check_fits(model, name, input_shape, classes)
     return model.train()
+
+
+def construct(name: str, input_shape: Shape, classes: int, options: Options) -> nn.Module:
+    """The network as `build` gives it, but not tried."""
+    if name in BUILDERS:
+        return build_ours(name, input_shape, classes, options)
+    if _is_theirs(name):
+        return _build_torchvision(name.removeprefix(_THEIRS), input_shape, classes, options)
+    if ":" in name:
+        return build_custom(name, input_shape, classes, options)
+    raise _unknown(name)
 
 
 def minimum_size(name: str) -> int:

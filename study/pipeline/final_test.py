@@ -52,7 +52,8 @@ def load_trained(settings: Settings, space: SearchSpace, path: Path, row: Row, d
     compressed = path.with_suffix(compressed_file.SUFFIX)
     if compressed.exists():
         name = training.network
-        model = compressed_file.load(compressed, custom=name if custom.is_custom(name) else None)
+        own = name if custom.is_custom(name) else None
+        model = compressed_file.load(compressed, custom=own, max_parameters=None)
         return model.to(data.train.images.device)
     return load_network(SharedWork(read_arrays(path)).tensors(), training, data)
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from study.errors import UserError
-from study.records.atomic_files import atomic_replacement
+from study.records.atomic_files import write_bytes
 from study.records.columns import COLUMNS, CONFIRMED_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column, Row
 from study.records.columns import column as declared
 from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS, trace_of
@@ -188,8 +188,7 @@ def _to_the_last_bit() -> dict[str, str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, complete at every instant."""
-    with atomic_replacement(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_frame(path: Path, frame: pd.DataFrame) -> None:

@@ -1,0 +1,131 @@
+"""What is checked of a compressed file before anything is built from it: a stranger may have written it, with a
+checksum that is right.
+
+Every function raises ValueError with the reason in a few words, except `read_regular`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import zlib
+from pathlib import Path
+from typing import Any
+
+from study.models.custom import is_custom
+from study.models.zoo import Options, Shape
+
+LONGEST_HEADER = 2**16
+"""Bytes of the header, inflated."""
+LARGEST = 2**16
+"""Number of channels, pixels of a side, classes, and any number among the options of a network that is not a user's."""
+MOST_INPUTS = 2**24
+"""Numbers of one image: 2,364 × 2,364 pixels in colour."""
+LONGEST_NAME = 500
+LONGEST_LIST = 64
+DEEPEST = 8
+
+Entries = tuple[str, Options, Shape, int, tuple[float, ...], tuple[float, ...], str]
+"""Name, options, input shape, classes, mean, std and data set of a network."""
+
+
+def read_regular(path: Path, start: bytes, most: int | None) -> bytes | None:
+    """The bytes of a file that begins so; None if it begins otherwise, or is no regular file.
+
+    Args:
+        most: bytes that are read; of a longer file one more, so that the caller notices.
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO without a writer must not block
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or file.read(len(start)) != start:
+            return None
+        size = status.st_size if most is None else min(status.st_size, most + 1)
+        return start + file.read(max(size - len(start), 0))
+
+
+def inflate(data: bytes, most: int) -> bytes:
+    """Raw deflate, inflated; nothing for nothing. Never allocates more than `most` bytes and one."""
+    if not data:
+        return b""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = stream.decompress(data, most + 1)
+    if len(inflated) > most:
+        raise ValueError(f"a part has more than {most:,} bytes when inflated")
+    if not stream.eof or stream.unused_data:
+        raise ValueError("a deflated part is cut, or goes on after its end")
+    return inflated
+
+
+def header_entries(header: bytes) -> Entries:
+    """The header's entries, as `check_entries` has them."""
+    try:
+        entries = json.loads(header, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    if not isinstance(entries, list) or len(entries) != 7:
+        raise ValueError("its header is no list of seven entries")
+    return check_entries(*entries)
+
+
+def check_entries(name: Any, options: Any, shape: Any, classes: Any, mean: Any, std: Any, dataset: Any) -> Entries:
+    """What describes a network, with the types and within the bounds that it must have."""
+    for what, value in (("network", name), ("data set", dataset)):
+        if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
+            raise ValueError(f"the name of its {what} is not a text of at most {LONGEST_NAME} letters")
+    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(map(_is_size, (*shape, classes))):
+        raise ValueError(f"its input shape and number of classes are not four whole numbers from 1 to {LARGEST:,}")
+    if math.prod(shape) > MOST_INPUTS:
+        raise ValueError(f"its images have more than {MOST_INPUTS:,} numbers each")
+    for what, numbers in (("mean", mean), ("std", std)):
+        if not isinstance(numbers, list | tuple) or len(numbers) != shape[0] or not all(map(_is_finite, numbers)):
+            raise ValueError(f"its {what} is not one finite number for each of its {shape[0]} channels")
+    if min(std) <= 0:
+        raise ValueError("its std is not above 0")
+    _check_options(name, options)
+    channels, height, width = shape
+    return name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset
+
+
+def _check_options(name: str, options: Any) -> None:
+    """A user's own network takes any JSON; of others, numbers are bounded, since they say how much is built."""
+    if not isinstance(options, dict):
+        raise ValueError("its options are no JSON object")
+    for option, value in options.items():
+        if len(option) > LONGEST_NAME or not (_is_json(value, DEEPEST) if is_custom(name) else _is_option(value)):
+            raise ValueError(f"its option {option[:LONGEST_NAME]!r} has a value that no network takes")
+
+
+def _is_option(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) <= LONGEST_LIST and not any(isinstance(v, list | tuple) or not _is_option(v) for v in value)
+    if isinstance(value, str):
+        return len(value) <= LONGEST_NAME
+    return value is None or (isinstance(value, int | float) and abs(value) <= LARGEST)
+
+
+def _is_json(value: Any, depth: int) -> bool:
+    """Whether a value is JSON of finite numbers, nested no deeper than so."""
+    if isinstance(value, dict | list | tuple):
+        inner = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_is_json(v, depth - 1) for v in inner)
+    return value is None or isinstance(value, str) or _is_finite(value)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
+def _no_constant(constant: str) -> None:
+    raise ValueError(f"its header has {constant}")
