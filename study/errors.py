@@ -11,17 +11,11 @@ class UserError(Exception):
     """Bad input. The message is one line: the flag or file, what is wrong with it, what would be right.
 
     Every command line prints it alone, without a traceback, and exits with status 2. What a terminal or a stream
-    would not take as text, as in the name of a file, is escaped.
+    would not take as text, as in the name of a file, is written out.
     """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(printable(message))
-
-
-def printable(text: str) -> str:
-    """The text with every character escaped that is no visible one: line ends, terminal codes, bytes that are not
-    UTF-8."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 NO_SPACE = os.strerror(errno.ENOSPC)

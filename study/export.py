@@ -14,7 +14,8 @@ from study import commandline
 from study.errors import UserError, printable
 from study.path_arguments import Folder
 from study.records import study_folder
-from study.records.paths import MODELS, STUDY
+from study.records.columns import CONFIGURATION
+from study.records.paths import STUDY, model_of
 from study.records.study_folder import Study
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def export(
     from study.records.atomic_files import write_bytes
     from study.training.network import state_arrays
 
+    _check_configuration(study, trial_id)
     source = _model_file(study, trial_id, "codebook")
     if source.exists():
         decoded = compressed_file.read(source, custom=custom, max_parameters=max_parameters)
@@ -149,7 +151,22 @@ def export(
 
 
 def _model_file(study: Study, trial_id: str, suffix: str) -> Path:
-    return study.folder / MODELS / f"{trial_id}.{suffix}"
+    return model_of(study.folder, trial_id, f".{suffix}")
+
+
+def _check_configuration(study: Study, trial_id: str) -> None:
+    """Refuse a network of another configuration than was tested under this id.
+
+    Raises:
+        UserError: with the file.
+    """
+    from study.artifacts.cache import read_metadata
+
+    path, rows = _model_file(study, trial_id, "safetensors"), study.confirmed
+    tested = rows[(rows["trial_id"] == trial_id) & (rows["seed"] == study.meta["seed"])]
+    stored = read_metadata(path).get(CONFIGURATION, "")
+    if stored and CONFIGURATION in tested and any(known and known != stored for known in tested[CONFIGURATION]):
+        raise UserError(f"{path}: is not of the configuration that was tested as {trial_id}; restore it from a copy")
 
 
 def _network(study: Study, trial_id: str) -> Network:
@@ -170,14 +187,17 @@ def _described(study: Study, trial_id: str) -> tuple[Any, ...]:
     from study.training.network import width_option
 
     row = study.trials[study.trials["trial_id"] == trial_id].iloc[0]
-    models, data, dense = study.meta["models"], study.meta["data"], study.meta["dense"]
-    role = dense.get(row["baseline"]) or dense.get("") or next(iter(models))
+    models, dense = study.meta.get("models", {}), study.meta["dense"]
+    role = dense.get(row["baseline"]) or dense.get("") or next(iter(models), "")
     own = study.meta.get("baselines", {}).get(row["baseline"], {})
-    values = own if row["baseline"] else {name: row[name] for name in study.meta["space"]}
-    name, options = values.get(role, models[role]["name"]), models[role]["options"]
+    values = own if row["baseline"] else {name: row[name] for name in study.meta["space"] if name in row}
+    recorded = study.recorded("models", role)
+    name, options = str(values.get(role, recorded["name"])), recorded.get("options", {})
     if f"{role}_width" in values:
         options = width_option(float(values[f"{role}_width"]))
-    return name, options, data["shape"], len(data["classes"]), data["mean"], data["std"], data["name"]
+    shape, classes, name_of_data = (study.recorded("data", part) for part in ("shape", "classes", "name"))
+    mean, std = (study.recorded("data", part) for part in ("mean", "std"))
+    return name, options, shape, len(classes), mean, std, name_of_data
 
 
 def _plain(network: Network, path: Path, custom: str | None, max_parameters: int | None) -> nn.Module:

@@ -22,7 +22,7 @@ from study.records import paths, study_folder
 from study.records.columns import COST_COLUMNS, Row
 from study.records.search_domains import domain_from_json
 from study.records.study_folder import Study
-from study.settings import Settings, Values, from_json
+from study.settings import Settings, Values, check_bounds, check_types, from_json
 
 if TYPE_CHECKING:
     from study.artifacts.cache import SharedWork
@@ -61,7 +61,7 @@ def _run(options: Options) -> int:
     study = study_folder.load(options.folder)
     row = _row(study, options.trial_id)
     settings = settings_of(study, options)
-    name = printable(f"{options.trial_id} of {study.meta['name']}")
+    name = printable(f"{options.trial_id} of {study.meta.get('name') or study.folder.name}")
     print(f"{name}: training it again, seed {settings.seed}", flush=True)
     from study.models import custom  # this imports torch, which --help need not wait for
 
@@ -98,7 +98,13 @@ def settings_of(study: Study, options: Options) -> Settings:
             f"{study.folder / paths.STUDY}: kind {kind!r} is unknown; "
             f"this version of the harness has {', '.join(registry.names())}"
         )
-    settings = from_json(registry.settings_class(kind), kind, study.meta["settings"])
+    try:
+        settings = from_json(registry.settings_class(kind), kind, study.meta.get("settings", {}))
+        check_types(settings)
+        check_bounds(settings)
+        settings.check()
+    except UserError as error:
+        raise UserError(f"{study.folder / paths.STUDY}: {error}; restore it from a copy") from error
     return settings if options.data_dir is None else settings.changed(data_dir=options.data_dir)
 
 
@@ -129,14 +135,28 @@ def retrain(study: Study, settings: Settings, row: Row) -> Row:
     if shared is None:
         key = stage.key(settings, data, initial_teacher)
         shared, _ = get_or_compute(cache, stage.name, key, lambda: shared_stage(_row(study, stage.name)))
-    values: Values = (
-        study.meta["baselines"][row["baseline"]]
-        if row["baseline"]
-        else {name: domain_from_json(domain).cast(row[name]) for name, domain in study.meta["space"].items()}
-    )
+    values = _values(study, row)
     seen = method.trial_data(settings, data)
     trained = _train(settings, method.trial, values, seen, shared, row, stage.name)
     return dict(trained.record["metrics"])
+
+
+def _values(study: Study, row: Row) -> Values:
+    """The hyperparameters of a trial or a baseline.
+
+    Raises:
+        UserError: the study does not say.
+    """
+    if row["baseline"]:
+        values: Values = study.recorded("baselines", row["baseline"])
+        return values
+    try:
+        return {name: domain_from_json(domain).cast(row[name]) for name, domain in study.meta["space"].items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{study.folder / paths.TRIALS}: {row['trial_id']} has no value of {error} that {paths.STUDY} knows; "
+            "restore both from one copy"
+        ) from error
 
 
 def _train(

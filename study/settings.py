@@ -301,6 +301,23 @@ def check_bounds(settings: Settings) -> None:
             raise UserError(f"{flag(name)} {values[name]}: must be {problem}")
 
 
+def check_types(settings: Settings) -> None:
+    """Refuse a value of another type than its setting has: those of `study.json` have not come through the flags.
+
+    Raises:
+        UserError: the first one, by its name.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError  # which flags can do without
+
+    for group, name, value in _leaves(settings):
+        hint = typing.get_type_hints(type(group))[name]
+        try:
+            TypeAdapter(hint, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
+        except ValidationError as error:
+            message = error.errors(include_url=False, include_context=False, include_input=False)[0]["msg"]
+            raise UserError(f"settings.{name}: {message[:1].lower()}{message[1:]}") from error
+
+
 def flag(name: str) -> str:
     """A setting as it is typed: `--num-samples`."""
     return f"--{name.replace('_', '-')}"

@@ -37,7 +37,9 @@ def teacher_trace(study: Study) -> Trace:
     """The images that the teacher was asked about, and its logits; empty for a study without them."""
     shared = str(study.meta["shared_baseline"])
     trace = study_folder.read_trace(study.folder, shared) if shared else {}
-    return trace if {"images", "labels", "logits"} <= trace.keys() else {}
+    if not {"images", "labels", "logits"} <= trace.keys():
+        return {}
+    return trace if trace["logits"].shape[1] == len(study.meta.get("data", {}).get("classes", ())) else {}
 
 
 def classes_shown(trace: Trace) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from torch import Tensor
 
 from study.data.splits import as_tensor
@@ -23,6 +24,10 @@ LOGITS = "logits"
 
 TEACHER = "teacher/"
 """Prefix of a teacher's weights, among those of the network that it teaches."""
+
+
+CHECKSUM = "crc32"
+"""Of a file's metadata; see `write_arrays`."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,9 @@ def get_or_compute(
 def get(folder: Path, what: str, key: str) -> SharedWork | None:
     """The cached result for the digest of a key; None if it is missing or damaged."""
     try:
-        with safe_open(_path(folder, what, key), framework="numpy") as file:
-            record = json.loads(file.metadata()["record"])
-            return SharedWork({name: file.get_tensor(name) for name in file.keys()}, record)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        arrays, metadata = _read(_path(folder, what, key))
+        return SharedWork(arrays, json.loads(metadata["record"]))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, MemoryError):
         return None
 
 
@@ -100,9 +104,43 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if path.exists() and not path.is_file():  # reading a FIFO would wait for ever
         raise UserError(f"{path}: no file; restore it from a copy")
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        return _read(path)[0]
+    except (OSError, SafetensorError, ValueError, MemoryError) as error:
         raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from a copy") from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of its arrays; {} for a file that says nothing, is damaged or missing."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (OSError, SafetensorError, ValueError, MemoryError):
+        return {}
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays and metadata.
+
+    Raises:
+        OSError, SafetensorError: missing, or no such file.
+        ValueError: the arrays are not those that were written.
+    """
+    with safe_open(path, framework="numpy") as file:
+        metadata = dict(file.metadata() or {})
+        arrays = {name: file.get_tensor(name) for name in file.keys()}
+    if metadata.get(CHECKSUM, _checksum(arrays)) != _checksum(arrays):  # older files have none
+        raise ValueError("its numbers are not those that were written")
+    return arrays, metadata
+
+
+def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of names, shapes and numbers; a safetensors file has none of its own, and a bit may flip on a disk."""
+    sum_ = 0
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        sum_ = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), sum_)
+        sum_ = zlib.crc32(array.reshape(-1).view(np.uint8), sum_)
+    return f"{sum_:08x}"
 
 
 def same_arrays(some: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> bool:
@@ -110,7 +148,8 @@ def same_arrays(some: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
     return some.keys() == others.keys() and all(np.array_equal(some[name], others[name]) for name in some)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file."""
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a safetensors file, with a checksum of its arrays."""
+    written = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     # Not `save_file`, which lets nobody but its owner read it.
-    write_bytes(path, save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata=metadata))
+    write_bytes(path, save(written, metadata={**(metadata or {}), CHECKSUM: _checksum(written)}))

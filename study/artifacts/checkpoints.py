@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pickle
+import math
 import re
 import time
+import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,8 @@ from torch import Tensor
 
 from study.artifacts.weight_trace import Trace, TraceState
 from study.records.atomic_files import write_bytes
-from study.records.paths import trial_folder
-from study.records.study_folder import older_names
+from study.records.paths import CHECKPOINTS, trial_folder
+from study.records.tables import older_names
 
 Row = dict[str, float | str]
 """What an epoch reports: its number, its phase and its metrics."""
@@ -83,7 +84,7 @@ class Progress:
         self.states[self._calls - 1 : self._calls] = [state]
 
 
-FOLDER = "checkpoints"
+FOLDER = CHECKPOINTS
 SUFFIX = ".pt"
 HUNG = ".hung"
 WEIGHTS = ".safetensors"
@@ -154,16 +155,48 @@ def rows_of(path: Path) -> list[Row]:
 def _read(path: Path) -> _File | None:
     """A checkpoint with the newest names. Nothing is unpickled but tensors, numbers and text."""
     try:
+        _check_archive(path)
         file: _File = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"config", "rows", "seconds", "states", "trace"} <= file.keys():
-            return None
         names = set(file["config"]).union(*file["rows"])
         older = older_names(path.parent.parent, names)
         file["config"] = {older.get(name, name): value for name, value in file["config"].items()}
         file["rows"] = [{older.get(name, name): value for name, value in row.items()} for row in file["rows"]]
+        _check_types(file)
         return file
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError, ValueError):
+    except Exception:  # torch, zipfile and pickle raise a dozen kinds for one cause; what can be lost is this trial
         return None
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a file with a bit flipped, which torch does not notice, or one that says it is larger than it is.
+
+    Raises:
+        OSError, zipfile.BadZipFile, ValueError: it is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("torch compresses nothing")
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise ValueError("larger than its file")
+        if archive.testzip() is not None:
+            raise ValueError("a checksum is wrong")
+
+
+def _check_types(file: _File) -> None:
+    """Refuse what `Checkpoint.write` did not write.
+
+    Raises:
+        TypeError, ValueError, KeyError: with no word for the user: the trial starts again.
+    """
+    Trace(**file["trace"])
+    epochs = [row["epoch"] for row in file["rows"]]
+    if not all(isinstance(epoch, int) for epoch in epochs) or epochs != sorted(set(epochs)):
+        raise ValueError("epochs that do not ascend")
+    if not (isinstance(file["seconds"], float | int) and 0 <= file["seconds"] < math.inf):
+        raise ValueError("no time")
+    threads = file.get("threads", 0)
+    if not (isinstance(threads, int) and 0 <= threads <= 4096) or not isinstance(file["states"], list):
+        raise ValueError("no state")
 
 
 def weights_of(checkpoint: Path) -> Path:

@@ -18,11 +18,13 @@ from study.data.splits import Splits
 from study.errors import UserError, no_space
 from study.methods import registry
 from study.pipeline import metadata, preflight
+from study.pipeline.configurations import check_results
 from study.pipeline.final_test import confirm
 from study.pipeline.fresh_seeds import has_unconfirmed, retrain
 from study.pipeline.preflight import Inputs
 from study.pipeline.shared_work import study_shared_work
 from study.records import paths, study_folder
+from study.records.atomic_files import sweep
 from study.records.columns import FINAL_STATES, Row
 from study.records.ledger import Ledger
 from study.records.schema import Meta
@@ -33,6 +35,9 @@ from study.tuning.recorder import FULL_DISK, Recorder
 from study.tuning.searcher import Queued, front
 from study.tuning.space import SearchSpace
 from study.tuning.tune_run import Job, Work, recover_history, run_trials
+
+
+DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,11 @@ def run(settings: Settings) -> Outcome:
     settings, recorded = preflight.resume(settings, space)
     with _locked(folder):
         try:
+            paths.check_folders(folder)
+            sweep(folder)
+            sweep(folder.parent / paths.CACHE, older_than=DAY)
             ledger = Ledger.open(folder)
+            check_results(settings, space, folder, ledger)
             recover_history(ledger, folder)
             stopped = ""
             if is_complete(ledger, settings, space, folder):

@@ -13,12 +13,14 @@ from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork, read_arrays, write_arrays
 from study.compression import compressed_file
 from study.data.splits import Part, Splits
+from study.errors import UserError
 from study.methods import registry
 from study.methods.method import settings_with
 from study.models import custom
+from study.pipeline.configurations import CODEBOOK, checksum_of, configuration_of, values_of
 from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
-from study.records.columns import CONFIRMED_COLUMNS, COST_COLUMNS, Row
+from study.records.columns import CONFIGURATION, CONFIRMED_COLUMNS, COST_COLUMNS, Row
 from study.records.ledger import Ledger
 from study.settings import Settings
 from study.training.loop import evaluate
@@ -26,17 +28,22 @@ from study.training.network import load_network
 from study.tuning.space import SearchSpace
 
 
-def keep_weights(folder: Path, trial_id: str) -> Path | None:
-    """Copy what a trial ended with to `models/`; None if it left nothing."""
-    path = folder / paths.MODELS / f"{trial_id}.safetensors"
-    if not path.exists():
-        checkpoint = checkpoints.path_of(folder, trial_id)
-        if not checkpoints.weights_of(checkpoint).exists():
-            return None
-        compressed = checkpoints.codebook_of(checkpoint)
-        if compressed.exists():
-            write_bytes(path.with_suffix(compressed_file.SUFFIX), compressed.read_bytes())
-        write_arrays(path, read_arrays(checkpoints.weights_of(checkpoint)))
+def keep_weights(folder: Path, trial_id: str, configuration: str) -> Path | None:
+    """Copy what a trial ended with to `models/`; None if it left nothing.
+
+    Args:
+        configuration: of the trial, which the file then states.
+    """
+    path, checkpoint = paths.model_of(folder, trial_id), checkpoints.path_of(folder, trial_id)
+    if not checkpoints.weights_of(checkpoint).exists():  # an earlier command has copied them, or there are none
+        return path if path.exists() else None
+    arrays, metadata = read_arrays(checkpoints.weights_of(checkpoint)), {CONFIGURATION: configuration}
+    compressed = checkpoints.codebook_of(checkpoint)
+    if compressed.exists():
+        content = compressed.read_bytes()
+        write_bytes(path.with_suffix(compressed_file.SUFFIX), content)
+        metadata[CODEBOOK] = checksum_of(content)
+    write_arrays(path, arrays, metadata)
     return path
 
 
@@ -45,17 +52,22 @@ def load_trained(settings: Settings, space: SearchSpace, path: Path, row: Row, d
 
     Args:
         row: of the trial, in `trials.csv`.
+    Raises:
+        UserError: a file that is damaged, or not of this network.
     """
     method, baseline = registry.method(settings.kind), row["baseline"]
-    values = space.baselines.get(baseline, {}) if baseline else space.configuration(row)
-    training = method.trained_network(settings_with(settings, values), baseline)
+    training = method.trained_network(settings_with(settings, values_of(space, row)), baseline)
     compressed = path.with_suffix(compressed_file.SUFFIX)
     if compressed.exists():
         name = training.network
         own = name if custom.is_custom(name) else None
         model = compressed_file.load(compressed, custom=own, max_parameters=None)
         return model.to(data.train.images.device)
-    return load_network(SharedWork(read_arrays(path)).tensors(), training, data)
+    weights = SharedWork(read_arrays(path)).tensors()
+    try:
+        return load_network(weights, training, data)
+    except RuntimeError as error:
+        raise UserError(f"{path}: not weights of the network {training.network}; restore it from a copy") from error
 
 
 def confirm(
@@ -71,11 +83,14 @@ def confirm(
     rows: dict[str, Row] = {r["trial_id"]: r for r in frame[frame["seed"] == settings.seed].to_dict("records")}
     baselines = [r["trial_id"] for r in ledger.of_state("complete", baseline=True)]
     for trial_id in (*baselines, *best):
-        path, row = keep_weights(folder, trial_id), ledger.trials[trial_id]
+        row = ledger.trials[trial_id]
+        configuration = configuration_of(settings, space, row, settings.seed)
+        path = keep_weights(folder, trial_id, configuration)
         if path is None or trial_id in rows:
             continue
         model = load_trained(settings, space, path, row, data)
-        rows[trial_id] = {**_metrics(row), "seed": settings.seed, **_test(model, test, data)}
+        identity = {"seed": settings.seed, CONFIGURATION: configuration}
+        rows[trial_id] = {**_metrics(row), **identity, **_test(model, test, data)}
     _write(folder, [*rows.values(), *frame[frame["seed"] != settings.seed].to_dict("records")])
     checkpoints.clear_results(folder, ledger.of_state("running"))
     for trial_id in ledger.trials.keys() - {*baselines, *best}:
@@ -104,10 +119,11 @@ def confirm_fresh(
     frame = study_folder.read_frame(folder / paths.CONFIRMED, CONFIRMED_COLUMNS)
     rows: list[Row] = frame.to_dict("records")
     have = set(zip(frame["trial_id"], frame["seed"], strict=True))
-    baselines = dict(zip(frame["trial_id"], frame["baseline"], strict=True))
+    baselines = {method.shared_work.name, *space.baselines}
     for name, (original, seed) in wanted.items():
         if (original, seed) in have:
             continue
+        baseline = original if original in baselines else ""
         if original == method.shared_work.name:
             weights = shared[seed].weights().tensors()
             model = load_network(weights, method.trained_network(settings, original), data)
@@ -117,9 +133,9 @@ def confirm_fresh(
             path = checkpoints.weights_of(checkpoints.path_of(retrained.folder, name))
             if row.get("state") != "complete" or not path.exists():
                 continue
-            searched = {**row, "baseline": baselines.get(original, "")}
-            model = load_trained(settings, space, path, searched, data)
-        identity = {"trial_id": original, "baseline": baselines.get(original, ""), "seed": seed}
+            model = load_trained(settings, space, path, {**row, "baseline": baseline}, data)
+        configuration = configuration_of(settings, space, {**row, "baseline": baseline}, seed)
+        identity = {"trial_id": original, "baseline": baseline, "seed": seed, CONFIGURATION: configuration}
         rows.append({**_metrics(row), **identity, **_test(model, test, data)})
     _write(folder, rows)
     for rest in (checkpoints.FOLDER, paths.TRACES):

@@ -12,9 +12,10 @@ from study.artifacts.cache import SharedWork, get, get_or_compute, read_arrays, 
 from study.artifacts.weight_trace import npz_bytes
 from study.data.splits import Splits
 from study.errors import UserError
+from study.pipeline.configurations import configuration_of
 from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
-from study.records.columns import TRIAL_COLUMNS
+from study.records.columns import CONFIGURATION, TRIAL_COLUMNS
 from study.tuning import cluster
 from study.tuning.searcher import Queued
 from study.tuning.tune_run import Job, Work, run_trials
@@ -95,7 +96,7 @@ def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None
         if trained is None:
             return None
         shared = trained[seed]
-    path, weights = folder / paths.MODELS / f"{name}.safetensors", shared.weights()
+    path, weights = paths.model_of(folder, name), shared.weights()
     if row and path.exists() and not same_arrays(read_arrays(path), weights.arrays):
         ledger.trials[name], ledger.history[name] = row, history
         ledger.flush()
@@ -109,7 +110,8 @@ def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None
         ledger.history[name] = shared.record["history"]
         ledger.finish(name, "complete", "", metrics, shared.record["metrics"]["seconds"])
         ledger.flush()
-    write_arrays(path, weights.arrays)
+    configuration = configuration_of(job.settings, job.space, ledger.trials[name], seed)
+    write_arrays(path, weights.arrays, {CONFIGURATION: configuration})
     if stage.trace and not paths.trace_of(folder, name).exists():
         write_bytes(paths.trace_of(folder, name), npz_bytes(stage.trace(job.settings, data, shared)))
     return shared

@@ -10,12 +10,17 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _LONGEST_NAME = 200  # bytes of a file's name that its temporary one has as well; file systems allow 255 in all
 _LINKS = 40  # that follow one another, as in Linux
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+
+
+_TEMPORARY = re.compile(r"\..+\.([1-9][0-9]*)\.tmp")
+"""Names that `atomic_replacement` gives."""
 
 
 @contextlib.contextmanager
@@ -31,6 +36,30 @@ def atomic_replacement(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, older_than: float = 0.0) -> None:
+    """Remove what processes that are gone were writing when they died: half a file each, of no use to anyone.
+
+    Args:
+        older_than: seconds since it was last written; where others write too, a process of another machine, that
+            counts as gone here, may still be writing.
+    """
+    for path in folder.rglob(".*.tmp"):
+        match = _TEMPORARY.fullmatch(path.name)
+        with contextlib.suppress(OSError):  # somebody else removed it
+            if match and not _is_alive(int(match[1])) and time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def write_bytes(path: Path, data: bytes) -> None:

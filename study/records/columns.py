@@ -23,6 +23,10 @@ HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
 EPOCH_ONLY = ("epoch", "phase", "entropy_bytes")
 """Columns that say something of an epoch, and nothing of a trial as a whole: `trials.csv` has none of them."""
 CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
+CONFIGURATION = "configuration"
+"""Of `confirmed.csv`: which configuration was tested, see `study.records.identity`. Older tables lack it."""
+TEXT_COLUMNS = ("trial_id", "state", "reason", "baseline", "phase", CONFIGURATION)
+"""Columns that hold no numbers; an empty cell is ""."""
 
 
 Scale = Literal["linear", "log", "complement"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from study.errors import no_space
+from study.errors import UserError, no_space
 from study.records.columns import (
     COLUMNS,
     COST_COLUMNS,
@@ -18,8 +18,10 @@ from study.records.columns import (
     TRIAL_COLUMNS,
     Row,
 )
-from study.records.paths import CONFIRMED, HISTORY, TRIALS
-from study.records.study_folder import check_states, missing_file_error, read_frame, write_rows
+from study.records.identity import check_none_lost, highest_number, ids_elsewhere
+from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS
+from study.records.schema import Meta
+from study.records.study_folder import check_rows, missing_file_error, read_frame, read_meta, read_trials, write_rows
 
 
 def history_row(report: Mapping[str, object]) -> Row:
@@ -43,6 +45,7 @@ class Ledger:
 
     Attributes:
         unwritten: trials with epochs that `history.csv` lacks.
+        highest: number of the last trial of which anything is in the folder; the next one gets a higher number.
         full: whether a table could not be written since its disk is full. The study goes on to a good place to stop,
             and `flush` then says so.
     """
@@ -51,6 +54,7 @@ class Ledger:
     trials: dict[str, Row] = field(default_factory=dict)
     history: dict[str, list[Row]] = field(default_factory=dict)
     unwritten: set[str] = field(default_factory=set)
+    highest: int = 0
     full: bool = False
     _next_history_write: float = 0.0
 
@@ -59,16 +63,22 @@ class Ledger:
         """What a study has so far.
 
         Raises:
-            UserError: its tables are damaged, or the trials are gone that others tell of.
+            UserError: its tables are damaged, or the trials are gone that other files tell of.
         """
         others = [name for name in (HISTORY, CONFIRMED) if (folder / name).exists()]
         if others and not (folder / TRIALS).exists():
             raise missing_file_error(folder / TRIALS, others[0])
-        trials = read_frame(folder / TRIALS, TRIAL_COLUMNS)
-        check_states(folder / TRIALS, trials)
+        elsewhere = ids_elsewhere(folder)  # first: the study may be another one, that runs meanwhile
         history = read_frame(folder / HISTORY, HISTORY_COLUMNS)
+        check_rows(folder / HISTORY, history, "trial_id", "epoch")
+        # Fresh seeds have a ledger in a folder of the study's, and no search space.
+        meta = read_meta(folder) if (folder / STUDY).exists() else {}
+        trials = read_trials(folder, meta.get("space", {}))
+        check_none_lost(folder, trials["trial_id"], elsewhere)
         rows: list[Row] = [_without_nan(row) for row in trials.to_dict("records")]
-        ledger = cls(folder, {row["trial_id"]: row for row in rows})
+        for row in rows:
+            _check_complete(folder, row, meta)
+        ledger = cls(folder, {row["trial_id"]: row for row in rows}, highest=highest_number(folder, trials["trial_id"]))
         for row in history.to_dict("records"):
             # Rows of an unfinished trial are dropped: the trial starts again and reports them again.
             if ledger.trials.get(row["trial_id"], {}).get("state") in FINAL_STATES:
@@ -93,13 +103,19 @@ class Ledger:
         }
         self._if_there_is_room(self._write_trials)
 
+    def new_id(self) -> str:
+        """An id that no trial of the study has had, whatever was lost of it."""
+        self.highest = highest_number(self.folder, [*self.trials, f"t{self.highest}"]) + 1
+        return f"t{self.highest:03d}"
+
     def epoch(self, trial_id: str, row: Mapping[str, object]) -> None:
         rows = self.history.setdefault(trial_id, [])
         if rows and rows[-1]["epoch"] >= row["epoch"]:  # the trial was retried: it reports its epochs again
             rows[:] = [r for r in rows if r["epoch"] < row["epoch"]]
         rows.append({"trial_id": trial_id, **row})
         self.unwritten.add(trial_id)
-        if time.monotonic() >= self._next_history_write:
+        # A trial's row is on disk before anything else of it, or it would count as lost.
+        if time.monotonic() >= self._next_history_write and not self.full:
             self._if_there_is_room(self._write_history)
 
     def finish(
@@ -124,9 +140,9 @@ class Ledger:
         Raises:
             OSError: the disk is full.
         """
-        self._write_history()
         if self.trials:
             self._write_trials()
+        self._write_history()
 
     def _if_there_is_room(self, write: Callable[[], None]) -> None:
         try:
@@ -152,6 +168,21 @@ class Ledger:
             [*first, *(c for c in COLUMNS if c not in (*first, *COST_COLUMNS)), *COST_COLUMNS],
             always=TRIAL_COLUMNS,
         )
+
+
+def _check_complete(folder: Path, row: Row, meta: Meta) -> None:
+    """Refuse a trial of the search that lacks what was searched or, once it is complete, an objective.
+
+    Raises:
+        UserError: with the first that it lacks.
+    """
+    measured = meta.get("objectives", ()) if row["state"] == "complete" else ()
+    for name in (*meta.get("space", ()), *measured) if not row["baseline"] else ():
+        value = row.get(name)
+        if value is None or isinstance(value, float) and math.isinf(value):
+            raise UserError(
+                f"{folder / TRIALS}: damaged (trial {row['trial_id']!r} has no {name}); restore it from a copy"
+            )
 
 
 def _without_nan(row: Mapping[Hashable, object]) -> Row:

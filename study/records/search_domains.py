@@ -34,6 +34,16 @@ class Range:
         number = float(str(value))
         return int(number) if self.integer else number
 
+    def contains(self, value: object) -> bool:
+        """Whether a cell of a table is a number of this range, up to rounding."""
+        try:
+            number = float(str(value))
+        except ValueError:
+            return False
+        slack = 1e-9 * max(abs(self.low), abs(self.high))
+        whole = not self.integer or number.is_integer()
+        return self.low - slack <= number <= self.high + slack and whole
+
     def middle(self) -> float | int:
         """The value in the middle, on the scale that is searched."""
         centre = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
@@ -63,6 +73,10 @@ class Choice:
         """The place of the value that a cell of a table means; None for none. A table may have 2.0 for 2, or "True"."""
         equal = (i for i, own in enumerate(self.values) if str(own) == str(value) or _equal_numbers(own, value))
         return next(equal, None)
+
+    def contains(self, value: object) -> bool:
+        """Whether a cell of a table is one of the values."""
+        return self.index(value) is not None
 
     def cast(self, value: object) -> Value:
         """A cell of a table as one of the values.

@@ -7,27 +7,35 @@ then renamed, so a reader, or a crash at any instant, sees either the old file o
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import re
-import zipfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from study.errors import UserError
-from study.records.atomic_files import write_bytes
-from study.records.columns import COLUMNS, CONFIRMED_COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column, Row
+from study.records.columns import (
+    COLUMNS,
+    CONFIRMED_COLUMNS,
+    EPOCHS_REPORTED,
+    FINAL_STATES,
+    HISTORY_COLUMNS,
+    TRIAL_COLUMNS,
+    Column,
+)
 from study.records.columns import column as declared
-from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS, trace_of
-from study.records.schema import READABLE, RENAMED, SCHEMA, Meta, upgrade
+from study.records.identity import check_none_lost, check_same_values, ids_in_tables
+from study.records.json_file import read_json
+from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS
+from study.records.schema import READABLE, SCHEMA, Meta, upgrade
+from study.records.search_domains import domain_from_json
+from study.records.study_json import problem_before_upgrade, problem_of
+from study.records.tables import older_names, read_frame, write_frame, write_rows, write_text
+from study.records.trace_file import read_trace
 
-MISSING = ["", "nan", "NaN"]
-"""Cells that have no value. Other words that pandas takes for missing, such as "None", may be values of a choice."""
+__all__ = ["older_names", "read_frame", "read_trace", "write_frame", "write_rows", "write_text"]
 
 
 @dataclass(frozen=True)
@@ -62,40 +70,55 @@ class Study:
         """What is declared of a column: by this version of the harness, by the study itself, or by nobody."""
         if name in COLUMNS or name not in self.meta["columns"]:
             return declared(name)
-        return Column(**self.meta["columns"][name])
+        known = {field.name for field in fields(Column)}
+        return Column(**{fact: value for fact, value in self.meta["columns"][name].items() if fact in known})
 
+    def recorded(self, part: str, name: str) -> Any:
+        """A fact of `study.json` that not every reader needs, such as "mean" of "data".
 
-def read_trace(folder: Path, trial_id: str) -> dict[str, np.ndarray]:
-    """The arrays of a trial's trace; none if it left no trace, or a damaged one. Nothing is unpickled."""
-    try:
-        with trace_of(folder, trial_id).open("rb") as file:
-            return dict(np.load(file, allow_pickle=False))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return {}
+        Raises:
+            UserError: it is missing.
+        """
+        value = self.meta.get(part, {}).get(name)
+        if value is None:
+            raise UserError(f"{self.folder / STUDY}: {part}.{name} is missing; restore it from a copy")
+        return value
 
 
 def load(folder: str | Path) -> Study:
     """Read a study folder, finished or not. Missing tables are read as empty ones.
 
     Raises:
-        UserError: no `study.json` there, a schema this version cannot read, a file that is damaged, a trial with two
-            rows or in no state, or an accuracy that is no percentage.
+        UserError: no `study.json` there, a schema this version cannot read, a file that is damaged or cannot be read,
+            or tables that do not belong together.
     """
     folder = Path(folder)
-    study = Study(
-        folder=folder,
-        meta=read_meta(folder),
-        trials=read_frame(folder / TRIALS, TRIAL_COLUMNS),
-        history=read_frame(folder / HISTORY, HISTORY_COLUMNS),
-        confirmed=read_frame(folder / CONFIRMED, CONFIRMED_COLUMNS),
-    )
-    twice = study.trials["trial_id"][study.trials["trial_id"].duplicated()]
-    if len(twice):
-        raise UserError(f"{folder / TRIALS}: trial {twice.iloc[0]!r} has two rows; remove one")
-    check_states(folder / TRIALS, study.trials)
-    _check_accuracies(folder / TRIALS, study.trials, "val_accuracy")
-    _check_accuracies(folder / CONFIRMED, study.confirmed, "val_accuracy", "test_accuracy")
-    return study
+    meta = read_meta(folder)
+    # In this order: a study that runs meanwhile writes a trial's row before anything else of the trial.
+    confirmed = read_frame(folder / CONFIRMED, CONFIRMED_COLUMNS)
+    history = read_frame(folder / HISTORY, HISTORY_COLUMNS)
+    trials = read_trials(folder, meta["space"])
+    check_rows(folder / HISTORY, history, "trial_id", "epoch")
+    check_rows(folder / CONFIRMED, confirmed, "trial_id", "seed")
+    check_none_lost(folder, trials["trial_id"], ids_in_tables(history, confirmed, folder))
+    check_same_values(folder / CONFIRMED, confirmed, trials, meta["space"])
+    return Study(folder=folder, meta=meta, trials=trials, history=history, confirmed=confirmed)
+
+
+def read_trials(folder: Path, space: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """The table of trials, each with one row and in a state that there is.
+
+    Args:
+        space: hyperparameter → domain, as `study.json` has it.
+    Raises:
+        UserError: it is damaged.
+    """
+    path = folder / TRIALS
+    trials = read_frame(path, TRIAL_COLUMNS)
+    check_rows(path, trials, "trial_id")
+    check_states(path, trials)
+    check_values(path, trials, space)
+    return trials
 
 
 def missing_file_error(path: Path, there: str) -> UserError:
@@ -103,112 +126,74 @@ def missing_file_error(path: Path, there: str) -> UserError:
     return UserError(f"{path}: missing, though {there} is there; restore it from a copy, or choose another --name")
 
 
+def check_rows(path: Path, rows: pd.DataFrame, *key: str) -> None:
+    """Refuse two rows of one thing."""
+    twice = rows[rows[list(key)].duplicated()]
+    if len(twice):
+        what = "".join(f", {name} {twice[name].iloc[0]:g}" for name in key[1:])
+        raise UserError(f"{path}: trial {twice['trial_id'].iloc[0]!r}{what} has two rows; remove one")
+
+
 def check_states(path: Path, rows: pd.DataFrame) -> None:
-    """Refuse a row that was cut, or whose commas are gone: its cells are read as missing."""
+    """Refuse a row that is in no state, or done without a count of its epochs."""
     wrong = rows[~rows["state"].isin([*FINAL_STATES, "running"])]
     if len(wrong):
-        trial, state = str(wrong["trial_id"].iloc[0])[:80], wrong["state"].iloc[0]
+        trial, state = str(wrong["trial_id"].iloc[0])[:80], str(wrong["state"].iloc[0])[:80]
         raise UserError(f"{path}: damaged (trial {trial!r} has the state {state!r}); restore it from a copy")
+    counted = rows.reindex(columns=["epochs", EPOCHS_REPORTED]).notna().any(axis=1)
+    wrong = rows[~counted & (rows["state"] != "running")]
+    if len(wrong):
+        trial = str(wrong["trial_id"].iloc[0])
+        raise UserError(f"{path}: damaged (trial {trial!r} has ended without epochs); restore it from a copy")
 
 
-def _check_accuracies(path: Path, rows: pd.DataFrame, *columns: str) -> None:
-    """Refuse what a slip of a hand leaves; analysis takes an accuracy for a share of images."""
-    for column in columns:
-        values = pd.to_numeric(rows.reindex(columns=[column])[column], errors="coerce")
-        wrong = rows.index[(values < 0) | (values > 100 + 1e-6)]
+def check_values(path: Path, rows: pd.DataFrame, space: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a searched value that its domain does not have."""
+    searched = rows[rows["baseline"] == ""]
+    for name, recorded in space.items():
+        if name not in searched or not {"low", "values"} & recorded.keys():
+            continue
+        domain = domain_from_json(recorded)
+        cells = searched[name].dropna()
+        wrong = cells[[not domain.contains(value) for value in cells]]
         if len(wrong):
+            trial = rows["trial_id"][wrong.index[0]]
             raise UserError(
-                f"{path}: {column} {values[wrong[0]]:g} of trial {rows['trial_id'][wrong[0]]!r} is not "
-                "between 0 and 100 %; correct it"
+                f"{path}: {name} {str(wrong.iloc[0])[:80]!r} of trial {trial!r} is not what the study searched "
+                f"({domain}); restore the table from a copy"
             )
 
 
 def read_meta(folder: Path) -> Meta:
+    """`study.json`, in the newest schema.
+
+    Raises:
+        UserError: there is none, or one that is damaged or of a schema that this version cannot read.
+    """
     path = folder / STUDY
-    if not path.is_file():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise UserError(f"{str(folder)[:200]}: no study can be read there ({error.strerror})") from error
+    if not there:
         raise UserError(
             f"{folder}: no study here ({STUDY} is missing); give the folder that a study wrote, results/NAME"
         )
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-        schema = int(meta["schema"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged ({error}); restore it or start a study under another --name") from error
-    if schema not in READABLE:
+    meta = read_json(path)
+    schema = meta.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool):
+        problem = "schema: must be a whole number"
+    elif schema not in READABLE:
         readable = " and ".join(map(str, READABLE))
         raise UserError(f"{path}: schema version {schema}, but this version of the harness reads {readable}; update it")
-    return upgrade(dict(meta))
-
-
-def read_frame(path: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a table; text columns keep empty cells as `""`. A missing file is an empty table with `columns`."""
-    columns = list(columns)
-    if not path.is_file():
-        return pd.DataFrame(columns=pd.Index(columns))
-    text = {"trial_id": str, "state": str, "reason": str, "baseline": str, "phase": str}
-    try:
-        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=MISSING, **_to_the_last_bit())
-    except (ValueError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged ({' '.join(str(error).split())}); restore it from a copy") from error
-    older = older_names(path.parent, frame.columns)
-    frame = frame.rename(columns={old: new for old, new in older.items() if new not in frame.columns})
-    missing = [c for c in columns if c not in frame.columns]
-    if missing:
-        raise UserError(f"{path}: column {missing[0]!r} is missing; restore the file from a copy")
-    for column in text:
-        if column in frame.columns:
-            frame[column] = frame[column].fillna("")
-    return frame
-
-
-def older_names(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Those of these names in a study folder that are older ones → the name since: as `RENAMED` has them, but not what
-    a study of the newest schema itself calls so."""
-    renamed = {name: RENAMED[name] for name in names if name in RENAMED}
-    if not renamed:
-        return {}
-    for parent in (folder, folder.parent):  # the ledger of fresh seeds lies in a folder of the study's
-        try:
-            meta = json.loads((parent / STUDY).read_text(encoding="utf-8"))
-            own = {*meta["space"], *meta["objectives"]} if meta["schema"] == SCHEMA else set()
-            return {old: new for old, new in renamed.items() if old not in own}
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return renamed
-
-
-def _to_the_last_bit() -> dict[str, str]:
-    """What has pandas read numbers exactly: a cut-off trial goes on only if its configuration is the very one it had.
-
-    From 3.1 on it always does so, and deprecates the option.
-    """
-    major, minor = map(int, pd.__version__.split(".")[:2])
-    return {} if (major, minor) >= (3, 1) else {"float_precision": "round_trip"}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, complete at every instant."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_frame(path: Path, frame: pd.DataFrame) -> None:
-    write_text(path, frame.to_csv(index=False))
-
-
-def write_rows(path: Path, rows: Sequence[Row], order: Sequence[str], always: Sequence[str] | None = None) -> None:
-    """Write a table of rows that need not have the same columns; those of `order` first, the others as they come.
-
-    Args:
-        always: columns of `order` that are there even if no row has them; all of them unless given.
-    """
-    there = dict.fromkeys(key for row in rows for key in row)  # a dict keeps their order
-    columns = [c for c in order if c in there or c in (order if always is None else always)]
-    text = io.StringIO()
-    # Not pandas: a study of thousands of trials writes this at every end of one, and this is ten times faster.
-    writer = csv.DictWriter(text, [*columns, *(c for c in there if c not in order)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    else:
+        problem = problem_before_upgrade(meta)
+    if not problem:
+        meta = upgrade(meta)
+        problem = problem_of(meta)
+    if problem:
+        raise UserError(f"{path}: damaged ({problem}); restore it from a copy, or start a study under another --name")
+    return meta
 
 
 def write_meta(folder: Path, meta: Meta) -> None:

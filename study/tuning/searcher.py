@@ -15,8 +15,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
+from study.errors import UserError
 from study.records.columns import FINAL_STATES, Row
 from study.records.ledger import Ledger
+from study.records.paths import TRIALS
 from study.tuning.space import SearchSpace
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -43,17 +45,27 @@ def constraint_violation(row: Mapping[str, object], min_accuracy: float) -> floa
 
 
 def recorded_trial(row: Row, space: SearchSpace, min_accuracy: float | None = None) -> FrozenTrial:
-    """A finished row of the ledger as Optuna knows it. Values count only where the trial ran to its end."""
+    """A finished row of the ledger as Optuna knows it. Values count only where the trial ran to its end.
+
+    Raises:
+        UserError: a value that the study did not search.
+    """
     complete = row["state"] == "complete"
     bounded = complete and min_accuracy is not None
-    return create_trial(
-        state=STATES[row["state"]],
-        params=space.configuration(row),
-        distributions=space.distributions(),
-        values=[float(row[metric]) for metric in space.objectives] if complete else None,
-        user_attrs={"trial_id": row["trial_id"]},
-        constraints={CONSTRAINT: constraint_violation(row, min_accuracy or 0.0)} if bounded else None,
-    )
+    try:
+        return create_trial(
+            state=STATES[row["state"]],
+            params=space.configuration(row),
+            distributions=space.distributions(),
+            values=[float(row[metric]) for metric in space.objectives] if complete else None,
+            user_attrs={"trial_id": row["trial_id"]},
+            constraints={CONSTRAINT: constraint_violation(row, min_accuracy or 0.0)} if bounded else None,
+        )
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{TRIALS}: trial {row['trial_id']} is none of this search ({reason}); restore it from a copy"
+        ) from error
 
 
 def optuna_study(
@@ -176,27 +188,26 @@ class LedgerSearch(Searcher):
         if self.queue:
             name, values, baseline = self.queue.pop(0)
             asked = None if baseline else self._ask(values)
-            name = name or self._next_id()
+            name = name or self.ledger.new_id()
         elif self.wanted:
             self.wanted -= 1
             asked = self._ask(None)
-            name, values, baseline = self._next_id(), asked.params, ""
+            name, values, baseline = self.ledger.new_id(), asked.params, ""
         else:
+            return Searcher.FINISHED
+        # Its row comes first: what names a trial that has none counts as the rest of one that was lost.
+        self.ledger.start(name, values, baseline)
+        if self.ledger.full:
             return Searcher.FINISHED
         if asked is not None:
             asked.set_user_attr("trial_id", name)
         self.running[trial_id] = asked
-        self.ledger.start(name, values, baseline)
         return {"trial_id": name, "seed": self.seed, **values}
 
     def _ask(self, values: Row | None) -> optuna.Trial:
         if values is not None:
             self.study.enqueue_trial(values)
         return self.study.ask(dict(self.distributions))
-
-    def _next_id(self) -> str:
-        used = [int(i[1:]) for i in self.ledger.trials if i[:1] == "t" and i[1:].isdigit()]
-        return f"t{max(used, default=0) + 1:03d}"
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         asked = self.running.pop(trial_id, None)

@@ -41,7 +41,7 @@ def test_damaged_weights_are_one_line_that_names_the_file(tmp_path: Path) -> Non
         row = {"baseline": "uncompressed"}
         final_test.load_trained(resolve(MagnitudeSettings()), SearchSpace.load("magnitude"), stored, row, splits)
     with pytest.raises(UserError) as second:
-        final_test.keep_weights(tmp_path, "t002")
+        final_test.keep_weights(tmp_path, "t002", "0123456789abcdef")
     for path, refused in ((stored, first), (waiting, second)):
         line = str(refused.value)
         assert line.startswith(f"{path}: damaged (") and line.endswith("; restore it from a copy") and "\n" not in line

@@ -96,7 +96,7 @@ def test_evolution_goes_on_in_a_continued_study(tmp_path: Path) -> None:
         suggested = []
         for i in range(trials):
             config = asked.suggest(str(i))
-            score = -abs(math.log(config["tau"] / 0.3))
+            score = 50 - abs(math.log(config["tau"] / 0.3))
             metrics = {"val_accuracy": score, "sparsity": score}
             asked.on_trial_complete(str(i), {"finished": True, **metrics})
             ledger.finish(config["trial_id"], "complete", metrics=metrics)
@@ -124,16 +124,16 @@ def test_front_keeps_ties_and_leaves_out_the_dominated(tmp_path: Path) -> None:
     assert tuning_searcher.front(ledger, BOTH) == ["t001", "t002", "t004"]
 
 
-def complete(ledger: Ledger, name: str, **metrics: float) -> None:
-    ledger.start(name, {"tau": 0.3, "components": 9})
+def complete(ledger: Ledger, name: str, baseline: str = "", **metrics: float) -> None:
+    ledger.start(name, {"tau": 0.3, "components": 9}, baseline)
     ledger.finish(name, "complete", metrics=metrics)
 
 
 def test_ids_go_on_from_the_ledger(tmp_path: Path) -> None:
     """The next id follows the highest one, past gaps, baselines, and a thousand."""
     ledger = Ledger(tmp_path)
-    for name in ("t002", "t999", "teacher", "paper"):
-        complete(ledger, name, val_accuracy=1.0, sparsity=1.0)
+    for name, baseline in (("t002", ""), ("t999", ""), ("teacher", "teacher"), ("paper", "paper")):
+        complete(ledger, name, baseline, val_accuracy=1.0, sparsity=1.0)
     asked = searcher(Ledger.open(tmp_path), wanted=2)
     assert [asked.suggest(str(i))["trial_id"] for i in range(3)] == ["paper", "t1000", "t1001"]
 
