@@ -44,8 +44,10 @@ def no_memory(error: BaseException | None) -> bool:
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error, and those that it came from."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         yield error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
 
 
@@ -80,7 +82,7 @@ class TrialFailed(Exception):
     """
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The error as one line, cut where it would fill the screen."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 200 else text[:199] + "…"

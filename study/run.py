@@ -102,11 +102,12 @@ def _run(settings: Settings) -> int:
         print(f"Stopped: {outcome.stopped}.{advice}", file=sys.stderr)
         return 1
     if outcome.finished < outcome.wanted:
-        print(f"Stopped with {outcome.finished} of {outcome.wanted} trials finished. The same command continues.")
-        return 130
+        done = f"{outcome.finished} of {outcome.wanted} trials finished"
+        print(f"Stopped with {done}. The same command continues.", file=sys.stderr)
+        return commandline.INTERRUPTED
     if not outcome.complete:
-        print("Stopped before the confirmation was done. The same command continues.")
-        return 130
+        print("Stopped before the confirmation was done. The same command continues.", file=sys.stderr)
+        return commandline.INTERRUPTED
     return 0
 
 

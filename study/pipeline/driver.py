@@ -117,8 +117,8 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
     Args:
         recorded: its `study.json`, if it was started before.
     """
-    inputs = preflight.load_inputs(settings, space, recorded)
     cluster.check_limits(settings)
+    inputs = preflight.load_inputs(settings, space, recorded)
     say_stage("Starting Ray ...")
     dashboard = cluster.start_ray(settings)
     try:
@@ -129,7 +129,7 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
         _record(settings, space, folder, inputs, recorded)
         ledger.anchor = folder / paths.STUDY
         _announce(settings, folder, ledger, inputs, concurrent, dashboard)
-        with Display(ledger, space.objectives, settings.budget.num_samples, dashboard) as display:
+        with _display(settings, space, ledger, concurrent, dashboard) as display:
             job = Job(settings, space, folder, Recorder(ledger, display, space.objectives, settings, folder))
             best, confirmed, stopped = _stages(job, display, inputs)
         display.summary(best[:10], confirmed, space.domains)
@@ -146,6 +146,18 @@ def _record(settings: Settings, space: SearchSpace, folder: Path, inputs: Inputs
     key = registry.method(settings.kind).shared_work.key(settings, inputs.data, inputs.initial_teacher)
     meta = metadata.study_metadata(settings, space, inputs.data, inputs.test, inputs.networks, sys.argv)
     study_folder.write_meta(folder, {**meta, "shared_work": digest(key)})
+
+
+def _display(settings: Settings, space: SearchSpace, ledger: Ledger, at_once: int, dashboard: str) -> Display:
+    return Display(
+        ledger,
+        space.objectives,
+        settings.budget.num_samples,
+        dashboard,
+        at_once=at_once,
+        shared_work=registry.method(settings.kind).shared_work.name,
+        front_size=len(front(ledger, space.objectives, settings.search.min_accuracy)),
+    )
 
 
 def _announce(
