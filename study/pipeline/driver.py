@@ -5,6 +5,7 @@ The ledger (`trials.csv`) decides what is still to do; Tune and Optuna learn fro
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,8 +63,8 @@ def run(settings: Settings) -> Outcome:
     folder = settings.folder.resolve()
     settings, recorded = preflight.resume(settings, space)
     with locked(folder):
+        ledger = Ledger.open(folder)
         try:
-            ledger = Ledger.open(folder)
             recover_history(ledger, folder)
             stopped = ""
             if is_complete(ledger, settings, space, folder):
@@ -75,11 +76,21 @@ def run(settings: Settings) -> Outcome:
             else:
                 stopped = _search(settings, space, folder, ledger, recorded)
         except Exception as error:
+            if ledger.anchor and not ledger.anchor.exists():
+                _remove_remains(folder)
+                raise UserError(f"{folder}: removed or moved while the study ran") from error
             if reason := _what_happened(error, folder):
                 raise UserError(reason) from error
             raise
         complete = is_complete(ledger, settings, space, folder)
         return Outcome(folder, len(ledger.of_state(*FINAL_STATES)), settings.budget.num_samples, complete, stopped)
+
+
+def _remove_remains(folder: Path) -> None:
+    """Remove what trials, Tune and Optuna wrote after the study folder was gone; there is no study that it is of."""
+    for name in (checkpoints.FOLDER, paths.RAY):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / paths.JOURNAL).unlink(missing_ok=True)
 
 
 def _what_happened(error: Exception, folder: Path) -> str:

@@ -45,8 +45,8 @@ def locked(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):  # it may have been removed meanwhile
                 if holder:
                     holder.unlink(missing_ok=True)
-                if [path.name for path in folder.iterdir()] == [LOCK]:  # bad input: leave nothing behind
-                    (folder / LOCK).unlink()
+                if {path.name for path in folder.iterdir()} <= {LOCK}:  # bad input: leave nothing behind
+                    (folder / LOCK).unlink(missing_ok=True)
                     folder.rmdir()
 
 
