@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import tyro
 
-from study.errors import UserError, printable
+from study import process
+from study.errors import UserError, system_error
 from study.path_arguments import complete_paths
 
 T = TypeVar("T")
@@ -56,16 +57,44 @@ def parse(
     return complete_paths(options, argv)
 
 
-def status(command: Callable[[], int], interrupted: str = "Stopped.") -> int:
-    """Run a command and return its exit status: 2 after bad input, of which it prints one line; 130 after Ctrl-C."""
-    try:
-        return command()
-    except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"\n{interrupted}", file=sys.stderr)
-        return 130
+def status(command: Callable[[], int], interrupted: str = "Stopped.", prints_result: bool = True) -> int:
+    """Run a command and return its exit status.
+
+    It is 2 after bad input, or after an error of the system that nobody foresaw where it came up; both are one line.
+    It is 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP. A bug raises.
+
+    Args:
+        prints_result: whether a command whose output could not be written has failed.
+    """
+    with process.outputs() as (out, _), process.stop_signals() as received:
+        try:
+            code = command()
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            print(f"\n{interrupted}" if sys.stderr.isatty() else interrupted, file=sys.stderr)
+        except Exception as error:
+            if received:  # what was interrupted need not say so
+                code = INTERRUPTED
+                print(interrupted, file=sys.stderr)
+            elif reason := str(error) if isinstance(error, UserError) else system_error(error):
+                code = 2
+                print(f"error: {reason}", file=sys.stderr)
+            else:
+                raise
+        out.flush()
+        if out.error and prints_result and not code:
+            print(f"error: standard output: {out.error.strerror}; not all of the result is there", file=sys.stderr)
+            code = 2
+    return 128 + received[0] if received and code == INTERRUPTED else code
+
+
+INTERRUPTED = 130
+
+
+def say_stage(text: str) -> None:
+    """What a command does now, to somebody who waits in front of a terminal."""
+    if sys.stdout.isatty():
+        print(text, flush=True)
 
 
 def data_folder(dataset: str, given: Path | None) -> Path | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import unicodedata
+from collections.abc import Iterator
 
 
 class UserError(Exception):
@@ -24,13 +26,58 @@ NO_SPACE = os.strerror(errno.ENOSPC)
 
 def no_space(error: BaseException | None) -> bool:
     """Whether an error, or one that it came from, is that the disk is full."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if NO_SPACE in str(error):
-            return True
+    return any(
+        (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or says_no_space(str(e))
+        for e in _causes(error)
+    )
+
+
+def says_no_space(text: str) -> bool:
+    """Whether an error's text, as it comes from another process, says that the disk is full."""
+    return NO_SPACE in text or os.strerror(errno.EDQUOT) in text
+
+
+def no_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one that it came from, is that there is not enough memory."""
+    return any(
+        isinstance(e, MemoryError)
+        or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
+        or (isinstance(e, RuntimeError) and re.search("can't allocate memory|out of memory", str(e)))  # torch's
+        for e in _causes(error)
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
-    return False
+
+
+def system_error(error: BaseException) -> str:
+    """An error of the system in one line, with its path: "" where it is none, but a bug.
+
+    The last resort. Where the system is called there is more to say: which flag, and what to type.
+    """
+    if no_memory(error):
+        return "there is not enough memory; use fewer or smaller images, a smaller network, or a larger machine"
+    if isinstance(error, UnicodeError):
+        return f"a text or a file name cannot be read or written in this encoding ({error}); use UTF-8"
+    if not isinstance(error, OSError):
+        return ""
+    if isinstance(error, FileNotFoundError) and error.filename is None:  # from os.getcwd
+        return "the current folder was removed; change to another one"
+    named = " → ".join(_shown(path) for path in (error.filename, error.filename2) if path is not None)
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return f"{named}: {reason}" if named else reason
+
+
+def _shown(path: object) -> str:
+    text = os.fsdecode(path) if isinstance(path, str | bytes) else str(path)
+    text = text.encode(errors="backslashreplace").decode()
+    return text if len(text) <= 200 else text[:199] + "…"
 
 
 class TrialFailed(Exception):
@@ -40,7 +87,7 @@ class TrialFailed(Exception):
     """
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """The error as one line, cut where it would fill the screen."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 200 else text[:199] + "…"

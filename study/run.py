@@ -11,7 +11,7 @@ import textwrap
 from functools import partial
 
 from study import commandline
-from study.errors import UserError
+from study.errors import UserError, system_error
 from study.methods import registry
 from study.settings import Settings, flag, resolve
 
@@ -22,7 +22,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     return commandline.status(
-        lambda: _run(resolve(parse(arguments))), "Stopped. What finished is kept; the same command continues."
+        lambda: _run(resolve(parse(arguments))),
+        "Stopped. What finished is kept; the same command continues.",
+        prints_result=False,
     )
 
 
@@ -99,6 +101,7 @@ def _run(settings: Settings) -> int:
         # Anyone who reaches a Ray port can run code here. This variable keeps all ports on 127.0.0.1; it is named after
         # the systems where that is the default. Ray reads it at import.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    commandline.say_stage("Loading PyTorch and Ray ...")
     # These import torch and Ray, which --help need not wait for.
     from study.pipeline import driver
     from study.pipeline.cost_estimate import dry_run
@@ -110,18 +113,26 @@ def _run(settings: Settings) -> int:
 
     from analysis.page import study_page
 
-    page = study_page.write(outcome.folder)
+    commandline.say_stage("Writing the report ...")
+    try:
+        page = study_page.write(outcome.folder)
+    except OSError as error:
+        raise UserError(
+            f"{outcome.folder}: the study is there, but its report cannot be written "
+            f"({system_error(error)}); the same command tries again"
+        ) from error
     print(f"Study:  {outcome.folder}\nReport: {page}")
     if outcome.stopped:
         advice = "" if outcome.complete else " The same command continues."
         print(f"Stopped: {outcome.stopped}.{advice}", file=sys.stderr)
         return 1
     if outcome.finished < outcome.wanted:
-        print(f"Stopped with {outcome.finished} of {outcome.wanted} trials finished. The same command continues.")
-        return 130
+        done = f"{outcome.finished} of {outcome.wanted} trials finished"
+        print(f"Stopped with {done}. The same command continues.", file=sys.stderr)
+        return commandline.INTERRUPTED
     if not outcome.complete:
-        print("Stopped before the confirmation was done. The same command continues.")
-        return 130
+        print("Stopped before the confirmation was done. The same command continues.", file=sys.stderr)
+        return commandline.INTERRUPTED
     return 0
 
 

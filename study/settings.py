@@ -107,7 +107,7 @@ class Resources:
     """CPU cores, and threads, of each trial."""
     gpus_per_trial: Annotated[float | None, AtLeast(0)] = None
     """GPUs of each trial; a fraction shares one. Default: 0.25 where there is a GPU, otherwise 0."""
-    memory_per_trial: Annotated[float | None, Above(0)] = None
+    memory_per_trial: Annotated[float | None, AtLeast(0.1)] = None
     """Gigabytes of main memory of each trial; one that asks for more fails. Default: no limit."""
     address: str | None = None
     """Address of a running Ray cluster to join, or "auto". Default: this machine alone."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 
 from analysis import query
-from study import export, reproduce, run
+from study import commandline, export, reproduce, run
+from study.errors import UserError
+from study.process import kept_handlers
 
 
 @pytest.mark.parametrize(
@@ -58,3 +63,79 @@ def test_a_value_out_of_range_is_one_line(
     """It names the flag, what was given and what may be."""
     assert command.main(arguments.split()) == 2
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def fail_with(error: BaseException) -> Callable[[], int]:
+    def command() -> int:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (PermissionError(13, "Permission denied", "/x/y"), "/x/y: Permission denied"),
+        (OSError(28, "No space left on device", b"/x\xff"), "/x\\udcff: No space left on device"),
+        (OSError(36, "File name too long", "x" * 5000), "x" * 199 + "…: File name too long"),
+        (OSError("only words"), "only words"),
+        (FileExistsError(17, "File exists", "a", None, "b"), "a → b: File exists"),
+        (MemoryError(), "there is not enough memory; use "),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "there is not enough"),
+        (OSError(12, "Cannot allocate memory"), "there is not enough memory; use "),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "a text or a file name cannot be read"),
+        (UserError("bad"), "bad"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line(error: Exception, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last resort of every command: the path, what is wrong, status 2, and no traceback."""
+    assert commandline.status(fail_with(error)) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"error: {line}") and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("bug", [TypeError("x"), RuntimeError("x"), KeyError("x"), ValueError("x")])
+def test_a_bug_has_a_traceback(bug: Exception) -> None:
+    """What is no error of the system is not hidden."""
+    with pytest.raises(type(bug)):
+        commandline.status(fail_with(bug))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("then", ["raise", "return", "bug"])
+def test_a_command_that_is_stopped_says_so_in_one_line(
+    number: int, code: int, then: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether the signal ends it, it ends by itself after it has heard, or what it interrupts fails for that reason."""
+
+    def command() -> int:
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt:
+            if then == "raise" or (then == "bug" and number == signal.SIGINT):
+                raise
+        if then == "bug":
+            raise RuntimeError("the connection was lost")
+        print("Stopped.", file=sys.stderr)
+        return commandline.INTERRUPTED
+
+    with kept_handlers():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert commandline.status(command) == code
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_a_result_that_could_not_be_written_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A query into a file on a full disk fails; a study that only told of its progress does not."""
+
+    def command() -> int:
+        print("a result")
+        return 0
+
+    for prints_result, code in ((True, 2), (False, 0)):
+        with open("/dev/full", "w") as full:
+            monkeypatch.setattr(sys, "stdout", full)
+            assert commandline.status(command, prints_result=prints_result) == code
+    assert capsys.readouterr().err.startswith("error: standard output: No space left on device")

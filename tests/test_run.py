@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -160,3 +161,34 @@ def test_dry_run_says_the_cost_and_writes_nothing(
     times = [float(t) for t in re.findall(r"about ([0-9.]+) (?:s|min|h)\b", shown.replace(",", ""))]
     assert len(times) == 4 and all(t > 0 for t in times)
     assert not list(tmp_path.iterdir())
+
+
+NAMES = ("analysis", "search_spaces", "random", "torch", "ray", "plotly", "rich", "tyro", "pandas")
+
+
+@pytest.mark.parametrize(
+    ("module", "names", "flags"),
+    [("study.run", NAMES, []), ("analysis.query", ("study", *NAMES[1:]), []), ("study.run", ("study", *NAMES), ["-P"])],
+)
+def test_files_of_the_current_folder_hide_no_module(
+    module: str, names: tuple[str, ...], flags: list[str], tmp_path: Path
+) -> None:
+    """A user's own random.py, torch.py or analysis.py is left alone. A study.py hides the command from Python itself,
+    unless Python is told not to look there."""
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name}.py is in the way')")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *flags, "-m", module, "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "usage" in done.stdout.lower() and not done.stderr, done.stderr[-500:]
+
+
+def test_output_that_nobody_reads_ends_quietly() -> None:
+    """As in `--help | head -0`: status 0, and nothing of a broken pipe."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "study.run", "--help"], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert done.returncode == 0 and not done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import io
 import os
 import re
 import sys
@@ -89,23 +90,66 @@ def build_custom(name: str, input_shape: Shape, classes: int, options: Options) 
     module_name, _, function_name = name.partition(":")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
+    importlib.invalidate_caches()  # the file may be newer than the interpreter's list of its folder
     try:
-        importlib.invalidate_caches()  # the file may be newer than the interpreter's list of its folder
-        module = importlib.import_module(module_name)
+        with _silenced() as printed:
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         hint = "To fix it: run from the folder that holds it, or set PYTHONPATH"
         raise UserError(f"network {name} cannot be imported ({one_line(error)}). {hint}") from error
-    except Exception as error:  # a user's module can raise anything
-        raise UserError(f"network {name}: importing {module_name} failed ({one_line(error)})") from error
+    except BaseException as error:
+        raise _failure(error, f"network {name}: importing {module_name}", printed) from error
     function = getattr(module, function_name, None)
     if not callable(function):
         raise UserError(
             f"network {name}: {module.__name__} has no function {function_name!r}. To fix it: give module:function"
         )
     try:
-        model = function(input_shape=input_shape, classes=classes, **options)
-    except Exception as error:  # and so can a user's function
-        raise UserError(f"network {name}: calling {function_name} failed ({one_line(error)})") from error
+        with _silenced() as printed:
+            model = function(input_shape=input_shape, classes=classes, **options)
+    except BaseException as error:
+        raise _failure(error, f"network {name}: calling {function_name}", printed) from error
     if not isinstance(model, nn.Module):
         raise UserError(f"network {name}: {function_name} returned {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+class _LastLine(io.TextIOBase):
+    """Output of which the last line is kept, however much it is."""
+
+    line, rest = "", ""
+
+    def write(self, text: str) -> int:
+        *lines, rest = (self.rest + text)[-1000:].split("\n")
+        self.line = next((line for line in reversed(lines) if line.strip()), self.line)
+        self.rest = rest
+        return len(text)
+
+    def last(self) -> str:
+        """The last line that is not empty."""
+        return " ".join((self.rest.strip() or self.line).split())
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[_LastLine]:
+    """Keep what a user's code prints from the screen: the display is there, and one line after an error."""
+    printed = _LastLine()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        yield printed
+
+
+def _failure(error: BaseException, what: str, printed: _LastLine) -> UserError:
+    """What a user's code raised, as one line. It can be anything, also what would end this command.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C while it ran.
+    """
+    if type(error) is KeyboardInterrupt:
+        raise error
+    if isinstance(error, SystemExit):
+        said = f"; it printed: {printed.last()[:200]}" if printed.last() else ""
+        return UserError(
+            f"{what} ended the program (exit status {error.code}{said}). To fix it: read no arguments and exit only "
+            'under if __name__ == "__main__"'
+        )
+    return UserError(f"{what} failed ({one_line(error)})")

@@ -23,7 +23,7 @@ from study.training.cuda_graphs import make_step
 from study.training.loop import logits_of
 from study.training.network import Training, build_network
 from study.training.precision import logits
-from study.tuning.cluster import resource_request, resources, shared_cores, trials_that_fit
+from study.tuning.cluster import check_limits, resource_request, resources, shared_cores, trials_that_fit
 from study.tuning.space import SearchSpace
 
 BUDGET = 2.0
@@ -72,6 +72,7 @@ def dry_run(settings: Settings) -> None:
     """
     space, method = SearchSpace.load(settings.kind), registry.method(settings.kind)
     settings, recorded = preflight.resume(settings, space)
+    check_limits(settings)
     inputs = preflight.load_inputs(settings, space, recorded)
     baselines = 1 + len(space.baselines)
     title = inputs.data.title

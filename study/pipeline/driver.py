@@ -5,17 +5,17 @@ The ledger (`trials.csv`) decides what is still to do; Tune and Optuna learn fro
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork, digest
+from study.commandline import say_stage
 from study.data.splits import Splits
-from study.errors import UserError, no_space
+from study.errors import UserError, no_memory, no_space, system_error
 from study.methods import registry
 from study.pipeline import metadata, preflight
 from study.pipeline.configurations import check_results
@@ -26,6 +26,7 @@ from study.pipeline.shared_work import study_shared_work
 from study.records import paths, study_folder
 from study.records.atomic_files import sweep
 from study.records.columns import FINAL_STATES, Row
+from study.records.folder_lock import locked
 from study.records.ledger import Ledger
 from study.records.schema import Meta
 from study.settings import Settings
@@ -66,12 +67,12 @@ def run(settings: Settings) -> Outcome:
     space = SearchSpace.load(settings.kind)
     folder = settings.folder.resolve()
     settings, recorded = preflight.resume(settings, space)
-    with _locked(folder):
+    with locked(folder):
+        paths.check_folders(folder)
+        ledger = Ledger.open(folder)
         try:
-            paths.check_folders(folder)
             sweep(folder)
             sweep(folder.parent / paths.CACHE, older_than=DAY)
-            ledger = Ledger.open(folder)
             check_results(settings, space, folder, ledger)
             recover_history(ledger, folder)
             stopped = ""
@@ -83,12 +84,34 @@ def run(settings: Settings) -> Outcome:
                     study_folder.write_meta(folder, {**recorded, "settings": wanted})
             else:
                 stopped = _search(settings, space, folder, ledger, recorded)
-        except Exception as error:  # Tune wraps those of its callbacks
-            if not no_space(error):
-                raise
-            raise UserError(f"{folder}: {FULL_DISK}, and the same command continues") from error
+        except Exception as error:
+            if ledger.anchor and not ledger.anchor.exists():
+                _remove_remains(folder)
+                raise UserError(f"{folder}: removed or moved while the study ran") from error
+            if reason := _what_happened(error, folder):
+                raise UserError(reason) from error
+            raise
         complete = is_complete(ledger, settings, space, folder)
         return Outcome(folder, len(ledger.of_state(*FINAL_STATES)), settings.budget.num_samples, complete, stopped)
+
+
+def _remove_remains(folder: Path) -> None:
+    """Remove what trials, Tune and Optuna wrote after the study folder was gone; there is no study that it is of."""
+    for name in (checkpoints.FOLDER, paths.RAY):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    (folder / paths.JOURNAL).unlink(missing_ok=True)
+
+
+def _what_happened(error: Exception, folder: Path) -> str:
+    """What ended a study, where it is the disk, the memory or the folder; "" for all else."""
+    if no_space(error):  # Tune wraps what its callbacks raise
+        return f"{folder}: {FULL_DISK}, and the same command continues"
+    if no_memory(error):
+        return (
+            f"{folder}: there is not enough memory; give a smaller --max-concurrent, fewer or smaller images, or a "
+            "smaller network"
+        )
+    return system_error(error)
 
 
 def is_complete(ledger: Ledger, settings: Settings, space: SearchSpace, folder: Path) -> bool:
@@ -114,7 +137,9 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
     Args:
         recorded: its `study.json`, if it was started before.
     """
+    cluster.check_limits(settings)
     inputs = preflight.load_inputs(settings, space, recorded)
+    say_stage("Starting Ray ...")
     dashboard = cluster.start_ray(settings)
     try:
         cluster.check_shared(folder)
@@ -122,10 +147,11 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
         settings = settings.changed(gpus_per_trial=gpus)
         settings = settings.changed(precision=settings.precision or cluster.best_precision_of_trials(settings))
         meta = _record(settings, space, folder, inputs, recorded)
+        ledger.anchor = folder / paths.STUDY
         _announce(settings, folder, ledger, inputs, concurrent, dashboard)
         for line in metadata.data_warnings(meta):
             print(line)
-        with Display(ledger, space.objectives, settings.budget.num_samples, dashboard) as display:
+        with _display(settings, space, ledger, concurrent, dashboard) as display:
             job = Job(settings, space, folder, Recorder(ledger, display, space.objectives, settings, folder))
             best, confirmed, stopped = _stages(job, display, inputs)
         display.summary(best[:10], confirmed, space.domains)
@@ -145,6 +171,18 @@ def _record(settings: Settings, space: SearchSpace, folder: Path, inputs: Inputs
     meta["shared_work"] = digest(key)
     study_folder.write_meta(folder, meta)
     return meta
+
+
+def _display(settings: Settings, space: SearchSpace, ledger: Ledger, at_once: int, dashboard: str) -> Display:
+    return Display(
+        ledger,
+        space.objectives,
+        settings.budget.num_samples,
+        dashboard,
+        at_once=at_once,
+        shared_work=registry.method(settings.kind).shared_work.name,
+        front_size=len(front(ledger, space.objectives, settings.search.min_accuracy)),
+    )
 
 
 def _announce(
@@ -196,26 +234,3 @@ def _search_trials(job: Job, data: Splits, shared: SharedWork, warm_start: Seque
     wanted = remaining - len(interrupted) - len(fresh)
     work = Work(job.method.trial, data, {settings.seed: shared})
     return run_trials(job, work, queue, wanted, searching=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a study folder, so that a second command on it stops instead of writing over the first."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            f"--results-dir {folder.parent}: cannot be written ({error.strerror}); give a folder that you may write to"
-        ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: another command is running this study; wait for it, or choose --name") from None
-        try:
-            yield
-        finally:
-            if [path.name for path in folder.iterdir()] == [".lock"]:  # bad input: leave nothing behind
-                (folder / ".lock").unlink()
-                folder.rmdir()

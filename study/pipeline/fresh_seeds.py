@@ -53,6 +53,7 @@ def retrain(job: Job, display: Display, inputs: Inputs) -> str:
         return ""
     folder.mkdir(exist_ok=True)
     own = Ledger.open(folder)
+    own.anchor = job.ledger.anchor
     recover_history(own, folder)
     display.say(f"confirming: {len(wanted)} trainings with fresh seeds")
     retraining = Job(settings, space, folder, Recorder(own, display, space.objectives, settings, folder))

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from study.artifacts.cache import SharedWork
-from study.commandline import data_folder
+from study.commandline import data_folder, say_stage
 from study.data import registry as data_registry
 from study.data.splits import Part, Splits
 from study.errors import UserError
@@ -80,7 +80,9 @@ def load_inputs(settings: Settings, space: SearchSpace, recorded: Meta | None) -
     Raises:
         UserError: what does not fit, or not to the study that these settings continue.
     """
+    say_stage(f"Reading {settings.dataset} ...")
     data, test = load_data(settings)
+    say_stage("Checking the networks ...")
     # Wrong names, widths and numbers of examples fail here, before anything starts.
     networks = describe_networks(settings, space, data)
     trial_data = registry.method(settings.kind).trial_data(settings, data)

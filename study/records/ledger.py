@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -46,6 +47,7 @@ class Ledger:
     Attributes:
         unwritten: trials with epochs that `history.csv` lacks.
         highest: number of the last trial of which anything is in the folder; the next one gets a higher number.
+        anchor: a file whose absence says that the study folder was removed; nothing is written then.
         full: whether a table could not be written since its disk is full. The study goes on to a good place to stop,
             and `flush` then says so.
     """
@@ -55,6 +57,7 @@ class Ledger:
     history: dict[str, list[Row]] = field(default_factory=dict)
     unwritten: set[str] = field(default_factory=set)
     highest: int = 0
+    anchor: Path | None = None
     full: bool = False
     _next_history_write: float = 0.0
 
@@ -138,7 +141,7 @@ class Ledger:
         """Write all there is.
 
         Raises:
-            OSError: the disk is full.
+            OSError: the disk is full, or the folder was removed.
         """
         if self.trials:
             self._write_trials()
@@ -152,7 +155,13 @@ class Ledger:
                 raise
             self.full = True
 
+    def _check_there(self) -> None:
+        """See that the folder was not removed: writing would make it again, with a part of what was in it."""
+        if self.anchor and not self.anchor.exists():
+            raise FileNotFoundError(errno.ENOENT, "removed or moved while the study ran", str(self.anchor.parent))
+
     def _write_history(self) -> None:
+        self._check_there()
         start = time.monotonic()
         rows = [row for rows in self.history.values() for row in rows]
         write_rows(self.folder / HISTORY, rows, HISTORY_COLUMNS)
@@ -161,6 +170,7 @@ class Ledger:
         self._next_history_write = time.monotonic() + max(1.0, 20 * (time.monotonic() - start))
 
     def _write_trials(self) -> None:
+        self._check_there()
         first = [c for c in TRIAL_COLUMNS if c not in COST_COLUMNS]
         write_rows(
             self.folder / TRIALS,

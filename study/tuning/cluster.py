@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ray
+import torch
 from ray.tune import PlacementGroupFactory
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -18,32 +19,50 @@ from study.errors import UserError
 from study.records.columns import Row
 from study.settings import Settings
 from study.training.precision import best_precision
+from study.tuning import ray_home
 
 _NO_CLUSTER = "start one with ray start --head, or leave --address out"
 """What to do where no cluster answers."""
 
 
+SMALLEST_SHARE = 0.0001
+"""Of a CPU or a GPU; Ray counts no less."""
+
+
 def start_ray(settings: Settings) -> str:
-    """Join or start Ray; returns the dashboard's address, or ""."""
+    """Join or start Ray; returns the dashboard's address, or "".
+
+    Raises:
+        UserError: it does not answer, or does not start.
+    """
     if settings.resources.address:
         _answers(settings.resources.address)
     quiet = not settings.watching.verbose
     logging.getLogger("ray").setLevel(logging.ERROR if quiet else logging.INFO)
     for name in ("ray.tune", "ray.train", "ray.air"):  # a trial's error has its place: the reason in trials.csv
         logging.getLogger(name).setLevel(logging.CRITICAL if quiet else logging.INFO)
-    local: Row = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
+    where = settings.resources.address
+    ray_home.secure_token()
+    local: Row = {}
+    if not where:
+        local = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
+        local["_temp_dir"] = ray_home.temporary_folder()
     try:
-        context = ray.init(
-            address=settings.resources.address or "local",
-            log_to_driver=not quiet,
-            logging_level=logging.ERROR if quiet else logging.INFO,
-            configure_logging=True,
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}},
-            **({} if settings.resources.address else local),
-        )
-    except (ConnectionError, ValueError, TimeoutError) as error:
-        where = settings.resources.address
-        reason = str(error).splitlines()[0]
+        with ray_home.signals_left_alone():
+            context = ray.init(
+                address=where or "local",
+                log_to_driver=not quiet,
+                logging_level=logging.ERROR if quiet else logging.INFO,
+                configure_logging=True,
+                job_config=ray_home.OwnPath(),
+                runtime_env={
+                    "env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+                    "worker_process_setup_hook": ray_home.put_last(ray_home.last_folders()),
+                },
+                **local,
+            )
+    except Exception as error:  # Ray raises many kinds
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         if where:
             raise UserError(f"--address {where}: no Ray cluster answers there ({reason}); {_NO_CLUSTER}") from error
         raise UserError(f"Ray could not be started on this machine ({reason})") from error
@@ -108,6 +127,21 @@ def resources(settings: Settings, nodes: Sequence[Node]) -> tuple[float, int]:
             f"--cpus-per-trial {cpus:g} --gpus-per-trial {gpus:g}: no single machine has both; give less of one"
         )
     return gpus, min(fit, settings.resources.max_concurrent or fit)
+
+
+def check_limits(settings: Settings) -> None:
+    """Refuse what this machine cannot hold, before Ray starts; in a cluster that is known later.
+
+    Raises:
+        UserError: one line that names the flag.
+    """
+    asked = {"--cpus-per-trial": settings.resources.cpus_per_trial, "--gpus-per-trial": gpu_share(settings, False)}
+    for flag, share in asked.items():
+        if 0 < share < SMALLEST_SHARE:
+            raise UserError(f"{flag} {share:g}: Ray counts in steps of {SMALLEST_SHARE:g}; give that or more")
+    if not settings.resources.address:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # Ray will promise less of it
+        resources(settings, [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count(), "memory": memory}])
 
 
 def best_precision_of_trials(settings: Settings) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Iterable, Iterator, Mapping
 
+from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -16,6 +17,11 @@ from study.records.columns import FINAL_STATES, Row, column, label
 from study.records.ledger import Ledger
 
 SIZES = ("compression_ratio", "file_bytes")
+TEST = "test_accuracy"
+BAR = 50
+"""Letters of the bar's width."""
+RECENT = 8
+"""Trials at least, of those that ended last, from which the time that is left is estimated."""
 
 
 class Display:
@@ -24,14 +30,26 @@ class Display:
     Args:
         wanted: trials that the study is to have at the end, baselines not counted.
         dashboard: address of the Ray dashboard, or "".
+        at_once: trials that run at one time.
+        shared_work: name of the baseline that does the shared work, which takes longer or shorter than a trial.
+        front_size: members of the front that the ledger has.
     """
 
-    def __init__(self, ledger: Ledger, objectives: Mapping[str, str], wanted: int, dashboard: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        objectives: Mapping[str, str],
+        wanted: int,
+        dashboard: str,
+        *,
+        at_once: int = 1,
+        shared_work: str = "",
+        front_size: int = 0,
+    ) -> None:
         self.ledger, self.objectives, self.wanted, self.dashboard = ledger, objectives, wanted, dashboard
+        self.at_once, self.shared_work, self.front_size = at_once, shared_work, front_size
         self.console = Console()
         self.baselines_count = False
-        self.started, self.done_before = time.monotonic(), self._done()
-        self.front_size = 0
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Display:
@@ -47,7 +65,6 @@ class Display:
         """Show another ledger meanwhile, of trainings with fresh seeds, where baselines count as all others do."""
         before = vars(self).copy()
         self.ledger, self.wanted, self.baselines_count = ledger, wanted, True
-        self.started, self.done_before = time.monotonic(), self._done()
         try:
             yield
         finally:
@@ -83,11 +100,23 @@ class Display:
         best = (max if direction == "max" else min)(rows, key=lambda r: r[first])
         return f"{best['trial_id']}: {self._values(best)}"
 
+    def seconds_left(self) -> float | None:
+        """What the remaining trials will take, if they are like the last ones that ended; None before one has.
+
+        The shared work tells nothing about it, nor does the time before the first trial.
+        """
+        ended = [r for r in self.ledger.trials.values() if r["state"] in FINAL_STATES]
+        ended = [r for r in ended if (self.baselines_count or not r["baseline"]) and r["baseline"] != self.shared_work]
+        recent = [r["seconds"] for r in ended[-max(RECENT, 2 * self.at_once) :]]
+        if not recent:
+            return None
+        return sum(recent) / len(recent) * max(0, self.wanted - self._done()) / self.at_once
+
     def _render(self) -> Group:
         count = {s: self._count(s) for s in ("running", "pruned", "failed")}
-        done, new = self._done(), self._done() - self.done_before
-        remaining = (time.monotonic() - self.started) / new * (self.wanted - done) if new else None
+        done = self._done()
         table = Table.grid(padding=(0, 2))
+        table.add_row("", ProgressBar(total=max(1, self.wanted), completed=done, width=BAR))
         table.add_row("trials", f"{done} of {self.wanted} done, " + ", ".join(f"{n} {s}" for s, n in count.items()))
         running = [r["trial_id"] for r in self.ledger.trials.values() if r["state"] == "running"]
         for trial_id in running[:4]:
@@ -95,10 +124,10 @@ class Display:
             table.add_row(trial_id, f"epoch {rows[-1]['epoch']}, {self._values(rows[-1])}" if rows else "starting")
         table.add_row("best", self._best())
         table.add_row("front", f"{self.front_size} trials")
-        table.add_row("time left", "unknown yet" if remaining is None else f"about {remaining / 60:.0f} min")
+        table.add_row("time left", _in_words(self.seconds_left()))
         if self.dashboard:
             table.add_row("dashboard", self.dashboard)
-        return Group(ProgressBar(total=max(1, self.wanted), completed=done, width=60), table, Text())
+        return Group(table, Text())
 
     def summary(self, best: list[str], confirmed: Mapping[str, Row], hyperparameters: Iterable[str]) -> None:
         """The baselines and the best trials, as a table; `best` are trial ids, in the order to show.
@@ -107,21 +136,47 @@ class Display:
         """
         rows = [r for r in self.ledger.trials.values() if r["baseline"]]
         rows += [self.ledger.trials[i] for i in best]
-        wanted = dict.fromkeys(["trial_id", *hyperparameters, *self.objectives, *SIZES])
-        shown = [c for c in wanted if any(c in row for row in rows)]
-        table = Table(title="Baselines, and the best trials (selected on validation)", title_justify="left")
-        for name in shown:
-            table.add_column(label(name), justify="left" if name == "trial_id" else "right", overflow="fold")
-        if confirmed:
-            table.add_column(label("test_accuracy"), justify="right")
-        for row in rows:
-            cells = [_cell(c, row.get(c)) for c in shown]
-            cells[0] = row["baseline"] or row["trial_id"]
-            if confirmed:
-                cells.append(_cell("test_accuracy", confirmed.get(row["trial_id"], {}).get("test_accuracy")))
-            table.add_row(*[Text(c) for c in cells])
-        wide = Console(width=160) if not self.console.is_terminal else self.console
-        wide.print(table)
+        rows = [{**r, "trial_id": r["baseline"] or r["trial_id"], **_tested(confirmed, r)} for r in rows]
+        names = ["trial_id", *hyperparameters, *self.objectives, *SIZES, TEST]
+        cells = {n: [_cell(n, r.get(n)) for r in rows] for n in dict.fromkeys(names) if any(n in r for r in rows)}
+        console = self.console if self.console.is_terminal else Console(width=160)
+        # No column is narrower than its longest word, so that none is broken; then columns are left out.
+        needed = {name: max(map(cell_len, [*label(name).split(), *shown])) for name, shown in cells.items()}
+        objectives = list(self.objectives)
+        left_out = [n for n in (*reversed(SIZES), *reversed(list(hyperparameters))) if n not in objectives]
+        left_out += [*reversed(objectives[1:]), TEST]
+        while sum(needed.values()) + 2 * len(needed) > console.width and left_out:
+            needed.pop(left_out.pop(0), None)
+        table = Table(
+            title="Baselines, and the best trials (selected on validation)",
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+        )
+        for name in needed:
+            table.add_column(label(name), justify="left" if name == "trial_id" else "right", width=needed[name])
+        for line in zip(*(cells[name] for name in needed), strict=True):
+            table.add_row(*map(Text, line))
+        console.print(table)
+        if len(needed) < len(cells):
+            missing = ", ".join(label(name) for name in cells if name not in needed)
+            console.print(Text(f"In the report, but too wide for here: {missing}"))
+
+
+def _tested(confirmed: Mapping[str, Row], row: Row) -> Row:
+    """The test accuracy of a trial, if it has one."""
+    tested = confirmed.get(row["trial_id"], {})
+    return {TEST: tested[TEST]} if TEST in tested else {}
+
+
+def _in_words(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown yet"
+    if seconds < 60:
+        return "less than a minute"
+    return f"about {seconds / 60:.0f} min" if seconds < 6000 else f"about {seconds / 3600:.1f} h"
 
 
 def _cell(name: str, value: object) -> str:

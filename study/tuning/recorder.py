@@ -11,7 +11,7 @@ from ray.tune.experiment import Trial
 from ray.util.metrics import Gauge
 
 from study.artifacts import checkpoints
-from study.errors import NO_SPACE
+from study.errors import says_no_space
 from study.methods import registry
 from study.records import paths
 from study.records.columns import ACCURACY, COLUMNS, EPOCH_ONLY, FINAL_STATES, Row
@@ -69,8 +69,11 @@ class Recorder(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list, trial: Trial, **info: object) -> None:
         reason = last_error(trial)
-        if NO_SPACE in reason:
+        if says_no_space(reason):
             self._stop(FULL_DISK)  # the trial's row stays `running`: it runs again
+            return
+        if "[Errno" in reason and str(self.folder) in reason:
+            self._stop(reason)  # no trial can write into the folder, so this one has not failed
             return
         if where := checkpoints.where_it_hung(checkpoints.path_of(self.folder, trial.config["trial_id"])):
             reason = (

@@ -169,7 +169,7 @@ def _fit(job: Job, tuner: tune.Tuner) -> bool:
     """Run Tune to its end; returns False after Ctrl-C.
 
     Raises:
-        OSError: the disk is full.
+        OSError: the disk is full, or the folder was removed or cannot be written.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -179,6 +179,7 @@ def _fit(job: Job, tuner: tune.Tuner) -> bool:
     except Exception as error:  # Tune trips over its own files when they could not be written
         if job.ledger.full or job.recorder.stopped == FULL_DISK:
             raise OSError(errno.ENOSPC, NO_SPACE) from error
+        job.ledger.flush()  # which says so, where the folder was removed or can no longer be written
         raise
     finally:
         signal.signal(signal.SIGINT, handler)  # where none came Tune would go on listening, and swallow the next

@@ -38,7 +38,7 @@ STUDY = (
     "--precision-rate 0.05 --no-dashboard"
 ).split()
 NAME = "sws-digits"
-LIMIT = 240.0
+LIMIT = 600.0
 """Seconds after which a command counts as hanging."""
 
 
@@ -85,11 +85,15 @@ class Command:
         return self.log.read_text(errors="replace")
 
 
-def start(results_dir: Path, *more: str) -> Command:
+def start(results_dir: Path, *more: str, stdout: int | None = None) -> Command:
+    """The command in a process group of its own; its output goes to a file, or to this descriptor and the errors alone
+    to the file."""
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     command = [sys.executable, "-m", "study.run", *STUDY, "--results-dir", str(results_dir), *more]
     with log.open("w") as out:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, env=environment())
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=out if stdout is None else stdout, stderr=out, env=environment(), process_group=0
+        )
     return Command(process, log)
 
 
@@ -120,6 +124,30 @@ def trials_ended(folder: Path) -> int:
 def searching(folder: Path) -> bool:
     """Whether a trial of the search is under way that has a checkpoint."""
     return any((folder / checkpoints.FOLDER).glob("t*.pt"))
+
+
+def sharing(folder: Path) -> bool:
+    """Whether the shared work is under way, with a checkpoint."""
+    return (folder / checkpoints.FOLDER / "uncompressed.pt").exists()
+
+
+def confirming(folder: Path) -> bool:
+    """Whether trainings with fresh seeds are under way."""
+    return (folder / paths.CONFIRM / paths.TRIALS).exists()
+
+
+def tested(folder: Path) -> bool:
+    """Whether all is done but the report."""
+    return (folder / paths.CONFIRMED).exists()
+
+
+def refused(command: Command, *names: str) -> str:
+    """See that a command ends with status 2 and one line, which names these."""
+    status = command.wait()
+    errors = [line for line in command.output.splitlines() if line.startswith("error: ")]
+    assert status == 2 and len(errors) == 1, f"status {status}: {command.output[-2000:]}"
+    assert "Traceback" not in command.output and all(n in errors[0] for n in names), command.output[-3000:]
+    return errors[0]
 
 
 def judge(folder: Path, wanted: int = TRIALS) -> None:
@@ -197,17 +225,27 @@ def machine_rebooted(results_dir: Path) -> str:
     return ""
 
 
-def interrupted(results_dir: Path, times: int = 1) -> str:
-    """Ctrl-C."""
-    command = start(results_dir)
-    until(lambda: searching(results_dir / NAME))
+def interrupted(
+    results_dir: Path,
+    times: int = 1,
+    number: int = signal.SIGINT,
+    moment: Callable[[Path], bool] = searching,
+    more: tuple[str, ...] = (),
+) -> str:
+    """Ctrl-C, or another signal that asks to stop; not Ctrl-C goes to the whole process group, as `timeout` and a
+    terminal that closes send it."""
+    command = start(results_dir, *more)
+    until(lambda: moment(results_dir / NAME))
     for _ in range(times):
-        os.kill(command.process.pid, signal.SIGINT)
+        target = command.process.pid if number == signal.SIGINT else -command.process.pid
+        os.kill(target, number)
         time.sleep(0.5)
     status = command.wait(60)
-    assert status == 130, f"exit status {status}: {command.output[-2000:]}"
-    finish(results_dir)
-    return "status 130"
+    assert status == 128 + number, f"status {status}: {command.output[-2000:]}"
+    said = [line for line in command.output.splitlines() if line.startswith(("Stopped", "***", "Traceback", "["))]
+    assert len(said) == 1 and said[0].startswith("Stopped"), command.output[-3000:]
+    finish(results_dir, *more)
+    return f"status {status}, one line"
 
 
 @contextlib.contextmanager
@@ -224,11 +262,11 @@ def small_disk(folder: Path, megabytes: float) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def disk_full(results_dir: Path) -> str:
-    """A disk that fills up in the middle of the search, and then has room again."""
-    with small_disk(results_dir, 16):
-        command = start(results_dir)
-        until(lambda: searching(results_dir / NAME))
+def disk_full(results_dir: Path, moment: Callable[[Path], bool] = searching, more: tuple[str, ...] = ()) -> str:
+    """A disk that fills up at some moment, and then has room again."""
+    with small_disk(results_dir, 32):
+        command = start(results_dir, *more)
+        until(lambda: moment(results_dir / NAME))
         fill = results_dir / "fill"
         with contextlib.suppress(OSError), fill.open("wb") as file:
             while True:
@@ -236,10 +274,10 @@ def disk_full(results_dir: Path) -> str:
                 file.flush()
         status = command.wait()
         output = command.output
-        assert status in (1, 2) and "no space left" in output, f"status {status}: {output[-2000:]}"
+        assert status in (1, 2) and "no space left" in output.lower(), f"status {status}: {output[-2000:]}"
         assert "Traceback" not in output, output[-3000:]
         fill.unlink()
-        finish(results_dir)
+        finish(results_dir, *more)
         copy = results_dir.with_name("copy")
         shutil.copytree(results_dir / NAME, copy / NAME)
     shutil.move(copy / NAME, results_dir / NAME)
@@ -290,14 +328,106 @@ def second_driver(results_dir: Path) -> str:
     return "the second stops with status 2"
 
 
+def folder_removed(results_dir: Path) -> str:
+    """The study folder removed in the middle of the search."""
+    command = start(results_dir)
+    until(lambda: searching(results_dir / NAME))
+    shutil.rmtree(results_dir / NAME, ignore_errors=True)
+    refused(command, NAME, "removed")
+    finish(results_dir)
+    return "one line, status 2"
+
+
+def folder_read_only(results_dir: Path) -> str:
+    """The file system of the results made read-only in the middle of the search."""
+    with small_disk(results_dir, 32):
+        command = start(results_dir)
+        until(lambda: searching(results_dir / NAME))
+        subprocess.run(["mount", "-o", "remount,ro", str(results_dir)], check=True)
+        refused(command, NAME, "Read-only")
+        subprocess.run(["mount", "-o", "remount,rw", str(results_dir)], check=True)
+        finish(results_dir)
+        copy = results_dir.with_name("copy")
+        shutil.copytree(results_dir / NAME, copy / NAME)
+    shutil.move(copy / NAME, results_dir / NAME)
+    return "one line, status 2"
+
+
+def output_closed(results_dir: Path) -> str:
+    """Whoever reads the output ends after the first line, as `head -1` does."""
+    reading, writing = os.pipe()
+    command = start(results_dir, stdout=writing)
+    os.close(writing)
+    with open(reading) as pipe:
+        assert pipe.readline().startswith(NAME)
+    status = command.wait()
+    assert status == 0 and not command.output, f"status {status}: {command.output[-2000:]}"
+    return "went on by itself, status 0"
+
+
+def rows_lost(results_dir: Path, left: int) -> str:
+    """Rows cut off at the end of trials.csv, at a line end, so that so many are left."""
+    cut_off(results_dir)
+    file = results_dir / NAME / paths.TRIALS
+    good = file.read_bytes()
+    file.write_bytes(b"".join(good.splitlines(keepends=True)[: 1 + left]))
+    said = refused(start(results_dir), NAME)
+    file.write_bytes(good)
+    finish(results_dir)
+    return f"refused by name, status 2 ({said.partition(': ')[2][:60]}...)"
+
+
+def bits_flipped(results_dir: Path) -> str:
+    """One bit flipped in the middle of each file of a finished study: the same command names it, or needs it not."""
+    finish(results_dir)
+    folder = results_dir / NAME
+    before = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    before = {p: d for p, d in before.items() if d and p.relative_to(folder).parts[0] != paths.RAY}
+    refusals, wrong = 0, []
+    for path, data in before.items():
+        bad = bytearray(data)
+        bad[len(bad) // 2] ^= 1 << random.randrange(8)
+        path.write_bytes(bad)
+        again = start(results_dir)
+        status = again.wait()
+        lines = [line for line in again.output.splitlines() if line.startswith("error: ")]
+        refusals += status == 2
+        if status not in (0, 2) or "Traceback" in again.output or len(lines) != (status == 2):
+            wrong.append(f"{path.name}: status {status}: {again.output[-300:]}")
+        for other, content in before.items():
+            other.parent.mkdir(exist_ok=True)
+            if other.name != paths.REPORT:
+                other.write_bytes(content)
+    assert not wrong, f"{len(wrong)} of {len(before)}: {wrong}"
+    finish(results_dir)
+    return f"{len(before)} files: {refusals} refused in one line, status 2; the others not needed, or a number changed"
+
+
+FRESH = ("--confirm", "1", "--seeds", "1")
+
 INJURIES: dict[str, Callable[[Path], str]] = {
     "a trial's process killed, twice": trial_killed,
     "all of Ray killed under the driver": session_killed,
     "driver and Ray killed, newest checkpoint cut": machine_rebooted,
     "Ctrl-C": interrupted,
     "Ctrl-C twice": lambda folder: interrupted(folder, 2),
+    "SIGTERM": lambda folder: interrupted(folder, 1, signal.SIGTERM),
+    "SIGTERM twice": lambda folder: interrupted(folder, 2, signal.SIGTERM),
+    "SIGTERM in the shared work": lambda folder: interrupted(folder, 1, signal.SIGTERM, sharing),
+    "SIGTERM in the confirmation": lambda folder: interrupted(folder, 1, signal.SIGTERM, confirming, FRESH),
+    "SIGTERM before the report": lambda folder: interrupted(folder, 1, signal.SIGTERM, tested),
+    "SIGHUP": lambda folder: interrupted(folder, 1, signal.SIGHUP),
+    "output closed": output_closed,
+    "disk full in the shared work": lambda folder: disk_full(folder, sharing),
     "disk full": disk_full,
+    "disk full in the confirmation": lambda folder: disk_full(folder, confirming, FRESH),
+    "disk full before the report": lambda folder: disk_full(folder, tested),
+    "folder removed": folder_removed,
+    "folder read-only": folder_read_only,
     "trials.csv corrupted": table_corrupted,
+    "trials.csv: last row lost": lambda folder: rows_lost(folder, 1),
+    "trials.csv: all rows lost": lambda folder: rows_lost(folder, 0),
+    "a bit flipped in each file": bits_flipped,
     "optuna.journal cut": journal_cut,
     "second driver": second_driver,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from study.errors import UserError
 from study.methods.sws.settings import SWSSettings
 from study.pipeline import metadata
 from study.settings import resolve
@@ -78,3 +79,22 @@ def test_a_driver_without_a_gpu_does_not_call_its_cluster_a_cpu(monkeypatch: pyt
     settings = resolve(SWSSettings()).changed(gpus_per_trial=0.5)
     assert metadata._device(settings) == "GPU, 0.5 of it a trial"
     assert metadata._device(settings.changed(gpus_per_trial=0)).startswith("CPU ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ({"cpus_per_trial": 0.00001}, "--cpus-per-trial 1e-05: Ray counts in steps of 0.0001; give that or more"),
+        ({"gpus_per_trial": 0.00001}, "--gpus-per-trial 1e-05: Ray counts in steps of 0.0001; give that or more"),
+        ({"cpus_per_trial": 1e9}, "--cpus-per-trial 1e+09: the largest machine has "),
+        ({"memory_per_trial": 1e12}, "--memory-per-trial 1e+12: the largest machine has "),
+        ({"gpus_per_trial": 1e12}, "--gpus-per-trial 1e+12: "),
+    ],
+)
+def test_what_ray_cannot_count_is_refused_before_it_starts(flags: dict[str, float], line: str) -> None:
+    """One line with the flag; a number of trials at one time that no machine holds is none too many."""
+    settings = resolve(SWSSettings())
+    with pytest.raises(UserError) as error:
+        cluster.check_limits(settings.changed(**flags))
+    assert str(error.value).startswith(line)
+    cluster.check_limits(settings.changed(max_concurrent=10**30))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,6 +107,29 @@ def test_a_table_that_cannot_be_written_stops_the_study(tmp_path: Path, monkeypa
     assert ledger.full and made.stopped == FULL_DISK and ledger.trials["t001"]["state"] == "complete"
     with pytest.raises(OSError, match="No space"):
         made.close()
+
+
+def test_a_trial_that_cannot_reach_the_study_folder_has_not_failed(tmp_path: Path) -> None:
+    """One that was made read-only, or a mount that was lost: the study stops, and the trial runs again."""
+    made, ledger, searcher = recorder(tmp_path)
+    reason = f"OSError: [Errno 30] Read-only file system: '{tmp_path}/checkpoints/.t001.pt.1.tmp'"
+    end(made, ledger, "t001", {}, f"Failure # 1\n{reason}\n")
+    assert searcher.stopped == reason and ledger.trials["t001"]["state"] == "running"
+
+
+def test_a_folder_that_was_removed_is_not_made_again(tmp_path: Path) -> None:
+    """A part of a study would be taken for one: the ledger writes nothing, and says what happened."""
+    made, ledger, _ = recorder(tmp_path / "study")
+    end(made, ledger, "t001", GOOD)
+    ledger.anchor = tmp_path / "study" / "study.json"
+    ledger.anchor.touch()
+    made.close()
+    shutil.rmtree(tmp_path / "study")
+    with pytest.raises(FileNotFoundError, match="removed or moved while the study ran: .*study"):
+        ledger.start("t002", {})
+    with pytest.raises(FileNotFoundError):
+        made.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_of_dominated_trials_are_removed(tmp_path: Path) -> None:
