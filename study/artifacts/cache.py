@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 from torch import Tensor
 
+from study.artifacts.finite import not_finite
 from study.data.splits import as_tensor
-from study.errors import UserError
+from study.errors import TrialFailed, UserError
 from study.records.atomic_files import write_bytes
 
 LOGITS = "logits"
@@ -68,21 +69,26 @@ def get_or_compute(
         what: a word for the file's name, such as "teacher".
         key: everything that determines the result, as JSON values.
     Returns: the result, and whether it was in the cache.
+    Raises:
+        TrialFailed: it has numbers that are not finite.
     """
     if shared := get(folder, what, digest(key)):
         return shared, True
     shared = compute()
+    if problem := not_finite(shared.arrays):
+        raise TrialFailed(problem)
     metadata = {"key": json.dumps(key), "record": json.dumps(shared.record)}
     write_arrays(_path(folder, what, digest(key)), shared.arrays, metadata)
     return shared, False
 
 
 def get(folder: Path, what: str, key: str) -> SharedWork | None:
-    """The cached result for the digest of a key; None if it is missing or damaged."""
+    """The cached result for the digest of a key; None if it is missing, damaged, or not finite."""
     try:
         with safe_open(_path(folder, what, key), framework="numpy") as file:
             record = json.loads(file.metadata()["record"])
-            return SharedWork({name: file.get_tensor(name) for name in file.keys()}, record)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
+            return None if not_finite(arrays) else SharedWork(arrays, record)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return None
 

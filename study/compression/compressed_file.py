@@ -5,11 +5,14 @@ size on disk.
     header    what builds the network and feeds it, as deflated JSON
     values    the codebook without its zero, float32
     scales    one float32 for each shared tensor, if there are any
-    others    every other entry of the state dict (batch-norm, buffers), deflated
+    others    every other entry of the state dict (batch-norm, buffers, what was left out), deflated
     weights   positions of the nonzeros and their values, entropy-coded (study/compression/entropy_coder.py)
 
 Names, shapes and types of the tensors come from building the network. Their CRC-32 is stored, so that a network whose
 code has changed is noticed. Nothing is unpickled, and a user's code is imported only if its name is given again.
+
+Which tensors share their values follows from the network and the names in the header that were left out. In version 1
+it was linear and convolution layers alone.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import itertools
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -27,16 +30,17 @@ import torch
 from torch import Tensor, nn
 
 from study.compression.entropy_coder import Decoder, Encoder, code_tensor
-from study.compression.quantised_weights import QuantisedWeights, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, leave_out, leave_out_as_version_1, shared_parameters
 from study.data.splits import Splits
 from study.errors import UserError
 from study.models import registry
 from study.models.custom import is_custom
+from study.models.state import load_tensors, tensors_of
 from study.models.zoo import Options, Shape
 from study.records.atomic_files import write_bytes
 
 SUFFIX = ".codebook"
-VERSION = 1
+VERSION = 2
 _MAGIC = b"CBK"
 _START = struct.Struct("<3sBI")  # magic, version, CRC-32 of the rest
 _LENGTHS = struct.Struct("<HHHII")  # header (bytes), values, scales (numbers), others (bytes); CRC-32 of the tensors
@@ -52,6 +56,7 @@ class Network:
         name, options, input_shape, classes: as `models.build` takes them.
         mean, std: of each channel, for pixels scaled to 0…1, as `data.normalise` takes them.
         dataset: name of the data set it was trained on.
+        skip: names of parameters, or of modules, that were left out; see `quantised_weights.leave_out`.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Network:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dataset: str
+    skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,17 @@ class Decoded:
     network: Network
 
 
-def network_of(name: str, options: Options, data: Splits) -> Network:
+def network_of(name: str, options: Options, data: Splits, skip: tuple[str, ...] = ()) -> Network:
     """The network of this name, trained on these splits."""
-    return Network(name, options, data.shape, len(data.classes), data.mean, data.std, data.name)
+    return Network(name, options, data.shape, len(data.classes), data.mean, data.std, data.name, skip)
 
 
 def encode(model: nn.Module, quantised: QuantisedWeights, network: Network) -> bytes:
     """The compressed file of a network.
 
     Args:
-        model: gives the tensors that are not shared, and the shapes of those that are.
+        model: gives the tensors that are not shared, and the shapes of those that are. It has left out what `network`
+            says.
         quantised: the shared weights; values that no weight has are not written.
     Raises:
         ValueError: the codebook does not begin with zero, or more than 65,536 of its values are in use.
@@ -98,7 +105,8 @@ def encode(model: nn.Module, quantised: QuantisedWeights, network: Network) -> b
         code_tensor(coder, parameter.shape, int(used.sum()), part)
     scales = quantised.scales.detach().cpu().numpy().astype("<f4")
     scales = scales if bool((scales != 1).any()) else scales[:0]
-    header = _deflate(json.dumps(astuple(network), separators=(",", ":"), ensure_ascii=False).encode())
+    described = astuple(network) if network.skip else astuple(network)[:-1]
+    header = _deflate(json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode())
     others = _deflate(b"".join(_bytes(tensor) for tensor in _others(model)))
     lengths = _LENGTHS.pack(len(header), int(used.sum()) - 1, len(scales), len(others), _layout(model))
     rest = b"".join((lengths, header, values[used][1:].tobytes(), scales.tobytes(), others, coder.data()))
@@ -122,13 +130,14 @@ def decode(data: bytes, *, custom: str | None = None, source: str = "the compres
             f"{source}: its network {parts.network.name} is not built as it was when it was compressed. To fix it: "
             "use its code, or torchvision, of that time"
         )
+    model = leave_out_as_version_1(model) if parts.version == 1 else leave_out(model, parts.network.skip)
     parameters = shared_parameters(model)
     values = np.concatenate([np.zeros(1, np.float32), parts.values])
     scales = parts.scales if len(parts.scales) else np.ones(len(parameters), np.float32)
     try:
         coder = Decoder(parts.weights)
         index = np.concatenate([code_tensor(coder, p.shape, len(values)) for p in parameters])
-        _fill(_others(model), parts.others)
+        _fill(model, parts.others)
     except (AssertionError, ValueError) as error:  # the range decoder's way to say it, and NumPy's
         raise _not_as_the_format_has_it(source) from error
     quantised = QuantisedWeights(torch.from_numpy(index), torch.from_numpy(values), torch.from_numpy(scales))
@@ -171,6 +180,7 @@ class _Parts:
     others: bytes
     weights: bytes
     layout: int
+    version: int
 
 
 def _parts(data: bytes, source: str) -> _Parts:
@@ -182,14 +192,14 @@ def _parts(data: bytes, source: str) -> _Parts:
             f"{source}: format version {version}, but this version of the harness reads {VERSION}; update it"
         )
     rest = data[_START.size :]
-    if zlib.crc32(rest) != checksum or version != VERSION:
+    if zlib.crc32(rest) != checksum or version < 1:
         raise UserError(f"{source}: damaged (its checksum does not fit); restore it from a copy")
     try:
         header, values, scales, others, layout = _LENGTHS.unpack_from(rest)
         ends = list(itertools.accumulate((_LENGTHS.size, header, 4 * values, 4 * scales, others)))
         header, values, scales, others = (rest[start:end] for start, end in itertools.pairwise(ends))
         network = _network(*json.loads(_inflate(header)))
-        return _Parts(network, _floats(values), _floats(scales), _inflate(others), rest[ends[-1] :], layout)
+        return _Parts(network, _floats(values), _floats(scales), _inflate(others), rest[ends[-1] :], layout, version)
     except (ValueError, TypeError, struct.error, zlib.error) as error:
         raise _not_as_the_format_has_it(source) from error
 
@@ -199,13 +209,22 @@ def _not_as_the_format_has_it(source: str) -> UserError:
 
 
 def _network(
-    name: str, options: Options, shape: list[int], classes: int, mean: list[float], std: list[float], dataset: str
+    name: str,
+    options: Options,
+    shape: list[int],
+    classes: int,
+    mean: list[float],
+    std: list[float],
+    dataset: str,
+    skip: Sequence[str] = (),
 ) -> Network:
     """The header's entries, as JSON has them."""
     channels, height, width = shape
     if not all(isinstance(n, int) and 0 < n <= _LARGEST for n in (*shape, classes)):
         raise ValueError(f"shape {shape}, {classes} classes")
-    return Network(name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset)
+    if not all(isinstance(name, str) for name in skip):
+        raise ValueError(f"names {skip}")
+    return Network(name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset, tuple(skip))
 
 
 def build(network: Network, custom: str | None, source: str) -> nn.Module:
@@ -222,15 +241,15 @@ def build(network: Network, custom: str | None, source: str) -> nn.Module:
             raise UserError(f"{source}: {error}") from error
 
 
-def _others(model: nn.Module) -> list[Tensor]:
-    """Tensors of the state dict that are not shared parameters, in its order."""
+def _others(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+    """Tensors of the state dict, or of this one with its parameters, that are not shared ones, in its order."""
     shared = {id(p) for p in shared_parameters(model)}
-    return [t.detach() for t in model.state_dict(keep_vars=True).values() if id(t) not in shared]
+    return [t.detach() for t in (state or tensors_of(model, keep_vars=True)).values() if id(t) not in shared]
 
 
 def _layout(model: nn.Module) -> int:
     """CRC-32 of names, shapes and types in the state dict."""
-    entries = [(name, list(t.shape), str(t.dtype)) for name, t in model.state_dict().items()]
+    entries = [(name, list(t.shape), str(t.dtype)) for name, t in tensors_of(model).items()]
     return zlib.crc32(json.dumps(entries).encode())
 
 
@@ -239,12 +258,13 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 @torch.no_grad()
-def _fill(tensors: Sequence[Tensor], data: bytes) -> None:
-    at = 0
-    for tensor in tensors:
+def _fill(model: nn.Module, data: bytes) -> None:
+    state, at = tensors_of(model, keep_vars=True), 0
+    for tensor in _others(model, state):
         raw = np.frombuffer(data, np.uint8, tensor.nbytes, at).copy()
         tensor.copy_(torch.from_numpy(raw).view(tensor.dtype).view(tensor.shape))
         at += tensor.nbytes
+    load_tensors(model, state)  # for extra state, which may be a copy; all else has its numbers already
 
 
 def split(index: np.ndarray, parameters: Sequence[Tensor]) -> list[np.ndarray]:

@@ -106,6 +106,7 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
         recorded: its `study.json`, if it was started before.
     """
     inputs = preflight.load_inputs(settings, space, recorded)
+    settings = inputs.settings
     dashboard = cluster.start_ray(settings)
     try:
         cluster.check_shared(folder)
