@@ -189,9 +189,8 @@ def _left_out(s: Summary) -> list[str]:
         rest = network.get("left_out", {})
         if rest.get("parameters"):
             names = rest["names"]
-            shown = ", ".join(names[:NAMES_SHOWN]) + (
-                f" and {len(names) - NAMES_SHOWN} more" * (len(names) > NAMES_SHOWN)
-            )
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            shown = ", ".join(names[:NAMES_SHOWN]) + more
             sentences.append(
                 f"Compression leaves out {rest['parameters']:,} of the {network['parameters']:,} parameters of "
                 f"{network['name']} ({rest['share']:.2g} %: {shown}); sparsity and ratios do not count them."

@@ -1,4 +1,4 @@
-"""What is tried with every network of a study before Ray starts: a step of training, and what compression leaves out."""
+"""What is tried with every network before Ray starts: a step of training, and what compression leaves out of it."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def _check_names(given: str, skip: tuple[str, ...], model: nn.Module, network: s
     modules = [name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None]
     for name in skip:
         if not named_by(model, [name]):
-            near = difflib.get_close_matches(name, [*names, *modules], 3, cutoff=0.4) or names[:3]
+            near = difflib.get_close_matches(name, [*names, *modules], 1) or names[:3]
             raise UserError(
                 f"--skip {name}: {network} has no parameter or module of that name; did you mean {' or '.join(near)}?"
             )
