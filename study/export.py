@@ -204,11 +204,12 @@ def _plain(network: Network, path: Path, custom: str | None, max_parameters: int
     """The network with the weights that a study kept of it, in evaluation mode."""
     from study.artifacts.cache import SharedWork, read_arrays
     from study.compression.compressed_file import build, check_finite
+    from study.models.state import load_tensors
 
     model = build(network, custom, str(path), max_parameters)
     try:
         # A teacher's file holds its logits as well.
-        model.load_state_dict(SharedWork(read_arrays(path)).weights().tensors())
+        load_tensors(model, SharedWork(read_arrays(path)).weights().tensors())
     except RuntimeError as error:
         raise UserError(f"{path}: not weights of the network {network.name} in study.json; "
                         "restore both from a copy") from error  # fmt: skip

@@ -152,6 +152,9 @@ class Settings:
     """Precision in which networks with convolutions train (on a GPU, float32 convolutions run as TF32); other networks
     train in float32. Default: that of the study if it already exists; otherwise bfloat16 where the processor has it
     (GPUs since Ampere, CPUs with AVX512_BF16 or AMX)."""
+    contiguous: Annotated[str | None, tyro.conf.Suppress] = None
+    """Networks that train in torch's ordinary memory layout, by name with commas, since they cannot in channels last.
+    What is tried before a study starts finds them; no flag of the command line."""
     budget: Budget = field(default_factory=Budget)
     search: Search = field(default_factory=Search)
     files: Files = field(default_factory=Files)

@@ -14,6 +14,8 @@ from analysis.text.headline import quoted
 from study.records.columns import Column
 
 FEWEST_TRIALS = 20
+NAMES_SHOWN = 3
+"""Parameters that a caveat names; study.json has all."""
 COARSE = 0.1
 """Points that one validation image is worth from which on the page says so."""
 
@@ -31,6 +33,7 @@ def caveats(summary: Summary) -> list[str]:
             *_coarse(summary),
             *_best_of_many(summary),
             *_edges(summary),
+            *_left_out(summary),
         ]
     return sentences
 
@@ -195,6 +198,22 @@ def _best_of_many(s: Summary) -> list[str]:
     if gain < 2 * s.error:
         text += f" The gain on validation data is within two standard errors (±{2 * s.error:.1f} points)."
     return [text]
+
+
+def _left_out(s: Summary) -> list[str]:
+    """Parameters of the compressed network that stay as they were, so that no sparsity or ratio is about them."""
+    sentences = []
+    for network in s.study.meta.get("models", {}).values():
+        rest = network.get("left_out", {})
+        if rest.get("parameters"):
+            names = rest["names"]
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            shown = ", ".join(names[:NAMES_SHOWN]) + more
+            sentences.append(
+                f"Compression leaves out {rest['parameters']:,} of the {network['parameters']:,} parameters of "
+                f"{network['name']} ({rest['share']:.2g} %: {shown}); sparsity and ratios do not count them."
+            )
+    return sentences
 
 
 def _edges(s: Summary) -> list[str]:

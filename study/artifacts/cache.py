@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch import Tensor
 
+from study.artifacts.finite import not_finite
 from study.data.splits import as_tensor
-from study.errors import UserError
+from study.errors import TrialFailed, UserError
 from study.records.atomic_files import write_bytes
 
 LOGITS = "logits"
@@ -73,20 +74,24 @@ def get_or_compute(
         what: a word for the file's name, such as "teacher".
         key: everything that determines the result, as JSON values.
     Returns: the result, and whether it was in the cache.
+    Raises:
+        TrialFailed: it has numbers that are not finite.
     """
     if shared := get(folder, what, digest(key)):
         return shared, True
     shared = compute()
+    if problem := not_finite(shared.arrays):
+        raise TrialFailed(problem)
     metadata = {"key": json.dumps(key), "record": json.dumps(shared.record)}
     write_arrays(_path(folder, what, digest(key)), shared.arrays, metadata)
     return shared, False
 
 
 def get(folder: Path, what: str, key: str) -> SharedWork | None:
-    """The cached result for the digest of a key; None if it is missing or damaged."""
+    """The cached result for the digest of a key; None if it is missing, damaged, or not finite."""
     try:
         arrays, metadata = _read(_path(folder, what, key))
-        return SharedWork(arrays, json.loads(metadata["record"]))
+        return None if not_finite(arrays) else SharedWork(arrays, json.loads(metadata["record"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, MemoryError):
         return None
 

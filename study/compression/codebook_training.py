@@ -15,6 +15,7 @@ from study.compression.quantised_weights import QuantisedWeights, flatten, share
 from study.compression.size_metrics import size_metrics
 from study.data.splits import Splits
 from study.errors import TrialFailed
+from study.models.state import load_tensors, tensors_of
 from study.training.batches import Batch
 from study.training.loop import Loss, Report, Score, epoch_row, evaluate, train
 
@@ -225,8 +226,8 @@ def validation_metrics(score: Score, size: dict[str, float], unquantised: Score 
 def score_if_quantised(model: nn.Module, quantise: Callable[[], QuantisedWeights], data: Splits) -> dict[str, float]:
     """Metrics that `quantise`, which changes the model, would give now; the model is restored."""
     unquantised = evaluate(model, data.validation, data)
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in tensors_of(model).items()}
     quantised = quantise()
     metrics = validation_metrics(evaluate(model, data.validation, data), size_metrics(quantised), unquantised)
-    model.load_state_dict(state)
+    load_tensors(model, state)
     return metrics

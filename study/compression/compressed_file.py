@@ -5,12 +5,15 @@ size on disk.
     header    what builds the network and feeds it, as deflated JSON
     values    the codebook without its zero, float32
     scales    one float32 for each shared tensor, if there are any
-    others    every other entry of the state dict (batch-norm, buffers), deflated
+    others    every other entry of the state dict (batch-norm, buffers, what was left out), deflated
     weights   positions of the nonzeros and their values, entropy-coded (study/compression/entropy_coder.py)
 
 Names, shapes and types of the tensors come from building the network. Their CRC-32 is stored, so that a network whose
 code has changed is noticed. Nothing is unpickled, and a user's code is imported only if its name is given again.
 A file is not trusted: what it says is checked, and its weights are counted, before any memory is taken for them.
+
+Which tensors share their values follows from the network and the names in the header that were left out. In version 1
+it was linear and convolution layers alone.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import itertools
 import json
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -28,18 +31,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from study.artifacts.finite import not_finite
 from study.compression import file_checks
 from study.compression.entropy_coder import Decoder, Encoder, code_tensor
-from study.compression.quantised_weights import QuantisedWeights, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, leave_out, leave_out_as_version_1, shared_parameters
 from study.data.splits import Splits
 from study.errors import UserError, one_line
 from study.models import registry
 from study.models.custom import is_custom
+from study.models.state import load_tensors, tensors_of
 from study.models.zoo import Options, Shape
 from study.records.atomic_files import write_bytes
 
 SUFFIX = ".codebook"
-VERSION = 1
+VERSION = 2
 _MAGIC = b"CBK"
 _START = struct.Struct("<3sBI")  # magic, version, CRC-32 of the rest
 _LENGTHS = struct.Struct("<HHHII")  # header (bytes), values, scales (numbers), others (bytes); CRC-32 of the tensors
@@ -58,6 +63,7 @@ class Network:
         name, options, input_shape, classes: as `models.build` takes them.
         mean, std: of each channel, for pixels scaled to 0…1, as `data.normalise` takes them.
         dataset: name of the data set it was trained on.
+        skip: names of parameters, or of modules, that were left out; see `quantised_weights.leave_out`.
     """
 
     name: str
@@ -67,6 +73,7 @@ class Network:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     dataset: str
+    skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,16 +85,17 @@ class Decoded:
     network: Network
 
 
-def network_of(name: str, options: Options, data: Splits) -> Network:
+def network_of(name: str, options: Options, data: Splits, skip: tuple[str, ...] = ()) -> Network:
     """The network of this name, trained on these splits."""
-    return Network(name, options, data.shape, len(data.classes), data.mean, data.std, data.name)
+    return Network(name, options, data.shape, len(data.classes), data.mean, data.std, data.name, skip)
 
 
 def encode(model: nn.Module, quantised: QuantisedWeights, network: Network) -> bytes:
     """The compressed file of a network.
 
     Args:
-        model: gives the tensors that are not shared, and the shapes of those that are.
+        model: gives the tensors that are not shared, and the shapes of those that are. It has left out what `network`
+            says.
         quantised: the shared weights; values that no weight has are not written.
     Raises:
         ValueError: the codebook does not begin with zero, or more than 65,536 of its values are in use.
@@ -104,7 +112,8 @@ def encode(model: nn.Module, quantised: QuantisedWeights, network: Network) -> b
         code_tensor(coder, parameter.shape, int(used.sum()), part)
     scales = quantised.scales.detach().cpu().numpy().astype("<f4")
     scales = scales if bool((scales != 1).any()) else scales[:0]
-    header = _deflate(json.dumps(astuple(network), separators=(",", ":"), ensure_ascii=False).encode())
+    described = astuple(network) if network.skip else astuple(network)[:-1]
+    header = _deflate(json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode())
     others = _deflate(b"".join(_bytes(tensor) for tensor in _others(model)))
     lengths = _LENGTHS.pack(len(header), int(used.sum()) - 1, len(scales), len(others), _layout(model))
     rest = b"".join((lengths, header, values[used][1:].tobytes(), scales.tobytes(), others, coder.data()))
@@ -135,6 +144,7 @@ def decode(
             f"{source}: its network {parts.network.name} is not built as it was when it was compressed. To fix it: "
             "use its code, or torchvision, of that time"
         )
+    model = leave_out_as_version_1(model) if parts.version == 1 else leave_out(model, parts.network.skip)
     quantised = _quantised(parts, model, source)
     quantised.write(shared_parameters(model))
     check_finite(model, source)
@@ -143,7 +153,7 @@ def decode(
 
 def _quantised(parts: _Parts, model: nn.Module, source: str) -> QuantisedWeights:
     """The shared weights, decoded; the other tensors of the model are filled in."""
-    parameters, others = shared_parameters(model), _others(model)
+    parameters = shared_parameters(model)
     values = np.concatenate([np.zeros(1, np.float32), parts.values])
     scales = parts.scales if len(parts.scales) else np.ones(len(parameters), np.float32)
     try:
@@ -151,7 +161,7 @@ def _quantised(parts: _Parts, model: nn.Module, source: str) -> QuantisedWeights
             raise ValueError("it has more values than weights")
         if len(scales) != len(parameters):
             raise ValueError(f"it has {len(scales)} scales for {len(parameters)} tensors")
-        _fill(others, file_checks.inflate(parts.others, sum(tensor.nbytes for tensor in others)))
+        _fill(model, parts.others)
         coder = Decoder(parts.weights)
         index = np.concatenate([code_tensor(coder, p.shape, len(values)) for p in parameters])
         if not coder.may_be_at_end():
@@ -201,6 +211,7 @@ class _Parts:
     others: bytes
     weights: bytes
     layout: int
+    version: int
 
 
 def _parts(data: bytes, source: str) -> _Parts:
@@ -212,7 +223,7 @@ def _parts(data: bytes, source: str) -> _Parts:
             f"{source}: format version {version}, but this version of the harness reads {VERSION}; update it"
         )
     rest = memoryview(data)[_START.size :]
-    if zlib.crc32(rest) != checksum or version != VERSION:
+    if zlib.crc32(rest) != checksum or version < 1:
         raise UserError(f"{source}: damaged (its checksum does not fit); restore it from a copy")
     try:
         header, values, scales, others, layout = _LENGTHS.unpack_from(rest)
@@ -221,7 +232,7 @@ def _parts(data: bytes, source: str) -> _Parts:
             raise ValueError("its parts are longer than it is")
         header, values, scales, others = (bytes(rest[start:end]) for start, end in itertools.pairwise(ends))
         network = _network(file_checks.inflate(header, file_checks.LONGEST_HEADER))
-        return _Parts(network, _floats(values), _floats(scales), others, bytes(rest[ends[-1] :]), layout)
+        return _Parts(network, _floats(values), _floats(scales), others, bytes(rest[ends[-1] :]), layout, version)
     except (ValueError, struct.error, zlib.error) as error:
         raise _not_as_the_format_has_it(source, error) from error
 
@@ -235,7 +246,7 @@ def _no_such_file(source: str) -> UserError:
 
 def _not_as_the_format_has_it(source: str, error: Exception) -> UserError:
     return UserError(
-        f"{source}: not in format version {VERSION}, although its checksum is right ({' '.join(str(error).split())}); "
+        f"{source}: not in the format of its version, although its checksum is right ({' '.join(str(error).split())}); "
         "compress it again"
     )
 
@@ -299,15 +310,15 @@ def _counting(name: str, source: str, most: int | None) -> Iterator[None]:
             hook.remove()
 
 
-def _others(model: nn.Module) -> list[Tensor]:
-    """Tensors of the state dict that are not shared parameters, in its order."""
+def _others(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> list[Tensor]:
+    """Tensors of the state dict, or of this one with its parameters, that are not shared ones, in its order."""
     shared = {id(p) for p in shared_parameters(model)}
-    return [t.detach() for t in model.state_dict(keep_vars=True).values() if id(t) not in shared]
+    return [t.detach() for t in (state or tensors_of(model, keep_vars=True)).values() if id(t) not in shared]
 
 
 def _layout(model: nn.Module) -> int:
     """CRC-32 of names, shapes and types in the state dict."""
-    entries = [(name, list(t.shape), str(t.dtype)) for name, t in model.state_dict().items()]
+    entries = [(name, list(t.shape), str(t.dtype)) for name, t in tensors_of(model).items()]
     return zlib.crc32(json.dumps(entries).encode())
 
 
@@ -316,21 +327,24 @@ def _bytes(tensor: Tensor) -> bytes:
 
 
 @torch.no_grad()
-def _fill(tensors: Sequence[Tensor], data: bytes) -> None:
-    if len(data) != sum(tensor.nbytes for tensor in tensors):
+def _fill(model: nn.Module, data: bytes) -> None:
+    """Give the tensors that are not shared their numbers."""
+    state, at = tensors_of(model, keep_vars=True), 0
+    others = _others(model, state)
+    data = file_checks.inflate(data, sum(tensor.nbytes for tensor in others))
+    if len(data) != sum(tensor.nbytes for tensor in others):
         raise ValueError("its batch-norm and buffers have another length than its network's")
-    at = 0
-    for tensor in tensors:
+    for tensor in others:
         raw = np.frombuffer(data, np.uint8, tensor.nbytes, at).copy()
         tensor.copy_(torch.from_numpy(raw).view(tensor.dtype).view(tensor.shape))
         at += tensor.nbytes
+    load_tensors(model, state)  # for extra state, which may be a copy; all else has its numbers already
 
 
 def check_finite(model: nn.Module, source: str) -> None:
-    """Raise UserError where a tensor of the state dict has a number that is none, or infinite; `source` was read."""
-    for name, tensor in model.state_dict().items():
-        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(tensor.isfinite().all()):
-            raise UserError(f"{source}: its tensor {name} has numbers that are not finite; compress a network without")
+    """Raise UserError where a tensor of the model has a number that is none, or infinite; `source` was read."""
+    if problem := not_finite({name: tensor.numpy() for name, tensor in tensors_of(model).items()}):
+        raise UserError(f"{source}: {problem}; compress a network without")
 
 
 def split(index: np.ndarray, parameters: Sequence[Tensor]) -> list[np.ndarray]:

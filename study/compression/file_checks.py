@@ -27,8 +27,8 @@ LONGEST_NAME = 500
 LONGEST_LIST = 64
 DEEPEST = 8
 
-Entries = tuple[str, Options, Shape, int, tuple[float, ...], tuple[float, ...], str]
-"""Name, options, input shape, classes, mean, std and data set of a network."""
+Entries = tuple[str, Options, Shape, int, tuple[float, ...], tuple[float, ...], str, tuple[str, ...]]
+"""Name, options, input shape, classes, mean, std and data set of a network, and names of what was left out."""
 
 
 def read_regular(path: Path, start: bytes, most: int | None) -> bytes | None:
@@ -67,12 +67,14 @@ def header_entries(header: bytes) -> Entries:
         entries = json.loads(header, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
-    if not isinstance(entries, list) or len(entries) != 7:
-        raise ValueError("its header is no list of seven entries")
+    if not isinstance(entries, list) or len(entries) not in (7, 8):
+        raise ValueError("its header is no list of seven or eight entries")
     return check_entries(*entries)
 
 
-def check_entries(name: Any, options: Any, shape: Any, classes: Any, mean: Any, std: Any, dataset: Any) -> Entries:
+def check_entries(
+    name: Any, options: Any, shape: Any, classes: Any, mean: Any, std: Any, dataset: Any, skip: Any = ()
+) -> Entries:
     """What describes a network, with the types and within the bounds that it must have."""
     for what, value in (("network", name), ("data set", dataset)):
         if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
@@ -86,9 +88,11 @@ def check_entries(name: Any, options: Any, shape: Any, classes: Any, mean: Any, 
             raise ValueError(f"its {what} is not one finite number for each of its {shape[0]} channels")
     if min(std) <= 0:
         raise ValueError("its std is not above 0")
+    if not isinstance(skip, list | tuple) or not all(isinstance(n, str) and len(n) <= LONGEST_NAME for n in skip):
+        raise ValueError("what it leaves out is no list of names")
     _check_options(name, options)
     channels, height, width = shape
-    return name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset
+    return name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset, tuple(skip)
 
 
 def _check_options(name: str, options: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,9 +39,69 @@ class QuantisedWeights:
 
 
 def shared_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters that take part: weights and biases of linear and convolution layers. Batch-norm does not."""
-    layers = (m for m in model.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd))
-    return list(dict.fromkeys(p for layer in layers for p in layer.parameters(recurse=False)))
+    """Parameters that take part, each once, in the order of the modules.
+
+    These are every tensor of two or more dimensions, and weights and biases of linear and convolution layers. What has
+    one number for each channel takes no part, whether batch-norm's vector or a scale of shape (channels, 1, …), as
+    weight_norm has. Neither does what `leave_out` names.
+    """
+    skipped = vars(model).get(_LEFT_OUT, frozenset())
+    left_out = {p for name, p in model.named_parameters(remove_duplicate=False) if name in skipped}
+    taken = (p for module in model.modules() for p in module.parameters(recurse=False) if _takes_part(module, p))
+    return [p for p in dict.fromkeys(taken) if p not in left_out]
+
+
+_LEFT_OUT = "_left_out_of_compression"
+"""Attribute of a network: names of the parameters that `leave_out` left out. A copy of the network has it too."""
+
+
+def _in_version_1(module: nn.Module, parameter: nn.Parameter) -> bool:
+    """The rule of the first compressed files."""
+    return isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+
+
+def _takes_part(module: nn.Module, parameter: nn.Parameter) -> bool:
+    if _in_version_1(module, parameter):
+        return True
+    return parameter.is_floating_point() and parameter.dim() > 1 and parameter.shape[1:].numel() > 1
+
+
+def leave_out(model: nn.Module, names: Iterable[str]) -> nn.Module:
+    """Leave parameters out of compression, in addition to those that take no part anyway. Returns the model.
+
+    Args:
+        names: of parameters, or of modules, whose parameters are meant; names that the model does not have are ignored.
+    """
+    vars(model)[_LEFT_OUT] = frozenset(named_by(model, names))
+    return model
+
+
+def named_by(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Names of the parameters that these names of parameters, or of modules, mean."""
+    given = tuple(names)
+    return [name for name in names_of_all(model) if any(name == g or name.startswith(f"{g}.") for g in given)]
+
+
+def leave_out_as_version_1(model: nn.Module) -> nn.Module:
+    """Leave out what took no part in the first compressed files: all but linear and convolution layers."""
+    taken = {p for module in model.modules() for p in module.parameters(recurse=False) if _in_version_1(module, p)}
+    return leave_out(model, [name for name, p in model.named_parameters() if p not in taken])
+
+
+def names_of_all(model: nn.Module) -> list[str]:
+    """Names of all parameters; one that is tied has several."""
+    return [name for name, _ in model.named_parameters(remove_duplicate=False)]
+
+
+def names_in(listed: str | None) -> tuple[str, ...]:
+    """The names in a list with commas, as `--skip` has it."""
+    return tuple(name.strip() for name in (listed or "").split(",") if name.strip())
+
+
+def left_out(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that take no part, by name."""
+    taken = set(shared_parameters(model))
+    return {name: p for name, p in model.named_parameters() if p not in taken}
 
 
 def flatten(parameters: Sequence[Tensor]) -> Tensor:

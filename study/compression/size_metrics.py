@@ -84,8 +84,9 @@ def tensor_table(model: nn.Module, quantised: QuantisedWeights) -> list[TensorRo
 
 
 COUNTS_OVER = (
-    "Sparsity, and every ratio, counts the weights and biases of all linear and convolution layers; "
-    "batch-norm parameters are neither compressed nor counted."
+    "Sparsity, and every ratio, counts the weights of all layers, which are the tensors of two or more dimensions, and "
+    "the biases of linear and convolution layers; parameters with one number for each channel, as batch-norm has, are "
+    "neither compressed nor counted."
 )
 
 

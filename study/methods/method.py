@@ -171,7 +171,7 @@ class Method:
 
     def searchable(self) -> list[str]:
         """Names that a search space may have. A study has one seed, and confirmation seeds of its own."""
-        names = [f.name for f in dataclasses.fields(self.hparams) if f.name != "seed"]
+        names = [f.name for f in dataclasses.fields(self.hparams) if f.name not in ("seed", "contiguous")]
         return [*names, *(ONE_MINUS + name for name in names)]
 
     def facts(self) -> dict[str, object]:

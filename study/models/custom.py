@@ -16,6 +16,7 @@ from types import ModuleType
 from torch import nn
 
 from study.errors import UserError, one_line
+from study.models.state import tensors_of
 from study.models.zoo import Options, Shape
 
 
@@ -48,7 +49,7 @@ def identity(name: str, model: nn.Module) -> str:
     """
     named = name.partition(":")[0]
     hashed = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(model)).encode())
-    hashed.update(repr([(k, tuple(v.shape)) for k, v in model.state_dict().items()]).encode())
+    hashed.update(repr([(k, tuple(v.shape)) for k, v in tensors_of(model).items()]).encode())
     for module in sorted({named, *_used_by(named), *(type(m).__module__ for m in model.modules())}):
         file = _file_of(module)
         if file is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,26 @@ _TORCHVISION_OPTIONS: dict[str, Options] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
+
+
+def main_logits(model: nn.Module, inputs: object, output: object, *, classes: int) -> Tensor | None:
+    """Forward hook of a network that gives more than its logits, such as those of auxiliary classifiers.
+
+    Returns: what the output calls `logits` or `out`, else its first tensor of shape (n, classes); None, which leaves
+        the output as it is, if it is a tensor or has none of these.
+    """
+    if isinstance(output, Tensor):
+        return None
+    named = output if isinstance(output, Mapping) else vars_of(output)
+    parts = output if isinstance(output, tuple | list) else named.values()
+    candidates = [named.get("logits"), named.get("out"), *parts]
+    return next((t for t in candidates if isinstance(t, Tensor) and t.dim() == 2 and t.shape[1] == classes), None)
+
+
+def vars_of(output: object) -> dict[str, object]:
+    """What an object has by name: fields of a named tuple, or attributes."""
+    fields = getattr(output, "_fields", None)
+    return {name: getattr(output, name) for name in fields} if fields else dict(getattr(output, "__dict__", {}))
 
 
 class GreyToColour(nn.Module):
@@ -38,7 +60,8 @@ def build(name: str, input_shape: Shape, classes: int, **options: object) -> nn.
         input_shape: (channels, height, width) of one image.
         classes: number of classes, the length of the output.
         **options: `width` (a factor on every channel count) for the VGG kinds; for other networks passed on.
-    Returns: a module from (n, channels, height, width) float32 to logits (n, classes), in training mode.
+    Returns: a module from (n, channels, height, width) float32 to logits (n, classes), in training mode. Of a network
+        that gives several outputs, these are the main ones.
     Raises:
         UserError: an unknown name or option, an input too small, or a network that does not fit.
     """
@@ -52,10 +75,14 @@ def construct(name: str, input_shape: Shape, classes: int, options: Options) -> 
     if name in BUILDERS:
         return build_ours(name, input_shape, classes, options)
     if _is_theirs(name):
-        return _build_torchvision(name.removeprefix(_THEIRS), input_shape, classes, options)
-    if ":" in name:
-        return build_custom(name, input_shape, classes, options)
-    raise _unknown(name)
+        model = _build_torchvision(name.removeprefix(_THEIRS), input_shape, classes, options)
+    elif ":" in name:
+        model = build_custom(name, input_shape, classes, options)
+    else:
+        raise _unknown(name)
+    if not isinstance(model, torch.jit.ScriptModule):
+        model.register_forward_hook(partial(main_logits, classes=classes))
+    return model
 
 
 def minimum_size(name: str) -> int:
@@ -89,7 +116,8 @@ def _build_torchvision(name: str, input_shape: Shape, classes: int, options: Opt
 
     if input_shape[0] not in (1, 3):
         raise UserError(f"network {name} takes images of 1 or 3 channels, not {input_shape[0]}")
-    options = {**_TORCHVISION_OPTIONS.get(name, {}), **options}
+    side = {"image_size": input_shape[1]} if name.startswith("vit_") else {}
+    options = {**_TORCHVISION_OPTIONS.get(name, {}), **side, **options}
     try:
         model: nn.Module = get_model(name, weights=None, num_classes=classes, **options)
     except (TypeError, ValueError) as error:

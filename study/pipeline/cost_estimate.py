@@ -74,6 +74,7 @@ def dry_run(settings: Settings) -> None:
     settings, recorded = preflight.resume(settings, space)
     check_limits(settings)
     inputs = preflight.load_inputs(settings, space, recorded)
+    settings = inputs.settings
     baselines = 1 + len(space.baselines)
     title = inputs.data.title
     print(f"{settings.folder}: {settings.budget.num_samples} trials and {baselines} baselines, data {title}")

@@ -139,6 +139,7 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
     """
     cluster.check_limits(settings)
     inputs = preflight.load_inputs(settings, space, recorded)
+    settings = inputs.settings
     say_stage("Starting Ray ...")
     dashboard = cluster.start_ray(settings)
     try:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from study.artifacts.cache import SharedWork
+from study.artifacts.finite import not_finite
 from study.commandline import data_folder, say_stage
 from study.data import registry as data_registry
 from study.data.splits import Part, Splits
@@ -21,6 +22,7 @@ from study.methods.method import settings_with
 from study.models import custom
 from study.models.registry import minimum_size, parameter_count
 from study.pipeline import metadata
+from study.pipeline.network_checks import check_left_out, compressed_role, describe_left_out, trainable_settings
 from study.records import paths, study_folder
 from study.records.columns import Row
 from study.records.ledger import Ledger
@@ -36,12 +38,14 @@ class Inputs:
     """What a study is made of, checked.
 
     Attributes:
+        settings: as its networks can be trained; see `network_checks.trainable_settings`.
         trial_data: the splits as the searched trials see them.
         networks: see `describe_networks`.
         initial_teacher: the teacher that the user gave, if so.
         warm_start: configurations of another study, best first.
     """
 
+    settings: Settings
     data: Splits
     test: Part
     trial_data: Splits
@@ -68,6 +72,7 @@ def resume(settings: Settings, space: SearchSpace) -> tuple[Settings, Meta | Non
         raise UserError(f"--name {folder.name}: that study is of kind {recorded['kind']}; choose another --name")
     if settings.precision is None:
         settings = settings.changed(precision=recorded["settings"].get("precision", OLDER_PRECISION))
+    settings = settings.changed(contiguous=recorded["settings"].get("contiguous"))
     if difference := contradiction(settings, recorded["settings"]):
         raise UserError(f"{folder} was started with other settings: {difference}; choose another --name")
     check_space(recorded, space, folder)
@@ -89,8 +94,13 @@ def load_inputs(settings: Settings, space: SearchSpace, recorded: Meta | None) -
     if recorded:
         check_data(recorded, settings, data, test)
         check_code(recorded, settings, networks)
+        if role := compressed_role(settings):
+            network = build_network(registry.method(settings.kind).searched_network(settings), data)
+            check_left_out(recorded, settings, role, networks[role], network)
+    initial_teacher = load_teacher(settings, data)
+    settings = trainable_settings(settings, space, data, recorded)
     check_packing(settings, space, data)
-    return Inputs(data, test, trial_data, networks, load_teacher(settings, data), load_warm_start(settings, space))
+    return Inputs(settings, data, test, trial_data, networks, initial_teacher, load_warm_start(settings, space))
 
 
 def check_space(recorded: Meta, space: SearchSpace, folder: Path) -> None:
@@ -159,6 +169,7 @@ def load_teacher(settings: Settings, data: Splits) -> SharedWork | None:
     training = registry.method(settings.kind).networks(settings)["teacher"]
     try:
         weights = read_weights(path)
+        problem = not_finite(weights.arrays)
         load_network(weights.tensors(), training, data)
     except Exception as error:  # torch and safetensors raise many kinds for one cause: not these weights
         reason = " ".join(str(error).split())[:200]
@@ -166,6 +177,8 @@ def load_teacher(settings: Settings, data: Splits) -> SharedWork | None:
             f"--teacher-checkpoint {path}: its weights do not fit --teacher {training.network} ({reason}); "
             "give the network and width that they were trained with"
         ) from error
+    if problem:
+        raise UserError(f"--teacher-checkpoint {path}: {problem}; give weights that are all finite numbers")
     return weights
 
 
@@ -223,11 +236,11 @@ def load_warm_start(settings: Settings, space: SearchSpace) -> list[Row]:
 
 
 def describe_networks(settings: Settings, space: SearchSpace, data: Splits) -> dict[str, Meta]:
-    """Role → name, options, parameter count, and the hash of a user's own code. Building them checks their names
-    and options.
+    """Role → name, options, parameter count, what compression leaves out, and the hash of a user's own code. Building
+    them checks their names and options.
 
     Raises:
-        UserError: one that is not built, or not with every value that is searched.
+        UserError: one that is not built, or not with every value that is searched; or of which too much is left out.
     """
     method = registry.method(settings.kind)
     networks = method.networks(settings)
@@ -235,7 +248,7 @@ def describe_networks(settings: Settings, space: SearchSpace, data: Splits) -> d
         for value in domain.ends():
             other = method.networks(settings_with(settings, {name: value}))
             _check_searched(settings, name, value, networks, other, data)
-    return {role: _described(role, training, data) for role, training in networks.items()}
+    return {role: _described(settings, role, training, data) for role, training in networks.items()}
 
 
 def _check_searched(
@@ -251,18 +264,22 @@ def _check_searched(
         if (training.network, training.options) == (networks[role].network, networks[role].options):
             continue
         try:
-            build_network(training, data)
+            model = build_network(training, data)
         except UserError as error:
             raise UserError(
                 f"--{role} {training.network}: {settings.kind} searches {name}, and at {value} it cannot be built "
                 f"({error}); give another --{role}, or another range in {file_of(settings.kind)}"
             ) from error
+        if role == compressed_role(settings):
+            describe_left_out(settings, role, training, model)
 
 
-def _described(role: str, training: Training, data: Splits) -> Meta:
+def _described(settings: Settings, role: str, training: Training, data: Splits) -> Meta:
     model, name = _built(role, training, data), training.network
     code = {"code": custom.identity(name, model)} if custom.is_custom(name) else {}
-    return {"name": name, "options": training.options, "parameters": parameter_count(model), **code}
+    compressed = role == compressed_role(settings)
+    rest = {"left_out": describe_left_out(settings, role, training, model)} if compressed else {}
+    return {"name": name, "options": training.options, "parameters": parameter_count(model), **code, **rest}
 
 
 def _built(role: str, training: Training, data: Splits) -> nn.Module:
@@ -303,4 +320,5 @@ def read_weights(path: Path) -> SharedWork:
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ValueError("it holds no state dict of tensors")
-    return SharedWork({k: v.numpy() for k, v in state.items()})
+    # NumPy has no bfloat16.
+    return SharedWork({k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in state.items()})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork, get, get_or_compute, read_arrays, same_arrays, write_arrays
+from study.artifacts.finite import not_finite
 from study.artifacts.weight_trace import npz_bytes
 from study.data.splits import Splits
 from study.errors import UserError
@@ -77,7 +78,10 @@ def _from_trial(job: Job, trial_id: str) -> SharedWork:
     path = checkpoints.weights_of(checkpoints.path_of(job.folder, trial_id))
     if row["state"] != "complete" or not path.exists():
         raise _Missing
-    return SharedWork(read_arrays(path), {"metrics": row, "history": job.ledger.history.get(trial_id, [])})
+    arrays = read_arrays(path)
+    if not_finite(arrays):  # an earlier version of the harness took that for complete
+        raise _Missing
+    return SharedWork(arrays, {"metrics": row, "history": job.ledger.history.get(trial_id, [])})
 
 
 def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None) -> SharedWork | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from study.artifacts.checkpoints import Progress, Row, TrainingState
 from study.data.images import normalise
 from study.data.splits import Part, Splits
 from study.errors import TrialFailed
+from study.models.state import load_tensors, tensors_of
 from study.training.batches import Batch, EpochBatches
 from study.training.cuda_graphs import cosine_schedule, make_step, run_epoch
 
@@ -82,7 +84,7 @@ def train(
         after_epoch(epoch, mean)
     # The next phase changes the model: keep a copy of it as it is now.
     state = _state(epochs, model, others, generator)
-    copied = {name: tensor.clone() for name, tensor in state["model"].items()}
+    copied = {k: v.clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state["model"].items()}
     progress.keep({**state, "model": copied, "others": [tensor.clone() for tensor in state["others"]]})
 
 
@@ -150,7 +152,7 @@ def _state(epoch: int, model: nn.Module, others: Sequence[Tensor], generator: to
 
 def _others(model: nn.Module, others: Sequence[Tensor]) -> list[Tensor]:
     """Those of the tensors that are not part of the model's own state."""
-    own = {tensor.data_ptr() for tensor in model.state_dict().values()}
+    own = {tensor.data_ptr() for tensor in tensors_of(model).values()}
     return [t.detach() for t in others if t.data_ptr() not in own]
 
 
@@ -173,7 +175,7 @@ def _restore(
         return 0
     for tensor, saved in zip(_others(model, others), state["others"], strict=True):
         tensor.copy_(saved)
-    model.load_state_dict(state["model"])
+    load_tensors(model, state["model"])
     if "optimiser" in state:
         optimiser.load_state_dict(state["optimiser"])
         for group in optimiser.param_groups:  # as before `make_step`: it may have been on another device

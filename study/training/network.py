@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.models import custom, registry
+from study.models.state import load_tensors, tensors_of
 from study.models.zoo import Options
 from study.settings import MAX_SEED
 from study.training.batches import Batch
@@ -31,6 +32,7 @@ class Training:
         learning_rate: peak rate of Adam with decoupled weight decay; it falls to zero along half a cosine.
         augment: one of `batches.AUGMENTATIONS`.
         precision: as `precision.logits` takes it.
+        contiguous: in torch's ordinary memory layout rather than channels last, for a network that cannot take that.
     """
 
     network: str
@@ -42,6 +44,11 @@ class Training:
     augment: str = "none"
     seed: int = 0
     precision: str | None = None
+    contiguous: bool = False
+
+    def key(self) -> dict[str, object]:
+        """What determines the network that comes out, as JSON values, for the key of a cache."""
+        return {k: v for k, v in vars(self).items() if k != "contiguous" or v}
 
 
 _SEEDING = threading.Lock()
@@ -53,8 +60,9 @@ def build_network(training: Training, data: Splits) -> nn.Module:
     with _SEEDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
         model = registry.build(training.network, data.shape, len(data.classes), **training.options)
+    model = model.to(data.train.images.device)
     # Channels last: a step of LeNet-5 takes two thirds of the time on a CPU, and tensor cores want it on a GPU.
-    return model.to(data.train.images.device).to(memory_format=torch.channels_last)
+    return model if training.contiguous else model.to(memory_format=torch.channels_last)
 
 
 def fit_teacher(training: Training, data: Splits, on_epoch: Report, progress: Progress | None = None) -> nn.Module:
@@ -92,8 +100,8 @@ def train_network(
 
 
 def state_arrays(model: nn.Module) -> dict[str, np.ndarray]:
-    """The state dict as NumPy arrays, on the host."""
-    return {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+    """The tensors of the state dict as NumPy arrays, on the host."""
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors_of(model).items()}
 
 
 def load_network(state: Mapping[str, Tensor], training: Training, data: Splits) -> nn.Module:
@@ -103,7 +111,7 @@ def load_network(state: Mapping[str, Tensor], training: Training, data: Splits) 
         RuntimeError: the weights are not this network's.
     """
     model = build_network(training, data)
-    model.load_state_dict(state)
+    load_tensors(model, state)
     return model
 
 
@@ -119,6 +127,11 @@ def teacher_apart(teacher: Training, taught: Training) -> Training:
     if (teacher.network, teacher.options) != (taught.network, taught.options):
         return teacher
     return replace(teacher, seed=(teacher.seed + TEACHER_SEED_OFFSET) % (MAX_SEED + 1))
+
+
+def is_listed(network: str, listed: str | None) -> bool:
+    """Whether a network is in a list with commas, such as the setting `contiguous`."""
+    return network in (listed or "").split(",")
 
 
 def width_option(value: float | None) -> Options:

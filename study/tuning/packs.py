@@ -24,7 +24,7 @@ from study.records.columns import Row
 from study.settings import Settings
 from study.tuning import cluster
 from study.tuning.pack_trial import PackActor, count_others
-from study.tuning.trainable import TrialReporter, trial_device
+from study.tuning.trainable import TrialReporter, enter, finite_values, trial_device
 
 PATIENCE = 5.0
 """Seconds to wait for more trials after the last arrival, before a pack that is not full starts: trial processes start
@@ -57,6 +57,7 @@ class _Ticket:
         """The pack has trained one more epoch."""
         if self.gone:
             raise _Stopped
+        finite_values(row)  # here, where it ends this member alone
         self.reports.put(partial(self.reporter.epoch, row))
 
     def end(self, error: Exception) -> None:
@@ -88,7 +89,8 @@ class Packer:
     """Trains the trials that come to it, up to `room` at a time, on its own GPU or on CPUs. Its methods wait; every
     caller has a thread of its own."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, working_folder: Path | None = None) -> None:
+        enter(working_folder)
         self.room = room
         self.tickets: dict[str, _Ticket] = {}
         self.waiting, self.arrival = list[_Ticket](), threading.Condition()
@@ -199,7 +201,7 @@ def start_packs(settings: Settings) -> list[ActorHandle]:
         max_concurrency=at_once + 8,  # every trial waits in one thread, and some ask
         max_restarts=-1,
     )
-    trainer = partial(Packer, min(settings.resources.pack, at_once))
+    trainer = partial(Packer, min(settings.resources.pack, at_once), Path.cwd())
     actors: list[ActorHandle] = [
         actor.remote(trainer)  # type: ignore[misc]
         for _ in range(cluster.packs_at_once(settings, nodes))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import faulthandler
+import math
+import os
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from ray import tune
 
 from study.artifacts.cache import SharedWork, write_arrays
 from study.artifacts.checkpoints import HUNG, Checkpoint, codebook_of, path_of, weights_of
+from study.artifacts.finite import not_finite
 from study.artifacts.weight_trace import npz_bytes
 from study.data.splits import Splits
 from study.errors import TrialFailed
@@ -49,6 +52,19 @@ def plain_values(row: Mapping[str, object]) -> Row:
     return values
 
 
+def finite_values(row: Mapping[str, object]) -> Row:
+    """`plain_values` of a row whose numbers are all finite.
+
+    Raises:
+        TrialFailed: one is not, by its name.
+    """
+    values = plain_values(row)
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TrialFailed(f"{name} became {value}")
+    return values
+
+
 class TrialReporter:
     """What one trial reports to Tune, and leaves in the study folder, whoever trains it.
 
@@ -77,8 +93,12 @@ class TrialReporter:
         return [self._report(row) for row in self.checkpoint.rows]
 
     def epoch(self, row: Row) -> Row | None:
-        """An epoch that has ended; None if it was reported before, since a packed trial starts again."""
-        row = plain_values(row)
+        """An epoch that has ended; None if it was reported before, since a packed trial starts again.
+
+        Raises:
+            TrialFailed: a metric is not a finite number.
+        """
+        row = finite_values(row)
         if self.checkpoint.rows and row["epoch"] <= self.checkpoint.rows[-1]["epoch"]:
             return None
         self.checkpoint.write(row)
@@ -91,13 +111,22 @@ class TrialReporter:
         return {"failure": failure, "spent": self.checkpoint.spent}
 
     def final_report(self, result: TrialResult) -> Row:
-        """Writes the trial's files. Only a trial that says it has finished is complete; another was stopped."""
+        """Writes the trial's files. Only a trial that says it has finished is complete; another was stopped.
+
+        One whose metrics or arrays are not finite has failed, and leaves no file.
+        """
+        try:
+            own = finite_values(result.metrics)
+        except TrialFailed as error:
+            return self.failure_report(error)
+        if problem := not_finite(result.arrays):
+            return self.failure_report(problem)
         write_arrays(weights_of(self.path), result.arrays)
         if result.file:
             write_bytes(codebook_of(self.path), result.file)
         if self.checkpoint.progress.trace.frames:
             write_bytes(trace_of(self.folder, self.trial_id), npz_bytes(self.checkpoint.progress.trace.arrays()))
-        metrics = {**self.last, **plain_values(result.metrics), "threads": torch.get_num_threads()}
+        metrics = {**self.last, **own, "threads": torch.get_num_threads()}
         return {**self._report(metrics), "finished": True}
 
 
@@ -110,8 +139,14 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
     """
 
     def trainable(
-        config: Row, settings: Settings, folder: Path, data: Splits, shared: Mapping[int, SharedWork | None]
+        config: Row,
+        settings: Settings,
+        folder: Path,
+        data: Splits,
+        shared: Mapping[int, SharedWork | None],
+        working_folder: Path | None = None,
     ) -> None:
+        enter(working_folder)
         reporter = TrialReporter(folder, config)
         values, seed = reporter.values, reporter.seed
         settings = settings_with(settings.changed(seed=seed), values)
@@ -139,6 +174,13 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
 
     trainable.__name__ = name
     return trainable
+
+
+def enter(folder: Path | None) -> None:
+    """Work in the folder that the command was given in, where a user's network may open files, if this machine has it;
+    Tune has gone to one of its own."""
+    if folder and folder.is_dir():
+        os.chdir(folder)
 
 
 @contextmanager

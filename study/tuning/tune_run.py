@@ -97,6 +97,7 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
             settings=settings,
             data=work.data,
             shared=work.shared,
+            working_folder=Path.cwd(),
         )
     job.recorder.searcher = _searcher(job, settings, queue, wanted)
     scheduler = None

@@ -220,7 +220,7 @@ def test_foreign_files_are_refused(foreign: bytes) -> None:
 
 def test_newer_version_is_refused(data: bytes) -> None:
     """A file of a later format says which version it has, and which is read."""
-    refused(data[:3] + b"\x02" + data[4:], "format version 2, but this version of the harness reads 1")
+    refused(data[:3] + b"\x03" + data[4:], "format version 3, but this version of the harness reads 2")
 
 
 def sealed(rest: bytes) -> bytes:
@@ -258,9 +258,9 @@ def test_parts_that_contradict_each_other_are_refused(data: bytes) -> None:
     start = 8 + 14 + header + 4 * values + 4 * scales
     short = zlib.compress(b"short", 9, -15)
     lengths = struct.pack("<HHHII", header, values, scales, len(short), layout)
-    refused(sealed(lengths + data[22:start] + short + data[start + others :]), "format version 1")
-    refused(sealed(data[8 : start + others] + b"\xff" * 64), "format version 1")
-    refused(sealed(data[8:-1]), "format version 1")  # the coder writes four bytes at a time
+    refused(sealed(lengths + data[22:start] + short + data[start + others :]), "format version 2")
+    refused(sealed(data[8 : start + others] + b"\xff" * 64), "format version 2")
+    refused(sealed(data[8:-1]), "format version 2")  # the coder writes four bytes at a time
 
 
 def test_a_network_built_otherwise_is_refused(nets: None) -> None:

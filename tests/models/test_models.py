@@ -246,7 +246,7 @@ def test_what_users_code_prints_stays_off_the_screen(user_module: str, capsys: p
         ("vgg13", {"width": 0}, "width 0"),
         ("vgg13", {"width": "wide"}, "width 'wide'"),
         ("resnet18", {"depth": 2}, "depth"),
-        ("vit_b_16", {}, "does not take images of shape (3, 32, 32)"),
+        ("alexnet", {}, "does not take images of shape (3, 32, 32)"),
     ],
 )
 def test_wrong_name_or_option(name: str, options: dict, said: str) -> None:

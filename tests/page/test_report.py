@@ -342,6 +342,18 @@ def test_methods_tell_each_command_and_what_it_ran_with(sws: Path) -> None:
     ) in text
 
 
+def test_what_compression_leaves_out_is_a_warning(sws: Path) -> None:
+    """Its number, its share and some names; where nothing is left out, or an older study does not say, there is none."""
+    assert "leaves out" not in " ".join(caveats(summarise(load(sws))))
+    meta = study_folder.read_meta(sws)
+    names = ["1.weight", "1.bias", "4.weight", "4.bias"]
+    meta["models"]["network"] |= {"left_out": {"share": 12.34, "parameters": 1234, "names": names}, "parameters": 10000}
+    study_folder.write_meta(sws, meta)
+    name = meta["models"]["network"]["name"]
+    assert (f"Compression leaves out 1,234 of the 10,000 parameters of {name} (12 %: 1.weight, 1.bias, 4.weight and 1 "
+            "more); sparsity and ratios do not count them.") in caveats(summarise(load(sws)))  # fmt: skip
+
+
 def test_a_baseline_that_beats_the_answer_is_named(sws: Path, kd: Path) -> None:
     """One at least as good in every objective stands in the warnings, with its numbers; a better teacher does not."""
     said = " ".join(caveats(summarise(load(sws))))

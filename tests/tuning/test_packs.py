@@ -80,8 +80,8 @@ def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
         return " ".join(m.path for m in process.memory_maps())
 
     class Watched(Packer):
-        def __init__(self, room: int) -> None:
-            super().__init__(room)
+        def __init__(self, room: int, working_folder: Path) -> None:
+            super().__init__(room, working_folder)
 
             def watched(networks: Any, *others: Any) -> Any:
                 processes = psutil.Process(os.getppid()).children()

@@ -10,12 +10,20 @@ from torch import nn
 from study.artifacts.cache import TEACHER, SharedWork
 from study.artifacts.checkpoints import Progress
 from study.compression import compressed_file
-from study.compression.quantised_weights import QuantisedWeights, shared_parameters
+from study.compression.quantised_weights import (
+    QuantisedWeights,
+    leave_out,
+    leave_out_as_version_1,
+    left_out,
+    names_in,
+    shared_parameters,
+)
 from study.compression.size_metrics import ratio
 from study.data.fingerprint import identity
 from study.data.splits import Splits
 from study.methods.common.settings import CompressionSettings
 from study.methods.method import Stage, TrialResult, shift_epochs
+from study.models.zoo import BUILDERS
 from study.records.search_domains import Value
 from study.settings import Values
 from study.training import distillation
@@ -24,8 +32,10 @@ from study.training.loop import Report, evaluate
 from study.training.network import (
     RECIPE,
     Training,
+    build_network,
     custom_code_key,
     fit_teacher,
+    is_listed,
     load_network,
     state_arrays,
     teacher_apart,
@@ -45,6 +55,7 @@ def pretraining(settings: CompressionSettings) -> Training:
         augment=settings.augment or "none",
         seed=settings.seed,
         precision=settings.precision,
+        contiguous=is_listed(settings.network, settings.contiguous),
     )
 
 
@@ -62,6 +73,7 @@ def teacher_training(settings: CompressionSettings) -> Training | None:
         augment=settings.augment or "none",
         seed=settings.seed,
         precision=settings.precision,
+        contiguous=is_listed(settings.teacher, settings.contiguous),
     )
     return teacher_apart(training, pretraining(settings))
 
@@ -91,7 +103,7 @@ def pretrain(
     network = fit_teacher(pretraining(settings), data, shift_epochs(epochs_before, on_epoch), progress)
     score = evaluate(network, data.validation, data)
     metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0}
-    metrics |= uncompressed_sizes(network)
+    metrics |= uncompressed_sizes(leave_out(network, names_in(settings.skip)))
     arrays = state_arrays(network)
     if settings.teacher != "none":
         arrays |= distillation.stored_logits(teacher or network, data.train, data, settings.augment or "none")
@@ -105,10 +117,23 @@ def network_key(
 ) -> Mapping[str, object]:
     """What determines the shared work, as JSON values."""
     training = teacher_training(settings)
-    teacher = vars(training) if training else settings.teacher
-    key = {"training": vars(pretraining(settings)), "teacher": teacher, "data": identity(data)}
+    teacher = training.key() if training else settings.teacher
+    key = {"training": pretraining(settings).key(), "teacher": teacher, "data": identity(data)}
     code = custom_code_key(data, pretraining(settings), training)
-    return {**key, "torch": torch.__version__, "recipe": RECIPE, **code}
+    counted = counted_key(pretraining(settings), names_in(settings.skip), data)
+    return {**key, "torch": torch.__version__, "recipe": RECIPE, **code, **counted}
+
+
+def counted_key(training: Training, skip: tuple[str, ...], data: Splits) -> Mapping[str, object]:
+    """Part of the key of shared work whose metrics count a network's weights, where the count is not that of linear
+    and convolution layers alone, as it was first for every network."""
+    if training.network in BUILDERS and not skip:
+        return {}
+    network = build_network(training, data)
+    counted = {id(p) for p in shared_parameters(leave_out(network, skip))}
+    if counted == {id(p) for p in shared_parameters(leave_out_as_version_1(network))}:
+        return {}
+    return {"left_out": list(left_out(leave_out(network, skip)))}
 
 
 STAGE = Stage(name="uncompressed", run=pretrain, key=network_key, networks=networks, role="network")
@@ -117,6 +142,7 @@ STAGE = Stage(name="uncompressed", run=pretrain, key=network_key, networks=netwo
 def start(settings: CompressionSettings, data: Splits, shared: SharedWork) -> tuple[nn.Module, Targets]:
     """The trained network, to be compressed in place, and its teacher."""
     network = load_network(shared.weights().tensors(), pretraining(settings), data)
+    leave_out(network, names_in(settings.skip))
     if settings.teacher == "none":
         return network, Targets()
     teacher = teacher_training(settings) or pretraining(settings)
@@ -142,7 +168,8 @@ def compressed(
     shared: SharedWork,
 ) -> TrialResult:
     """What a trial leaves that compressed the trained network."""
-    return compressed_result(network, quantised, metrics, pretraining(settings), data, shared)
+    training, skip = pretraining(settings), names_in(settings.skip)
+    return compressed_result(network, quantised, metrics, training, data, shared, skip)
 
 
 def compressed_result(
@@ -152,14 +179,16 @@ def compressed_result(
     training: Training,
     data: Splits,
     shared: SharedWork,
+    skip: tuple[str, ...] = (),
 ) -> TrialResult:
     """What a trial leaves that compressed any network: its metrics with the size of its file, measured, and the file.
 
     Args:
         training: names the network.
         shared: the accuracy that was lost is counted from its own.
+        skip: names that the network has left out.
     """
-    header = compressed_file.network_of(training.network, training.options, data)
+    header = compressed_file.network_of(training.network, training.options, data, skip)
     file = compressed_file.encode(network, quantised, header)
     size = {"file_bytes": len(file), "compression_ratio": ratio(shared_parameters(network), len(file))}
     drop = shared.record["metrics"]["val_accuracy"] - metrics["val_accuracy"]

@@ -20,6 +20,9 @@ class CodebookSettings(Settings):
     """Epochs in which the codebook's values alone are trained after quantising. Default: 20 on digits, otherwise 4."""
     codebook_rate: Rate = 1e-3
     """Peak rate of Adam for the codebook's values."""
+    skip: str | None = None
+    """Names of parameters, or of modules, that stay as they are, with commas: --skip embedding,head.weight. Default:
+    every tensor of two or more dimensions is compressed, and the biases of linear and convolution layers."""
 
 
 @dataclass(frozen=True)

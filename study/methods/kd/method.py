@@ -18,7 +18,15 @@ from study.methods.method import Arrays, Method, Stage, TrialResult, hparams_fro
 from study.settings import Values
 from study.training import distillation, network
 from study.training.loop import Report, evaluate
-from study.training.network import RECIPE, Training, custom_code_key, load_network, teacher_apart, width_option
+from study.training.network import (
+    RECIPE,
+    Training,
+    custom_code_key,
+    is_listed,
+    load_network,
+    teacher_apart,
+    width_option,
+)
 
 
 def student_training(settings: KDSettings) -> Training:
@@ -33,6 +41,7 @@ def student_training(settings: KDSettings) -> Training:
         augment=settings.augment or "none",
         seed=settings.seed,
         precision=settings.precision,
+        contiguous=is_listed(settings.student, settings.contiguous),
     )
 
 
@@ -48,6 +57,7 @@ def teacher_training(settings: KDSettings) -> Training:
         augment=settings.augment or "none",
         seed=settings.seed,
         precision=settings.precision,
+        contiguous=is_listed(settings.teacher, settings.contiguous),
     )
     return teacher_apart(training, student_training(settings))
 
@@ -87,7 +97,7 @@ def teacher_key(settings: KDSettings, data: Splits, initial_teacher: SharedWork 
     if initial_teacher:
         weights = [hashlib.sha256(v.tobytes()).hexdigest() for v in initial_teacher.arrays.values()]
     return {
-        "training": vars(teacher_training(settings)),
+        "training": teacher_training(settings).key(),
         "given": digest(weights),
         "data": identity(data),
         "transfer": fingerprint(students_data(settings, data).train),

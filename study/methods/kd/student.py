@@ -12,7 +12,7 @@ from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.training.distillation import Targets, accuracy_loss
 from study.training.loop import Report, logits_of
-from study.training.network import Training, train_network, width_option
+from study.training.network import Training, is_listed, train_network, width_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,7 @@ class Hparams:
         student: name of the network, as `models.build` takes it.
         student_width: multiplies the student's channels (VGG kinds).
         epochs, batch_size, learning_rate, weight_decay, augment, seed, precision: see `Training`.
+        contiguous: the setting of this name.
     """
 
     temperature: float = 1.0
@@ -39,6 +40,7 @@ class Hparams:
     augment: str = "none"
     seed: int = 0
     precision: str | None = None
+    contiguous: str | None = None
 
     def __post_init__(self) -> None:
         if not (self.temperature > 0 and 0 <= self.alpha <= 1):
@@ -59,6 +61,7 @@ class Hparams:
             augment=self.augment,
             seed=self.seed,
             precision=self.precision,
+            contiguous=is_listed(self.student, self.contiguous),
         )
 
 

@@ -9,9 +9,10 @@ from typing import TypeVar
 
 from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
+from study.compression.quantised_weights import leave_out, names_in
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
-from study.methods.common.pretrained import compressed_result, uncompressed_sizes
+from study.methods.common.pretrained import compressed_result, counted_key, uncompressed_sizes
 from study.methods.kd import method as distillation_study
 from study.methods.kd import student
 from study.methods.kd_sws.settings import KDSWSSettings
@@ -60,7 +61,8 @@ def train_teacher(
 
 def teacher_key(settings: KDSWSSettings, data: Splits, initial_teacher: SharedWork | None) -> Mapping[str, object]:
     """What determines the teacher, as JSON values."""
-    return {**distillation_study.teacher_key(settings, data, initial_teacher), "sized": True}
+    counted = counted_key(distillation_study.teacher_training(settings), (), data)
+    return {**distillation_study.teacher_key(settings, data, initial_teacher), "sized": True, **counted}
 
 
 def trial(
@@ -71,7 +73,8 @@ def trial(
     teacher = distillation_study.teacher_training(settings)
     targets = distillation.targets_from(shared, teacher, data, hparams.augment)
     distilled = part_of(hparams, student.Hparams)
-    network = student.fit_student(distilled, data, targets, on_epoch, progress)
+    skip = names_in(settings.skip)
+    network = leave_out(student.fit_student(distilled, data, targets, on_epoch, progress), skip)
     progress.trace.before = hparams.epochs
     quantised, metrics = weight_sharing.fit(
         network,
@@ -81,7 +84,7 @@ def trial(
         targets,
         progress,
     )
-    return compressed_result(network, quantised, metrics, distilled.training, data, shared)
+    return compressed_result(network, quantised, metrics, distilled.training, data, shared, skip)
 
 
 METHOD = Method(

@@ -25,6 +25,7 @@ from study.methods.sws.weight_sharing import Hparams
 from study.settings import Values
 from study.training.loop import Report
 from study.training.network import build_network
+from study.training.precision import autocast_logits, uses_bfloat16
 
 
 def hyperparameters(settings: SWSSettings, values: Values) -> Hparams:
@@ -103,9 +104,10 @@ def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]
     if common:
         raise ValueError(f"search_spaces/sws.py sets {common[0]}, which all trials of a pack have in common")
     training = pretrained.pretraining(settings)
-    stack = Stack([build_network(training, data) for _ in range(2)]).train()
+    networks = [build_network(training, data) for _ in range(2)]
     images = normalise(data.train.images[:4], data.mean, data.std)
-    stack(torch.stack([images, images])).sum().backward()
+    half = uses_bfloat16(networks[0], images.device, settings.precision)
+    autocast_logits(Stack(networks).train(), torch.stack([images, images]), half).sum().backward()
 
 
 METHOD = Method(

@@ -247,15 +247,18 @@ def quantise(model: nn.Module, mixture: Mixture, scales: Tensor) -> QuantisedWei
 def layer_scales(model: nn.Module) -> Tensor:
     """Root mean square of each layer's weight over that of all weights: one for each shared tensor, (tensors,).
 
-    A layer's bias has its weight's scale. Dividing by them leaves the mixture's units those of a weight.
+    A layer's bias has its weight's scale, and a tensor of zeros that of all weights. Dividing by them leaves the
+    mixture's units those of a weight.
     """
     parameters = shared_parameters(model)
+    overall = flatten(parameters).square().mean().sqrt()
     size: dict[nn.Parameter, Tensor] = {}
     for layer in model.modules():
         if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
             for p in layer.parameters(recurse=False):
                 size.setdefault(p, layer.weight.square().mean().sqrt())
-    return torch.stack([size[p] for p in parameters]) / flatten(parameters).square().mean().sqrt()
+    sizes = torch.stack([size[p] if p in size else p.square().mean().sqrt() for p in parameters])
+    return torch.where(sizes > 0, sizes, overall) / overall
 
 
 def _scaled(parameters: Sequence[Tensor], scales: Tensor) -> Tensor:
