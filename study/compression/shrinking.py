@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx, nn
 
+from study.compression.latency import multiply_adds
 from study.compression.shrinking_graph import CannotTrace, calls, clean, find_shapes, plain_copy, shape_of, trace
 from study.compression.shrinking_operations import rule_for, two_tensors
 from study.compression.shrinking_rules import Channels, Opaque
@@ -46,16 +47,21 @@ class ShrinkingReport:
         reason: why nothing was, in one line; None where the network was shrunk.
         layers: one row for each linear and convolution layer, in the order of the module's parts.
         parameters: learned scalars, before and after; those that hold an index or a constant are not among them.
+        multiply_adds: of one example, before and after; zeros where the network could not be shrunk.
     """
 
     reason: str | None
     layers: tuple[LayerRow, ...] = field(default=())
     parameters: tuple[int, int] = (0, 0)
+    multiply_adds: tuple[int, int] = (0, 0)
 
 
 def shrink(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
     """A smaller network with the same outputs; see `shrink_with_report`."""
-    return shrink_with_report(model, input_shape)[0]
+    try:
+        return _shrink(model, input_shape)[1]
+    except CannotTrace:
+        return model
 
 
 def shrink_with_report(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, ShrinkingReport]:
@@ -69,15 +75,22 @@ def shrink_with_report(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[
     """
     before = _parameters(model)
     try:
-        original = plain_copy(model)
-        network = trace(original, input_shape)
-        rules = _rules(network, input_shape)
-        _mark(rules)
-        layers = _cut(network, rules, original)
-        _check(original, network, input_shape)
+        original, network, layers = _shrink(model, input_shape)
     except CannotTrace as error:
         return model, ShrinkingReport(str(error), (), (before, before))
-    return network.eval(), ShrinkingReport(None, layers, (before, _parameters(network)))
+    costs = (multiply_adds(original, input_shape), multiply_adds(network, input_shape))
+    return network, ShrinkingReport(None, layers, (before, _parameters(network)), costs)
+
+
+def _shrink(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module, tuple[LayerRow, ...]]:
+    """A copy of the network, the shrunk one, and the table of layers."""
+    original = plain_copy(model)
+    network = trace(original, input_shape)
+    rules = _rules(network, input_shape)
+    _mark(rules)
+    layers = _cut(network, rules, original)
+    _check(original, network, input_shape)
+    return original, network.eval(), layers
 
 
 def _parameters(model: nn.Module) -> int:

@@ -166,6 +166,7 @@ def test_units_by_hand() -> None:
     assert report.layers == (
         LayerRow("0", (5, 2), (4, 4)), LayerRow("2", (6, 3), (5, 2)), LayerRow("4", (3, 3), (6, 3)),
     )  # fmt: skip
+    assert report.multiply_adds == (20 + 30 + 18, 8 + 6 + 9)
     assert_same(model, small, (4,))
 
 
