@@ -67,8 +67,7 @@ def test_a_trial_in_its_last_epoch_has_nothing_left_to_stop() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epochs", "objectives", "first"),
-    [(40, 1, 10), (40, 2, 20), (41, 2, 20), (7, 1, 1), (2, 1, 1), (2, 2, 1)],
+    ("epochs", "objectives", "first"), [(40, 1, 10), (40, 2, 20), (41, 2, 20), (7, 1, 1), (2, 1, 1), (2, 2, 1)]
 )
 def test_a_quarter_of_the_epochs_is_grace_and_half_with_a_size(
     tmp_path: Path, epochs: int, objectives: int, first: int
