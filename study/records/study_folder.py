@@ -8,6 +8,7 @@ then renamed, so a reader, or a crash at any instant, sees either the old file o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
