@@ -227,8 +227,8 @@ def test_what_is_doubtful_about_the_data_is_recorded_and_said(tmp_path: Path, mo
     validation = meta["data"]["repeated"]["validation"]
     assert 1 <= validation <= 5 and meta["data"]["repeated"]["test"] == 1 and meta["data"]["links_left_out"] == 1
     assert metadata.data_warnings(meta) == [
-        f"Warning: {validation} of 5 validation images are also training images",
-        "Warning: 1 of 4 test images are also training or validation images",
+        "Warning: also in an earlier part of the data, pixel for pixel: "
+        f"{validation} of 5 validation images, 1 of 4 test images",
         "Links left out, since they lead to what is read anyway or was hidden: 1",
         "Warning: the teacher of --teacher-checkpoint may have seen the validation or test images when it was trained",
     ]
