@@ -77,9 +77,13 @@ def from_unit(unit: Array, domain: Domain) -> NDArray[Any]:
 
 
 def levels(domain: Domain) -> Array:
-    """Places in [0, 1] that stand for the complete domain, with equal weight."""
+    """Places in [0, 1] that stand for the complete domain, with equal weight: its members, where those are few."""
     if among := choices(domain):
         return np.linspace(0.0, 1.0, len(among))
+    if domain.get("step") and varies(domain):
+        members = round((float(domain["high"]) - float(domain["low"])) / float(domain["step"])) + 1
+        if members <= LEVELS:
+            return np.linspace(0.0, 1.0, members)
     return np.asarray((np.arange(LEVELS) + 0.5) / LEVELS)
 
 

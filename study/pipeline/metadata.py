@@ -66,15 +66,11 @@ def study_metadata(
 def data_warnings(meta: Meta) -> list[str]:
     """What whoever starts a study should know of its data, from its `study.json`: a line each."""
     data, settings = meta["data"], meta["settings"]
-    repeated, lines = data.get("repeated", {}), []
-    if repeated.get("validation"):
-        lines.append(
-            f"Warning: {repeated['validation']} of {data['validation']} validation images are also training images"
-        )
-    if repeated.get("test"):
-        lines.append(
-            f"Warning: {repeated['test']} of {data['test']} test images are also training or validation images"
-        )
+    lines = []
+    repeated = {part: count for part, count in data.get("repeated", {}).items() if count}
+    if repeated:
+        counts = ", ".join(f"{count:,} of {data[part]:,} {part} images" for part, count in repeated.items())
+        lines.append(f"Warning: also in an earlier part of the data, pixel for pixel: {counts}")
     if data.get("links_left_out"):
         lines.append(f"Links left out, since they lead to what is read anyway or was hidden: {data['links_left_out']}")
     if settings.get("teacher_checkpoint"):

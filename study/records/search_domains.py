@@ -27,7 +27,8 @@ class Range:
     integer: bool = False
 
     def __str__(self) -> str:
-        return f"{self.low:g} to {self.high:g}"
+        step = "" if self.step is None else f" in steps of {self.step:g}"
+        return f"{self.low:g} to {self.high:g}{step}"
 
     def cast(self, value: object) -> float | int:
         """A cell of a table as a value of this range."""
@@ -45,8 +46,10 @@ class Range:
         return self.low - slack <= number <= self.high + slack and whole
 
     def middle(self) -> float | int:
-        """The value in the middle, on the scale that is searched."""
+        """The value in the middle, on the scale that is searched; of two steps there, the lower one."""
         centre = math.sqrt(self.low * self.high) if self.log else (self.low + self.high) / 2
+        if self.step is not None:
+            centre = self.low + math.floor((centre - self.low) / self.step + 1e-9) * self.step
         return int(centre) if self.integer else centre
 
     def ends(self) -> Sequence[float | int]:

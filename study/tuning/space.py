@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Quantized
+from optuna.distributions import BaseDistribution
 
 from study.errors import UserError
 from study.methods.method import ONE_MINUS, Method, settings_with
-from study.records.search_domains import Choice, Domain, Range, Value
+from study.records.search_domains import Domain, Value
 from study.settings import Settings, Values
+from study.tuning.tune_domains import from_tune, to_optuna
 
 PACKAGE = "search_spaces"
 
@@ -119,7 +118,7 @@ class SearchSpace:
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """As Optuna has them."""
-        return {name: _distribution(domain) for name, domain in self.domains.items()}
+        return {name: to_optuna(domain) for name, domain in self.domains.items()}
 
     def as_json(self) -> dict[str, dict[str, object]]:
         """As `study.json` has them."""
@@ -180,36 +179,7 @@ def _domain(kind: str, name: str, domain: object) -> Domain:
     Raises:
         UserError: another one than those that can be searched.
     """
-    sampler = domain.get_sampler() if isinstance(domain, Float | Integer | Categorical) else None
-    step = None
-    if isinstance(sampler, Quantized):
-        sampler, step = sampler.sampler, sampler.q  # type: ignore[attr-defined]
-    log = isinstance(sampler, LogUniform)
-    converted: Domain | None = None
-    if isinstance(domain, Categorical):
-        values = tuple(domain.categories)
-        if values and all(isinstance(v, int | float | str | bool) for v in values):
-            converted = Choice(values)
-    elif isinstance(domain, Float) and math.isfinite(domain.lower) and math.isfinite(domain.upper):
-        converted = Range(domain.lower, domain.upper, log, step)
-    elif isinstance(domain, Integer):
-        stepped = step if step and step != 1 else None
-        converted = Range(domain.lower, domain.upper - (0 if stepped else 1), log, stepped, integer=True)
-    if isinstance(converted, Range) and converted.log and converted.step:
-        raise UserError(f"{file_of(kind)}: {name} in SPACE has steps on a logarithmic scale; leave one of them out")
-    if isinstance(converted, Range) and converted.low > converted.high:
-        raise UserError(f"{file_of(kind)}: {name} in SPACE is empty; give a range with its smaller end first")
-    if converted is None:
-        raise UserError(
-            f"{file_of(kind)}: {name} in SPACE is {domain!r}; give tune.uniform, loguniform, quniform, randint, "
-            "lograndint or choice (of numbers or words)"
-        )
-    return converted
-
-
-def _distribution(domain: Domain) -> BaseDistribution:
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(domain.values)
-    if domain.integer:
-        return IntDistribution(int(domain.low), int(domain.high), log=domain.log, step=int(domain.step or 1))
-    return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+    try:
+        return from_tune(domain)
+    except ValueError as problem:
+        raise UserError(f"{file_of(kind)}: {name} in SPACE {problem}") from problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -204,3 +205,47 @@ def test_a_study_that_lost_its_description_is_not_started_again(tmp_path: Path) 
     (settings.folder / paths.TRIALS).write_text("trial_id,state\n")
     with pytest.raises(UserError, match="study.json: missing, though trials.csv is there"):
         preflight.resume(settings, SearchSpace.load("sws"))
+
+
+def test_what_is_doubtful_about_the_data_is_recorded_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images in two parts with their count, links that were not followed, and a teacher from a file, a line each; of
+    clean data no line, also if a study started before they were counted."""
+    monkeypatch.chdir(tmp_path)
+    clean = images(tmp_path / "clean", 0)
+    folder = start_study("kd", "--student-examples", "2", "--dataset", "folder", "--data-dir", str(clean))
+    meta = study_folder.read_meta(folder)
+    assert meta["data"]["repeated"] == {"validation": 0, "test": 0} and metadata.data_warnings(meta) == []
+    old = {name: value for name, value in meta["data"].items() if name not in ("repeated", "links_left_out")}
+    assert metadata.data_warnings({**meta, "data": old}) == []
+
+    for i in range(30):
+        (clean / f"train/cat/copy{i}.png").write_bytes((clean / "test/dog/1.png").read_bytes())
+    (clean / "train/cat/up").symlink_to("..")
+    given = ["--teacher-checkpoint", "teacher.pt", "--name", "second"]
+    folder = start_study("kd", "--student-examples", "2", "--dataset", "folder", "--data-dir", str(clean), *given)
+    meta = study_folder.read_meta(folder)
+    validation = meta["data"]["repeated"]["validation"]
+    assert 1 <= validation <= 5 and meta["data"]["repeated"]["test"] == 1 and meta["data"]["links_left_out"] == 1
+    assert metadata.data_warnings(meta) == [
+        "Warning: also in an earlier part of the data, pixel for pixel: "
+        f"{validation} of 5 validation images, 1 of 4 test images",
+        "Links left out, since they lead to what is read anyway or was hidden: 1",
+        "Warning: the teacher of --teacher-checkpoint may have seen the validation or test images when it was trained",
+    ]
+
+
+def test_a_path_that_is_not_utf8_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """study.json is UTF-8 all the same, and has the very path; the command is printable."""
+    monkeypatch.chdir(tmp_path)
+    data = images(tmp_path / os.fsdecode(b"caf\xe9"), 0)
+    folder = start_study("magnitude", "--dataset", "folder", "--data-dir", str(data))
+    assert (folder / paths.STUDY).read_bytes().decode("utf-8")
+    meta = study_folder.read_meta(folder)
+    assert Path(meta["settings"]["data_dir"]) == data and meta["command"].isprintable()
+    assert meta["data"]["title"] == r"caf\udce9"
+
+
+def test_another_study_that_is_none_names_the_flag(refused: Any, tmp_path: Path) -> None:
+    """A folder without one, or none at all."""
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        assert refused("kd", "--warm-start", str(folder)).startswith(f"error: --warm-start {folder}: no study here ")

@@ -59,4 +59,7 @@ def test_ends_and_middle_are_values_of_the_domain() -> None:
     assert (Range(1.0, 100.0, log=True).middle(), Range(1.0, 3.0).middle()) == (10.0, 2.0)
     assert Range(4, 64, log=True, integer=True).middle() == 16
     assert list(Range(4, 64, integer=True).ends()) == [4, 64]
+    assert Range(0.0, 1.0, step=0.25).middle() == 0.5 and Range(4, 60, step=4, integer=True).middle() == 32
+    assert Range(0.0, 0.75, step=0.25).middle() == 0.25, "between two steps, the lower one"
+    assert str(Range(0.0, 1.0, step=0.25)) == "0 to 1 in steps of 0.25" and str(Range(1, 3)) == "1 to 3"
     assert list(Choice(("a", "b", "c")).ends()) == ["a", "b", "c"] and Choice(("a", "b", "c")).middle() == "b"

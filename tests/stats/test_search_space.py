@@ -47,6 +47,8 @@ def test_what_is_no_choice_has_no_place() -> None:
 def test_choices_stand_for_themselves() -> None:
     """Averages over a choice are over its members, and a response is shown at each of them, not between."""
     assert levels(NUMBERS).tolist() == grid(NUMBERS, 41).tolist() == [0.0, 0.5, 1.0]
+    assert levels(STEPPED) == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0]), "and so do steps"
+    assert len(levels({"type": "float", "low": 0.0, "high": 1.0, "step": 0.01})) == 40
     assert len(levels(LOG)) == 40 and len(grid(LOG, 41)) == 41
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
 from ray import tune
+from ray.tune.search.sample import Categorical, Float, Quantized
 
 from study.errors import UserError
 from study.methods import registry
@@ -17,6 +22,7 @@ from study.records import study_folder
 from study.records.search_domains import Choice, Range, domain_from_json
 from study.settings import resolve
 from study.tuning.space import SearchSpace
+from study.tuning.tune_domains import to_optuna
 
 ACCURACY = {"val_accuracy": "max"}
 
@@ -34,6 +40,20 @@ def space(domains: dict[str, Any], kind: str = "sws", baselines: dict[str, Any] 
         (tune.randint(4, 65), Range(4, 64, integer=True)),
         (tune.lograndint(4, 65), Range(4, 64, log=True, integer=True)),
         (tune.qrandint(4, 64, 4), Range(4, 64, step=4, integer=True)),
+        (tune.quniform(-0.3, 0.6, 0.1), Range(-0.3, 0.6, step=0.1)),
+        (tune.quniform(2, 8, 2), Range(2.0, 8.0, step=2.0)),
+        (tune.quniform(0, 1, 1 / 3), Range(0.0, 0.9999999999999999, step=1 / 3)),  # as Optuna has it
+        (tune.qrandint(3, 65, 4), Range(4, 64, step=4, integer=True)),  # multiples of the step, as Tune has them
+        (tune.qrandint(0, 3, 4), Range(0, 0, step=4, integer=True)),
+        (tune.qrandint(4, 65, 1), Range(4, 64, integer=True)),  # without a step, Tune's upper end is left out
+        (tune.qrandint(4, 65), Range(4, 64, integer=True)),
+        (tune.qlograndint(4, 65, 1), Range(4, 64, log=True, integer=True)),
+        (tune.randint(np.int64(4), np.int32(65)), Range(4, 64, integer=True)),
+        (tune.uniform(np.float32(0.5), np.float64(1)), Range(0.5, 1.0)),
+        (tune.uniform(0, 1), Range(0.0, 1.0)),
+        (tune.uniform(1.0, 1.0), Range(1.0, 1.0)),
+        (tune.choice([np.int64(2), np.float32(0.5), np.str_("a"), np.bool_(True)]), Choice((2, 0.5, "a", True))),
+        (tune.choice(("none",)), Choice(("none",))),
         (tune.choice([2, 4, 8]), Choice((2, 4, 8))),
         (tune.choice(["none", "flip"]), Choice(("none", "flip"))),
         (tune.choice([True, False]), Choice((True, False))),
@@ -42,7 +62,70 @@ def space(domains: dict[str, Any], kind: str = "sws", baselines: dict[str, Any] 
 def test_a_domain_of_tunes_is_one_of_ours(domain: Any, expected: Any) -> None:
     """Ends included, on the scale and with the step that Tune was given; and it survives `study.json`."""
     (own,) = space({"components": domain}).domains.values()
-    assert own == expected and domain_from_json(own.as_json()) == expected
+    assert own == expected and domain_from_json(json.loads(json.dumps(own.as_json()))) == expected
+    assert str(own) and [type(v) for v in own.ends()] == [type(v) for v in expected.ends()]
+
+
+DISCRETE = [
+    tune.quniform(0.0, 1.0, 0.25),
+    tune.quniform(-0.3, 0.6, 0.1),
+    tune.quniform(0, 1, 1 / 3),
+    tune.randint(4, 8),
+    tune.randint(-2, 3),
+    tune.qrandint(3, 18, 4),
+    tune.qrandint(-7, 7, 3),
+    tune.qrandint(4, 8, 1),
+    tune.choice([2, 4.5, "a", True]),
+]
+SAMPLERS = {
+    "random": optuna.samplers.RandomSampler(seed=0),
+    "tpe": optuna.samplers.TPESampler(seed=0, n_startup_trials=2, multivariate=True),
+    "nsga2": optuna.samplers.NSGAIISampler(seed=0, population_size=4),
+}
+
+
+def sampled(domain: Any, sampler: str, count: int) -> list[Any]:
+    """What Optuna draws of a domain of Tune's, recorded and read again on the way."""
+    own = space({"components": domain})
+    recorded = json.loads(json.dumps(own.as_json()["space"]["components"]))
+    distribution = to_optuna(domain_from_json(recorded))
+    assert distribution == own.distributions()["components"]
+    study = optuna.create_study(sampler=copy.deepcopy(SAMPLERS[sampler]))
+    values = []
+    for _ in range(count):
+        trial = study.ask({"x": distribution})
+        values.append(trial.params["x"])
+        study.tell(trial, 0.0)
+    return values
+
+
+@pytest.mark.parametrize("domain", DISCRETE)
+def test_optuna_samples_the_values_that_tune_would(domain: Any) -> None:
+    """All of them and no other: ends, steps and choices."""
+    tunes = domain.sample(size=400, random_state=0)
+    ours = sampled(domain, "random", 120)
+    assert {round(v, 9) if isinstance(v, float) else v for v in ours} == {
+        round(v, 9) if isinstance(v, float) else v for v in tunes
+    }
+    assert {type(v) for v in ours} == {type(domain.cast(v)) for v in tunes}
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("domain", [tune.quniform(0.0, 1.0, 0.25), tune.qrandint(3, 18, 4)])
+def test_every_sampler_keeps_to_the_steps(domain: Any, sampler: str) -> None:
+    """A stepped range never becomes a continuous one."""
+    assert set(sampled(domain, sampler, 30)) <= set(domain.sample(size=400, random_state=0))
+
+
+@pytest.mark.parametrize(
+    "domain", [tune.uniform(2.0, 32.0), tune.loguniform(2.0, 32.0), tune.lograndint(2, 33), tune.randint(2, 33)]
+)
+def test_optuna_samples_on_the_scale_of_tune(domain: Any) -> None:
+    """Within its ends, and as many of its values below their geometric mean."""
+    tunes, ours = domain.sample(size=1000, random_state=0), sampled(domain, "random", 150)
+    assert min(tunes) >= 2 and min(ours) >= 2 and max(ours) <= 32
+    below = [sum(v < 8 for v in values) / len(values) for values in (tunes, ours)]
+    assert below[0] == pytest.approx(below[1], abs=0.12)
 
 
 @pytest.mark.parametrize(
@@ -56,9 +139,11 @@ def test_a_domain_of_tunes_is_one_of_ours(domain: Any, expected: Any) -> None:
         tune.grid_search([1, 2]),
         tune.randn(0.0, 1.0),
         tune.sample_from(lambda spec: 1.0),
-        tune.choice([[1], [2]]),
-        tune.choice([None, 1]),
-        tune.choice([]),
+        tune.qrandn(0.0, 1.0, 0.1),
+        Float(0.0, None).normal(0.5, 0.1),
+        Float(0.0, 1.0).normal(0.5, 0.1),  # a bounded range that is sampled otherwise
+        Categorical([1, 2]).grid(),
+        Quantized(Float._Uniform(), 0.1),
     ],
 )
 def test_what_cannot_be_searched_is_refused(domain: Any) -> None:
@@ -228,8 +313,45 @@ def test_a_baseline_is_checked_as_the_space_is() -> None:
         wrong.check(registry.method("sws"), resolve(registry.default_settings("sws")))
 
 
-@pytest.mark.parametrize("domain", [tune.qloguniform(0.1, 10.0, 0.1), tune.qlograndint(4, 64, 4), tune.randint(5, 5)])
-def test_ranges_that_optuna_does_not_have_are_refused(domain: Any) -> None:
-    """Steps on a logarithmic scale, and a range without a number."""
-    with pytest.raises(UserError, match="^search_spaces/sws.py: components in SPACE "):
+@pytest.mark.parametrize(
+    ("domain", "problem"),
+    [
+        (tune.qloguniform(0.1, 10.0, 0.1), "has steps on a logarithmic scale; "),
+        (tune.qlograndint(4, 64, 4), "has steps on a logarithmic scale; "),
+        (tune.randint(5, 5), "is empty; "),
+        (tune.qrandint(5, 5, 1), "is empty; "),
+        (tune.qrandint(1, 3, 4), "is empty; "),
+        (tune.uniform(1.0, 0.0), "is empty; "),
+        (tune.quniform(0.0, 1.0, -0.25), "has the step -0.25; give one above 0"),
+        (tune.qrandint(0, 4, 0), "has the step 0; give one above 0"),
+        (tune.quniform(0.0, 0.0, math.inf), "has a step of inf; give finite numbers"),
+        (tune.qrandint(0, 10, 2.5), "has a step of 2.5; give whole numbers"),  # type: ignore[arg-type]
+        (tune.randint(1.5, 4), "has ends of 1.5; give whole numbers"),  # type: ignore[arg-type]
+        (tune.randint(0, 2**60), "has ends of 1.15292e+18; give whole numbers, of at most 2**53"),
+        (tune.randint("1", "5"), "has ends of 1; give finite numbers"),  # type: ignore[arg-type]
+        (tune.randint(False, True), "has ends of False; give finite numbers"),
+        (tune.uniform(-1e308, 1e308), "has ends too far apart; "),
+        (tune.quniform(0.0, 1.0, 0.1).quantized(0.25), "is <ray.tune.search.sample.Float object at "),
+        (tune.choice([]), "is an empty choice; "),
+        (tune.choice([[1], [2]]), "has the choice [1]; give tune.uniform, or a choice of numbers or words"),
+        (tune.choice([None, 1]), "has the choice None; "),
+        (tune.choice([1, 2, 1]), "has the choice 1 twice; "),
+        (tune.choice([1, 1.0]), "has the choice 1.0 twice; "),
+        (tune.choice([1, True]), "has the choice True twice; "),
+        (tune.choice(["a", "a"]), "has the choice 'a' twice; "),
+        (tune.choice([math.nan, 1.0]), "has the choice nan; give finite numbers"),
+        (tune.choice([2**60, 1]), "has the choice 1152921504606846976; give finite numbers"),
+        (tune.choice(["1", "2"]), "has the choice '1'; give the number, without quotes"),
+        (tune.choice(["1e3", "x"]), "has the choice '1e3'; give the number, without quotes"),
+        (tune.choice(["nan", "x"]), "has the choice 'nan'; give words of printable letters"),
+        (tune.choice(["", "x"]), "has the choice ''; give words of printable letters"),
+        (tune.choice(["a\nb", "x"]), "has the choice 'a\\nb'; give words of printable letters"),
+        (tune.choice(["true", "x"]), "has the choice 'true'; give True and False, without quotes"),
+    ],
+)
+def test_what_would_be_recorded_as_another_domain_is_refused(domain: Any, problem: str) -> None:
+    """By a study, a table or Optuna: one line with the file, the name, and what is wrong."""
+    with pytest.raises(UserError) as refused:
         space({"components": domain})
+    line = str(refused.value)
+    assert line.startswith(f"search_spaces/sws.py: components in SPACE {problem}") and line.isprintable()

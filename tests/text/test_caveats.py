@@ -1,0 +1,39 @@
+"""What a reader would not think of: images that were seen before they were scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+
+from analysis.stats.summary import summarise
+from analysis.text.caveats import caveats
+from study.records import study_folder
+from study.records.study_folder import load
+
+
+def warnings_with(folder: Path, settings: dict[str, Any], **data: Any) -> str:
+    meta = study_folder.read_meta(folder)
+    changed = {"data": {**meta["data"], **data}, "settings": {**meta["settings"], **settings}}
+    study_folder.write_meta(folder, {**meta, **changed})
+    return " ".join(caveats(summarise(load(folder))))
+
+
+def test_images_in_two_parts_are_a_caveat(tmp_path: Path) -> None:
+    """With their counts, of validation and of test; older studies, which did not count them, have none."""
+    folder = synthetic.write_kd(tmp_path / "kd")
+    assert "pixel for pixel" not in warnings_with(folder, {}, repeated={"validation": 0, "test": 0})
+    text = warnings_with(folder, {}, repeated={"validation": 1, "test": 1200}, validation=360, test=10_000)
+    assert "1 of 360 validation images is also among the training images, pixel for pixel: " in text
+    assert "1,200 of 10,000 test images are also among the training or validation images, pixel for pixel: " in text
+
+
+@pytest.mark.parametrize("write", [synthetic.write_kd, synthetic.write_sws])
+def test_a_teacher_from_a_file_is_a_caveat(write: Any, tmp_path: Path) -> None:
+    """Nobody knows what it was trained on."""
+    folder = write(tmp_path / "study")
+    assert "--teacher-checkpoint" not in warnings_with(folder, {"teacher_checkpoint": None})
+    text = warnings_with(folder, {"teacher_checkpoint": "/home/me/teacher.pt"})
+    assert "It may have been trained on the validation or test images" in text
