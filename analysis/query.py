@@ -24,10 +24,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.formatting import format_cell
+from analysis.formatting import counted, format_cell
 from analysis.questions import conditions
 from analysis.questions.question import NoMatch, Question, answer_question, parse, short
 from analysis.stats import held_out_results
+from analysis.stats.guessing import may_answer
 from analysis.stats.names import ACCURACY, ACCURACY_DROP, TEST_ACCURACY
 from analysis.stats.summary import column_of, numeric, row_of
 from analysis.text.tables import columns_with_values
@@ -98,10 +99,12 @@ def _run(argv: list[str]) -> int:
     rows = table[table["state"].isin(states)]
     if not options.baselines:
         rows = rows[rows["baseline"] == ""]
+    asked = rows[may_answer(rows, study.meta)] if _asks_for_the_best(question, study) else rows
     try:
-        answers = answer_question(question, rows, options.top)
+        answers = answer_question(question, asked, options.top)
     except NoMatch as none:
         print(f"{short(options.question)}: {none}{_elsewhere(question, table, rows)}", file=sys.stderr)
+        _say_guesses(len(rows) - len(asked))
         return 1
     to = {option: path for option, path in (("csv", options.csv), ("json", options.json)) if path is not None}
     for option, path in to.items():
@@ -112,9 +115,22 @@ def _run(argv: list[str]) -> int:
             _write(Path(path), content)
     if "-" not in to.values():
         _print(question, study, answers)
+    _say_guesses(len(rows) - len(asked))
     if TEST_ACCURACY in question.names:
         print("Chosen by test data, so its test accuracy flatters.", file=sys.stderr)
     return 0
+
+
+def _asks_for_the_best(question: Question, study: Study) -> bool:
+    """Whether a question asks for the best value of a metric, rather than for its worst, or for a hyperparameter's."""
+    return question.goal in ("min", "max") and question.goal == (
+        study.objectives.get(question.column) or study.column(question.column).direction
+    )
+
+
+def _say_guesses(number: int) -> None:
+    if number:
+        print(f"Left out: {counted(number, 'trial')} not told apart from guessing.", file=sys.stderr)
 
 
 def _elsewhere(question: Question, table: pd.DataFrame, rows: pd.DataFrame) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.page import gallery
 from analysis.page.render import render
+from analysis.stats.names import ACCURACY
 from analysis.stats.summary import Summary, summarise
 from analysis.text.caveats import caveats
 from analysis.text.front_table import best_table, trial_counts
@@ -54,7 +55,9 @@ def build(study: Study) -> str:
 
 def _rendered(page: Page) -> str:
     study, summary = page.study, page.summary
-    trials = trial_records(summary.trials, study.hyperparameters, summary.headings, summary.column)
+    trials = trial_records(
+        summary.trials, study.hyperparameters, summary.headings, summary.column, [ACCURACY, *study.objectives]
+    )
     name = str(study.meta.get("name", study.folder.name))
     return render("report.html", page.figures, trials, name, **_context(page))
 
