@@ -50,10 +50,11 @@ def page_of(study: Study) -> Page:
 
 def build(study: Study) -> str:
     """The complete page as HTML. Works for a study that has just started, was cut off, or failed throughout."""
-    return _rendered(page_of(study))
+    return rendered(page_of(study))
 
 
-def _rendered(page: Page) -> str:
+def rendered(page: Page) -> str:
+    """A study whose figures are drawn as a complete page."""
     study, summary = page.study, page.summary
     trials = trial_records(
         summary.trials, study.hyperparameters, summary.headings, summary.column, [ACCURACY, *study.objectives]
@@ -80,7 +81,7 @@ def write_page(folder: Path, out: Path | None) -> tuple[Path, list[ReportFigure]
     """
     page = page_of(study_folder.load(folder))
     path = out or folder / paths.REPORT
-    study_folder.write_text(path, _rendered(page))
+    study_folder.write_text(path, rendered(page))
     return path, page.figures
 
 

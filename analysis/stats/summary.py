@@ -102,10 +102,21 @@ class Summary:
         """Which rows have a validation accuracy that is told apart from guessing, among so many trials."""
         return told_from_guessing(rows[ACCURACY], self.study.meta, int(self.searched[ACCURACY].notna().sum()))
 
+    def sets_axis(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows that an axis is drawn for: those told apart from guessing, or all where none is."""
+        told = self.told(rows)
+        return rows[told] if told.any() else rows
+
     @property
     def guesses(self) -> pd.DataFrame:
         """Searched trials with a validation accuracy that is not told apart from guessing."""
         return self.searched[~self.told(self.searched) & self.searched[ACCURACY].notna()]
+
+    @property
+    def untested(self) -> int:
+        """Rows of `confirmed.csv` whose test accuracy is no finite number."""
+        scores = self.study.confirmed.reindex(columns=[TEST_ACCURACY])[TEST_ACCURACY]
+        return int((~np.isfinite(pd.to_numeric(scores, errors="coerce").astype(float))).sum())
 
     @property
     def validation(self) -> int:

@@ -63,7 +63,7 @@ def _sentence(won: pd.DataFrame) -> str:
     """Which study is the most accurate at which sizes, see `size_ranges_won`."""
     if len(won) == 1:
         return (
-            f"On validation data {_gives(won['study'].iloc[0])} the most accurate searched network at every size, from "
+            f"{_gives(won['study'].iloc[0])} the most accurate searched network on validation data at every size, from "
             f"{won['low'].iloc[0]:,.0f} bytes on."
         )
     ranges = won.assign(words=[_range(row["low"], row["high"]) for row in won.to_dict("records")]).groupby("study")
@@ -71,7 +71,7 @@ def _sentence(won: pd.DataFrame) -> str:
     if len(won) > MOST_RUNS:
         parts = [f"{name} over {share:.0f} %" for name, share in shares.iloc[1:].items()]
         return (
-            f"On validation data {_gives(shares.index[0])} the most accurate searched network over "
+            f"{_gives(shares.index[0])} the most accurate searched network on validation data over "
             f"{shares.iloc[0]:.0f} % of the range of file sizes (on a logarithmic scale), {join_words(parts)}."
         )
     parts = [f"{name} {join_words(list(ranges.get_group(name)['words']))}" for name in shares.index]

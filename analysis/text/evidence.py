@@ -51,7 +51,7 @@ def evidence_of(summary: Summary, best: pd.Series) -> Evidence:
     if fresh is not None and (own is None or fresh["seeds"] >= FEWEST_QUOTED):
         return _over_seeds(summary, best, fresh)
     if own is not None:
-        return _once(summary, own, summary.tested, TEST_ACCURACY, TEST, own.combine_first(best))
+        return _once(summary, own, summary.tested, TEST_ACCURACY, TEST, best.combine_first(own))
     return _once(summary, best, summary.baselines, ACCURACY, VALIDATION, best)
 
 

@@ -31,7 +31,11 @@ def best_table(s: Summary) -> tuple[Table, str, str]:
     headings = {**s.headings, "change": f"against {reference} (points)", "probability": f"probability {what} (%)"}
     change = ACCURACY_DROP if _has_drop(s) else "change"
     first = [*s.study.objectives, ACCURACY, change, TEST_ACCURACY, *s.study.hyperparameters, "probability"]
-    return table(groups, _columns(s), headings, s.column, first), heading, f"{lead} {_probability_lead(chances)}".strip()
+    return (
+        table(groups, _columns(s), headings, s.column, first),
+        heading,
+        f"{lead} {_probability_lead(chances)}".strip(),
+    )
 
 
 def _columns(s: Summary) -> list[str]:
