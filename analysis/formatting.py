@@ -118,6 +118,19 @@ def below_axis_sentence(low: float, values: Mapping[str, Iterable[float]]) -> st
     )
 
 
+def not_drawn_sentence(number: int, noun: str, what: str) -> str:
+    """How much a figure leaves out for want of a number, as a sentence for its caption, with a space before it; "" for
+    nothing.
+
+    Args:
+        what: what they have no finite value of, such as "sparsity".
+    """
+    if not number:
+        return ""
+    verb = "has" if number == 1 else "have"
+    return f" {counted(number, noun)} {verb} no finite {what} and {'is' if number == 1 else 'are'} not drawn."
+
+
 def mean_and_half(column: str, mean: float, half: float) -> str:
     """A cell: a mean as `format_cell` prints it, with half of its interval where there is one."""
     return format_cell(column, mean) + (f" ± {half:.2f}" if np.isfinite(mean) and np.isfinite(half) else "")

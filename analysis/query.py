@@ -22,10 +22,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.formatting import format_cell
+from analysis.formatting import counted, format_cell
 from analysis.questions import conditions
 from analysis.questions.question import NoMatch, Question, answer_question, parse, short
 from analysis.stats import held_out_results
+from analysis.stats.guessing import may_answer
 from analysis.stats.names import ACCURACY, ACCURACY_DROP, TEST_ACCURACY
 from analysis.stats.summary import column_of, numeric, row_of
 from analysis.text.tables import columns_with_values
@@ -102,10 +103,12 @@ def _run(argv: list[str]) -> int:
     rows = table[table["state"].isin(states)]
     if not options.baselines:
         rows = rows[rows["baseline"] == ""]
+    asked = rows[may_answer(rows, study.meta)] if _asks_for_the_best(question, study) else rows
     try:
-        answers = answer_question(question, rows, options.top or 1)
+        answers = answer_question(question, asked, options.top or 1)
     except NoMatch as none:
         print(printable(f"{short(options.question)}: {none}{_elsewhere(question, table, rows)}"), file=sys.stderr)
+        _say_guesses(len(rows) - len(asked))
         return 1
     shown = answers.head(options.top or len(answers))
     for flag, path in to.items():
@@ -115,6 +118,7 @@ def _run(argv: list[str]) -> int:
         _print(question, study, shown)
     if rest := len(answers) - len(shown):
         print(_left_out(question, len(shown), rest), file=sys.stderr)
+    _say_guesses(len(rows) - len(asked))
     if TEST_ACCURACY in question.names:
         print("Chosen by test data, so its test accuracy flatters.", file=sys.stderr)
     return 0
@@ -125,6 +129,18 @@ def _left_out(question: Question, shown: int, rest: int) -> str:
     if question.goal == "all":
         return f"The first {shown} of {shown + rest} matches, in no order; max COLUMN or min COLUMN orders them."
     return f"Equal to the last of these: {rest} more. --top {shown + rest} shows them."
+
+
+def _asks_for_the_best(question: Question, study: Study) -> bool:
+    """Whether a question asks for the best value of a metric, rather than for its worst, or for a hyperparameter's."""
+    return question.goal in ("min", "max") and question.goal == (
+        study.objectives.get(question.column) or study.column(question.column).direction
+    )
+
+
+def _say_guesses(number: int) -> None:
+    if number:
+        print(f"Left out: {counted(number, 'trial')} not told apart from guessing.", file=sys.stderr)
 
 
 def _elsewhere(question: Question, table: pd.DataFrame, rows: pd.DataFrame) -> str:

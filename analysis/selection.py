@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.questions.question import answer_question, parse
+from analysis.stats.guessing import chance, told_from_guessing
 from analysis.stats.names import ACCURACY
 from analysis.stats.pareto_front import feasible, finished, pareto_front
 from analysis.stats.summary import summarise
@@ -44,6 +45,11 @@ def front(study: Study) -> pd.DataFrame:
     complete = finished(study.trials)
     allowed = feasible(complete, study.meta)
     if allowed.empty and len(complete):
+        if not told_from_guessing(complete[ACCURACY], study.meta).any():
+            raise UserError(
+                f"{study.folder}: no trial is told apart from guessing, so there is no front to export; name one with "
+                "--trial"
+            )
         raise UserError(f"{study.folder}: no trial reaches its --min-accuracy; start a study that asks for less")
     members = pareto_front(allowed, study.objectives)
     members = members[members["trial_id"].isin(trials_with_weights(study.folder))]
@@ -54,18 +60,17 @@ def front(study: Study) -> pd.DataFrame:
 
 def to_confirm(study: Study, count: int) -> list[str]:
     """Trials to retrain with fresh seeds: the one that the report answers with, and members of the front spread over
-    it to both ends, as far as they are nearer to the best accuracy than to chance; of a single objective, its best
-    trials."""
+    it to both ends, as far as they are nearer to the best accuracy than to guessing; of a single objective, its best
+    trials. None of them guesses, see `feasible`."""
     trials = feasible(finished(study.trials), study.meta)
     first, direction = next(iter(study.objectives.items()))
     if len(study.objectives) > 1:
         trials = pareto_front(trials, study.objectives)
-        chance = 100 / len(study.meta["data"]["classes"])
-        trials = trials[trials[ACCURACY] >= (trials[ACCURACY].max() + chance) / 2]
+        trials = trials[trials[ACCURACY] >= (trials[ACCURACY].max() + chance(study.meta)) / 2]
     ranked = trials.sort_values(first, ascending=direction == "min", kind="stable")["trial_id"].tolist()
     if len(study.objectives) == 1 or len(ranked) <= count:
         return ranked[:count]
-    answer = summarise(study).best
+    answer = summarise(study).chosen  # not by test data, which must not decide what is trained
     headline = ranked[0] if answer is None else answer["trial_id"]
     # It may be one of the others: then the next in line fill up.
     chosen = [headline, *_spread(ranked, count - 1), *_spread(ranked, count), *ranked]

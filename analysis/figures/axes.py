@@ -34,21 +34,37 @@ def positions(column: Column, values: Iterable[float]) -> list[float]:
     return [float(value) for value in placed]
 
 
-def objective_axis(column: Column, values: Iterable[float], most: int = 9) -> Axis:
+def objective_axis(column: Column, values: Iterable[float], most: int = 9, beyond: Iterable[float] = ()) -> Axis:
     """The axis of a metric, on the scale that its column declares. On a logarithmic scale, and on that of a complement,
     better is to the right, or up.
 
     Args:
-        values: all that the figure shows, in the column's unit.
+        values: all that the figure has room for, in the column's unit.
         most: labels that have room on an axis of a complement.
+        beyond: values that are drawn too, but do not stretch the axis: those of networks that guess.
     """
-    title = axis_title(column)
+    title, values = axis_title(column), [v for v in values if np.isfinite(v)]
     if column.scale == "complement":
         axis = complement_axis(title, FULL, positions(column, values), most)
         return axis | {"range": axis["range"][::-1]} if column.direction == "min" else axis
     if column.scale == "log":
         return log_axis(title, values, backwards=column.direction == "min")
-    return {"title": {"text": title}}
+    outside = [v for v in beyond if np.isfinite(v) and values and not min(values) <= v <= max(values)]
+    if not outside:
+        return {"title": {"text": title}}
+    pad = 0.05 * (max(values) - min(values)) or 0.05 * abs(values[0]) or 1.0
+    return {"title": {"text": title}, "range": [min(values) - pad, max(values) + pad]}
+
+
+def is_outside(column: Column, axis: Axis, values: Iterable[float]) -> list[bool]:
+    """Which values of a column the range of its `objective_axis` leaves out."""
+    places = np.asarray(positions(column, values))
+    if "range" not in axis:
+        return [False] * len(places)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.log10(places) if axis.get("type") == "log" else places
+    low, high = sorted(axis["range"])
+    return [bool(out) for out in (scaled < low) | (scaled > high)]
 
 
 def better_is_right(column: Column) -> bool:

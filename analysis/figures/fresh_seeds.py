@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.axes import focus, objective_axis, objective_column, positions
+from analysis.figures.axes import Axis, focus, objective_axis, objective_column, positions
 from analysis.figures.report_figure import ReportFigure
 from analysis.figures.theme import BLUE, GREEN, GREY, VERMILLION, escape, figure
-from analysis.formatting import below_axis_sentence, counted, mean_and_half
+from analysis.formatting import below_axis_sentence, counted, mean_and_half, not_drawn_sentence
 from analysis.stats import summary
+from analysis.stats.guessing import told_from_guessing
 from analysis.stats.held_out_results import fresh_seed_rows, paired
 from analysis.stats.names import TEST_ACCURACY
 from analysis.stats.summary import Summary, summarise
@@ -108,6 +109,7 @@ class AttainmentData:
         rows: retrained configurations, one row a seed.
         surfaces: see `attainment`.
         window: range of the accuracy axis, see `focus`.
+        axis: of the cost; networks that guess stretch neither.
     """
 
     name: str
@@ -115,6 +117,7 @@ class AttainmentData:
     rows: pd.DataFrame
     surfaces: pd.DataFrame
     window: list[float] | None
+    axis: Axis
 
 
 def attainment_data(s: Summary) -> AttainmentData:
@@ -123,8 +126,12 @@ def attainment_data(s: Summary) -> AttainmentData:
     rows = rows[rows["baseline"] == ""].reindex(columns=list(dict.fromkeys([*rows.columns, s.cost])))
     rows = rows.assign(**{s.cost: pd.to_numeric(rows[s.cost], errors="coerce")}).dropna(subset=[s.cost, TEST_ACCURACY])
     surfaces = attainment(rows, {TEST_ACCURACY: "max", s.cost: s.study.objectives[s.cost]})
-    window = focus(surfaces[TEST_ACCURACY], rows[TEST_ACCURACY])
-    return AttainmentData(s.cost, objective_column(s.study, s.cost), rows, surfaces, window)
+    told = rows[told_from_guessing(rows[TEST_ACCURACY], s.study.meta, part="test")]
+    telling = told if len(told) else rows
+    window = focus(surfaces[TEST_ACCURACY], telling[TEST_ACCURACY])
+    cost = objective_column(s.study, s.cost)
+    axis = objective_axis(cost, telling[s.cost], most=6, beyond=rows[s.cost])
+    return AttainmentData(s.cost, cost, rows, surfaces, window, axis)
 
 
 def attainment_surfaces(study: Study) -> go.Figure:
@@ -155,7 +162,7 @@ def draw_attainment(data: AttainmentData) -> go.Figure:
             line={"color": colour, "width": 2, "dash": dash, "shape": "vh"},
             hovertemplate="%{y:.2f} %<extra>%{fullData.name}</extra>",
         )
-    drawing.update_xaxes(objective_axis(data.cost, rows[data.name], most=6))
+    drawing.update_xaxes(data.axis)
     drawing.update_yaxes(title={"text": "test accuracy (%)"}, range=data.window)
     return drawing
 
@@ -176,7 +183,8 @@ def attainment_figures(s: Summary) -> list[ReportFigure]:
             "attainment",
             draw_attainment(data),
             "Fronts over fresh seeds.",
-            f"{about} Empirical attainment surfaces of the retrained configurations, on test data.{cropped}",
+            f"{about} Empirical attainment surfaces of the retrained configurations, on test data.{cropped}"
+            + not_drawn_sentence(s.untested, "row", "test accuracy"),
             f"Three staircases of test accuracy against {data.cost.label}. {about}",
         )
     ]
@@ -198,7 +206,8 @@ def difference_figures(s: Summary) -> list[ReportFigure]:
             "seeds-figure",
             draw_differences(data),
             "Differences by seed.",
-            f"{about}; the line is “{s.fresh_reference}” itself, each circle one seed.{outside if hidden else ''}",
+            f"{about}; the line is “{s.fresh_reference}” itself, each circle one seed.{outside if hidden else ''}"
+            + not_drawn_sentence(s.untested, "row", "test accuracy"),
             f"Dot plot for {len(data.means)} configurations. {about}, each seed and the mean with its 95 % interval.",
         )
     ]

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from analysis.figures.axes import focus
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import BASELINE_COLOURS, GREY, VERMILLION, axis_title, escape, figure
-from analysis.formatting import below_axis_sentence, capitalise, counted
+from analysis.formatting import below_axis_sentence, capitalise, counted, not_drawn_sentence
 from analysis.stats.names import ACCURACY
 from analysis.stats.summary import Summary, history_of, summarise
 from study.records.study_folder import Study
@@ -55,7 +55,9 @@ def curve_data(s: Summary, metric: str = ACCURACY) -> CurveData:
     window = None
     if metric == ACCURACY:
         # The first epochs' steep climb is the same for all; below the lower quarter there is little else.
-        low = history[metric].quantile(0.25) if len(history) else np.nan
+        telling = history[~history["trial_id"].isin(s.guesses["trial_id"])]
+        telling = telling if len(telling) else history
+        low = telling[metric].quantile(0.25) if len(telling) else np.nan
         window = focus([low], [low, history[metric].max()])
     return CurveData(s, metric, history, sampled(s, history), window)
 
@@ -169,7 +171,7 @@ def learning_curve_figures(s: Summary) -> list[ReportFigure]:
         "curves",
         draw_curves(data),
         "Validation accuracy, epoch by epoch.",
-        about + _below_axis(data),
+        about + _below_axis(data) + _missing_note(s, ACCURACY),
         f"Line chart of validation accuracy over epochs; {about}",
     )
     return [accuracy, *(_provisional_figure(s, metric) for metric in provisional_metrics(s))]
@@ -183,6 +185,15 @@ def _below_axis(data: CurveData) -> str:
     ids = [*data.thin["trial_id"], *([] if s.best is None else [s.best["trial_id"]])]
     tops = {"trial": data.highest(pd.Series(ids, dtype=object)), "baseline": data.highest(s.baselines["trial_id"])}
     return below_axis_sentence(data.window[0], tops)
+
+
+def _missing_note(s: Summary, metric: str) -> str:
+    """How many epochs have no finite value of a metric, though others of their phase have one."""
+    history = history_of(s.study)
+    if metric not in history:
+        return ""
+    reported = history.groupby("phase")[metric].transform("count") > 0
+    return not_drawn_sentence(int((reported & history[metric].isna()).sum()), "epoch", s.column(metric).label)
 
 
 def provisional_metrics(s: Summary) -> list[str]:
@@ -203,6 +214,6 @@ def _provisional_figure(s: Summary, metric: str) -> ReportFigure:
         f"{metric}-curves",
         draw_curves(curve_data(s, metric)),
         title,
-        caption,
+        caption + _missing_note(s, metric),
         f"Line chart of the {label} over epochs" + (" that quantising at each epoch would give." if reasons else "."),
     )

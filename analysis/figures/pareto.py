@@ -15,11 +15,20 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures import trial_marks
-from analysis.figures.axes import better_is_right, focus, objective_axis, objective_column, positions, scale_sentence
+from analysis.figures.axes import (
+    Axis,
+    better_is_right,
+    focus,
+    is_outside,
+    objective_axis,
+    objective_column,
+    positions,
+    scale_sentence,
+)
 from analysis.figures.report_figure import ReportFigure
 from analysis.figures.theme import GREEN, GREY, ORANGE, PURPLE, VERMILLION, escape, figure
 from analysis.figures.trial_marks import draw_baseline_levels, draw_ring, draw_trials, has_band, sampling_note
-from analysis.formatting import below_axis_sentence, counted, format_cell, format_percent
+from analysis.formatting import below_axis_sentence, counted, format_cell, format_percent, not_drawn_sentence
 from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.published import published
 from analysis.stats.summary import Summary, summarise
@@ -42,6 +51,7 @@ class FrontData:
         fresh: means over fresh seeds on test data, likewise.
         papers: published results, likewise; see `published`.
         accuracies: range of the accuracy axis, see `focus`; None where nothing has an accuracy.
+        costs: the axis of cost; networks that guess stretch neither of the two.
     """
 
     summary: Summary
@@ -52,6 +62,7 @@ class FrontData:
     fresh: pd.DataFrame
     papers: pd.DataFrame
     accuracies: list[float] | None
+    costs: Axis
 
 
 def front_data(s: Summary) -> FrontData:
@@ -63,21 +74,28 @@ def front_data(s: Summary) -> FrontData:
     half = fresh.reindex(columns=["test_half"])["test_half"].fillna(0.0)
     important = [
         s.front[ACCURACY],
-        s.baselines[ACCURACY],
+        s.baselines.loc[s.told(s.baselines), ACCURACY],
         fresh[TEST_ACCURACY] - half,
         fresh[TEST_ACCURACY] + half,
         papers[TEST_ACCURACY],
         tested[TEST_ACCURACY],
     ]
+    others = s.baselines[s.baselines["baseline"] != s.reference_name]
+    told = [s.sets_axis(s.searched), others[s.told(others)], papers, tested, fresh]
     return FrontData(
         summary=s,
         cost=cost,
         front=s.front.sort_values(s.cost, ascending=cost.direction != "min", kind="stable"),
-        others=s.baselines[s.baselines["baseline"] != s.reference_name],
+        others=others,
         tested=tested,
         fresh=fresh,
         papers=papers,
-        accuracies=focus(pd.concat(important).astype(float), s.searched[ACCURACY]),
+        accuracies=focus(pd.concat(important).astype(float), s.sets_axis(s.searched)[ACCURACY]),
+        costs=objective_axis(
+            cost,
+            [value for rows in told for value in rows[s.cost].astype(float)],
+            beyond=[*s.searched[s.cost], *others[s.cost]],
+        ),
     )
 
 
@@ -124,9 +142,7 @@ def draw_front(data: FrontData) -> go.Figure:
     _draw_test_results(drawing, data)
     if s.least_accuracy is not None:
         drawing.add_hline(y=s.least_accuracy, line={"color": GREY, "width": 1, "dash": "dot"})
-    tables = (s.searched, data.others, data.papers, data.tested, data.fresh)
-    costs = [float(value) for rows in tables for value in rows[s.cost]]
-    drawing.update_xaxes(objective_axis(cost, costs))
+    drawing.update_xaxes(data.costs)
     drawing.update_yaxes(title={"text": "accuracy (%)"}, range=data.accuracies)
     return drawing
 
@@ -227,7 +243,9 @@ def _caption(data: FrontData) -> str:
         sentences.append(f"Trials below {s.least_accuracy:g} % (dotted line) cannot be on the front.")
     if len(data.papers):
         sentences.append("Published results are test accuracies under their authors’ protocols.")
-    return " ".join(sentences) + _below_axis(data) + sampling_note(s)
+    missing = int(s.searched[[s.cost, ACCURACY]].isna().any(axis=1).sum())
+    left_out = not_drawn_sentence(missing, "trial", f"accuracy or {data.cost.label}")
+    return " ".join(sentences) + _below_axis(data) + left_out + sampling_note(s)
 
 
 def _below_axis(data: FrontData) -> str:
@@ -236,7 +254,10 @@ def _below_axis(data: FrontData) -> str:
     return below_axis_sentence(
         data.accuracies[0],
         {
-            "trial": data.summary.searched[ACCURACY],
+            # A network that guesses lies below all others, or to the side of them.
+            "trial": data.summary.searched[ACCURACY].mask(
+                is_outside(data.cost, data.costs, data.summary.searched[data.summary.cost]), -np.inf
+            ),
             "baseline": data.summary.baselines[ACCURACY],
             "test result": [y for rows in (data.tested, data.fresh, data.papers) for y in rows[TEST_ACCURACY]],
         },

@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 from analysis.figures import axes, hyperparameters, theme
 from analysis.figures.hyperparameters import domain_of, drawable, hyperparameter_axis, hyperparameter_positions
 from analysis.figures.report_figure import FigureGroup, ReportFigure
-from analysis.figures.slices import below_axis_note, slice_of
+from analysis.figures.slices import below_axis_note, missing_note, slice_of
 from analysis.figures.theme import GREY, axis_title, escape, figure
 from analysis.figures.trial_marks import MOST_MARKS, best_trial_note, draw_ring, hover, stopped, thin_out
-from analysis.formatting import capitalise, join_words
+from analysis.formatting import capitalise, join_words, not_drawn_sentence
 from analysis.stats.names import ACCURACY
 from analysis.stats.summary import Summary, summarise
 from study.records.study_folder import Study
@@ -51,7 +51,8 @@ def accuracy_plane(study: Study, names: tuple[str, str] | None = None) -> go.Fig
             marker={"symbol": symbol, "size": 8, "color": GREY, "line": {"color": GREY, "width": 1.4}},
             showlegend=bool(len(rows)),
         )
-    rows = thin_out(s.searched).sort_values(_objective(s))
+    rows = s.searched[s.searched[[across, up, _objective(s)]].notna().all(axis=1)]
+    rows = thin_out(rows).sort_values(_objective(s))
     marker = {"size": 13, "line": {"color": GREY, "width": 0.6}, **_colours(s, rows)}
     _draw_marks(drawing, s, rows, (across, up), name="complete", marker=marker, showlegend=False)
     if s.best is not None:
@@ -94,7 +95,8 @@ def _colours(s: Summary, rows: pd.DataFrame) -> dict[str, Any]:
             "colorbar": axes.colour_bar(axis_title(s.column(objective))),
         }
     gains = scores - float(s.reference[ACCURACY])
-    limit = max(abs(float(gains.quantile(0.1))), abs(float(gains.max())), 0.1)
+    telling = gains[s.told(rows)] if s.told(rows).any() else gains.dropna()
+    limit = max(abs(float(telling.quantile(0.1))), abs(float(telling.max())), 0.1) if len(telling) else 0.1
     return {
         "color": gains.round(4).tolist(),
         "colorscale": theme.DIVERGING,
@@ -126,9 +128,15 @@ def _plane_figure(s: Summary, names: tuple[str, str]) -> ReportFigure:
         accuracy_plane(s.study, names),
         f"Where {method[:1].lower() + method[1:]} helps.",
         f"{capitalise(labels)} together; crosses are pruned trials, triangles failed ones. The ring is the headline "
-        "trial.",
+        f"trial.{_missing_note(s, names)}",
         f"Scatter plot of trials over {labels}, coloured by {s.column(_objective(s)).label}; {best_trial_note(s)}",
     )
+
+
+def _missing_note(s: Summary, names: tuple[str, str]) -> str:
+    wanted = [*names, _objective(s)]
+    missing = int(s.searched[wanted].isna().any(axis=1).sum())
+    return not_drawn_sentence(missing, "complete trial", join_words([s.column(name).label for name in wanted]))
 
 
 def _slice_figure(s: Summary, name: str, colour: str) -> ReportFigure:
@@ -139,7 +147,8 @@ def _slice_figure(s: Summary, name: str, colour: str) -> ReportFigure:
         f"slice-{name}",
         slice_of(s.study, name, objective, height=420, colour=colour),
         f"{capitalise(what)} against {over}.",
-        f"The same trials, coloured by their {s.column(colour).label}{lines}.{below_axis_note(s, objective)}",
+        f"The same trials, coloured by their {s.column(colour).label}{lines}.{below_axis_note(s, objective)}"
+        + missing_note(s, name, objective),
         f"Scatter plot of {what} against {over}{' with the baselines as level lines' if lines else ''}; "
         f"{best_trial_note(s)}",
     )

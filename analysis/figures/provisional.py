@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures.axes import objective_axis, positions
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import BLUE, GREY, ORANGE, escape, figure
-from analysis.formatting import counted
+from analysis.formatting import counted, not_drawn_sentence
 from analysis.stats import weight_trace
-from analysis.stats.summary import Summary
+from analysis.stats.summary import Summary, summarise
 from study.records.columns import Column
 from study.records.study_folder import Study
 
@@ -55,13 +56,18 @@ def draw_provisional(study: Study, frame: pd.DataFrame) -> go.Figure:
             text=[_text(*row) for row in rows[["trial_id", "provisional", "final"]].to_numpy()],
         )
     values = frame[["provisional", "final"]].to_numpy(dtype=float).ravel().tolist()
-    places = positions(column, values)
+    guesses = summarise(study).guesses["trial_id"]
+    telling = (
+        frame.loc[~frame["trial_id"].isin(guesses), ["provisional", "final"]].to_numpy(dtype=float).ravel().tolist()
+    )
+    telling = telling or values
+    places = [place for place in positions(column, telling) if np.isfinite(place)]
     ends = [min(places, default=1.0), max(places, default=100.0)]
     drawing.add_scatter(
         x=ends, y=ends, mode="lines", name="the same", line={"color": GREY, "width": 1, "dash": "dot"}, hoverinfo="skip"
     )
     for update, when in ((drawing.update_xaxes, "provisional"), (drawing.update_yaxes, "final")):
-        update(objective_axis(column, values, most=6))
+        update(objective_axis(column, telling, most=6, beyond=values))
         update(title={"text": f"{when} {column.label} ({column.unit})"})
     return drawing
 
@@ -73,6 +79,8 @@ def _text(trial_id: str, early: float, final: float) -> str:
 def provisional_groups(s: Summary) -> list[FigureGroup]:
     """None for a study whose epochs do not report what quantising would give."""
     frame, column = provisional_data(s.study), early_column(s.study)
+    lost = int(frame["final"].isna().groupby(frame["trial_id"]).any().sum())
+    frame = frame[frame["final"].notna()]
     if frame.empty or column is None:
         return []
     trials = frame["trial_id"].nunique()
@@ -82,6 +90,7 @@ def provisional_groups(s: Summary) -> list[FigureGroup]:
     )
     if trials == MOST_TRIALS:
         caption += f" {MOST_TRIALS} trials are drawn, chosen at random."
+    caption += not_drawn_sentence(lost, "trial", column.label)
     report_figure = ReportFigure(
         "provisional",
         draw_provisional(s.study, frame),

@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from analysis.figures import effects
-from analysis.figures.axes import focus, objective_axis, objective_column, positions
+from analysis.figures.axes import Axis, focus, is_outside, objective_axis, objective_column, positions
 from analysis.figures.hyperparameters import domain_of, drawable, hyperparameter_axis, hyperparameter_positions
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import GREY, VERMILLION, axis_title, figure
@@ -23,7 +23,7 @@ from analysis.figures.trial_marks import (
     stopped,
     thin_out,
 )
-from analysis.formatting import below_axis_sentence, capitalise, counted
+from analysis.formatting import below_axis_sentence, capitalise, counted, not_drawn_sentence
 from analysis.stats.importance import TradeOffs
 from analysis.stats.names import ACCURACY
 from analysis.stats.summary import Summary, summarise
@@ -32,18 +32,31 @@ from study.records.study_folder import Study
 
 def accuracy_range(s: Summary) -> list[float] | None:
     """Range of the accuracy axis of a slice: the best 95 % of the trials and the baselines."""
-    important = pd.concat([s.searched[ACCURACY].quantile([0.05, 1.0]), s.baselines[ACCURACY]])
-    return focus(important, s.searched[ACCURACY])
+    scores = s.sets_axis(s.searched)[ACCURACY]
+    levels_told = s.baselines.loc[s.told(s.baselines), ACCURACY]
+    return focus(pd.concat([scores.quantile([0.05, 1.0]), levels_told]), scores)
 
 
 def below_axis_note(s: Summary, objective: str = ACCURACY) -> str:
     """How many trials and baselines `accuracy_range` leaves out, with a space before it; "" for another objective,
-    whose axis shows everything."""
+    whose axis has room for all trials but those that guess."""
     window = accuracy_range(s)
-    if window is None or objective != ACCURACY:
+    if objective != ACCURACY:
+        outside = sum(is_outside(objective_column(s.study, objective), _axis(s, objective), s.searched[objective]))
+        lie = "lies" if outside == 1 else "lie"
+        return f" {counted(outside, 'guessing trial')} {lie} outside the visible range." if outside else ""
+    if window is None:
         return ""
     trials = [*s.searched[ACCURACY], *stopped(s)[ACCURACY]]
     return below_axis_sentence(window[0], {"trial": trials, "baseline": levels(s)[ACCURACY]})
+
+
+def missing_note(s: Summary, hyperparameter: str, objective: str) -> str:
+    """How many complete trials have no place in a slice, with a space before it; "" for none."""
+    missing = len(s.searched) - len(_with_both(s.searched, hyperparameter, objective))
+    return not_drawn_sentence(
+        missing, "complete trial", f"{s.column(hyperparameter).label} or {s.column(objective).label}"
+    )
 
 
 def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 340, colour: str = "") -> go.Figure:
@@ -78,11 +91,16 @@ def slice_of(study: Study, hyperparameter: str, objective: str, height: int = 34
         x = hyperparameter_positions(domain, [s.best[hyperparameter]])
         draw_ring(drawing, x, positions(column, [s.best[objective]]), "headline trial")
     drawing.update_xaxes(hyperparameter_axis(axis_title(study.column(hyperparameter)), domain))
-    drawing.update_yaxes(objective_axis(column, s.searched[objective]))
+    drawing.update_yaxes(_axis(s, objective))
     if objective == ACCURACY:
         draw_baseline_levels(drawing, s, band=bool(colour), labelled=bool(colour))
         drawing.update_yaxes(range=accuracy_range(s))
     return drawing
+
+
+def _axis(s: Summary, objective: str) -> Axis:
+    column = objective_column(s.study, objective)
+    return objective_axis(column, s.sets_axis(s.searched)[objective], beyond=s.searched[objective])
 
 
 def _with_both(rows: pd.DataFrame, hyperparameter: str, objective: str) -> pd.DataFrame:
@@ -122,7 +140,7 @@ def main_slice(s: Summary) -> ReportFigure | None:
         "main",
         drawing,
         f"{capitalise(what)} against {over}.",
-        " ".join(sentences) + below_axis_note(s, objective) + sampling_note(s),
+        " ".join(sentences) + below_axis_note(s, objective) + missing_note(s, name, objective) + sampling_note(s),
         f"Scatter plot of {what} against {over} for {counted(len(s.searched), 'trial')}{lines}; {best_trial_note(s)}",
     )
 
@@ -149,6 +167,6 @@ def _slice_figure(s: Summary, t: TradeOffs, objective: str, name: str, identifie
         identifier,
         drawing,
         capitalise(f"{column.label} by {over}."),
-        f"Vermillion marks are on the front.{mean}{below_axis_note(s, objective)}",
+        f"Vermillion marks are on the front.{mean}{below_axis_note(s, objective)}{missing_note(s, name, objective)}",
         f"Scatter plot of {column.label}{unit} against {over} for {counted(len(s.searched), 'trial')}.",
     )

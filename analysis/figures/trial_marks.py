@@ -126,7 +126,7 @@ def best_trial_note(s: Summary) -> str:
     if s.reference is not None:
         difference = format_points(s.best[ACCURACY] - s.reference[ACCURACY])
         gain = f", {difference} against the {s.reference['baseline']}"
-    return f"the headline trial has {s.best[ACCURACY]:.1f} percent{gain}."
+    return f"the headline trial has {s.best[ACCURACY]:.1f} percent on validation data{gain}."
 
 
 def sampling_note(s: Summary) -> str:

@@ -12,6 +12,7 @@ from analysis.figures import theme
 from analysis.figures.animation import animate
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, escape, figure
+from analysis.formatting import not_drawn_sentence
 from analysis.stats import weight_trace
 from analysis.stats.summary import Summary
 from analysis.stats.weight_trace import Trace
@@ -84,7 +85,7 @@ def _histogram_marks(trace: Trace, number: int) -> list[Any]:
 def joint(trace: Trace) -> go.Figure:
     """Followed weights before and after, with the components' means and bands of ± 2σ."""
     numbers = weight_trace.moments(trace, MOST_FRAMES)
-    widest = 1.1 * float(np.abs([trace["edges"][-1], *trace["sample/0"]]).max())
+    widest = 1.1 * _largest(trace["edges"][-1:], trace["sample/0"])
     drawing = figure(height=430)
     animate(
         drawing,
@@ -99,11 +100,17 @@ def joint(trace: Trace) -> go.Figure:
         line={"color": GREY, "width": 1, "dash": "dot"},
         hoverinfo="skip",
     )
-    before = 1.1 * float(np.abs(trace["sample/0"]).max())
-    after = 1.1 * max(float(np.abs(trace[f"sample/{n}"]).max()) for n in numbers)
+    before = 1.1 * _largest(trace["sample/0"])
+    after = 1.1 * _largest(*(trace[f"sample/{n}"] for n in numbers))
     drawing.update_xaxes(title={"text": "weight before"}, range=[-before, before])
     drawing.update_yaxes(title={"text": "weight at this epoch"}, range=[-after, after])
     return drawing
+
+
+def _largest(*arrays: np.ndarray) -> float:
+    """The largest size of a finite number in these arrays; 1 if there is none, or if all are 0."""
+    numbers = np.abs(np.concatenate([np.ravel(array).astype(float) for array in arrays]))
+    return float(numbers[np.isfinite(numbers)].max(initial=0.0)) or 1.0
 
 
 def _joint_marks(trace: Trace, number: int, widest: float) -> list[Any]:
@@ -163,6 +170,7 @@ def prior_shapes(trace: Trace) -> go.Figure:
             hovertemplate="weight %{x}: %{y} nats<extra></extra>",
         )
     costs = frame[["l2", "first", "last"]].to_numpy()
+    costs = costs[np.isfinite(costs)]
     drawing.update_xaxes(title={"text": "weight"})
     drawing.update_yaxes(
         title={"text": "cost −log p(w) (nats)"}, range=[float(costs.min()) - 1, float(np.quantile(costs, 0.98)) + 2]
@@ -243,6 +251,9 @@ def weight_groups(s: Summary) -> list[FigureGroup]:
     trial_id, trace = weight_trace.traced(s.study, [*answer, *s.front["trial_id"], *s.searched["trial_id"]])
     if not trace:
         return []
+    if not weight_trace.is_countable(trace):
+        sorry = f"The trace of {trial_id} has numbers that are none where weights are counted, so it is not drawn."
+        return [FigureGroup(f"The weights of {trial_id}", [], lead=sorry)]
     return [
         FigureGroup(f"The weights of {trial_id}, epoch by epoch", _moving_figures(trace)),
         FigureGroup(f"What is left of {trial_id}", _remaining_figures(trace)),
@@ -252,6 +263,9 @@ def weight_groups(s: Summary) -> list[FigureGroup]:
 def _moving_figures(trace: Trace) -> list[ReportFigure]:
     total = int(trace["counts/0"].sum())
     followed = min(MOST_POINTS, len(trace["index"]))
+    numbers = weight_trace.moments(trace, MOST_FRAMES)
+    lost = max(len(trace["index"]) - len(weight_trace.followed(trace, n)) for n in numbers)
+    parts = sum(weight_trace.components_lost(trace, n) for n in numbers)
     has_mixture = "means/0" in trace
     moments = " before clustering, after its epochs, and quantised." if has_mixture else " as they are pruned."
     mixture = (
@@ -264,7 +278,9 @@ def _moving_figures(trace: Trace) -> list[ReportFigure]:
             "weights",
             weight_histogram(trace),
             f"All {total:,} weights, by value.",
-            mixture + "Counts are on a logarithmic scale; the outermost bins also count what lies beyond them.",
+            mixture
+            + "Counts are on a logarithmic scale; the outermost bins also count what lies beyond them."
+            + not_drawn_sentence(parts, "component", "mean, width or proportion"),
             f"Histogram of {total:,} weights{moments}",
         ),
         ReportFigure(
@@ -272,7 +288,7 @@ def _moving_figures(trace: Trace) -> list[ReportFigure]:
             joint(trace),
             "Where each weight went.",
             f"{followed:,} weights. Half are drawn uniformly, of which few survive; the other half with probability "
-            "proportional to their initial square.",
+            f"proportional to their initial square.{not_drawn_sentence(lost, 'weight', 'value')}",
             f"Scatter plot of {followed:,} weights before against after, epoch by epoch.",
         ),
     ]
@@ -297,7 +313,7 @@ def _remaining_figures(trace: Trace) -> list[ReportFigure]:
             f"Stem plot of the {len(values)} values that weights have.",
         ),
     ]
-    if "means/0" in trace:
+    if len(weight_trace.priors(trace)):
         figures.append(
             ReportFigure(
                 "priors",

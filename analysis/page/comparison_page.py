@@ -71,7 +71,7 @@ def _rendered(merged: MergedStudies, figures: list[ReportFigure]) -> str:
     return render(
         PAGE,
         figures,
-        trial_records(rows.reindex(columns=shown), ["study"]),
+        trial_records(rows.reindex(columns=shown), ["study"], objectives=list(several_studies.OBJECTIVES)),
         "comparison",
         title=f"Comparison of {len(studies)} studies",
         counts=counted(sum(len(entry.trials) for entry in merged.entries), "complete trial"),

@@ -18,8 +18,10 @@
     return { control, name, field: ticks(control) ? "checked" : "value" };
   });
   const initial = new Map(); // how the page came, before a reader's choice
-  const heads = () => all("#trial-table thead th");
+  const heads = () => all("thead th[aria-sort]").map((head) => [`${head.closest("section").id} ${title(head)}`, head]);
   const title = (head) => head.firstElementChild.firstChild.textContent; // without its arrow
+
+  const folds = () => all("details.fold").map((fold) => [`${fold.closest("section").id} ${fold.querySelector("h2, h3").textContent}`, fold]);
 
   function topmost() { // what stands at the top of the window: content above it may grow
     const element = all("section[id], .plot[id]").find((e) => e.getBoundingClientRect().bottom > 0);
@@ -35,13 +37,13 @@
 
   function save() {
     if (!by("data")) return; // no report: what was chosen in the last one still counts
-    const sorted = heads().find((head) => head.ariaSort && head.ariaSort !== "none");
     sessionStorage.setItem("live", JSON.stringify({
       top: topmost(),
       focus: focused(),
       theme: document.documentElement.dataset.theme,
       marked: by("marked").hidden ? null : by("marked").firstElementChild.textContent.split(" · ")[0],
-      sort: sorted ? [title(sorted), sorted.ariaSort] : null,
+      sort: heads().filter(([, head]) => head.ariaSort !== "none").map(([name, head]) => [name, head.ariaSort]),
+      folded: folds().filter(([, fold]) => !fold.open).map(([name]) => name),
       everything: all("#trial-table tbody tr").length > 200 && by("more").hidden,
       aside: all(".scroll").map((e) => [e.closest("section").id, e.scrollLeft]),
       chosen: controls().filter(({ control, field, name }) => control[field] !== initial.get(name))
@@ -64,8 +66,11 @@
       for (let more = 1; was[2] && control.ariaValueText !== was[2] && more <= MOST_NEW; more++) press(control, field, Number(was[1]) + more);
       if (control.ariaValueText !== was[2]) press(control, field, was[1]);
     }
-    const head = kept.sort && heads().find((other) => title(other) === kept.sort[0]);
-    for (let tries = 0; head && tries < 2 && head.ariaSort !== kept.sort[1]; tries++) head.firstElementChild.click();
+    for (const [name, direction] of kept.sort) {
+      const head = heads().find(([other]) => other === name)?.[1];
+      for (let tries = 0; head && tries < 2 && head.ariaSort !== direction; tries++) head.firstElementChild.click();
+    }
+    for (const [name, fold] of folds()) fold.open = !kept.folded.includes(name);
     if (kept.everything) by("more").click();
     if (kept.marked !== null) {
       const pick = document.createElement("button"); // the trial's own may lie on a part of the table not shown

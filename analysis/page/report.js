@@ -49,6 +49,8 @@
     return has?.scheme === root.dataset.theme && has.marked === marked && has.kept === kept;
   }
 
+  const folded = (plot) => plot.closest("details:not([open])") !== null; // drawn when it is unfolded
+
   function away(plot) { // pixels beyond the window's edge
     const { top, bottom } = plot.getBoundingClientRect();
     return Math.max(0, top - window.innerHeight, -bottom);
@@ -66,7 +68,7 @@
 
   function catchUp(atOnce = AT_ONCE) {
     const mine = ++turn;
-    const late = plots.filter((plot) => !current(plot)).map((plot) => [away(plot), plot]).sort(([a], [b]) => a - b);
+    const late = plots.filter((plot) => !current(plot) && !folded(plot)).map((plot) => [away(plot), plot]).sort(([a], [b]) => a - b);
     let marks = 0;
     for (const [distance, plot] of late) {
       const painted = marks > 0 && late[0][0] === 0 && distance > 0; // those in sight, before any other is begun
@@ -120,8 +122,8 @@
     paint(chosen);
   });
   dark.addEventListener("change", () => { if (chosen === null) paint(scheme()); });
-  window.addEventListener("beforeprint", () => { root.dataset.theme = "light"; catchUp(Infinity); });
-  window.addEventListener("afterprint", () => paint(scheme()));
+  window.addEventListener("beforeprint", () => { unfoldForPrint(); root.dataset.theme = "light"; catchUp(Infinity); });
+  window.addEventListener("afterprint", () => { foldAfterPrint(); paint(scheme()); });
   // How wide a figure's place is on the paper is known once the page is laid out for it, and which table is too wide.
   window.matchMedia("print").addEventListener("change", ({ matches }) => {
     for (const box of document.querySelectorAll(".scroll")) {
@@ -131,22 +133,55 @@
     for (const plot of shown.keys()) Plotly.relayout(plot, matches ? { width: plot.clientWidth } : { width: null, autosize: true });
   });
 
+  // ---- sections that fold --------------------------------------------------------------------------------------
+  const folds = [...document.querySelectorAll("main details.fold")];
+  let closed = []; // those that printing has unfolded
+  const unfoldForPrint = () => { closed = folds.filter((fold) => !fold.open); for (const fold of closed) fold.open = true; };
+  const foldAfterPrint = () => { for (const fold of closed) fold.open = false; closed = []; };
+
+  function unfoldTarget() { // what a link leads to is seen, even in a folded section
+    const target = location.hash && by(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    const own = target.querySelector(":scope > details.fold");
+    if (own) own.open = true;
+    for (let fold = target.closest("details.fold"); fold; fold = fold.parentElement.closest("details.fold")) fold.open = true;
+    target.scrollIntoView();
+  }
+
+  function nameFold() { by("fold").textContent = folds.some((fold) => fold.open) ? "Fold all" : "Unfold all"; }
+  for (const fold of folds) {
+    fold.addEventListener("toggle", () => {
+      nameFold();
+      // A figure that was folded away when the window changed has another width now.
+      if (fold.open) for (const plot of fold.querySelectorAll(".plot")) if (shown.has(plot) && !folded(plot)) Plotly.Plots.resize(plot);
+      catchUp();
+    });
+  }
+  by("fold").addEventListener("click", () => {
+    const open = !folds.some((fold) => fold.open);
+    for (const fold of folds) fold.open = open;
+  });
+  window.addEventListener("hashchange", unfoldTarget);
+  document.querySelector(".bar nav").addEventListener("click", (event) => { // also of the section that the address names
+    if (event.target.hash && event.target.hash === location.hash) unfoldTarget();
+  });
+  by("fold").hidden = folds.length === 0;
+
   // ---- one trial, marked everywhere ----------------------------------------------------------------------------
   let marked = null;
 
-  // As shapes: Plotly draws the whole figure again for a trace, but not for these.
+  // As shapes: Plotly draws the whole figure again for a trace, but not for these. All shapes are set at once: Plotly
+  // shortens its own array while single ones of it are taken away.
   function ring(plot) {
-    const shapes = plot.layout.shapes ?? [];
-    const old = shapes.flatMap((shape, i) => (shape.name === "mark" ? [[`shapes[${i}]`, null]] : []));
-    if (old.length) Plotly.relayout(plot, Object.fromEntries(old));
-    const first = shapes.length - old.length;
+    const others = (plot.layout.shapes ?? []).filter((shape) => shape.name !== "mark");
     const rings = plot.data.filter((trace) => Array.isArray(trace.customdata)).flatMap((trace) => {
       const at = trace.customdata.flatMap((owner, i) => (owner === marked && there(trace.x[i]) && there(trace.y[i]) ? [i] : []));
       if (trace.mode !== "lines") return at.map((i) => circle(trace.x[i], trace.y[i]));
       return at.length ? [{ type: "path", path: `M${at.map((i) => `${trace.x[i]},${trace.y[i]}`).join("L")}` }] : [];
     });
     const look = { name: "mark", line: { color: "#E69F00", width: 3 } };
-    if (rings.length) Plotly.relayout(plot, Object.fromEntries(rings.map((shape, i) => [`shapes[${first + i}]`, { ...shape, ...look }])));
+    const shapes = [...others, ...rings.map((shape) => ({ ...shape, ...look }))];
+    if (shapes.length || plot.layout.shapes?.length) Plotly.relayout(plot, { shapes });
   }
 
   const there = (value) => value !== null && value !== undefined;
@@ -235,6 +270,40 @@
     return tr;
   }
 
+  function showOrder(th, direction) { // "" for none
+    th.setAttribute("aria-sort", direction || "none");
+    th.firstElementChild.lastElementChild.textContent = { ascending: " ↑", descending: " ↓" }[direction] ?? "";
+  }
+
+  // The tables that come with the page sort by what their cells say: the number that they begin with, or words.
+  function sortable(table) {
+    const body = table.tBodies[0];
+    if (body.rows.length < 2) return;
+    const heads = [...table.tHead.rows[0].cells];
+    const said = (row, i) => row.cells[i].textContent.trim();
+    const amount = (text) => Number.parseFloat(text.replaceAll(",", "").replace("−", "-"));
+    heads.forEach((th, i) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...th.childNodes, document.createElement("span"));
+      th.append(button);
+      showOrder(th, "");
+      const numbers = i > 0 && [...body.rows].every((row) => said(row, i) === "–" || !Number.isNaN(amount(said(row, i))));
+      button.addEventListener("click", () => {
+        const before = th.getAttribute("aria-sort");
+        const direction = before === "none" ? (numbers ? "descending" : "ascending") : before === "descending" ? "ascending" : "descending";
+        const sign = direction === "descending" ? -1 : 1;
+        const order = (a, b) => {
+          const [x, y] = [said(a, i), said(b, i)];
+          if (x === "–" || y === "–") return (x === "–") - (y === "–");
+          return sign * (numbers ? amount(x) - amount(y) : words.compare(x, y));
+        };
+        body.append(...[...body.rows].sort(order));
+        for (const other of heads) showOrder(other, other === th ? direction : "");
+      });
+    });
+  }
+
   function fill() {
     const found = visible();
     document.querySelector("#trial-table tbody").replaceChildren(...found.slice(0, most).map(line));
@@ -242,9 +311,7 @@
     by("more").hidden = most >= found.length;
     by("more").textContent = 5 * most < found.length ? `Show ${5 * most} rows` : "Show all rows";
     document.querySelectorAll("#trial-table thead th").forEach((th, i) => {
-      const mine = order.column === i;
-      th.setAttribute("aria-sort", mine ? (order.descending ? "descending" : "ascending") : "none");
-      th.firstElementChild.lastElementChild.textContent = mine ? (order.descending ? " ↓" : " ↑") : "";
+      showOrder(th, order.column !== i ? "" : order.descending ? "descending" : "ascending");
     });
   }
 
@@ -343,6 +410,8 @@
     const { frames, layout } = data.figures[plot.id];
     if (frames?.length) animation(plot, frames, layout.sliders[0]);
   }
+  document.querySelectorAll("table.plain").forEach(sortable);
+  unfoldTarget();
   paint(scheme());
   if (rows.length) {
     headings();

@@ -9,6 +9,7 @@ from typing import Any
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.page import gallery
 from analysis.page.render import render
+from analysis.stats.names import ACCURACY
 from analysis.stats.summary import Summary, summarise
 from analysis.text.caveats import caveats
 from analysis.text.front_table import best_table, trial_counts
@@ -50,12 +51,15 @@ def page_of(study: Study) -> Page:
 
 def build(study: Study) -> str:
     """The complete page as HTML. Works for a study that has just started, was cut off, or failed throughout."""
-    return _rendered(page_of(study))
+    return rendered(page_of(study))
 
 
-def _rendered(page: Page) -> str:
+def rendered(page: Page) -> str:
+    """A study whose figures are drawn as a complete page."""
     study, summary = page.study, page.summary
-    trials = trial_records(summary.trials, study.hyperparameters, summary.headings, summary.column)
+    trials = trial_records(
+        summary.trials, study.hyperparameters, summary.headings, summary.column, [ACCURACY, *study.objectives]
+    )
     name = str(study.meta.get("name", study.folder.name))
     return render("report.html", page.figures, trials, name, **_context(page))
 
@@ -79,9 +83,9 @@ def write_page(folder: Path, out: Path | None) -> tuple[Path, list[ReportFigure]
     page = page_of(study_folder.load(folder))
     path = out or folder / paths.REPORT
     if out is None:
-        study_folder.write_text(path, _rendered(page))
+        study_folder.write_text(path, rendered(page))
     else:
-        write_output("--out", out, _rendered(page))
+        write_output("--out", out, rendered(page))
     return path, page.figures
 
 

@@ -114,14 +114,15 @@ def _rows(study: Study) -> pd.DataFrame:
     needed = ["trial_id", "baseline", "seed", ACCURACY, TEST_ACCURACY]
     rows = study.confirmed.reindex(columns=list(dict.fromkeys([*needed, *study.confirmed.columns])))
     numbers = [*needed[2:], *cost_metrics(study, study.confirmed)]
-    rows[numbers] = rows[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
+    values = rows[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
+    rows[numbers] = values.where(np.isfinite(values))
     rows = rows[np.isfinite(rows[TEST_ACCURACY]) & np.isfinite(rows["seed"])].drop_duplicates(["trial_id", "seed"])
     trials = study.trials.reindex(columns=["trial_id", "baseline", ACCURACY]).drop_duplicates("trial_id")
     trials = trials.set_index("trial_id")
     names = rows["trial_id"].map(trials["baseline"]).fillna("")
-    seen = rows["trial_id"].map(pd.to_numeric(trials[ACCURACY], errors="coerce"))
+    seen = rows["trial_id"].map(pd.to_numeric(trials[ACCURACY], errors="coerce")).astype(float)
     return rows.assign(
         baseline=rows["baseline"].where(rows["baseline"] != "", names).astype(str),
         seed=rows["seed"].astype(int),
-        search_val_accuracy=seen.astype(float),
+        search_val_accuracy=seen.where(np.isfinite(seen)),
     )

@@ -9,6 +9,7 @@ import moocore
 import numpy as np
 import pandas as pd
 
+from analysis.stats.guessing import told_from_guessing
 from analysis.stats.names import ACCURACY
 
 
@@ -19,17 +20,16 @@ def finished(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def feasible(trials: pd.DataFrame, meta: Mapping[str, Any]) -> pd.DataFrame:
-    """Trials that keep to the study's constraint: validation accuracy of at least `least_accuracy`, in percent. One
-    without a score does not; every trial does where there is no constraint.
+    """Trials that may answer: told apart from guessing, see `guessing.told_from_guessing`, and within the study's
+    constraint, a validation accuracy of at least `least_accuracy`, in percent. One without a score is neither.
 
     Args:
+        trials: see `finished`; the bound of guessing depends on how many there are.
         meta: `study.json`.
     """
-    least = least_accuracy(meta)
-    if least is None:
-        return trials
-    scores = trials.reindex(columns=[ACCURACY])[ACCURACY]
-    return trials[pd.to_numeric(scores, errors="coerce") >= least]
+    scores = pd.to_numeric(trials.reindex(columns=[ACCURACY])[ACCURACY], errors="coerce")
+    told, least = told_from_guessing(scores, meta), least_accuracy(meta)
+    return trials[told if least is None else told & (scores >= least)]
 
 
 def least_accuracy(meta: Mapping[str, Any]) -> float | None:

@@ -42,10 +42,12 @@ class StudyEntry:
 
     Attributes:
         name: its own name, or its folder where two have the same.
-        trials: complete trials that keep to its constraint and have a size. `trial_id` is unique among all studies,
-            as in "digits/t003"; `study` is `name`.
-        baselines: complete baselines that have a size, likewise.
+        trials: complete trials that may answer and have a size: told apart from guessing, on test data too where those
+            were read, and within the study's constraint. `trial_id` is unique among all studies, as in "digits/t003";
+            `study` is `name`.
+        baselines: complete baselines that have a size and are told apart from guessing, likewise.
         front: those of `trials` that none of them beats.
+        guesses: how many complete trials are left out since they are not told apart from guessing.
     """
 
     name: str
@@ -53,6 +55,13 @@ class StudyEntry:
     trials: pd.DataFrame
     baselines: pd.DataFrame
     front: pd.DataFrame
+    guesses: int
+
+    @property
+    def without_size(self) -> int:
+        """How many trials that may answer have no size on record."""
+        s = self.summary
+        return int((~s.feasible["trial_id"].isin(s.guesses_on_test)).sum()) - len(self.trials)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -145,9 +154,10 @@ def size_ranges_won(front: pd.DataFrame, largest: float) -> pd.DataFrame:
 
 def _entry(study: Study, name: str) -> StudyEntry:
     s = summarise(study)
-    trials, baselines = (_sized(s, rows, name) for rows in (s.feasible, s.baselines))
+    allowed = s.feasible[~s.feasible["trial_id"].isin(s.guesses_on_test)]
+    trials, baselines = (_sized(s, rows, name) for rows in (allowed, s.baselines[s.told(s.baselines)]))
     front = pareto_front(trials, OBJECTIVES).sort_values(FILE_SIZE, ascending=False)
-    return StudyEntry(name, s, trials, baselines, front)
+    return StudyEntry(name, s, trials, baselines, front, len(s.guesses) + len(s.feasible) - len(allowed))
 
 
 def _sized(s: Summary, rows: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -164,7 +174,7 @@ def _sized(s: Summary, rows: pd.DataFrame, name: str) -> pd.DataFrame:
         trial_id=name + "/" + rows["trial_id"],
         study=name,
     )
-    return rows[np.isfinite(rows[ACCURACY]) & (rows[FILE_SIZE] > 0)]
+    return rows[np.isfinite(rows[ACCURACY]) & np.isfinite(rows[FILE_SIZE]) & (rows[FILE_SIZE] > 0)]
 
 
 def _names(studies: Sequence[Study]) -> list[str]:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import format_cell
-from analysis.stats import held_out_results
-from analysis.stats.names import ACCURACY
+from analysis.stats import guessing, held_out_results
+from analysis.stats.guessing import told_from_guessing
+from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.pareto_front import feasible, finished, least_accuracy, pareto_front
 from analysis.stats.search_space import Domain, as_words, is_whole, is_words
 from analysis.stats.standard_error import standard_error
@@ -28,14 +29,16 @@ class Summary:
         study: as it was read.
         trials: every row; every column that the study will have exists, numbers are floats, choices among words text.
         searched: complete trials that are no baseline.
-        feasible: those that keep to the study's constraint.
+        feasible: those that may answer: told apart from guessing, and within the study's constraint.
         front: those of them that no other dominates, the best in `cost` last.
         baselines: complete baselines.
         tested: see `held_out_results.search_test_rows`, the search's own networks on test data.
         fresh: see `held_out_results.mean_over_seeds`, configurations that were trained with fresh seeds.
         fresh_reference: the baseline that `fresh` is paired with by seed; "" without one.
         reference: the baseline to compare with, if it is complete.
-        best: the trial that answers the question, if there is one; `rule` says how it was chosen.
+        chosen: the trial that validation data choose, if there is one; `rule` says how.
+        best: the trial that answers the question: `chosen`, unless test data do not tell it apart from guessing.
+        guesses_on_test: trials of which test data say that, over fresh seeds where there are some.
         level: validation accuracy (%) that it was chosen against; `error` is its standard error, in points.
     """
 
@@ -49,7 +52,9 @@ class Summary:
     fresh: pd.DataFrame
     fresh_reference: str
     reference: pd.Series | None
+    chosen: pd.Series | None
     best: pd.Series | None
+    guesses_on_test: frozenset[str]
     rule: str
     level: float
     error: float
@@ -85,9 +90,33 @@ class Summary:
 
     @property
     def chance(self) -> float:
-        """Accuracy (%) of guessing; not a number where the classes are not recorded."""
-        classes = len(self.study.meta.get("data", {}).get("classes", []))
-        return 100 / classes if classes else np.nan
+        """Accuracy (%) of guessing on validation data; not a number where the classes are not recorded."""
+        return guessing.chance(self.study.meta)
+
+    @property
+    def guessing_bound(self) -> float:
+        """Validation accuracy (%) that the best of all searched trials could have by guessing, see `guessing`."""
+        return guessing.guessing_bound(self.study.meta, int(self.searched[ACCURACY].notna().sum()))
+
+    def told(self, rows: pd.DataFrame) -> pd.Series:
+        """Which rows have a validation accuracy that is told apart from guessing, among so many trials."""
+        return told_from_guessing(rows[ACCURACY], self.study.meta, int(self.searched[ACCURACY].notna().sum()))
+
+    def sets_axis(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows that an axis is drawn for: those told apart from guessing, or all where none is."""
+        told = self.told(rows)
+        return rows[told] if told.any() else rows
+
+    @property
+    def guesses(self) -> pd.DataFrame:
+        """Searched trials with a validation accuracy that is not told apart from guessing."""
+        return self.searched[~self.told(self.searched) & self.searched[ACCURACY].notna()]
+
+    @property
+    def untested(self) -> int:
+        """Rows of `confirmed.csv` whose test accuracy is no finite number."""
+        scores = self.study.confirmed.reindex(columns=[TEST_ACCURACY])[TEST_ACCURACY]
+        return int((~np.isfinite(pd.to_numeric(scores, errors="coerce").astype(float))).sum())
 
     @property
     def validation(self) -> int:
@@ -119,9 +148,11 @@ def summarise(study: Study) -> Summary:
     images = int(study.meta.get("data", {}).get("validation", 0))
     level = float(anchor[ACCURACY]) if anchor is not None else np.nan
     error = standard_error(level, images) if images and np.isfinite(level) else np.nan
-    best, near = choose(front, study.objectives, level, error)
+    chosen, near = choose(front, study.objectives, level, error)
     whose = "the most accurate trial" if reference is None else f"the baseline “{reference['baseline']}”"
     paired_with = held_out_results.reference_of(held_out_results.fresh_seed_rows(study), preferred)
+    tested, fresh = held_out_results.search_test_rows(study), held_out_results.mean_over_seeds(study, paired_with)
+    guesses = _guesses_on_test(study, fresh, tested)
     return Summary(
         study=study,
         trials=trials,
@@ -129,12 +160,14 @@ def summarise(study: Study) -> Summary:
         feasible=allowed,
         front=front,
         baselines=baselines,
-        tested=held_out_results.search_test_rows(study),
-        fresh=held_out_results.mean_over_seeds(study, paired_with),
+        tested=tested,
+        fresh=fresh,
         fresh_reference=paired_with,
         reference=reference,
-        best=best,
-        rule="" if best is None else _rule(study, near, error, whose),
+        chosen=chosen,
+        best=None if chosen is None or chosen["trial_id"] in guesses else chosen,
+        guesses_on_test=guesses,
+        rule="" if chosen is None else _rule(study, near, error, whose),
         level=level,
         error=error,
     )
@@ -163,7 +196,7 @@ def numeric(frame: pd.DataFrame, needed: list[str], space: Mapping[str, Domain] 
     """A copy with `needed` columns present and numbers as floats; text has no missing values.
 
     A known column that holds text by mistake becomes missing; an unknown one stays text, and so does a choice among
-    words.
+    words. An infinite number becomes missing, since no figure or sentence has a place for it.
 
     Args:
         space: hyperparameter → domain, of those that may be such choices.
@@ -179,7 +212,7 @@ def numeric(frame: pd.DataFrame, needed: list[str], space: Mapping[str, Domain] 
         else:
             values = pd.to_numeric(frame[column], errors="coerce").astype(float)
             if column in COLUMNS or values.notna().sum() == frame[column].notna().sum():
-                frame[column] = values
+                frame[column] = values.where(np.isfinite(values))
     return frame
 
 
@@ -212,6 +245,13 @@ def choose(
         return _row_of_max(front, ACCURACY), False
     best = near[cost].idxmax() if objectives[cost] == "max" else near[cost].idxmin()
     return near.loc[best], ACCURACY in objectives
+
+
+def _guesses_on_test(study: Study, *results: pd.DataFrame) -> frozenset[str]:
+    """Trials that the first of these tables of test results that has them does not tell apart from guessing."""
+    rows = pd.concat([table.reindex(columns=["trial_id", TEST_ACCURACY]) for table in results])
+    rows = rows.drop_duplicates("trial_id")
+    return frozenset(rows.loc[~told_from_guessing(rows[TEST_ACCURACY], study.meta, 1, "test"), "trial_id"])
 
 
 def superlative(column: Column, direction: str) -> str:

@@ -88,7 +88,7 @@ def _worst(s: Summary, rows: pd.DataFrame, name: str, direction: str) -> float:
 
 def _accuracy_given_cost(s: Summary, rows: pd.DataFrame, bound: float | None) -> Target:
     column, direction = s.column(s.cost), s.study.objectives[s.cost]
-    limit = float(rows[s.cost].median()) if bound is None else bound
+    limit = float(s.sets_axis(rows)[s.cost].median()) if bound is None else bound  # no network that guesses sets it
     good = rows[rows[s.cost] >= limit] if direction == "max" else rows[rows[s.cost] <= limit]
     sign = "≥" if direction == "max" else "≤"
     condition = f"{column.label} {sign} {format_cell(column, limit)} {column.unit}".rstrip()

@@ -31,6 +31,18 @@ def traced(study: Study, trial_ids: list[str]) -> tuple[str, Trace]:
     return "", {}
 
 
+def is_countable(trace: Trace) -> bool:
+    """Whether all bins, counts and values of the codebook are finite: without one of them nothing can be drawn."""
+    counts = [name for name in trace if name.startswith("counts/")]
+    names = ("edges", "codebook", "occupancy", "layer_weights", "layer_nonzero", *counts)
+    return all(bool(np.isfinite(np.asarray(trace[name], dtype=float)).all()) for name in names)
+
+
+def components_lost(trace: Trace, number: int) -> int:
+    """Components of a frame's mixture that `mixture` leaves out."""
+    return len(trace[f"means/{number}"]) - len(mixture(trace, number)) if f"means/{number}" in trace else 0
+
+
 def moments(trace: Trace, most: int) -> list[int]:
     """Numbers of at most `most` frames, evenly spaced, with the first and the last."""
     count = len(trace["epoch"])
@@ -58,16 +70,19 @@ def histogram(trace: Trace, number: int) -> pd.DataFrame:
 
 
 def mixture(trace: Trace, number: int) -> pd.DataFrame:
-    """One row a component: `mean`, `sigma`, `proportion`; no rows where the frame has no mixture."""
+    """One row a component: `mean`, `sigma`, `proportion`; no rows where the frame has no mixture. One of which a number
+    is not finite, or whose width is not above 0, is left out."""
     if f"means/{number}" not in trace:
         return pd.DataFrame({"mean": [], "sigma": [], "proportion": []}, dtype=float)
-    return pd.DataFrame(
+    parts = pd.DataFrame(
         {
             "mean": trace[f"means/{number}"],
             "sigma": trace[f"sigmas/{number}"],
             "proportion": trace[f"proportions/{number}"],
         }
     ).astype(float)
+    usable = np.isfinite(parts).all(axis=1) & (parts["sigma"] > 0) & (parts["proportion"] >= 0)
+    return parts[usable].reset_index(drop=True)
 
 
 def penalty(parts: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
@@ -81,7 +96,7 @@ def penalty(parts: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
 def priors(trace: Trace, points: int = 401) -> pd.DataFrame:
     """What one weight costs, −log p(w) in nats, by `weight`: `l2`, a Gaussian at zero as wide as the trained weights;
     `first` and `last`, the mixture before clustering and at its end."""
-    numbers = [i for i in range(len(trace["epoch"])) if f"means/{i}" in trace]
+    numbers = [i for i in range(len(trace["epoch"])) if len(mixture(trace, i))]
     if not numbers:
         return pd.DataFrame()
     before = histogram(trace, 0)
@@ -103,8 +118,9 @@ def priors(trace: Trace, points: int = 401) -> pd.DataFrame:
 
 
 def followed(trace: Trace, number: int) -> pd.DataFrame:
-    """The sampled weights `before` and `after`, that is at this frame."""
-    return pd.DataFrame({"before": trace["sample/0"].astype(float), "after": trace[f"sample/{number}"].astype(float)})
+    """The sampled weights `before` and `after`, that is at this frame; one that is not finite is left out."""
+    rows = pd.DataFrame({"before": trace["sample/0"].astype(float), "after": trace[f"sample/{number}"].astype(float)})
+    return rows[np.isfinite(rows).all(axis=1)].reset_index(drop=True)
 
 
 def layers(trace: Trace) -> pd.DataFrame:
@@ -115,7 +131,7 @@ def layers(trace: Trace) -> pd.DataFrame:
             "layer": trace["layers"].astype(str),
             "weights": weights,
             "nonzero": nonzero,
-            "sparsity": 100 * (1 - nonzero / weights),
+            "sparsity": 100 * (1 - nonzero / np.maximum(weights, 1)),
         }
     )
 

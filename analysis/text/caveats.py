@@ -10,7 +10,7 @@ from analysis.stats.held_out_results import ENOUGH_SEEDS
 from analysis.stats.names import ACCURACY
 from analysis.stats.search_space import choices, to_unit, varies
 from analysis.stats.summary import Summary, counts_of
-from analysis.text.headline import quoted
+from analysis.text.evidence import quoted
 from study.records.columns import Column
 
 FEWEST_TRIALS = 20
@@ -26,7 +26,6 @@ def caveats(summary: Summary) -> list[str]:
     if summary.best is not None:
         sentences += [
             *_beaten(summary),
-            *_chance(summary),
             *_few(summary),
             *_untested(summary),
             *_one_seed(summary),
@@ -95,7 +94,7 @@ def _beaten(s: Summary) -> list[str]:
     if s.best is None:
         return []
     signs = {name: 1 if direction == "max" else -1 for name, direction in s.study.objectives.items()}
-    rivals = s.baselines[~s.baselines["baseline"].isin(s.study.meta["replaced"])]
+    rivals = s.baselines[~s.baselines["baseline"].isin(s.study.meta["replaced"]) & s.told(s.baselines)]
     sentences = []
     for _, row in rivals.iterrows():
         if all(sign * row[name] >= sign * s.best[name] for name, sign in signs.items()):
@@ -109,13 +108,6 @@ def _beaten(s: Summary) -> list[str]:
 
 def _against(column: Column, value: float, other: float) -> str:
     return f"{column.heading} {format_cell(column, value)} against {format_cell(column, other)}"
-
-
-def _chance(s: Summary) -> list[str]:
-    if s.best is None or not s.best[ACCURACY] <= s.chance + 2 * s.error:
-        return []
-    classes = len(s.study.meta["data"]["classes"])
-    return [f"The headline trial's {s.best[ACCURACY]:.1f} % is what guessing among {classes} classes gives."]
 
 
 def _few(s: Summary) -> list[str]:

@@ -19,7 +19,7 @@ from analysis.stats.standard_error import standard_error
 from analysis.stats.summary import counts_of
 from analysis.stats.uncertainty import BY_IMAGES
 from analysis.text.headline import Headline
-from analysis.text.tables import Row, Table, table
+from analysis.text.tables import Row, Table, hidden_columns, table
 from study.records.columns import COLUMNS
 
 MOST_RUNS = 4
@@ -34,15 +34,18 @@ def comparison_headline(m: MergedStudies) -> Headline:
     tiles = [
         (f"{members.get(entry.name, 0)} of {len(m.front)}", f"of the merged front: {entry.name}") for entry in m.entries
     ]
-    first, last = m.front.iloc[0], m.front.iloc[-1]
-    details = [
-        f"The most accurate is {first['trial_id']}, {first[ACCURACY]:.2f} % validation accuracy in "
-        f"{first[FILE_SIZE]:,.0f} bytes; the smallest on the merged front is {last['trial_id']}, "
-        f"{last[ACCURACY]:.2f} % in {last[FILE_SIZE]:,.0f} bytes."
-    ]
+    first, last = (_member(m, row) for row in (m.front.iloc[0], m.front.iloc[-1]))
+    details = [f"The most accurate is {first}; the smallest on the merged front is {last}."]
     details += _unbeaten(m)
     details += [_behind(m, leader, entry.name) for entry in m.entries if entry.name != leader and len(entry.trials)]
     return Headline(_sentence(m.ranges), details, tiles)
+
+
+def _member(m: MergedStudies, row: pd.Series) -> str:
+    """A member of the merged front with its accuracy, on test data too where those were read, and its size."""
+    test = _tested_of(m).get(row["trial_id"])
+    known = f" ({test:.2f} % on test data)" if test is not None else ""
+    return f"{row['trial_id']}, {row[ACCURACY]:.2f} % validation accuracy{known} in {row[FILE_SIZE]:,.0f} bytes"
 
 
 def _unbeaten(m: MergedStudies) -> list[str]:
@@ -60,7 +63,7 @@ def _sentence(won: pd.DataFrame) -> str:
     """Which study is the most accurate at which sizes, see `size_ranges_won`."""
     if len(won) == 1:
         return (
-            f"{_gives(won['study'].iloc[0])} the most accurate searched network at every size, from "
+            f"{_gives(won['study'].iloc[0])} the most accurate searched network on validation data at every size, from "
             f"{won['low'].iloc[0]:,.0f} bytes on."
         )
     ranges = won.assign(words=[_range(row["low"], row["high"]) for row in won.to_dict("records")]).groupby("study")
@@ -68,11 +71,11 @@ def _sentence(won: pd.DataFrame) -> str:
     if len(won) > MOST_RUNS:
         parts = [f"{name} over {share:.0f} %" for name, share in shares.iloc[1:].items()]
         return (
-            f"{_gives(shares.index[0])} the most accurate searched network over {shares.iloc[0]:.0f} % of the "
-            f"range of file sizes (on a logarithmic scale), {join_words(parts)}."
+            f"{_gives(shares.index[0])} the most accurate searched network on validation data over "
+            f"{shares.iloc[0]:.0f} % of the range of file sizes (on a logarithmic scale), {join_words(parts)}."
         )
     parts = [f"{name} {join_words(list(ranges.get_group(name)['words']))}" for name in shares.index]
-    return f"The most accurate searched network: {'; '.join(parts)}."
+    return f"The most accurate searched network on validation data: {'; '.join(parts)}."
 
 
 def _gives(names: str) -> str:
@@ -117,10 +120,16 @@ def times(value: float) -> str:
 def comparison_caveats(m: MergedStudies) -> list[str]:
     """In what the studies differ, and what their numbers do not carry."""
     sentences = [
+        f"{entry.name}: {guesses} complete trial{'s are' if guesses > 1 else ' is'} not told apart from guessing and "
+        f"{'are' if guesses > 1 else 'is'} left out."
+        for entry in m.entries
+        if (guesses := entry.guesses)
+    ]
+    sentences += [
         f"{entry.name}: {missing} complete trial{'s have' if missing > 1 else ' has'} no size on record and "
         f"{'are' if missing > 1 else 'is'} left out."
         for entry in m.entries
-        if (missing := len(entry.summary.feasible) - len(entry.trials))
+        if (missing := entry.without_size)
     ]
     facts: list[tuple[str, Callable[[StudyEntry], str]]] = [
         ("They have different numbers of trials", _progress),
@@ -202,11 +211,7 @@ def fresh_of(m: MergedStudies) -> dict[str, str]:
 
 def front_table(m: MergedStudies) -> Table:
     """The merged front with what is known of each member, the smallest last."""
-    tested = {
-        f"{entry.name}/{row['trial_id']}": row[TEST_ACCURACY]
-        for entry in m.entries
-        for row in entry.summary.tested.to_dict("records")
-    }
+    tested = _tested_of(m)
     probabilities = [f"{100 * p:.0f}" if np.isfinite(p) else np.nan for p in m.front["probability"]]
     ids = m.front["trial_id"]
     rows = m.front.assign(
@@ -222,6 +227,15 @@ def front_table(m: MergedStudies) -> Table:
             "probability": "probability of being on this front (%)",
         },
     )
+
+
+def _tested_of(m: MergedStudies) -> dict[str, float]:
+    """Trials whose network of the search was tested → its test accuracy (%)."""
+    return {
+        f"{entry.name}/{row['trial_id']}": row[TEST_ACCURACY]
+        for entry in m.entries
+        for row in entry.summary.tested.to_dict("records")
+    }
 
 
 def _shared_metrics(m: MergedStudies) -> list[str]:
@@ -247,7 +261,7 @@ def epsilon_table(m: MergedStudies) -> Table:
     if len(names) < 2:
         return Table([], [])
     rows = [Row(a, "", ["–" if a == b else _cell(m.epsilons[a, b]) for b in names]) for a in names]
-    return Table([f"against {name}" for name in names], rows)
+    return Table([f"against {name}" for name in names], rows, hidden_columns(["", *names], []))
 
 
 def _cell(e: Epsilon) -> str:

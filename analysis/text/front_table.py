@@ -29,15 +29,25 @@ def best_table(s: Summary) -> tuple[Table, str, str]:
     ]
     reference = "the reference" if s.reference is None else str(s.reference["baseline"])
     headings = {**s.headings, "change": f"against {reference} (points)", "probability": f"probability {what} (%)"}
-    return table(groups, _columns(s), headings, s.column), heading, f"{lead} {_probability_lead(chances)}".strip()
+    change = ACCURACY_DROP if _has_drop(s) else "change"
+    first = [*s.study.objectives, ACCURACY, change, TEST_ACCURACY, *s.study.hyperparameters, "probability"]
+    return (
+        table(groups, _columns(s), headings, s.column, first),
+        heading,
+        f"{lead} {_probability_lead(chances)}".strip(),
+    )
 
 
 def _columns(s: Summary) -> list[str]:
     """Configuration, accuracy and its change, what the network costs, test accuracy, and what the trial took."""
-    drop = [ACCURACY_DROP] if s.has_cost and ACCURACY_DROP in s.trials else ["change"]
+    drop = [ACCURACY_DROP if _has_drop(s) else "change"]
     configuration = [*s.study.hyperparameters, *settings_of_baselines(s.study)]
     facts = network_facts(s.study, s.trials)
     return [*configuration, ACCURACY, *drop, *facts, TEST_ACCURACY, "probability", "epochs", "seconds"]
+
+
+def _has_drop(s: Summary) -> bool:
+    return s.has_cost and ACCURACY_DROP in s.trials
 
 
 def _front_lead(s: Summary) -> str:
@@ -50,7 +60,8 @@ def _front_lead(s: Summary) -> str:
         "objective, and better in one."
     )
     if len(s.study.objectives) > 1:
-        bend = knee(_as_drawn(s), s.study.objectives)
+        front = _as_drawn(s)
+        bend = knee(front[~front["trial_id"].isin(s.guesses_on_test)], s.study.objectives)
         if bend is not None:
             lead += (
                 f" Its knee is {bend['trial_id']}, farthest from the line through both ends as the figure is scaled."
@@ -68,7 +79,7 @@ def _covered(s: Summary) -> str:
     corner = _reference_point(s)
     if corner is None or s.front.empty or not np.isfinite(s.chance):
         return ""
-    worst, unit, words = corner
+    worst, words = corner
     span = 100.0 - worst if s.study.objectives[s.cost] == "max" else worst
     if not span > 0:
         return ""
@@ -76,12 +87,12 @@ def _covered(s: Summary) -> str:
     share = 100 * covered / (100 - s.chance) / span
     return (
         f" The front covers {share:.1f} % of the area between its reference point (chance accuracy "
-        f"{s.chance:.3g} %, {words}) and perfection: its hypervolume is {covered:,.0f} {unit}."
+        f"{s.chance:.3g} %, {words}) and perfection, the largest hypervolume that there could be."
     )
 
 
-def _reference_point(s: Summary) -> tuple[float, str, str] | None:
-    """The cost of a network to which nothing was done, the unit of the area over it, and that cost in words.
+def _reference_point(s: Summary) -> tuple[float, str] | None:
+    """The cost of a network to which nothing was done, and that cost in words.
 
     Known for percentages of which 100 is perfect, and for logarithmic scales, where that is zero and the reference
     has a value. Of other objectives, and of more than accuracy and one cost, it is not.
@@ -90,12 +101,12 @@ def _reference_point(s: Summary) -> tuple[float, str, str] | None:
     if set(s.study.objectives) != {ACCURACY, s.cost}:
         return None
     if column.scale == "complement" and direction == "max":
-        return 0.0, "%²", f"{column.label} 0 %"
+        return 0.0, f"{column.label} 0 %"
     value = float(s.reference.get(s.cost, np.nan)) if s.reference is not None else np.nan
     if column.scale != "log" or direction != "min" or not np.isfinite(value):
         return None
     worst = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    return value, f"% · {column.unit}".rstrip(" ·"), f"the {worst} {column.unit} of “{s.reference_name}”"
+    return value, f"the {worst} {column.unit} of “{s.reference_name}”"
 
 
 def _probability_lead(chances: pd.DataFrame) -> str:

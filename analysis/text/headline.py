@@ -1,7 +1,7 @@
 """The answer to a study's question in words: the first screen of its report.
 
-It speaks of test data and gives intervals where the headline trial was trained with fresh seeds, and of what the
-search saw on validation data otherwise.
+It speaks of test data wherever they were read for the headline trial, with intervals where that was trained with fresh
+seeds, and says that it speaks of validation data otherwise.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ from analysis.formatting import capitalise, counted, format_percent, format_poin
 from analysis.stats.held_out_results import difference_in_words
 from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.summary import Summary, choose, configuration, counts_of, row_of
+from analysis.text.evidence import FEWEST_QUOTED, SEEDS, TEST, Evidence, evidence_of, paired_reference, quoted
 from analysis.text.phrases import Tile, baseline_in_words, cost_phrases, cost_tiles
-
-FEWEST_QUOTED = 2
-"""Fresh seeds from which on the sentence quotes them; fewer have no interval."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +32,11 @@ def headline(summary: Summary) -> Headline:
     """The first screen of a study, finished or not."""
     if summary.best is None:
         return _no_answer(summary)
+    evidence = evidence_of(summary, summary.best)
+    words = (_answer_with_cost if summary.has_cost else _answer_of_accuracy)(summary, summary.best, evidence)
     fresh = quoted(summary)
-    answer = _answer_with_cost if summary.has_cost else _answer_of_accuracy
-    words = answer(summary, summary.best, fresh)
-    confirmed = [] if fresh is None else _seed_details(summary, fresh)
+    confirmed = _read_once(summary, evidence) if fresh is None else _seed_details(summary, fresh)
     return Headline(words.sentence, [*confirmed, *words.details, *_tested(summary)], words.tiles)
-
-
-def quoted(summary: Summary) -> pd.Series | None:
-    """The headline trial's row of `Summary.fresh`, if it has seeds enough for an interval."""
-    fresh = summary.best_fresh
-    return fresh if fresh is not None and fresh["seeds"] >= FEWEST_QUOTED else None
-
-
-def paired_reference(summary: Summary) -> pd.Series | None:
-    """The row of `Summary.fresh` of the baseline that the kind of study is measured against."""
-    name = summary.reference_name
-    return row_of(summary.fresh, "baseline", name) if name and name == summary.fresh_reference else None
 
 
 def _no_answer(summary: Summary) -> Headline:
@@ -61,13 +47,8 @@ def _no_answer(summary: Summary) -> Headline:
         sentence = "No trial has ended yet, so there is nothing to report."
     elif counts.get("failed", 0) == total:
         sentence = f"All {total} trials failed, so this study has no answer." if total > 1 else "The only trial failed."
-    elif len(summary.searched) and (summary.least_accuracy is None or scores.isna().all()):
-        wanted = join_words([summary.column(name).label for name in summary.study.objectives])
-        sentence = f"No complete trial has {wanted} on record, so this study has no answer."
     elif len(summary.searched):
-        sentence = (
-            f"No complete trial reaches the {summary.least_accuracy:g} % validation accuracy that this study asks for."
-        )
+        sentence = _none_qualifies(summary)
     elif counts.get("running", 0):
         sentence = "No trial is complete yet; this study is still running or was cut off."
     else:
@@ -75,32 +56,60 @@ def _no_answer(summary: Summary) -> Headline:
         sentence = f"{subject} complete, so this study has no answer."
     reasons = summary.trials.loc[summary.trials["state"] == "failed", "reason"].value_counts()
     details = [f"{count} × {reason or 'no reason given'}" for reason, count in reasons.head(3).items()]
-    if scores.notna().any():
+    if scores.notna().any() and f"{scores.max():.1f} %" not in sentence:
         details.insert(0, f"The most accurate one has {scores.max():.2f} %.")
     return Headline(sentence, details, [(str(n), state) for state, n in counts.items() if n])
 
 
-def _answer_of_accuracy(summary: Summary, best: pd.Series, fresh: pd.Series | None) -> Headline:
+def _none_qualifies(summary: Summary) -> str:
+    """Why no complete trial of a study that has some is its answer."""
+    scores, chosen = summary.searched[ACCURACY], summary.chosen
+    if chosen is not None:
+        own = row_of(summary.tested, "trial_id", str(chosen["trial_id"]))
+        row = row_of(summary.fresh, "trial_id", str(chosen["trial_id"])) if len(summary.fresh) else None
+        accuracy = float((own if row is None else row)[TEST_ACCURACY])  # type: ignore[index]  # test data ruled it out
+        return (
+            f"Trial {chosen['trial_id']} has {chosen[ACCURACY]:.1f} % on validation data, but its {accuracy:.1f} % on "
+            "test data is not told apart from guessing, so this study has no answer."
+        )
+    if len(summary.guesses) and not summary.told(summary.searched).any():
+        return (
+            f"No complete trial is told apart from guessing{_among(summary)}: on validation data the most accurate has "
+            f"{scores.max():.1f} %, and of as many guesses the best may have {summary.guessing_bound:.1f} %."
+        )
+    if summary.least_accuracy is not None and scores.notna().any() and summary.feasible.empty:
+        return (
+            f"No complete trial reaches the {summary.least_accuracy:g} % validation accuracy that this study asks for."
+        )
+    wanted = join_words([summary.column(name).label for name in summary.study.objectives])
+    return f"No complete trial has {wanted} on record, so this study has no answer."
+
+
+def _among(summary: Summary) -> str:
+    """Among how many classes a network guesses, or how often the largest occurs where that is likelier."""
+    classes = len(summary.study.meta["data"]["classes"])
+    if summary.chance > 100 / classes + 1e-9:
+        return f" (the largest of {classes} classes has {summary.chance:.1f} % of the images)"
+    return f" among {classes} classes"
+
+
+def _answer_of_accuracy(summary: Summary, best: pd.Series, evidence: Evidence) -> Headline:
     """Of a study of accuracy alone: what it reached, and what its baselines do."""
     subject = str(summary.study.meta["subject"])
-    score, reference, gain = _scores(summary, best, fresh)
-    shared = _shared_score(summary, fresh)
-    if fresh is None:
-        sentence = f"{capitalise(subject)} reaches {score} validation accuracy"
-    else:
-        sentence = f"Over {int(fresh['seeds'])} fresh seeds {subject} reaches {score} test accuracy"
-    on = "" if fresh is None else ", test accuracy"
-    tiles = [(score, f"{subject.removeprefix('the ')}{on}")]
-    if shared:
-        tiles.append((shared, f"{summary.shared_baseline}{on}"))
-    if reference:
+    over = f"Over {evidence.seeds} fresh seeds {subject}" if evidence.basis == SEEDS else capitalise(subject)
+    sentence = f"{over} reaches {evidence.score} {evidence.metric}"
+    on = f", {evidence.metric.removeprefix('accuracy ')}"
+    tiles = [(evidence.score, f"{subject.removeprefix('the ')}{on}")]
+    if evidence.shared:
+        tiles.append((evidence.shared, f"{summary.shared_baseline}{on}"))
+    if evidence.reference:
         words = baseline_in_words(summary, summary.reference_name)
-        sentence += f"; {words} {reference}: {gain}"
-        tiles += [(reference, f"{words.removeprefix('the ')}{on}"), (gain, f"gain over {words}")]
-    sentence += f" ({summary.shared_baseline} {shared})" if shared else ""
+        sentence += f"; {words} {evidence.reference}: {evidence.change}"
+        tiles += [(evidence.reference, f"{words.removeprefix('the ')}{on}"), (evidence.change, f"gain over {words}")]
+    sentence += f" ({summary.shared_baseline} {evidence.shared})" if evidence.shared else ""
     details = [
         f"Best of {counted(len(summary.feasible), 'complete trial')}: {configuration(summary, best)}.",
-        *_infeasible(summary),
+        *_left_out(summary),
     ]
     if np.isfinite(summary.error):
         details.append(
@@ -110,50 +119,21 @@ def _answer_of_accuracy(summary: Summary, best: pd.Series, fresh: pd.Series | No
     return Headline(sentence + ".", details, tiles)
 
 
-def _scores(summary: Summary, best: pd.Series, fresh: pd.Series | None) -> tuple[str, str, str]:
-    """Accuracies of the headline trial and of the reference, and their difference; "" for what is not known."""
-    if fresh is not None:
-        score, row = format_percent(fresh[TEST_ACCURACY], fresh["test_half"]), paired_reference(summary)
-        if row is None or not fresh["pairs"]:
-            return score, "", ""
-        return score, f"{row[TEST_ACCURACY]:.1f} %", format_points(fresh["difference"], fresh["difference_half"])
-    score = format_percent(best[ACCURACY])
-    if summary.reference is None:
-        return score, "", ""
-    level = float(summary.reference[ACCURACY])
-    return score, f"{level:.1f} %", format_points(float(best[ACCURACY]) - level)
-
-
-def _shared_score(summary: Summary, fresh: pd.Series | None) -> str:
-    """Accuracy of the work that all trials share, where that is not the reference; "" without it."""
-    name = summary.shared_baseline
-    if not name or name == summary.reference_name:
-        return ""
-    rows, column = (summary.baselines, ACCURACY) if fresh is None else (summary.fresh, TEST_ACCURACY)
-    row = row_of(rows[rows[column].notna()], "baseline", name)
-    return "" if row is None else f"{row[column]:.1f} %"
-
-
-def _answer_with_cost(summary: Summary, best: pd.Series, fresh: pd.Series | None) -> Headline:
+def _answer_with_cost(summary: Summary, best: pd.Series, evidence: Evidence) -> Headline:
     """Of a study that trades accuracy for something: what it kept, and for what."""
-    score, _, change = _scores(summary, best, fresh)
-    costs = best if fresh is None else fresh.combine_first(best)
-    if fresh is None:
-        what = summary.column(ACCURACY).label
-        sentence = f"Keeps {score} {what}{_in_brackets(change)} {cost_phrases(summary, costs)}."
-    else:
-        what = summary.column(TEST_ACCURACY).label
-        sentence = f"Over {int(fresh['seeds'])} fresh seeds, keeps {_result(summary, fresh, best)}."
-    tiles = [(score, what)]
-    if change:
-        tiles.append((change, f"against {baseline_in_words(summary, summary.reference_name)}"))
+    over = f"Over {evidence.seeds} fresh seeds, keeps" if evidence.basis == SEEDS else "Keeps"
+    costs = cost_phrases(summary, evidence.costs)
+    sentence = f"{over} {evidence.score} {evidence.metric}{_in_brackets(evidence.change)} {costs}".rstrip() + "."
+    tiles = [(evidence.score, evidence.metric)]
+    if evidence.change:
+        tiles.append((evidence.change, f"against {baseline_in_words(summary, summary.reference_name)}"))
     details = [
         f"Trial {best['trial_id']}, {summary.rule}: {configuration(summary, best)}.",
         f"{_share_of(len(summary.front), summary)} on the front.",
-        *_infeasible(summary),
-        *([] if fresh is not None else _other_confirmed(summary)),
+        *_left_out(summary),
+        *(_other_confirmed(summary) if quoted(summary) is None else []),
     ]
-    return Headline(sentence, details, [*tiles, *cost_tiles(summary, costs)])
+    return Headline(sentence, details, [*tiles, *cost_tiles(summary, evidence.costs)])
 
 
 def _other_confirmed(summary: Summary) -> list[str]:
@@ -183,15 +163,20 @@ def _in_brackets(change: str) -> str:
     return f" ({change})" if change else ""
 
 
-def _infeasible(summary: Summary) -> list[str]:
-    """How many trials the study's constraint rules out."""
-    left_out = len(summary.searched) - len(summary.feasible)
-    if not left_out:
-        return []
-    return [
-        f"{_share_of(left_out, summary)} below the {summary.least_accuracy:g} % validation accuracy that the study "
-        f"asks for, and {'was' if left_out == 1 else 'were'} left out."
-    ]
+def _left_out(summary: Summary) -> list[str]:
+    """How many trials cannot answer: networks that guess, and those that the study's constraint rules out."""
+    guesses = len(summary.guesses)
+    below = len(summary.searched) - guesses - len(summary.feasible)
+    sentences = []
+    if guesses:
+        bound = f"{summary.guessing_bound:.1f} % validation accuracy or less, which guessing{_among(summary)} may give"
+        sentences.append(f"{_share_of(guesses, summary)} not told apart from guessing ({bound}) and left out.")
+    if below and summary.least_accuracy is not None:
+        sentences.append(
+            f"{_share_of(below, summary)} below the {summary.least_accuracy:g} % validation accuracy that the study "
+            f"asks for, and {'was' if below == 1 else 'were'} left out."
+        )
+    return sentences
 
 
 def _share_of(number: int, summary: Summary) -> str:
@@ -228,10 +213,24 @@ def _difference_explained(fresh: pd.Series) -> str:
     return words + reasons.get(words, "")
 
 
+def _read_once(summary: Summary, evidence: Evidence) -> list[str]:
+    """What validation data said where the sentence is about test data, read once."""
+    if evidence.basis != TEST or summary.best is None:
+        return []
+    one = "one fresh seed" if evidence.seeds else "the network of the search itself, one seed"
+    text = f"Test data were read once for it: {one}. On validation data, which chose it, it has"
+    level = np.nan if summary.reference is None else float(summary.reference[ACCURACY])
+    text += f" {summary.best[ACCURACY]:.2f} %"
+    if np.isfinite(level):
+        change = format_points(float(summary.best[ACCURACY]) - level)
+        text += f" against {level:.2f} % ({summary.reference_name}): {change}"
+    return [text + "."]
+
+
 def _tested(summary: Summary) -> list[str]:
-    """How the network of the search itself compares on test data, where both sides were tested."""
+    """How the network of the search itself did on test data, where the sentence is about fresh seeds."""
     mine = row_of(summary.tested, "trial_id", str(summary.best["trial_id"])) if summary.best is not None else None
-    if mine is None:
+    if mine is None or quoted(summary) is None:
         return []
     name = summary.reference_name
     other = row_of(summary.tested, "baseline", name) if name else None
@@ -239,7 +238,5 @@ def _tested(summary: Summary) -> list[str]:
     if other is not None:
         change = format_points(float(mine[TEST_ACCURACY] - other[TEST_ACCURACY]))
         result += f" against {other[TEST_ACCURACY]:.2f} % ({name}): {change}"
-    if quoted(summary) is None:
-        return [f"On test data, read once for it: {result}, one seed."]
     seed = summary.study.meta["seed"]
     return [f"The network of the search itself (seed {seed}) on test data, read once for it: {result}."]

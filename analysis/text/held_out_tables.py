@@ -22,6 +22,7 @@ def search_table(s: Summary) -> Table:
         ["search_val_accuracy", TEST_ACCURACY, "gap", "standard_error", *costs],
         s.headings,
         s.column,
+        ["search_val_accuracy", TEST_ACCURACY, "gap", *s.study.objectives, "standard_error"],
     )
 
 
@@ -58,6 +59,7 @@ def fresh_table(s: Summary) -> Table:
             "difference": f"difference from “{s.fresh_reference}”, mean ± 95 % interval (points)",
         },
         s.column,
+        [TEST_ACCURACY, *paired, *s.study.objectives, "optimism", "seeds"],
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,21 @@ class Row:
     trial_id: str = ""
 
 
+MOST_COLUMNS = 7
+"""Of a table that a page shows before its reader asks for all, the one with the names of the lines included."""
+
+
 @dataclass(frozen=True)
 class Table:
-    """Lines under common headings; all plain text."""
+    """Lines under common headings; all plain text.
+
+    Attributes:
+        hidden: places, among all columns with that of the names at 0, of those that the page shows on demand only.
+    """
 
     headings: list[str]
     rows: list[Row]
+    hidden: list[int] = field(default_factory=list)
 
 
 def columns_with_values(frame: pd.DataFrame, columns: list[str]) -> list[str]:
@@ -46,6 +55,7 @@ def table(
     columns: list[str],
     headings: Mapping[str, str] | None = None,
     column: Columns = declared,
+    first: Sequence[str] = (),
 ) -> Table:
     """Rows of several frames under common columns; a column without any value is dropped.
 
@@ -54,6 +64,8 @@ def table(
         columns: in the order shown.
         headings: for columns whose heading is not the one that was declared.
         column: what is declared of them.
+        first: columns that are shown rather than others where there are more than `MOST_COLUMNS`, the first of all
+            first.
     """
     everything = pd.concat([frame for _, frame in groups]) if groups else pd.DataFrame()
     shown = columns_with_values(everything, columns)
@@ -68,7 +80,16 @@ def table(
         for kind, frame in groups
         for record in frame.to_dict("records")
     ]
-    return Table([(headings or {}).get(c) or facts[c].heading for c in shown], rows)
+    names = [(headings or {}).get(c) or facts[c].heading for c in shown]
+    return Table(names, rows, hidden_columns(["", *shown], first))
+
+
+def hidden_columns(columns: Sequence[str], first: Sequence[str]) -> list[int]:
+    """Places of the columns beyond `MOST_COLUMNS`, in their order: those of `first` stay, then others as they come. The
+    one at 0 always stays, since it names the line."""
+    ranked = dict.fromkeys([*columns[:1], *(c for c in first if c in columns), *columns])
+    kept = list(ranked)[:MOST_COLUMNS]
+    return [i for i, c in enumerate(columns) if c not in kept]
 
 
 def trial_records(
@@ -76,11 +97,14 @@ def trial_records(
     hyperparameters: list[str],
     headings: Mapping[str, str] | None = None,
     column: Columns = declared,
+    objectives: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The table of all trials as the page's script takes it: columns with their digits, and rows of raw values.
+    """The table of all trials as the page's script takes it: columns with their digits, rows of raw values, and
+    `hidden`, see `Table`.
 
     Args:
         headings, column: see `table`.
+        objectives: columns that are shown rather than others, see `hidden_columns`.
     """
     first = ["trial_id", "state", "baseline", *hyperparameters]
     metrics = [c for c in trials.columns if c not in (*first, "reason", *COST_COLUMNS)]
@@ -100,7 +124,11 @@ def trial_records(
     ]
     cells = trials[shown].astype(object).where(trials[shown].notna(), None)
     finite = [[None if isinstance(v, float) and not np.isfinite(v) else v for v in row] for row in cells.to_numpy()]
-    return {"columns": described, "rows": finite}
+    return {
+        "columns": described,
+        "rows": finite,
+        "hidden": hidden_columns(shown, ["state", *objectives, *hyperparameters, "baseline"]),
+    }
 
 
 def _has_values(frame: pd.DataFrame, column: str) -> bool:

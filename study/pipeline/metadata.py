@@ -29,6 +29,11 @@ def fingerprints(data: Splits, test: Part) -> dict[str, str]:
     return {**identity(data), "test": fingerprint(test)}
 
 
+def largest_class(part: Part) -> int:
+    """Images of the most frequent class: what a network gets right that always answers the same."""
+    return int(torch.bincount(part.labels).max()) if len(part) else 0
+
+
 def study_metadata(
     settings: Settings, space: SearchSpace, data: Splits, test: Part, networks: dict[str, Meta], argv: list[str]
 ) -> Meta:
@@ -47,6 +52,7 @@ def study_metadata(
             "train": len(data.train),
             "validation": len(data.validation),
             "test": len(test),
+            "largest_class": {"validation": largest_class(data.validation), "test": largest_class(test)},
             "split_seed": data.split_seed,
             "mean": list(data.mean),
             "std": list(data.std),

@@ -89,25 +89,47 @@ def sws(tmp_path: Path) -> Path:
 
 
 def test_kd_answer_states_gain_over_the_student_alone(kd: Path) -> None:
-    """The first sentence has the best accuracy, that of the student alone, their difference and the teacher's."""
+    """The first sentence has the best accuracy, that of the student alone, their difference and the teacher's; without
+    test data it says that it is about validation data."""
+    (kd / paths.CONFIRMED).unlink()
     study = load(kd)
     best = study.trials[(study.trials["state"] == "complete") & (study.trials["baseline"] == "")]["val_accuracy"].max()
     sentence = headline(summarise(study)).sentence
     for part in (f"{best:.1f} %", "94.2 %", format_points(best - 94.1667), "98.9 %"):
         assert part in sentence
-    assert sentence in page_of(study).text
+    assert "on validation data" in sentence and sentence in page_of(study).text
 
 
 def test_sws_answer_states_accuracy_loss_and_sparsity(sws: Path) -> None:
-    """The first sentence has accuracy, its change against the uncompressed network, and the weights at zero."""
+    """The first sentence has accuracy, its change against the uncompressed network, and the weights at zero; without
+    test data it says that it is about validation data."""
+    (sws / paths.CONFIRMED).unlink()
     summary = summarise(load(sws))
     best = summary.best
     assert best is not None and best["val_accuracy"] >= 98.2 - summary.error
     assert headline(summary).sentence == (
-        f"Keeps {best['val_accuracy']:.1f} % validation accuracy "
+        f"Keeps {best['val_accuracy']:.1f} % accuracy on validation data "
         f"({format_points(best['val_accuracy'] - 98.2)}) with {best['sparsity']:.1f} % of the "
         "weights at zero."
     )
+
+
+@pytest.mark.parametrize("kind", ["kd", "sws"])
+def test_the_answer_is_about_test_data_where_they_were_read(tmp_path: Path, kind: str) -> None:
+    """Of a network tested once the first sentence and the tiles have its test accuracy and the difference from the
+    reference's, not the better ones of validation data; where the reference was not tested there is no difference."""
+    study = load((synthetic.write_kd if kind == "kd" else synthetic.write_sws)(tmp_path, epochs=5))
+    best, reference = summarise(study).best, "student alone" if kind == "kd" else "uncompressed"
+    assert best is not None
+    mine = study.confirmed["trial_id"] == best["trial_id"]
+    confirmed = study.confirmed.assign(test_accuracy=study.confirmed["test_accuracy"].mask(mine, 93.75))
+    other = confirmed.loc[confirmed["baseline"] == reference, "test_accuracy"].iloc[0]
+    said = headline(summarise(dataclasses.replace(study, confirmed=confirmed)))
+    assert "93.8 % test accuracy" in said.sentence and format_points(93.75 - other) in said.sentence
+    assert "validation" not in said.sentence and ("93.8 %") in [number for number, _ in said.tiles]
+    assert f"On validation data, which chose it, it has {best['val_accuracy']:.2f} %" in " ".join(said.details)
+    alone = headline(summarise(dataclasses.replace(study, confirmed=confirmed[confirmed["baseline"] != reference])))
+    assert "93.8 % test accuracy" in alone.sentence and "points" not in alone.sentence
 
 
 @pytest.mark.parametrize("kind", ["kd", "sws"])
@@ -130,16 +152,23 @@ def test_the_answer_quotes_fresh_seeds_where_there_are_some(tmp_path: Path, kind
     assert said.sentence in page_of(study).text
 
 
-def test_without_an_interval_the_answer_stays_on_validation_data(tmp_path: Path) -> None:
-    """One fresh seed changes no word of the first sentence, and the page says that it is only one."""
-    plain, one = load(synthetic.write_sws(tmp_path / "a")), load(synthetic.write_sws(tmp_path / "b", fresh=1))
-    assert headline(summarise(one)).sentence == headline(summarise(plain)).sentence
+def test_one_fresh_seed_has_no_interval(tmp_path: Path) -> None:
+    """Of one fresh seed the first sentence has no interval: it is about the search's own network on test data, or that
+    seed's where that was not tested; and the page says that it is only one."""
+    one = load(synthetic.write_sws(tmp_path / "b", fresh=1))
+    best = summarise(one).best
+    assert best is not None
+    tests = one.confirmed[one.confirmed["trial_id"] == best["trial_id"]].set_index("seed")["test_accuracy"]
+    assert f"Keeps {tests[0]:.1f} % test accuracy" in headline(summarise(one)).sentence
+    bare = dataclasses.replace(one, confirmed=one.confirmed[one.confirmed["seed"] == 1])
+    said = headline(summarise(bare))
+    assert f"Keeps {tests[1]:.1f} % test accuracy" in said.sentence and "one fresh seed" in " ".join(said.details)
     assert "Only 1 fresh seed confirms" in " ".join(caveats(summarise(one)))
 
 
 def test_fresh_seeds_of_others_are_not_the_answers(tmp_path: Path) -> None:
-    """Where the headline trial was not retrained, the sentence stays on validation data, the best retrained member of
-    the front is named beside it, and the page warns of the one seed."""
+    """Where the headline trial was not retrained, the sentence is about its own network, the best retrained member of
+    the front is named in a detail, and the page warns of the one seed."""
     folder = synthetic.write_sws(tmp_path, fresh=4)
     best = summarise(load(folder)).best
     assert best is not None
@@ -149,7 +178,7 @@ def test_fresh_seeds_of_others_are_not_the_answers(tmp_path: Path) -> None:
     )
     study = load(folder)
     said = headline(summarise(study))
-    assert "validation accuracy" in said.sentence and "fresh" not in said.sentence
+    assert "test accuracy" in said.sentence and "fresh" not in said.sentence
     assert any("not trained with fresh seeds" in line and "test accuracy" in line for line in said.details)
     assert f"Trial {best['trial_id']} itself was trained with one seed" in " ".join(caveats(summarise(study)))
 
@@ -374,11 +403,29 @@ def test_a_baseline_that_beats_the_answer_is_named(sws: Path, kd: Path) -> None:
 
 
 def test_guessing_is_called_guessing(sws: Path) -> None:
-    """A study in which every network collapsed says so."""
-    assert "guessing" not in " ".join(caveats(summarise(load(sws))))
+    """A study in which every network collapsed has no answer and says why."""
+    assert "guessing" not in page_of(load(sws)).text
     trials = load(sws).trials
     change(sws, "val_accuracy", dict.fromkeys(trials.loc[trials["baseline"] == "", "trial_id"], 10.0))
-    assert "10.0 % is what guessing among 10 classes gives" in " ".join(caveats(summarise(load(sws))))
+    s = summarise(load(sws))
+    assert s.best is None and s.front.empty
+    assert "No complete trial is told apart from guessing among 10 classes" in headline(s).sentence
+    assert "the most accurate has 10.0 %" in page_of(load(sws)).text
+
+
+def test_a_network_that_guesses_on_test_data_is_no_answer(sws: Path) -> None:
+    """One that validation data choose, and of which test data say that it guesses, is named with both numbers."""
+    study = load(sws)
+    chosen = summarise(study).chosen
+    assert chosen is not None
+    mine = study.confirmed["trial_id"] == chosen["trial_id"]
+    confirmed = study.confirmed.assign(test_accuracy=study.confirmed["test_accuracy"].mask(mine, 10.3))
+    s = summarise(dataclasses.replace(study, confirmed=confirmed))
+    assert s.best is None and s.chosen is not None and s.chosen["trial_id"] == chosen["trial_id"]
+    said = headline(s).sentence
+    assert (
+        f"Trial {chosen['trial_id']} has {chosen['val_accuracy']:.1f} %" in said and "its 10.3 % on test data" in said
+    )
 
 
 def test_a_reference_without_a_score_is_none(sws: Path) -> None:

@@ -248,6 +248,123 @@ def test_a_clicked_mark_names_its_trial_and_configuration(browser: Any, folders:
         assert page.locator("#trial-table tr.marked").get_attribute("data-trial") == place[2]
 
 
+RINGED = """() => [...document.querySelectorAll('.plot')].map((plot) => {
+    const marked = document.querySelector('#trial-table tr.marked')?.dataset.trial ?? null, wanted = [];
+    for (const trace of plot.data) {
+        if (!Array.isArray(trace.customdata) || marked === null) continue;
+        const at = trace.customdata.map((owner, i) => i).filter((i) =>
+            trace.customdata[i] === marked && trace.x[i] != null && trace.y[i] != null);
+        if (trace.mode !== 'lines') wanted.push(...at.map((i) => `${trace.x[i]} ${trace.y[i]}`));
+        else if (at.length) wanted.push(`M${at.map((i) => `${trace.x[i]},${trace.y[i]}`).join('L')}`);
+    }
+    const rings = (plot.layout.shapes ?? []).filter((shape) => shape.name === 'mark');
+    const got = rings.map((shape) => (shape.xanchor === undefined ? shape.path : `${shape.xanchor} ${shape.yanchor}`));
+    const painted = [...plot.querySelectorAll('.shapelayer path')].filter((p) => p.style.strokeWidth === '3px').length;
+    return [plot.id, wanted.join(';') === got.join(';') && painted === got.length, got.length]; })"""
+"""Of every figure its id, whether its rings are those of the trial that the table marks, in the data and as painted,
+and how many they are."""
+
+
+@pytest.mark.parametrize("kind", ["kd", "seeds"])
+def test_a_mark_moves_from_trial_to_trial_in_every_figure(browser: Any, folders: dict[str, Path], kind: str) -> None:
+    """A trial, another one, none, and a double-click on every figure after each: rings are on the marked trial in every
+    figure that has it and nowhere else, lines and bands of the figure stay, and nothing complains."""
+    s = summarise(study_folder.load(folders[kind]))
+    assert s.best is not None
+    others = s.fresh.loc[(s.fresh["baseline"] == "") & (s.fresh["trial_id"] != s.best["trial_id"]), "trial_id"]
+    rows = [str(s.best["trial_id"]), *(others.head(1) if len(others) else s.searched["trial_id"].tail(1))]
+    follow = "() => document.querySelectorAll('#trial-table tr.marked').length === %d"
+    with Visit(browser, folders[kind]) as page:
+        own = page.evaluate("[...document.querySelectorAll('.plot')].map((p) => (p.layout.shapes ?? []).length)")
+        for step, trial in enumerate([rows[0], rows[1], rows[1], rows[0], rows[0], rows[1]]):
+            page.locator(f'#trial-table .pick[data-trial="{trial}"]').evaluate("button => button.click()")
+            marked = step not in (2, 4)
+            page.wait_for_function(follow % marked)
+            page.wait_for_function(f"() => ({RINGED})().every(([, right]) => right)")
+            if step in (1, 2):
+                for i in range(page.locator(".plot").count()):
+                    place = page.locator(".plot").nth(i).locator(".nsewdrag").first
+                    place.dblclick(position={"x": 3, "y": 3}, force=True)
+            rings = page.evaluate(f"({RINGED})()")
+            assert [name for name, right, _ in rings if not right] == []
+            assert (sum(count for *_, count in rings) > 3) == marked
+        left = page.evaluate("""[...document.querySelectorAll('.plot')].map((p) =>
+            (p.layout.shapes ?? []).filter((shape) => shape.name !== 'mark').length)""")
+        assert left == own and sum(own) > 0
+
+
+VISIBLE = """() => [...document.querySelectorAll('.scroll table')].map((table) => [...table.tHead.rows[0].cells].filter(
+    (th) => th.checkVisibility()).length)"""
+
+
+@WIDTHS
+def test_tables_show_seven_columns_until_all_are_asked_for(browser: Any, folders: dict[str, Path], width: int) -> None:
+    """No table has more than seven columns or a heading of more than five lines before its box is ticked with the
+    keyboard; then it has all, and none again after another press."""
+    with Visit(browser, folders["seeds"], width) as page:
+        before = page.evaluate(VISIBLE)
+        assert len(before) == 4 and max(before) == 7
+        lines = page.evaluate("""() => Math.max(...[...document.querySelectorAll('thead button')].filter(
+            (b) => b.checkVisibility()).map((b) => { const range = document.createRange(); range.selectNodeContents(b);
+            return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size; }))""")
+        assert lines <= 5
+        box = page.get_by_label("Show all").first
+        box.press("Space")
+        count = page.locator("#best thead th").count()
+        assert count > 7 and page.evaluate(VISIBLE)[0] == count
+        box.press("Space")
+        assert page.evaluate(VISIBLE) == before
+
+
+def test_the_best_table_sorts_and_shows_it(browser: Any, folders: dict[str, Path]) -> None:
+    """A heading's first press puts the largest number on top, the second the smallest, and an arrow and aria-sort say
+    so in that column alone; missing cells stay last, and a row keeps its trial."""
+    with Visit(browser, folders["sws"]) as page:
+        heads = page.locator("#best thead th")
+        names = heads.all_inner_texts()
+        for name in ("validation accuracy (%)", "test accuracy (%)", "sparsity (%)"):
+            column = names.index(name)
+            for direction, arrow in (("descending", "↓"), ("ascending", "↑")):
+                heads.nth(column).locator("button").click()
+                assert heads.nth(column).get_attribute("aria-sort") == direction
+                assert arrow in heads.nth(column).inner_text()
+                assert page.locator('#best [aria-sort="none"]').count() == heads.count() - 1
+                shown = page.locator(f"#best tbody tr > :nth-child({column + 1})").all_inner_texts()
+                numbers = [float(text.replace("−", "-")) for text in shown if text != "–"]
+                assert numbers == sorted(numbers, reverse=direction == "descending")
+                assert "–" not in shown[: len(numbers)]
+        assert page.evaluate("""[...document.querySelectorAll('#best tbody tr:has(.pick)')].every(
+            (row) => row.dataset.trial === row.querySelector('.pick').textContent)""")
+
+
+@WIDTHS
+def test_sections_fold_and_links_lead_to_them(browser: Any, folders: dict[str, Path], width: int) -> None:
+    """A heading folds its section with the keyboard, one button folds all; a link in the bar, which a phone has too,
+    opens its section and shows its heading; what was marked meanwhile is there; print unfolds all."""
+    with Visit(browser, folders["kd"], width) as page:
+        tall = page.evaluate("document.documentElement.scrollHeight")
+        page.locator("#figures > details > summary").press("Enter")
+        assert not page.locator("#main ~ *, #figures .plot").first.is_visible()
+        page.locator("#fold").click()
+        assert page.locator("details.fold[open]").count() == 0
+        assert page.evaluate("document.documentElement.scrollHeight") < tall / 2
+        link = page.locator("nav a", has_text="Figures")
+        link.scroll_into_view_if_needed()
+        assert link.is_visible()
+        link.click()
+        page.locator("#figures > details > summary").wait_for()
+        assert page.locator("#figures > details").get_attribute("open") is not None
+        page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+        assert page.locator("details.fold:not([open])").count() == 0
+        page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+        assert page.locator("#methods > details").get_attribute("open") is None
+        page.locator("#fold").click()
+        page.locator("#fold").click()
+        assert page.locator("details.fold:not([open])").count() == 0
+        page.locator("#best .pick").first.click()
+        page.wait_for_function(f"() => ({RINGED})().every(([, right]) => right)")
+
+
 def test_injected_script_never_runs(browser: Any, folders: dict[str, Path]) -> None:
     """Markup in a name, a baseline and a reason is shown as the text it is, in tables, legends and the marked trial."""
     with Visit(browser, folders["hostile"]) as page:
