@@ -59,7 +59,10 @@ def _run(options: Options) -> int:
     study = study_folder.load(options.folder)
     row = _row(study, options.trial_id)
     settings = settings_of(study, options)
-    print(f"{options.trial_id} of {study.meta.get('name') or study.folder.name}: training it again, seed {settings.seed}", flush=True)
+    print(
+        f"{options.trial_id} of {study.meta.get('name') or study.folder.name}: training it again, seed {settings.seed}",
+        flush=True,
+    )
     try:
         metrics = retrain(study, settings, row)
     except TrialFailed as error:

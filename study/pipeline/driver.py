@@ -36,7 +36,6 @@ from study.tuning.searcher import Queued, front
 from study.tuning.space import SearchSpace
 from study.tuning.tune_run import Job, Work, recover_history, run_trials
 
-
 DAY = 86_400.0
 
 

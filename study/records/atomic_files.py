@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-
 _TEMPORARY = re.compile(r"\..+\.([1-9][0-9]*)\.tmp")
 """Names that `atomic_replacement` gives."""
 

@@ -1,4 +1,4 @@
-"""The types of what `study.json` holds. What is not declared here may have any JSON value, and no reader asks for it."""
+"""The types of what `study.json` holds. What is not declared here may have any JSON value; no reader asks for it."""
 
 from __future__ import annotations
 
