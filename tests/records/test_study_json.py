@@ -122,7 +122,9 @@ def test_what_is_no_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for long in (Path("x" * 5000), tmp_path / ("y/" * 2500)):
         with pytest.raises(UserError, match="no study"):
             load(long)
-    monkeypatch.setattr(Path, "read_bytes", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied")))
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))
+    )
     assert "Permission denied" in refused(tmp_path)
     monkeypatch.setattr(Path, "read_bytes", lambda path: (_ for _ in ()).throw(MemoryError()))
     assert "memory" in refused(tmp_path)

@@ -31,7 +31,9 @@ CUT: dict[str, Change] = {
     "in the last line": lambda content: content[:-1],
     "in the last cell": lambda content: content[:-3],
     "between two cells": lambda content: content[: content.rindex(b",")] + b"\n",
-    "a NUL": lambda content: content.replace(b"complete", b"comp\0ete", 1) if b"complete" in content else content + b"\0\n",
+    "a NUL": lambda content: (
+        content.replace(b"complete", b"comp\0ete", 1) if b"complete" in content else content + b"\0\n"
+    ),
     "not UTF-8": lambda content: content[:-1] + b"\xff\n",
     "a column twice": line(0, lambda head: head.replace(b"val_loss", b"val_accuracy").replace(b"baseline", b"seed")),
     "a column without a name": line(0, lambda head: head.replace(b"val_accuracy", b"")),
@@ -71,7 +73,18 @@ def test_line_ends_and_a_mark_of_another_system_are_read(change: Change, tmp_pat
     assert after.confirmed.equals(before.confirmed)
 
 
-HOSTILE = ["/home/me/victim", "../../victim", "..", ".", ".hidden", "t\x1b[31m", "t²", "t" + "9" * 400, "a\\b", "victim"]
+HOSTILE = [
+    "/home/me/victim",
+    "../../victim",
+    "..",
+    ".",
+    ".hidden",
+    "t\x1b[31m",
+    "t²",
+    "t" + "9" * 400,
+    "a\\b",
+    "victim",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
