@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Splits, Part]
     role = {"name": network.name, "options": {}, "parameters": 50_610}
     shape, classes = list(splits.shape), list(splits.classes)
     study_folder.write_meta(path, {
-        "kind": "sws", "name": "sws-digits", "models": {"network": role},
+        "kind": "sws", "name": "sws-digits", "seed": 0, "models": {"network": role},
         "objectives": {"val_accuracy": "max", "sparsity": "max"}, "space": {},
         "data": {"name": "digits", "shape": shape, "classes": classes, "mean": splits.mean, "std": splits.std},
     })  # fmt: skip

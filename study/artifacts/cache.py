@@ -140,12 +140,12 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
 def _checksum(arrays: Mapping[str, np.ndarray]) -> str:
     """Of names, shapes and numbers; a safetensors file has none of its own, and a bit may flip on a disk."""
-    sum_ = 0
+    checksum = 0
     for name in sorted(arrays):
         array = np.asarray(arrays[name], order="C")
-        sum_ = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), sum_)
-        sum_ = zlib.crc32(array.reshape(-1).view(np.uint8), sum_)
-    return f"{sum_:08x}"
+        checksum = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), checksum)
+        checksum = zlib.crc32(array.reshape(-1).view(np.uint8).data, checksum)
+    return f"{checksum:08x}"
 
 
 def same_arrays(some: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> bool:

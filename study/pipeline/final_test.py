@@ -81,6 +81,7 @@ def confirm(
     """
     frame = study_folder.read_frame(folder / paths.CONFIRMED, CONFIRMED_COLUMNS)
     rows: dict[str, Row] = {r["trial_id"]: r for r in frame[frame["seed"] == settings.seed].to_dict("records")}
+    others: list[Row] = frame[frame["seed"] != settings.seed].to_dict("records")
     baselines = [r["trial_id"] for r in ledger.of_state("complete", baseline=True)]
     for trial_id in (*baselines, *best):
         row = ledger.trials[trial_id]
@@ -91,7 +92,8 @@ def confirm(
         model = load_trained(settings, space, path, row, data)
         identity = {"seed": settings.seed, CONFIGURATION: configuration}
         rows[trial_id] = {**_metrics(row), **identity, **_test(model, test, data)}
-    _write(folder, [*rows.values(), *frame[frame["seed"] != settings.seed].to_dict("records")])
+        _write(folder, [*rows.values(), *others])  # at once: what was tested is not tested again after an interruption
+    _write(folder, [*rows.values(), *others])
     checkpoints.clear_results(folder, ledger.of_state("running"))
     for trial_id in ledger.trials.keys() - {*baselines, *best}:
         paths.trace_of(folder, trial_id).unlink(missing_ok=True)
@@ -137,7 +139,7 @@ def confirm_fresh(
         configuration = configuration_of(settings, space, {**row, "baseline": baseline}, seed)
         identity = {"trial_id": original, "baseline": baseline, "seed": seed, CONFIGURATION: configuration}
         rows.append({**_metrics(row), **identity, **_test(model, test, data)})
-    _write(folder, rows)
+        _write(folder, rows)
     for rest in (checkpoints.FOLDER, paths.TRACES):
         shutil.rmtree(retrained.folder / rest, ignore_errors=True)
 
@@ -153,4 +155,5 @@ def _metrics(row: Row) -> Row:
 
 
 def _write(folder: Path, rows: list[Row]) -> None:
-    study_folder.write_frame(folder / paths.CONFIRMED, pd.DataFrame(rows))
+    frame = pd.DataFrame(rows, columns=None if rows else pd.Index(CONFIRMED_COLUMNS))
+    study_folder.write_frame(folder / paths.CONFIRMED, frame)

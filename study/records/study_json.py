@@ -1,4 +1,4 @@
-"""The types of what `study.json` holds. No reader asks for what is not declared here; it may be any JSON."""
+"""The types of what `study.json` holds. What is not declared here may have any JSON value; no reader asks for it."""
 
 from __future__ import annotations
 

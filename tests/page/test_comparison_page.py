@@ -22,6 +22,8 @@ from study.records import columns, paths, study_folder
 from study.records.study_folder import Study, load
 
 HOSTILE = "</script ><!--</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
+HOSTILE_NAME = "<script>window.hacked=1<img src=x onerror='window.hacked=1'>"
+"""As a baseline's name, which has no / in it, or the tables would be refused."""
 
 
 @pytest.fixture(scope="module")
@@ -275,10 +277,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             name=HOSTILE + meta["kind"],
             data={**meta["data"], "title": HOSTILE},
             command=HOSTILE,
-            settings={**meta["settings"], "student_examples": HOSTILE, "x_epochs": HOSTILE},
+            settings={**meta["settings"], "student_examples": 20, "x_epochs": HOSTILE},
         )
         trials = study_folder.read_frame(folder / paths.TRIALS, columns.TRIAL_COLUMNS)
-        trials.loc[trials["baseline"] != "", "baseline"] = HOSTILE
+        trials.loc[trials["baseline"] != "", "baseline"] = HOSTILE_NAME
         study_folder.write_frame(folder / paths.TRIALS, trials)
     return made
 

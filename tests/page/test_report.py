@@ -32,6 +32,8 @@ from study.records.study_folder import Study, load
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = "</script ><!--</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
+HOSTILE_NAME = "<script>window.hacked=1<img src=x onerror='window.hacked=1'>"
+"""As a baseline's name, which has no / in it, or the tables would be refused."""
 
 
 class Page(HTMLParser):
@@ -582,10 +584,10 @@ def test_injected_text_is_never_an_element(kd: Path) -> None:
     clean = len([tag for tag, _ in page_of(load(kd)).elements if tag in ("script", "img")])
     change(kd, "reason", {"t003": HOSTILE})
     change(kd, "state", {"t003": "failed"})
-    change(kd, "baseline", {"b002": HOSTILE})
+    change(kd, "baseline", {"b002": HOSTILE_NAME})
     confirmed = study_folder.read_frame(kd / paths.CONFIRMED, columns.CONFIRMED_COLUMNS)
     again = pd.concat([confirmed, confirmed.assign(seed=1), confirmed.assign(seed=2)]).replace(
-        {"baseline": {"student alone": HOSTILE, "label smoothing": f"{HOSTILE} 2"}, "trial_id": {"t025": HOSTILE}}
+        {"baseline": {"student alone": HOSTILE_NAME, "label smoothing": f"{HOSTILE_NAME} 2"}}
     )
     study_folder.write_frame(kd / paths.CONFIRMED, again)
     meta = study_folder.read_meta(kd)

@@ -17,6 +17,8 @@ WIDTHS = pytest.mark.parametrize("width", [1400, 390])
 """A desk's screen, and a phone's, which is touched."""
 
 HOSTILE = "</script ><!--</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
+HOSTILE_NAME = "<script>window.hacked=1<img src=x onerror='window.hacked=1'>"
+"""As a baseline's name, which has no / in it, or the tables would be refused."""
 
 TAG = "<b onmouseover='window.hacked=1'><script>window.hacked=1</script>"
 
@@ -39,10 +41,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     synthetic.write_trace(made["sws"], best["trial_id"])
     trials = study_folder.read_frame(made["hostile"] / paths.TRIALS, columns.TRIAL_COLUMNS)
     trials.loc[trials["state"] == "failed", "reason"] = HOSTILE
-    trials.loc[trials["baseline"] == "teacher", "baseline"] = HOSTILE
+    trials.loc[trials["baseline"] == "teacher", "baseline"] = HOSTILE_NAME
     study_folder.write_frame(made["hostile"] / paths.TRIALS, trials)
     confirmed = study_folder.read_frame(made["hostile"] / paths.CONFIRMED, columns.CONFIRMED_COLUMNS)
-    study_folder.write_frame(made["hostile"] / paths.CONFIRMED, confirmed.replace({"baseline": {"teacher": HOSTILE}}))
+    named = confirmed.replace({"baseline": {"teacher": HOSTILE_NAME}})
+    study_folder.write_frame(made["hostile"] / paths.CONFIRMED, named)
     study_folder.write_meta(made["hostile"], {**study_folder.read_meta(made["hostile"]), "name": HOSTILE})
     for folder in made.values():
         study_page.write(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,11 @@ from study.methods.magnitude.pruning import Hparams, fit
 from study.methods.magnitude.settings import MagnitudeSettings
 from study.records.ledger import Ledger, history_row
 from study.settings import resolve
+from study.tuning import tune_run
 from study.tuning.halving import Rungs, spread, standing
-from study.tuning.scheduler import make_rungs
+from study.tuning.scheduler import HalvingScheduler, make_rungs
+from study.tuning.searcher import Queued
+from study.tuning.space import SearchSpace
 
 ACCURACY = {"val_accuracy": "max"}
 BOTH = {"val_accuracy": "max", "sparsity": "max"}
@@ -259,3 +263,36 @@ def test_a_trial_that_is_distilled_first_is_judged_half_way_through_its_compress
     settings = resolve(KDSWSSettings.of(dataset="mnist", epochs=20, cluster_epochs=20, codebook_epochs=4))
     objectives = {"val_accuracy": "max", "file_bytes": "min"}
     assert make_rungs(kd_sws.METHOD, settings, objectives, Ledger(tmp_path), tmp_path).levels == [32]
+
+
+def test_a_baseline_is_never_stopped_and_measures_nobody() -> None:
+    """The worst of all at every rung, it goes on, while a trial with its scores is stopped; without the baseline's
+    scores the verdicts on trials are the same. A trial is not stopped at its last epoch."""
+
+    def verdict(scheduler: HalvingScheduler, trial_id: str, score: float, epoch: int = 2, **more: bool) -> str:
+        trial = SimpleNamespace(config={"trial_id": trial_id})
+        return scheduler.on_trial_result(None, trial, {"epoch": epoch, "val_accuracy": score, **more})
+
+    scheduler = HalvingScheduler(Rungs(ACCURACY, 9, 1), {"paper"}, lambda config: 9)
+    assert verdict(scheduler, "paper", 99.0) == scheduler.CONTINUE
+    assert [verdict(scheduler, f"t{i}", score) for i, score in enumerate((50.0, 60.0))] == [scheduler.CONTINUE] * 2
+    assert verdict(scheduler, "t2", 10.0) == scheduler.STOP
+    assert [verdict(scheduler, "paper", 1.0, epoch) for epoch in (3, 8, 9)] == [scheduler.CONTINUE] * 3
+    assert verdict(scheduler, "t3", 1.0, 9) == scheduler.CONTINUE
+    assert verdict(scheduler, "t4", 1.0, finished=True) == scheduler.CONTINUE
+
+
+def test_a_search_tells_the_scheduler_its_baselines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the queue, and no trial that was cut off."""
+    built: list[Any] = []
+    monkeypatch.setattr(tune_run, "_searcher", lambda *arguments: None)
+    monkeypatch.setattr(tune_run.tune, "with_parameters", lambda *arguments, **named: None)
+    monkeypatch.setattr(tune_run, "_tuner", lambda job, settings, trainable, scheduler, trials: built.append(scheduler))
+    monkeypatch.setattr(tune_run, "_fit", lambda job, tuner: True)
+    settings = resolve(MagnitudeSettings.of(scheduler="asha"))
+    recorder = SimpleNamespace(ledger=Ledger(tmp_path), searcher=None)
+    job = tune_run.Job(settings, SearchSpace.load("magnitude"), tmp_path, recorder)  # type: ignore[arg-type]
+    queue = [Queued("paper settings", {}, "paper settings"), Queued("t003", {}, ""), Queued("8-bit", {}, "8-bit")]
+    work = tune_run.Work(METHOD.trial, None, {})  # type: ignore[arg-type]
+    assert tune_run.run_trials(job, work, queue, 2, searching=True)
+    assert built[0].baselines == {"paper settings", "8-bit"}
