@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,50 @@ def assert_one_line(status: int, named: str, capsys: pytest.CaptureFixture[str])
     assert status == 2 and not printed.out
     assert printed.err.startswith("error: ") and named in printed.err
     assert printed.err.count("\n") == 1
+
+
+def test_numbers_that_are_none_are_null(
+    folder: Path, tmp_path: Path, digits: tuple[Splits, Part], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network of finite weights can have a loss that is none: `--json` is JSON all the same."""
+    network = described(digits[0])
+    model, quantised = quantised_network(network, 0)
+    large = QuantisedWeights(quantised.assignment, quantised.values * 1e37, quantised.scales)
+    compressed_file.save(tmp_path / "x.codebook", model, large, network)
+    assert study_evaluate.main([str(tmp_path / "x.codebook"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["loss"] is None
+
+
+def test_a_limit_of_parameters(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both commands that build what a file describes refuse more parameters than `--max-parameters`, and say so."""
+    file = folder / paths.MODELS / "t001.codebook"
+    for command, given in (
+        (study_evaluate, [str(file)]),
+        (export, [str(folder), "--trial", "t001", "--to", str(tmp_path), "--formats", "safetensors"]),
+        (export, [str(folder), "--trial", "uncompressed", "--to", str(tmp_path), "--formats", "safetensors"]),
+    ):
+        assert command.main([*given, "--max-parameters", "1000"]) == 2
+        printed = capsys.readouterr().err
+        assert "more than 1,000 parameters" in printed and "--max-parameters" in printed and printed.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_from_a_stranger_is_checked(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What study.json says of a network is checked as a compressed file's header is; a user's code is not imported."""
+    stranger = tmp_path / "s"
+    shutil.copytree(folder, stranger)
+    meta = study_folder.read_meta(stranger)
+    for role, data, words in (
+        ({"name": "vgg19", "options": {"width": 1e9}}, {}, "option 'width'"),
+        ({"name": "lenet_300_100", "options": {}}, {"std": [0.0]}, "std is not above 0"),
+        ({"name": "lenet_300_100", "options": {}}, {"shape": [1, 10**6, 10**6]}, "input shape"),
+        ({"name": "evil\x1b[31m:build", "options": {}}, {}, "--network"),
+    ):
+        changed = {**meta, "models": {"network": {**role, "parameters": 1}}, "data": {**meta["data"], **data}}
+        study_folder.write_meta(stranger, changed)
+        assert export.main([str(stranger), "--trial", "uncompressed", "--to", str(tmp_path / "to")]) == 2
+        printed = capsys.readouterr().err
+        assert words in printed and printed.count("\n") == 1 and "\x1b" not in printed
 
 
 @pytest.mark.parametrize(("shape", "classes", "words"), [((3, 8, 8), 10, "3×8×8"), ((1, 8, 8), 7, "7")])

@@ -26,10 +26,12 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from study.artifacts.finite import not_finite
 from study.compression import file_checks
@@ -189,10 +191,10 @@ def read(path: Path, *, custom: str | None = None, max_parameters: int | None = 
         data = file_checks.read_regular(path, _MAGIC, most)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); give a {SUFFIX} file") from error
+    except ValueError as error:
+        raise UserError(f"{path}: longer than a file of {max_parameters:,} parameters can be; {_RAISE}") from error
     if data is None:
         raise _no_such_file(str(path))
-    if most is not None and len(data) > most:
-        raise UserError(f"{path}: longer than a file of {max_parameters:,} parameters can be; {_RAISE}")
     return decode(data, custom=custom, source=str(path), max_parameters=max_parameters)
 
 
@@ -263,25 +265,43 @@ def build(network: Network, custom: str | None, source: str, max_parameters: int
             f"{source}: its network {network.name} is a user's code, which reading the file would run. If you trust "
             f"it, add --network {network.name}"
         )
-    # The fresh weights are overwritten: leave the caller's sequence of random numbers alone.
-    with torch.random.fork_rng(devices=[]), _counting(network.name, source, max_parameters):
-        if is_custom(network.name):
-            return registry.build(network.name, network.input_shape, network.classes, **network.options)
-        _build_without_memory(network)
-        return registry.construct(network.name, network.input_shape, network.classes, network.options)
+    with torch.random.fork_rng(devices=[]):  # the fresh weights are overwritten: leave the caller's sequence alone
+        if max_parameters is not None and not is_custom(network.name):
+            with _counting(network.name, source, max_parameters):
+                _build_without_memory(network)
+        with _counting(network.name, source, max_parameters):
+            if is_custom(network.name):
+                return registry.build(network.name, network.input_shape, network.classes, **network.options)
+            return registry.construct(network.name, network.input_shape, network.classes, network.options)
 
 
 def _build_without_memory(network: Network) -> None:
-    """Build the network, and try it, on a device where tensors have shapes alone."""
-    # torchvision's regnets compute widths with tensors, which have no numbers there. What they register is counted
-    # all the same when they are built.
-    with contextlib.suppress(NotImplementedError), torch.device("meta"):
-        registry.build(network.name, network.input_shape, network.classes, **network.options)
+    """Build the network of tensors that have shapes alone."""
+    with _ShapesAlone():
+        registry.construct(network.name, network.input_shape, network.classes, network.options)
+
+
+class _ShapesAlone(TorchFunctionMode):
+    """New weights take no memory, and none are drawn: to draw without numbers, torch would load its compiler, which
+    takes more than a second. Other tensors are as ever, since torchvision's regnets compute widths with some."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function in _NEW and kwargs.get("device") is None:
+            return function(*args, **{**kwargs, "device": "meta"})
+        if function in _DRAWN or getattr(function, "__module__", "") == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
+
+
+_NEW = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+_DRAWN = (Tensor.normal_, Tensor.uniform_)
 
 
 @contextlib.contextmanager
 def _counting(name: str, source: str, most: int | None) -> Iterator[None]:
-    """Stop the building of a network when it registers more parameters and buffers than so: before it fills them."""
+    """Stop the building of a network when it registers more parameters and buffers than so: before it fills them.
+    Whatever else stops it is a UserError, too."""
     registered: dict[int, Tensor] = {}
     count = 0
 

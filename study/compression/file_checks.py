@@ -1,7 +1,7 @@
 """What is checked of a compressed file before anything is built from it: a stranger may have written it, with a
 checksum that is right.
 
-Every function raises ValueError with the reason in a few words, except `read_regular`.
+Every function raises ValueError with the reason in a few words.
 """
 
 from __future__ import annotations
@@ -35,16 +35,21 @@ def read_regular(path: Path, start: bytes, most: int | None) -> bytes | None:
     """The bytes of a file that begins so; None if it begins otherwise, or is no regular file.
 
     Args:
-        most: bytes that are read; of a longer file one more, so that the caller notices.
+        most: bytes that it may have.
     Raises:
         OSError: it cannot be read.
+        ValueError: it is longer, and was not read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO without a writer must not block
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # before it is a Python file, which a folder cannot be
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or file.read(len(start)) != start:
+        if file.read(len(start)) != start:
             return None
-        size = status.st_size if most is None else min(status.st_size, most + 1)
+        size = os.fstat(descriptor).st_size
+        if most is not None and size > most:
+            raise ValueError(f"{size:,} bytes")
         return start + file.read(max(size - len(start), 0))
 
 

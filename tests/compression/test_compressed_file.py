@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import math
+import os
+import resource
 import struct
 import textwrap
 import zlib
@@ -261,6 +263,162 @@ def test_parts_that_contradict_each_other_are_refused(data: bytes) -> None:
     refused(sealed(lengths + data[22:start] + short + data[start + others :]), "format version 2")
     refused(sealed(data[8 : start + others] + b"\xff" * 64), "format version 2")
     refused(sealed(data[8:-1]), "format version 2")  # the coder writes four bytes at a time
+
+
+# --- strangers, whose checksum is right
+
+
+GOOD: list[Any] = ["lenet_300_100", {}, [1, 1, 1], 2, [0.5], [0.25], "digits"]
+
+
+def header_with(at: int, value: Any) -> bytes:
+    return with_header([*GOOD[:at], value, *GOOD[at + 1 :]])
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "words"),
+    [
+        (0, 7, "name of its network"),
+        (0, "x" * 10_000, "name of its network"),
+        (0, "", "name of its network"),
+        (1, [], "options"),
+        (1, {"width": 1e9}, "option 'width'"),
+        (1, {"width": -(10**400)}, "option 'width'"),
+        (1, {"width": [[1, 16, 10**6, 1]]}, "option 'width'"),
+        (1, {"width": {"a": 1}}, "option 'width'"),
+        (1, {"x": [1] * 10_000}, "option 'x'"),
+        (2, 3, "input shape"),
+        (2, [1, 1], "input shape"),
+        (2, [1, True, 1], "input shape"),
+        (2, [1, 2.0, 1], "input shape"),
+        (2, [1, 0, 1], "input shape"),
+        (2, [1, 60_000, 60_000], "numbers each"),
+        (3, "2", "input shape"),
+        (3, 10**30, "input shape"),
+        (4, [], "mean is not one finite number for each of its 1 channels"),
+        (4, [0.5, 0.5], "mean"),
+        (4, ["0.5"], "mean"),
+        (4, [10**400], "mean"),
+        (4, [float("nan")], "its header has NaN"),
+        (5, [0], "std is not above 0"),
+        (5, [-1.0], "std is not above 0"),
+        (5, [float("inf")], "its header has Infinity"),
+        (6, None, "name of its data set"),
+    ],
+)
+def test_a_header_is_checked_before_anything_is_built(
+    at: int, value: Any, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry of the wrong type, or beyond its bounds, is named, and no network is built."""
+    monkeypatch.setattr(registry, "construct", lambda *_: pytest.fail("a network is built"))
+    refused(header_with(at, value), words)
+
+
+def deflated(data: bytes) -> bytes:
+    return zlib.compress(data, 9, -15)
+
+
+def with_parts(data: bytes, **changed: bytes) -> bytes:
+    """The file with other parts, its lengths and checksum made right."""
+    header, values, scales, others, layout = struct.unpack_from("<HHHII", data, 8)
+    parts, at = {}, 22
+    for name, length in dict(header=header, values=4 * values, scales=4 * scales, others=others, weights=10**9).items():
+        parts[name] = data[at : at + length]
+        at += length
+    parts |= changed
+    sizes = [len(parts["header"]), len(parts["values"]) // 4, len(parts["scales"]) // 4, len(parts["others"])]
+    return sealed(struct.pack("<HHHII", *sizes, layout) + b"".join(parts.values()))
+
+
+def test_deep_and_long_headers_are_refused() -> None:
+    """JSON nested without end, or long without end, is one line."""
+    refused(sealed(struct.pack("<HHHII", len(d := deflated(b"[" * 60_000)), 0, 0, 0, 0) + d), "nested too deeply")
+    refused(sealed(struct.pack("<HHHII", len(d := deflated(bytes(10**7))), 0, 0, 0, 0) + d), "65,536 bytes when infl")
+    deep: Any = 0
+    for _ in range(20):
+        deep = [deep]
+    refused(with_header(["own:net", {"x": deep}, *GOOD[2:]]), "option 'x'")
+
+
+def test_parts_are_checked_against_the_network(data: bytes) -> None:
+    """A deflate bomb, numbers of scales or values that cannot be, and bytes behind the last weight are refused."""
+    golden = base64.b85decode(GOLDEN)
+    refused(with_parts(data, others=deflated(bytes(10**7))), "when inflated")
+    refused(with_parts(data, others=deflated(b"short")), "another length")
+    refused(with_parts(golden, scales=np.ones(5, "<f4").tobytes()), "5 scales for 6 tensors")
+    refused(with_parts(golden, values=np.ones(40_000, "<f4").tobytes()), "more values than weights")
+    refused(with_parts(golden, weights=golden[-40:] + bytes(400)), "format version 1")
+    refused(sealed(golden[8:14] + b"\xff\xff\xff\x00" + golden[18:]), "longer than it is")
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_numbers_that_are_not_finite_are_refused(data: bytes, bad: float) -> None:
+    """In the codebook, in the scales, in other tensors, which are named; and a product of both that overflows."""
+    values = np.array([bad] * 15, "<f4").tobytes()
+    refused(with_parts(data, values=values), "codebook or its scales")
+    refused(with_parts(data, scales=np.array([bad] * 12, "<f4").tobytes()), "codebook or its scales")
+    header, count, scales, others, _ = struct.unpack_from("<HHHII", data, 8)
+    at = 22 + header + 4 * count + 4 * scales
+    inflated = bytearray(zlib.decompress(data[at : at + others], -15))
+    inflated[:4] = struct.pack("<f", bad)
+    refused(with_parts(data, others=deflated(bytes(inflated))), r"tensor 1\.weight has numbers that are not finite")
+    large = np.array([3e38] * 15, "<f4").tobytes()
+    refused(with_parts(data, values=large, scales=np.array([100.0] * 12, "<f4").tobytes()), r"tensor \d+\.weight")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["vgg19", {"width": 65_536}, [3, 32, 32], 10],
+        ["lenet_300_100", {}, [1, 4096, 4096], 10],
+        ["torchvision:vit_b_16", {"image_size": 65_536}, [3, 32, 32], 10],
+        ["torchvision:regnet_y_128gf", {}, [3, 32, 32], 10],
+        ["torchvision:mobilenet_v2", {"width_mult": 1000}, [3, 32, 32], 10],
+    ],
+    ids=lambda header: header[0],
+)
+def test_a_network_that_is_too_large_is_not_built(header: list[Any]) -> None:
+    """Its parameters are counted before memory is taken for them, and the line says how to allow more."""
+    channels = header[2][0]
+    import torchvision.models  # noqa: F401, which takes memory as well
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(
+        with_header([*header, [0.5] * channels, [0.25] * channels, "x"]), "more than 150,000,000 .*--max-parameters"
+    )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_the_limit_is_exact() -> None:
+    """30,902 parameters are read with a limit of 30,902, and refused with one less."""
+    golden = base64.b85decode(GOLDEN)
+    compressed_file.decode(golden, max_parameters=30_902)
+    with pytest.raises(UserError, match="30,901 parameters; .*--max-parameters"):
+        compressed_file.decode(golden, max_parameters=30_901)
+
+
+def test_options_that_no_network_takes_are_one_line() -> None:
+    """Whatever torchvision raises on them."""
+    for options in ({"groups": 0}, {"weights": "DEFAULT"}, {"norm_layer": "x"}, {"pretrained": True}, {"nope": None}):
+        refused(with_header(["torchvision:resnet18", options, [3, 32, 32], 10, [0.5] * 3, [0.5] * 3, "x"]), "resnet18")
+
+
+def test_what_is_no_regular_file_is_not_read(tmp_path: Path) -> None:
+    """A device without end, a FIFO that nobody writes to, a folder, a file that is far too long: refused at once."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "long").write_bytes(base64.b85decode(GOLDEN))
+    os.truncate(tmp_path / "long", 10**12)
+    (tmp_path / "text").write_bytes(b"text" * 10)
+    os.truncate(tmp_path / "text", 10**12)
+    for path, words in (
+        (Path("/dev/zero"), "no compressed network"),
+        (tmp_path / "fifo", "no compressed network"),
+        (tmp_path / "text", "no compressed network"),
+        (tmp_path, "no compressed network|cannot be read"),
+        (tmp_path / "long", "longer than a file of 150,000,000 parameters can be.*--max-parameters"),
+    ):
+        with pytest.raises(UserError, match=words):
+            compressed_file.read(path)
 
 
 def test_a_network_built_otherwise_is_refused(nets: None) -> None:

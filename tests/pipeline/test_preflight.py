@@ -168,6 +168,23 @@ def test_a_trial_is_not_reproduced_without_what_it_was_built_on(
                     "kd, kd_sws, magnitude, sws\n")  # fmt: skip
 
 
+def test_a_users_network_is_not_imported_unasked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A study folder may come from a stranger, and its code with it: `reproduce` imports a network of the user's own
+    only if its name is given."""
+    monkeypatch.chdir(tmp_path)
+    folder = start_study("sws")
+    (tmp_path / "strange_net.py").write_text("raise RuntimeError('imported')")
+    change(folder, settings={**study_folder.read_meta(folder)["settings"], "network": "strange_net:build"})
+    study_folder.write_rows(folder / paths.TRIALS, [{"trial_id": "t001", "state": "complete"}], columns.TRIAL_COLUMNS)
+    for given, words in (([], "add --network strange_net:build"), (["--network", "strange_net:build"], "imported")):
+        assert reproduce.main([str(folder), "t001", *given]) == 2
+        printed = capsys.readouterr().err
+        assert words in printed and printed.count("\n") == 1
+        assert ("imported" in printed) == bool(given)
+
+
 def test_a_network_that_cannot_be_packed(tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that decides by what it sees is refused with the flag before anything starts; without the flag it is not."""
     (tmp_path / "branching.py").write_text(BRANCHING)

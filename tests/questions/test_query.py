@@ -14,7 +14,7 @@ from analysis import query
 from analysis.questions import conditions
 from analysis.questions.question import NoMatch, answer_question, parse
 from study.errors import UserError
-from study.records import study_folder
+from study.records import paths, study_folder
 from study.records.study_folder import Study
 
 
@@ -221,6 +221,45 @@ def test_the_command_writes_every_column_in_full(
     assert json.loads(capsys.readouterr().out) == listed
 
 
+@pytest.mark.parametrize(
+    ("question", "note"),
+    [
+        ("max components", "Equal to the last of these: 4 more. --top 6 shows them."),
+        ("all", "The first 2 of 6 matches, in no order; max COLUMN or min COLUMN orders them."),
+    ],
+)
+def test_top_is_never_more(tmp_path: Path, question: str, note: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--top 2` gives two trials, also where others equal them or have no order, and says what it left out."""
+    folder = synthetic.write_bare(tmp_path / "s", "sws", "complete", trials=6)
+    trials = study_folder.read_frame(folder / paths.TRIALS, ())
+    trials.loc[trials["baseline"] == "", "components"] = 8
+    study_folder.write_frame(folder / paths.TRIALS, trials)
+    searched = (trials["baseline"] == "").sum()
+    assert query.main([str(folder), question, "--top", "2", "--csv", "-"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("\n") == 1 + 2
+    assert printed.err == note.replace("6", str(searched)).replace(": 4", f": {searched - 2}") + "\n"
+    assert query.main([str(folder), question, "--top", "9", "--csv", "-"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_names_from_strangers_are_printed_harmlessly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Escapes in a table, in a message, in CSV and in JSON are written out; a formula is a word."""
+    folder = synthetic.write_bare(tmp_path / "s", "sws", "complete")
+    trials = study_folder.read_frame(folder / paths.TRIALS, ())
+    trials.loc[0, "reason"] = "=cmd()\x1b]0;title\x07"
+    trials["\x1b[31mred"] = 1.0
+    study_folder.write_frame(folder / paths.TRIALS, trials)
+    every = ["all", "--baselines", "--states", "complete,pruned,failed,running"]
+    for flags in ([], ["--csv", "-"], ["--json", "-"]):
+        assert query.main([str(folder), *every, *flags]) == 0
+        printed = capsys.readouterr().out
+        assert "\x1b" not in printed and "\x07" not in printed, flags
+        assert flags != ["--csv", "-"] or "'=cmd()\\x1b]0;title" in printed
+    assert query.main([str(folder), "max \x1b[31mre"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
 def test_states_and_baselines_are_asked_where_a_flag_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By default complete trials of the search alone; with the flags failed ones and baselines too."""
     counts = []
@@ -244,7 +283,9 @@ def test_states_and_baselines_are_asked_where_a_flag_says_so(folder: Path, capsy
         (["{folder}/nothing", "all"], 2, "no study here"),
         (["{folder}", "all", "--top", "0"], 2, "--top 0"),
         (["{folder}", "all", "--states", "done"], 2, "'done' is not a state; give any of"),
-        (["{folder}", "all", "--csv", "/proc/none/a.csv"], 2, "cannot be written"),
+        (["{folder}", "all", "--csv", "/proc/none/a.csv"], 2, "--csv /proc/none/a.csv: cannot be written"),
+        (["{folder}", "all", "--json", "{folder}"], 2, "--json {folder}: cannot be written (Is a directory)"),
+        (["{folder}", "all", "--csv", "-", "--json", "/dev/stdout"], 2, "are one file; give two"),
         (["{folder}"], 2, "QUESTION"),
     ],
 )
@@ -254,7 +295,7 @@ def test_status_and_one_line(
     """1 without a match, 2 after bad input, one line either way."""
     assert query.main([a.format(folder=folder) for a in arguments]) == status
     output = capsys.readouterr()
-    assert says in output.err and output.err.count("\n") == 1 and output.out == ""
+    assert says.format(folder=folder) in output.err and output.err.count("\n") == 1 and output.out == ""
 
 
 @pytest.mark.parametrize("state", ["none", "running"])
