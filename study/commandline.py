@@ -96,7 +96,10 @@ def data_folder(dataset: str, given: Path | None) -> Path | None:
     """Where a data set lies, or is downloaded to: `--data-dir`, or our folder in the user's cache."""
     if given or dataset in ("digits", "folder"):
         return given
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "compression-study"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compression-study"
+    except RuntimeError as error:  # no home folder
+        raise UserError(f"--dataset {dataset}: there is no home folder to keep it in; give --data-dir") from error
 
 
 def any_of(names: Sequence[str]) -> str:

@@ -226,7 +226,9 @@ def test_ctrl_c_in_users_code_is_ctrl_c(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_users_code_prints_stays_off_the_screen(user_module: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Megabytes of it too, on import or when it is called."""
     with Path(f"{user_module}.py").open("a") as file:
-        file.write("print('x' * 10**7)\ndef loud(**options):\n    print('y\\n' * 10**6)\n    return linear(**options)\n")
+        file.write(
+            "print('x' * 10**7)\ndef loud(**options):\n    print('y\\n' * 10**6)\n    return linear(**options)\n"
+        )
     sys.modules.pop(user_module, None)
     registry.build(f"{user_module}:loud", (3, 4, 5), 6)
     assert capsys.readouterr() == ("", "")
