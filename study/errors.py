@@ -43,6 +43,7 @@ def no_memory(error: BaseException | None) -> bool:
         isinstance(e, MemoryError)
         or (isinstance(e, OSError) and e.errno == errno.ENOMEM)
         or (isinstance(e, RuntimeError) and re.search("can't allocate memory|out of memory", str(e)))  # torch's
+        or type(e).__name__ == "ObjectStoreFullError"  # Ray's
         for e in _causes(error)
     )
 
@@ -67,7 +68,8 @@ def system_error(error: BaseException) -> str:
         return f"a text or a file name cannot be read or written in this encoding ({error}); use UTF-8"
     if not isinstance(error, OSError):
         return ""
-    if isinstance(error, FileNotFoundError) and error.filename is None:  # from os.getcwd
+    if error.filename is None and error.errno == errno.ENOENT and error.strerror == os.strerror(errno.ENOENT):
+        # from os.getcwd
         return "the current folder was removed; change to another one"
     named = " → ".join(_shown(path) for path in (error.filename, error.filename2) if path is not None)
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__

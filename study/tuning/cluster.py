@@ -42,7 +42,7 @@ def start_ray(settings: Settings) -> str:
     for name in ("ray.tune", "ray.train", "ray.air"):  # a trial's error has its place: the reason in trials.csv
         logging.getLogger(name).setLevel(logging.CRITICAL if quiet else logging.INFO)
     where = settings.resources.address
-    ray_home.secure_token()
+    ray_home.secure_token(create=not where)
     local: Row = {}
     if not where:
         local = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
@@ -268,7 +268,10 @@ def addresses(settings: Settings, dashboard: str) -> list[str]:
     """Lines that tell where a running study can be watched."""
     lines = [f"Ray dashboard: {dashboard}"] if dashboard else []
     if lines and os.environ.get("RAY_AUTH_MODE") == "token":  # Ray sets it for clusters that it starts
-        lines[0] += "  (it asks for a token, once: ray get-auth-token prints it)"
+        own = os.environ.get("RAY_AUTH_TOKEN")
+        lines[0] += (
+            f"  (it asks for a token, once: {'that of $RAY_AUTH_TOKEN' if own else 'ray get-auth-token prints it'})"
+        )
     if settings.watching.prometheus:
         nodes = [n for n in ray.nodes() if n["Alive"]]
         targets = ", ".join(f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in nodes)

@@ -65,29 +65,31 @@ def _holds_sockets(folder: str) -> bool:
     return True
 
 
-def secure_token() -> None:
-    """See that Ray's token is there before Ray writes one that every user of the machine can read.
+def secure_token(create: bool) -> None:
+    """See that nobody else can read Ray's token: who has it can run code as this user.
 
-    Who has it can run code as this user. Where the home folder cannot be written, this process and those that it
-    starts have one of their own.
+    Args:
+        create: write one if there is none, before Ray writes one that all users of the machine can read. Where the home
+            folder cannot be written, this process and those that it starts have one of their own.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token" or os.environ.get("RAY_AUTH_TOKEN"):
         return
     try:
         named = os.environ.get("RAY_AUTH_TOKEN_PATH")
         path = Path(named) if named else Path.home() / ".ray" / "auth_token"
-        with contextlib.suppress(FileExistsError):
-            path.parent.mkdir(mode=0o700, parents=True)
-        with contextlib.suppress(FileExistsError):
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(32))
+        if create and not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):  # another study has written it just now
+                with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                    file.write(secrets.token_hex(32))
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
         if path.read_text().strip():
             return
     except (OSError, RuntimeError):  # RuntimeError: no home folder at all
         pass
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if create:
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 class OwnPath(JobConfig):

@@ -5,6 +5,7 @@ Those marked slow run by `python -m pytest -m slow`.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,49 @@ def test_a_trial_that_comes_to_harm_fails_alone(tmp_path: Path) -> None:
     assert hung.startswith("hung: no epoch ended within --trial-timeout 20 s (at ") and "faulty.py" in hung
     assert "process" in killed or "died" in killed
     assert "memory" in memory
+
+
+SMALL = (
+    "magnitude --num-samples 1 --pretrain-epochs 1 --epochs 1 --codebook-epochs 1 --no-dashboard --results-dir results"
+).split()
+
+
+def test_a_study_on_an_unfriendly_machine(tmp_path: Path) -> None:
+    """No home folder, a TMPDIR that is too long for sockets, a current folder with files named like modules, a terminal
+    of ASCII letters, and nobody who reads the output after its first line: the study is complete, status 0."""
+    (tmp_path / ("x" * 120)).mkdir()
+    for name in ("random", "torch", "ray", "analysis", "search_spaces", "plotly"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the wrong module')")
+    environment = {
+        **bed.environment(), "HOME": "/proc/none", "TMPDIR": str(tmp_path / ("x" * 120)), "PYTHONPATH": str(bed.ROOT),
+        "LC_ALL": "C", "PYTHONIOENCODING": "ascii",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "study.run", *SMALL]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith("magnitude-digits: 1 trials to run")
+        process.stdout.close()
+        assert not process.stderr.read()
+    assert process.returncode == 0
+    found = study_folder.load(tmp_path / "results" / "magnitude-digits")
+    assert set(found.trials["state"]) == {"complete"} and (found.folder / paths.REPORT).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_asks_to_stop(number: int, tmp_path: Path) -> None:
+    """To the whole process group: one line, its status, and the same command ends the study whole."""
+    bed.interrupted(tmp_path, 1, number)
+    bed.judge(tmp_path / bed.NAME)
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_removed(tmp_path: Path) -> None:
+    """One line, no loop, and nothing half is left: the same command starts again."""
+    bed.folder_removed(tmp_path)
+    bed.judge(tmp_path / bed.NAME)
 
 
 @pytest.mark.slow

@@ -42,17 +42,19 @@ def test_a_machine_without_links_is_one_line(tmp_path: Path, monkeypatch: pytest
         ray_home.temporary_folder()
 
 
-def token_of(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def token_of(home: Path, monkeypatch: pytest.MonkeyPatch, create: bool = True) -> Path:
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.setenv(name, "")  # so that what the function sets is taken back
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
-    ray_home.secure_token()
+    ray_home.secure_token(create)
     return home / ".ray" / "auth_token"
 
 
 def test_nobody_else_reads_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A new one is the user's alone, as is its folder; one that all could read is closed, and stays the same."""
+    """A new one is the user's alone, as is its folder; one that all could read is closed, and stays the same. None is
+    made to join a cluster, which may want none."""
+    assert not token_of(tmp_path, monkeypatch, create=False).exists() and "RAY_AUTH_TOKEN" not in os.environ
     path = token_of(tmp_path, monkeypatch)
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
     token = path.read_text()
@@ -98,6 +100,6 @@ def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("Failed to start\n  the GCS")
 
     monkeypatch.setattr(cluster.ray, "init", fail)
-    monkeypatch.setattr(ray_home, "secure_token", lambda: None)
+    monkeypatch.setattr(ray_home, "secure_token", lambda create: None)
     with pytest.raises(UserError, match=r"Ray could not be started on this machine \(Failed to start the GCS\)"):
         cluster.start_ray(resolve(SWSSettings()))
