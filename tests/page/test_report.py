@@ -343,7 +343,7 @@ def test_methods_tell_each_command_and_what_it_ran_with(sws: Path) -> None:
 
 
 def test_what_compression_leaves_out_is_a_warning(sws: Path) -> None:
-    """Its number, its share and some names; where nothing is left out, or an older study does not say, there is none."""
+    """Its number, its share and some names; there is none where nothing is left out or an older study does not say."""
     assert "leaves out" not in " ".join(caveats(summarise(load(sws))))
     meta = study_folder.read_meta(sws)
     names = ["1.weight", "1.bias", "4.weight", "4.bias"]
