@@ -47,16 +47,15 @@ def trainable_settings(settings: Settings, space: SearchSpace, data: Splits, rec
         UserError: a network that cannot be trained at all, or not as the study was started.
     """
     gpu = torch.cuda.is_available() and gpu_share(settings, True) > 0
-    device = torch.device("cuda" if gpu else "cpu")
-    tried = data.to(device)
+    device = "cuda" if gpu else "cpu"
     # In a cluster the machines of the trials may have bfloat16 where this one has not.
-    best = PRECISIONS[1] if settings.resources.address else best_precision(device.type)
+    best = PRECISIONS[1] if settings.resources.address else best_precision(device)
     contiguous = set(names_in(settings.contiguous))
     precision = settings.precision or best
     for role, training in _trainings(settings, space):
         trained = role != "teacher" or settings.flat().get("teacher_checkpoint") is None
         wanted = replace(training, precision=precision, contiguous=training.network in contiguous)
-        fits, failures = _first_that_trains(wanted, tried, trained)
+        fits, failures = _first_that_trains(wanted, data, device, trained)
         if fits == wanted:
             continue
         cause = failures[0]
@@ -81,7 +80,9 @@ def trainable_settings(settings: Settings, space: SearchSpace, data: Splits, rec
     return settings.changed(contiguous=",".join(sorted(contiguous)) or None)
 
 
-def _first_that_trains(wanted: Training, data: Splits, trained: bool) -> tuple[Training | None, list[CannotTrain]]:
+def _first_that_trains(
+    wanted: Training, data: Splits, device: str, trained: bool
+) -> tuple[Training | None, list[CannotTrain]]:
     """The training itself or, of those that take its place, the first that works; and why those before it did not."""
     layouts = dict.fromkeys((wanted.contiguous, True))
     failures: list[CannotTrain] = []
@@ -89,7 +90,7 @@ def _first_that_trains(wanted: Training, data: Splits, trained: bool) -> tuple[T
         for contiguous in layouts:
             training = replace(wanted, precision=precision, contiguous=contiguous)
             try:
-                rehearse(training, data, trained=trained)
+                rehearse(training, data, device=device, trained=trained)
                 return training, failures
             except CannotTrain as error:
                 failures.append(error)

@@ -37,20 +37,20 @@ class CannotTrain(Exception):
     """A network that cannot be trained; the message has the cause and, where known, the layer and the line."""
 
 
-def rehearse(training: Training, data: Splits, *, trained: bool = True) -> None:
+def rehearse(training: Training, data: Splits, *, device: str = "cpu", trained: bool = True) -> None:
     """Take one step of training on some images, evaluate the network, and build it again from what is kept of it.
 
     All is as in a trial: training mode, memory layout, precision, backward pass, optimiser, state dict. The caller's
     random numbers stay as they are.
 
     Args:
-        data: on the device that trials have.
+        device: that trials have.
         trained: whether the study trains the network, and not only evaluates it.
     Raises:
         CannotTrain: something of that fails, or yields a number that is not finite.
         UserError: the network cannot be built.
     """
-    few = replace(data, train=_some(data.train), validation=_some(data.validation))
+    few = replace(data, train=_some(data.train), validation=_some(data.validation)).to(device)
     with _random_numbers_unchanged(few), _unwritten_memory_is_huge():
         model = build_network(training, few)
         try:
