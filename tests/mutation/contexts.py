@@ -38,4 +38,6 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def pytest_sessionfinish() -> None:
-    Path(os.environ["MUTATION_SECONDS"]).write_text(json.dumps(_seconds))
+    file = Path(os.environ["MUTATION_SECONDS"])
+    before = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**before, **_seconds}))

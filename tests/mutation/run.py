@@ -8,7 +8,8 @@ Cosmic Ray's operators make the mutants. Its own runner starts a process and the
 takes 4.5 s to import. Here a mutant is a fork of a process that has the libraries, and meets only the tests that run
 its line, the fastest first, until one fails.
 
-Not mutated: text, annotations, and what Cosmic Ray has no operator for (arguments, returned values).
+Not mutated: text, annotations, what Cosmic Ray has no operator for (arguments, returned values), and without a GPU
+what only a GPU runs.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from cosmic_ray.operators.operator import Operator
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / ".mutation"  # what --measure writes
 LIBRARIES = "torch torchvision pandas plotly.graph_objects sklearn.datasets scipy.stats optuna moocore rich tyro jinja2"
+NEED_A_GPU = ("study/methods/sws/mixture_kernel.py", "study/training/cuda_graphs.py")
 TESTS, FIRST = 200, 12  # a mutant meets at most so many tests; the first of them before the others are imported
 Place = tuple[int, int]  # line and column, as in `ast`
 
@@ -126,10 +128,11 @@ def importers(path: str) -> list[str]:
 
 
 def contexts(mutant: Mutant, measured: coverage.CoverageData) -> set[str]:
-    """Who runs the mutant's line; of one that runs on import, who runs its file or a file that imports it."""
+    """Who runs the mutant's line; where that is unknown (on import, in autograd's threads, in other processes), who
+    runs its file or a file that imports it."""
     by_line = measured.contexts_by_lineno(str(ROOT / mutant.path))
-    if lines := _lines(mutant):
-        return {context for line in lines for context in by_line.get(line, ())}
+    if known := {context for line in _lines(mutant) for context in by_line.get(line, ())} - {""}:
+        return known
     files = [mutant.path, *importers(mutant.path)]
     return {c for file in files for cs in measured.contexts_by_lineno(str(ROOT / file)).values() for c in cs}
 
@@ -206,16 +209,18 @@ def _run_tests(tests: list[str]) -> None:
 
 def modules(only: list[str]) -> list[str]:
     files = (path.relative_to(ROOT) for folder in ("study", "analysis") for path in (ROOT / folder).rglob("*.py"))
-    return sorted(str(path) for path in files if any(path.is_relative_to(part) for part in only))
+    wanted = sorted(str(path) for path in files if any(path.is_relative_to(part) for part in only))
+    return [path for path in wanted if shutil.which("nvidia-smi") or path not in NEED_A_GPU]
 
 
-def measure() -> None:
+def measure(tests: list[str]) -> int:
+    """Run these tests, or all, under coverage.py; what is known of other tests stays. Returns the exit status."""
     DATA.mkdir(exist_ok=True)
-    run = [sys.executable, "-m", "coverage", "run", f"--source={ROOT}/study,{ROOT}/analysis"]
-    run += [f"--data-file={DATA / 'coverage'}", "-m", "pytest", "-q", "-n0", "-p", "contexts"]
+    run = [sys.executable, "-m", "coverage", "run", "--append", f"--source={ROOT}/study,{ROOT}/analysis"]
+    run += [f"--data-file={DATA / 'coverage'}", "-m", "pytest", "-q", "-n0", "-p", "contexts", *tests]
     path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     environment = {**os.environ, "PYTHONPATH": path, "MUTATION_SECONDS": str(DATA / "seconds.json")}
-    sys.exit(subprocess.run(run, cwd=ROOT, env=environment).returncode)
+    return subprocess.run(run, cwd=ROOT, env=environment).returncode
 
 
 def outcomes(chosen: list[Mutant], most: float, processes: int) -> Iterator[tuple[Mutant, str]]:
@@ -234,15 +239,15 @@ def outcomes(chosen: list[Mutant], most: float, processes: int) -> Iterator[tupl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--measure", nargs="*", metavar="TESTS", help="all, or these again")
     parser.add_argument("--sample", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=["study", "analysis"], metavar="FOLDER")
     parser.add_argument("--seconds", type=float, default=60, help="of tests that a mutant meets")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    if options.measure:
-        measure()
+    if options.measure is not None:
+        sys.exit(measure(options.measure))
     counts: Counter[str] = Counter()
     chosen = sample(modules(options.only), options.sample, options.seed)
     for mutant, outcome in outcomes(chosen, options.seconds, options.processes):
