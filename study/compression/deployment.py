@@ -131,7 +131,7 @@ def _indexed(tensor: onnx.TensorProto) -> tuple[list[onnx.TensorProto], list[onn
     table, index = patterns.view(np.float32), index.reshape(-1)
     if len(table) > 2**16:
         return None
-    constants = {"values": table}
+    constants: dict[str, Any] = {"values": table}
     nodes: list[onnx.NodeProto] = []
     if len(table) <= 16:
         low, high = index[: (len(index) + 1) // 2], index[(len(index) + 1) // 2 :]
@@ -155,7 +155,7 @@ def _indexed(tensor: onnx.TensorProto) -> tuple[list[onnx.TensorProto], list[onn
         nodes.append(helper.make_node("Cast", [f"{name}.bytes"], [f"{name}.index"], to=onnx.TensorProto.INT32))
     nodes.append(helper.make_node("Gather", [f"{name}.values", f"{name}.index"], [name]))
     tensors = [numpy_helper.from_array(np.asarray(value), f"{name}.{part}") for part, value in constants.items()]
-    cost = sum(message.ByteSize() for message in (*tensors, *nodes))
+    cost = sum(part.ByteSize() for part in tensors) + sum(node.ByteSize() for node in nodes)
     return (tensors, nodes) if cost < tensor.ByteSize() else None
 
 
@@ -177,10 +177,10 @@ def int8_onnx(proto: onnx.ModelProto, images: Tensor, *, batch: int = 32) -> onn
     if not len(images):
         raise ValueError("calibration needs at least one image")
     import onnx
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+    from onnxruntime import quantization  # type: ignore[import-untyped]
+    from onnxruntime.quantization.shape_inference import quant_pre_process  # type: ignore[import-untyped]
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self._batches: Iterator[Tensor] = iter(images.split(batch))
 

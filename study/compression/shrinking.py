@@ -20,6 +20,7 @@ from study.compression.latency import multiply_adds
 from study.compression.shrinking_graph import CannotTrace, calls, clean, find_shapes, plain_copy, shape_of, trace
 from study.compression.shrinking_operations import rule_for, two_tensors
 from study.compression.shrinking_rules import Channels, Opaque
+from study.errors import one_line
 
 ROUNDING = 1e-4
 """Largest difference of an output, as a share of the largest output, that passes for float rounding."""
@@ -86,9 +87,12 @@ def _shrink(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, 
     """A copy of the network, the shrunk one, and the table of layers."""
     original = plain_copy(model)
     network = trace(original, input_shape)
-    rules = _rules(network, input_shape)
-    _mark(rules)
-    layers = _cut(network, rules, original)
+    try:
+        rules = _rules(network, input_shape)
+        _mark(rules)
+        layers = _cut(network, rules, original)
+    except Exception as error:  # an operation that is used in a way that no rule expects: nothing is lost
+        raise CannotTrace(f"shrinking fails: {one_line(error)}") from error
     _check(original, network, input_shape)
     return original, network.eval(), layers
 
@@ -176,6 +180,6 @@ def _check(original: nn.Module, network: nn.Module, input_shape: tuple[int, ...]
         expected, found = original(images.clone()), network(images.clone())
         same = torch.allclose(found, expected, rtol=0, atol=ROUNDING * float(expected.abs().max()))
     except Exception as error:  # whatever a layer raises on a shape that it cannot take
-        raise CannotTrace(f"shrinking fails: {type(error).__name__}: {error}"[:150]) from error
+        raise CannotTrace(f"shrinking fails: {one_line(error)}") from error
     if not same:
         raise CannotTrace("its outputs would not stay the same")

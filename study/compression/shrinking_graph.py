@@ -13,6 +13,8 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from study.errors import one_line
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BATCH = 2
@@ -39,7 +41,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model).cpu().eval()
     except Exception as error:  # whatever a user's attribute raises
-        raise CannotTrace(_line(error)) from error
+        raise CannotTrace(one_line(error)) from error
 
 
 def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
@@ -55,7 +57,7 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
         network = fx.GraphModule(tracer.root, graph)
         find_shapes(network, input_shape)
     except Exception as error:  # whatever a user's code raises when it is given symbols
-        raise CannotTrace(_line(error)) from error
+        raise CannotTrace(one_line(error)) from error
     _replace_in_place(network)
     for node in list(graph.nodes):
         if node.op == "call_module" and _does_nothing(network.get_submodule(str(node.target))):
@@ -67,10 +69,6 @@ def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
             node.replace_all_uses_with(flat)
     _fold_batch_norms(network)
     return clean(network)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:150]
 
 
 def clean(network: fx.GraphModule) -> fx.GraphModule:

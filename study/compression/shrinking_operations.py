@@ -58,6 +58,10 @@ def rule_for(node: fx.Node, network: fx.GraphModule, channels: Mapping[fx.Node, 
         rule = constant_source(node)
     elif inputs and node.op in ("call_function", "call_method"):
         rule = _reads_size(node, channels) or _of_function(node, channels)
+    if rule is not None and rule.output is not None:
+        shape, output = shape_of(node) or (), rule.output
+        if len(shape) <= output.axis or shape[output.axis] != len(output.constant):  # a pool across channels
+            rule = None
     return rule or Opaque(node, inputs)
 
 

@@ -1,7 +1,7 @@
 """What each operation of a network does to channels: which are constant, which are read, how it loses some.
 
-A channel is a column of a tensor along one axis: axis 1 behind a convolution, the last behind a linear layer. Every
-rule may be used alone; an operation without one is `Opaque`: all that it reads stays.
+A channel is a column of a tensor along one axis: axis 1 behind a convolution, the last behind a linear layer. An
+operation that has no rule is `Opaque`: all that it reads stays.
 """
 
 from __future__ import annotations

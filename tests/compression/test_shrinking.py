@@ -295,8 +295,19 @@ def test_hooks_are_not_lost() -> None:
     assert shrink_with_report(model, (4,))[1].reason == "module 0 has forward hooks"
 
 
+class Across(nn.Module):
+    """A pool of two axes that takes the channels for one of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.pool, self.two = nn.Conv1d(2, 4, 1), nn.MaxPool2d(2), nn.Conv1d(2, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(self.pool(self.one(x)))
+
+
 @torch.no_grad()
-@pytest.mark.parametrize(("model", "shape"), [(Twice(), (4,)), (Channelwise(), (2, 4, 4))])
+@pytest.mark.parametrize(("model", "shape"), [(Twice(), (4,)), (Channelwise(), (2, 4, 4)), (Across(), (2, 6))])
 def test_what_is_not_understood_stays(model: nn.Module, shape: Shape) -> None:
     """Layers called twice, and channels that are shuffled or counted, keep every unit."""
     first = next(m for m in model.modules() if hasattr(m, "weight"))
