@@ -10,7 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from ray.tune.search.sample import Categorical, Float, Integer, Quantized
 
 from study.records.search_domains import Choice, Domain, Range, Value
-from study.records.study_folder import MISSING
+from study.records.tables import MISSING
 
 _LARGEST = 2**53
 """Whole numbers up to here are exact as the floats that JSON and tables may make of them."""

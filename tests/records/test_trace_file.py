@@ -34,9 +34,11 @@ def test_a_flipped_bit_makes_it_none(tmp_path: Path) -> None:
     [
         ("edges", np.zeros(302)), ("edges", np.linspace(-1, 1, 302)[::-1]), ("edges", np.linspace(-1, 1, 5)),
         ("edges", np.full(302, np.nan)), ("epoch", np.zeros(99, int)), ("epoch", np.zeros(4)), ("phase", np.zeros(4)),
-        ("phase", ["a\x1b"] * 4), ("counts/1", -np.ones(301)), ("counts/1", np.ones((301, 1))), ("counts/1", ["x"] * 301),
+        ("phase", ["a\x1b"] * 4), ("counts/1", -np.ones(301)), ("counts/1", np.ones((301, 1))),
+        ("counts/1", ["x"] * 301),
         ("sample/2", np.ones(3)), ("means/0", np.ones(2)), ("sigmas/0", np.zeros(5)), ("sigmas/1", np.full(5, np.inf)),
-        ("proportions/0", -np.ones(5)), ("layers", np.ones(2)), ("layer_weights", [0, 5]), ("layer_nonzero", [10**6, 1]),
+        ("proportions/0", -np.ones(5)), ("layers", np.ones(2)), ("layer_weights", [0, 5]),
+        ("layer_nonzero", [10**6, 1]),
         ("codebook", np.ones(1)), ("occupancy", np.zeros(5, int)), ("codebook", np.array([None] * 5, dtype=object)),
         ("index", np.ones(7)), ("epoch", None), ("sample/0", None), ("layers", None), ("occupancy", None),
         ("sigmas/1", None),
