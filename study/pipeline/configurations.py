@@ -14,7 +14,7 @@ from study.artifacts.cache import read_metadata
 from study.compression import compressed_file
 from study.errors import UserError
 from study.records import paths
-from study.records.columns import CONFIGURATION, CONFIRMED_COLUMNS, Row
+from study.records.columns import CONFIGURATION, CONFIRMED_COLUMNS, TRIAL_COLUMNS, Row
 from study.records.identity import check_same_values, configuration_hash
 from study.records.ledger import Ledger
 from study.records.search_domains import Value
@@ -47,7 +47,7 @@ def check_results(settings: Settings, space: SearchSpace, folder: Path, ledger: 
     """
     table = folder / paths.CONFIRMED
     confirmed = read_frame(table, CONFIRMED_COLUMNS)
-    trials = read_frame(folder / paths.TRIALS, ())
+    trials = read_frame(folder / paths.TRIALS, TRIAL_COLUMNS)
     check_same_values(table, confirmed, trials, space.domains)
     for row in confirmed.to_dict("records"):
         _check(settings, space, ledger, table, row["trial_id"], int(row["seed"]), row.get(CONFIGURATION) or "")
