@@ -66,11 +66,11 @@
       for (let more = 1; was[2] && control.ariaValueText !== was[2] && more <= MOST_NEW; more++) press(control, field, Number(was[1]) + more);
       if (control.ariaValueText !== was[2]) press(control, field, was[1]);
     }
-    for (const [name, direction] of kept.sort) {
+    for (const [name, direction] of kept.sort ?? []) {
       const head = heads().find(([other]) => other === name)?.[1];
       for (let tries = 0; head && tries < 2 && head.ariaSort !== direction; tries++) head.firstElementChild.click();
     }
-    for (const [name, fold] of folds()) fold.open = !kept.folded.includes(name);
+    for (const [name, fold] of folds()) fold.open = !(kept.folded ?? []).includes(name);
     if (kept.everything) by("more").click();
     if (kept.marked !== null) {
       const pick = document.createElement("button"); // the trial's own may lie on a part of the table not shown

@@ -170,10 +170,12 @@
   // ---- one trial, marked everywhere ----------------------------------------------------------------------------
   let marked = null;
 
-  // As shapes: Plotly draws the whole figure again for a trace, but not for these. All shapes are set at once: Plotly
-  // shortens its own array while single ones of it are taken away.
+  // As shapes: Plotly draws the whole figure again for a trace, but not for these. All shapes are set at once, since
+  // Plotly shortens its own array while single ones of it are taken away. And never fewer than before: an axis remembers
+  // their places until the figure is drawn again, and a double-click looks for them there.
   function ring(plot) {
-    const others = (plot.layout.shapes ?? []).filter((shape) => shape.name !== "mark");
+    const before = plot.layout.shapes ?? [];
+    const others = before.filter((shape) => shape.name !== "mark" && shape.name !== "no mark");
     const rings = plot.data.filter((trace) => Array.isArray(trace.customdata)).flatMap((trace) => {
       const at = trace.customdata.flatMap((owner, i) => (owner === marked && there(trace.x[i]) && there(trace.y[i]) ? [i] : []));
       if (trace.mode !== "lines") return at.map((i) => circle(trace.x[i], trace.y[i]));
@@ -181,7 +183,8 @@
     });
     const look = { name: "mark", line: { color: "#E69F00", width: 3 } };
     const shapes = [...others, ...rings.map((shape) => ({ ...shape, ...look }))];
-    if (shapes.length || plot.layout.shapes?.length) Plotly.relayout(plot, { shapes });
+    while (shapes.length < before.length) shapes.push({ name: "no mark", visible: false });
+    if (shapes.length) Plotly.relayout(plot, { shapes });
   }
 
   const there = (value) => value !== null && value !== undefined;
