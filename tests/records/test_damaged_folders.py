@@ -1,4 +1,4 @@
-"""A study folder with one file damaged at random is read, or refused in one line; the long version is in tests/faults."""
+"""A study folder with one file damaged at random is read, or refused in one line; see tests/faults for more."""
 
 from __future__ import annotations
 

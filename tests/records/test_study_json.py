@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import synthetic
@@ -35,10 +36,13 @@ def refused(folder: Path) -> str:
 WRONG: list[tuple[str, Any]] = [
     ("kind", None), ("kind", 3), ("space", []), ("space", {"tau": 1}), ("objectives", {}), ("objectives", ["x"]),
     ("objectives", {"val_accuracy": "up"}), ("objectives", {"state": "max"}), ("baselines", []),
-    ("baselines", {"../../victim": {}}), ("baselines", {"x": {"tau": [1]}}), ("seed", "0"), ("seed", -1), ("seed", HUGE),
+    ("baselines", {"../../victim": {}}), ("baselines", {"x": {"tau": [1]}}), ("seed", "0"), ("seed", -1),
+    ("seed", HUGE),
     ("settings", []), ("settings", {"num_samples": "many"}), ("settings", {"num_samples": 0}),
-    ("settings", {"min_accuracy": "high"}), ("settings", {"epochs": [1]}), ("settings", {"epochs": HUGE}), ("data", None),
-    ("data", {"classes": 10}), ("data", {"classes": [1]}), ("data", {"shape": [1, 28]}), ("data", {"validation": "all"}),
+    ("settings", {"min_accuracy": "high"}), ("settings", {"epochs": [1]}), ("settings", {"epochs": HUGE}),
+    ("data", None),
+    ("data", {"classes": 10}), ("data", {"classes": [1]}), ("data", {"shape": [1, 28]}),
+    ("data", {"validation": "all"}),
     ("data", {"mean": ["0"]}), ("models", []), ("models", {"network": "lenet"}), ("models", {"network": {"name": 1}}),
     ("models", {"network": {"name": "x", "parameters": "many"}}), ("versions", ["torch"]), ("versions", {"torch": 2}),
     ("title", 5), ("subject", None), ("reference", []), ("shared_baseline", "/etc/passwd"), ("shared_baseline", 1),
@@ -46,7 +50,8 @@ WRONG: list[tuple[str, Any]] = [
     ("columns", {"tau": {}}), ("columns", {"tau": {"label": "τ", "digits": -1}}),
     ("columns", {"tau": {"label": "τ", "scale": "round"}}), ("columns", {"tau": {"label": "τ", "phrase": "{0.x}"}}),
     ("shared_work", "../../victim"), ("continued", {}), ("continued", [{"created": "now"}]), ("command", ["run"]),
-    ("space", {"tau": {"type": "float", "low": "a", "high": 1}}), ("space", {"tau": {"type": "float", "low": 2, "high": 1}}),
+    ("space", {"tau": {"type": "float", "low": "a", "high": 1}}),
+    ("space", {"tau": {"type": "float", "low": 2, "high": 1}}),
     ("space", {"tau": {"type": "float", "low": 0, "high": 1, "log": True}}), ("space", {"tau": {"type": "float"}}),
     ("space", {"tau": {"type": "choice", "values": []}}), ("space", {"trial_id": {"type": "choice", "values": [1]}}),
     ("name", "\x1b[31mred"), ("name", "\ud800"), ("command", "\0"),
