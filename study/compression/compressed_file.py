@@ -248,7 +248,7 @@ def _no_such_file(source: str) -> UserError:
 
 def _not_as_the_format_has_it(source: str, error: Exception) -> UserError:
     return UserError(
-        f"{source}: not in the format of its version, although its checksum is right ({' '.join(str(error).split())}); "
+        f"{source}: not in format version {VERSION}, although its checksum is right ({' '.join(str(error).split())}); "
         "compress it again"
     )
 

@@ -155,7 +155,8 @@ def test_a_trial_is_not_reproduced_without_what_it_was_built_on(
     monkeypatch.chdir(tmp_path)
     folder = start_study("kd", "--teacher-checkpoint", "teacher.pt").resolve()
     assert study_folder.read_meta(folder)["settings"]["teacher_checkpoint"] == str(tmp_path.resolve() / "teacher.pt")
-    study_folder.write_rows(folder / paths.TRIALS, [{"trial_id": "t001", "state": "complete", "epochs": 1}], columns.TRIAL_COLUMNS)
+    row = {"trial_id": "t001", "state": "complete", "epochs": 1}
+    study_folder.write_rows(folder / paths.TRIALS, [row], columns.TRIAL_COLUMNS)
     assert reproduce.main([str(folder), "t001"]) == 2
     printed = capsys.readouterr().err
     teacher = tmp_path.resolve() / "teacher.pt"

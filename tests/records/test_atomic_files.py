@@ -23,11 +23,8 @@ with atomic_replacement(pathlib.Path(sys.argv[1])) as temporary:
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     """Its half is there while it lives and until somebody sweeps; what living processes write, and what others call
     alike, stays."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", WRITING, str(tmp_path / "models" / "t001.safetensors")],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    target = tmp_path / "models" / "t001.safetensors"
+    process = subprocess.Popen([sys.executable, "-c", WRITING, str(target)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     (half,) = (tmp_path / "models").iterdir()
     sweep(tmp_path)
