@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""A study folder with one file damaged at random is read, or refused in one line. tests/faults has more."""
-=======
 """A study folder with one file damaged at random is read, or refused in one line; see tests/faults for more."""
->>>>>>> wt-records
 
 from __future__ import annotations
 

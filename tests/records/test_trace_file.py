@@ -33,12 +33,8 @@ def test_a_flipped_bit_makes_it_none(tmp_path: Path) -> None:
     ("name", "value"),
     [
         ("edges", np.zeros(302)), ("edges", np.linspace(-1, 1, 302)[::-1]), ("edges", np.linspace(-1, 1, 5)),
-<<<<<<< HEAD
-        ("edges", np.full(302, np.nan)), ("epoch", np.zeros(99, int)), ("epoch", np.zeros(4)), ("phase", np.zeros(4)),
-=======
         ("edges", np.full(302, np.nan)), ("epoch", np.zeros(99, int)), ("epoch", np.zeros(4)),
         ("phase", np.zeros(4)),
->>>>>>> wt-records
         ("phase", ["a\x1b"] * 4), ("counts/1", -np.ones(301)), ("counts/1", np.ones((301, 1))),
         ("counts/1", ["x"] * 301),
         ("sample/2", np.ones(3)), ("means/0", np.ones(2)), ("sigmas/0", np.zeros(5)), ("sigmas/1", np.full(5, np.inf)),
