@@ -79,7 +79,7 @@ def test_the_time_that_is_left_is_that_of_trials(tmp_path: Path) -> None:
     def left(seconds: list[float], wanted: int, at_once: int) -> float | None:
         folder = tmp_path / f"{len(list(tmp_path.iterdir()))}"
         ledger = ledger_of(folder, seconds)
-        return Display(ledger, {}, wanted, "", at_once=at_once, shared_work="uncompressed").seconds_left()
+        return Display(ledger, sws.OBJECTIVES, wanted, "", at_once=at_once, shared_work="uncompressed").seconds_left()
 
     assert left([], 13, 2) is None
     assert left([60.0] * 3, 13, 2) == 60 * 10 / 2
