@@ -226,10 +226,15 @@ def test_what_users_code_prints_stays_off_the_screen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Megabytes of it too, on import or when it is called."""
-    with Path(f"{user_module}.py").open("a") as file:
-        file.write("print('x' * 10**7)\ndef loud(**o):\n    print('y\\n' * 10**6)\n    return linear(**o)\n")
-    sys.modules.pop(user_module, None)
-    registry.build(f"{user_module}:loud", (3, 4, 5), 6)
+    (tmp_path / "loud_network.py").write_text(
+        "from torch import nn\n"
+        "print('x' * 10**7)\n"
+        "def build(input_shape, classes):\n"
+        "    print('y\\n' * 10**6)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(60, classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    registry.build("loud_network:build", (3, 4, 5), 6)
     assert capsys.readouterr() == ("", "")
 
 
@@ -247,7 +252,7 @@ def test_what_users_code_prints_stays_off_the_screen(
         ("vgg13", {"width": 0}, "width 0"),
         ("vgg13", {"width": "wide"}, "width 'wide'"),
         ("resnet18", {"depth": 2}, "depth"),
-        ("alexnet", {}, "does not take images of shape (3, 32, 32)"),
+        ("vit_b_16", {}, "does not take images of shape (3, 32, 32)"),
     ],
 )
 def test_wrong_name_or_option(name: str, options: dict, said: str) -> None:
