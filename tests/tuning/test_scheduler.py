@@ -15,6 +15,7 @@ from study.records.ledger import Ledger
 from study.settings import resolve
 from study.tuning.halving import Rungs
 from study.tuning.scheduler import HalvingScheduler, make_rungs, measured_objectives
+from study.tuning.searcher import make_sampler
 
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
 ACCURACY = {"val_accuracy": "max"}
@@ -97,3 +98,9 @@ def test_what_only_a_finished_trial_has_is_stood_in_for() -> None:
     """A file's bytes by the entropy bound; what every epoch has, by nothing."""
     objectives = {"val_accuracy": "max", "file_bytes": "min"}
     assert measured_objectives(objectives) == {"val_accuracy": "max", "entropy_bytes": "min"}
+
+
+def test_tpe_looks_at_all_hyperparameters_at_once() -> None:
+    """And takes trials that still run for bad ones, so that those that run at one time differ."""
+    sampler: Any = make_sampler("tpe", 0, 0)
+    assert sampler._multivariate and sampler._constant_liar

@@ -183,3 +183,17 @@ def test_fronts_of_one_and_of_three_objectives(tmp_path: Path) -> None:
     assert tuning_searcher.front(ledger, {"val_loss": "min"}) == ["t001"]
     assert tuning_searcher.front(ledger, {**BOTH, "val_loss": "min"}) == ["t002", "t001", "t004"]
     assert tuning_searcher.front(ledger, {"val_loss": "min", **BOTH}) == ["t001", "t004", "t002"]
+
+
+@pytest.mark.parametrize("state", ["complete", "pruned"])
+def test_a_continued_study_knows_who_was_too_inaccurate(state: str, tmp_path: Path) -> None:
+    """A complete trial goes to Optuna with what it lacks of --min-accuracy, or has above it as a negative number; one
+    that was stopped, and a study without the bound, have no constraint."""
+    ledger = Ledger(tmp_path)
+    for name, accuracy in (("t001", 90.0), ("t002", 96.5)):
+        ledger.start(name, {"tau": 0.3, "components": 9})
+        ledger.finish(name, state, metrics={"sparsity": 50.0, "val_accuracy": accuracy})
+    bounded = tuning_searcher.optuna_study(ledger, SPACE, min_accuracy=95.0).trials
+    expected = [{"min_accuracy": 5.0}, {"min_accuracy": -1.5}] if state == "complete" else [{}, {}]
+    assert [trial.constraints for trial in bounded] == expected
+    assert [trial.constraints for trial in tuning_searcher.optuna_study(ledger, SPACE).trials] == [{}, {}]
