@@ -123,7 +123,7 @@ def not_drawn_sentence(number: int, noun: str, what: str) -> str:
     nothing.
 
     Args:
-        what: what they have no finite value of, such as "sparsity".
+        what: what they have no finite value of, as a figure calls it.
     """
     if not number:
         return ""

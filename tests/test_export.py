@@ -287,9 +287,9 @@ def test_a_study_from_a_stranger_is_checked(folder: Path, tmp_path: Path, capsys
     meta = study_folder.read_meta(stranger)
     for role, data, words in (
         ({"name": "vgg19", "options": {"width": 1e9}}, {}, "option 'width'"),
-        ({"name": "lenet_300_100", "options": {}}, {"std": [0.0]}, "std is not above 0"),
+        ({"name": "lenet_300_100", "options": {}}, {"std": [0.0]}, "data.std"),
         ({"name": "lenet_300_100", "options": {}}, {"shape": [1, 10**6, 10**6]}, "input shape"),
-        ({"name": "evil\x1b[31m:build", "options": {}}, {}, "--network"),
+        ({"name": "evil\x1b[31m:build", "options": {}}, {}, "characters"),
     ):
         changed = {**meta, "models": {"network": {**role, "parameters": 1}}, "data": {**meta["data"], **data}}
         study_folder.write_meta(stranger, changed)

@@ -71,7 +71,11 @@ def test_a_home_folder_is_meant_by_a_tilde(module: ModuleType, options: type, ar
     given = [argument.replace("@", f"~/{i}") for i, argument in enumerate(argv)]
     paths = paths_in(parsed(module, options, given))
     assert sorted(paths) == sorted(home / str(i) for i, argument in enumerate(argv) if "@" in argument)
-    several = {name for name, hint in typing.get_type_hints(options).items() if "tuple" in str(hint)}
+    several = {
+        name
+        for name, hint in typing.get_type_hints(options, include_extras=True).items()
+        if "tuple" in str(hint) and "PathTo" in str(hint)
+    }
     assert len(paths) == len(path_fields(options)) + len(several), "a path that this test does not know"
 
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 import operator
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from study.errors import one_line
+from study.models.registry import main_logits
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -35,13 +37,22 @@ def plain_copy(model: nn.Module) -> nn.Module:
     Raises:
         CannotTrace: it has hooks, or cannot be copied.
     """
-    hooked = [n for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks]
+    hooked = [
+        n
+        for n, m in model.named_modules()
+        if m._forward_pre_hooks or not all(map(_picks_logits, m._forward_hooks.values()))
+    ]
     if hooked:  # such as torch.nn.utils.prune: the weight is computed by the hook
         raise CannotTrace(f"module {hooked[0] or type(model).__name__} has forward hooks")
     try:
         return copy.deepcopy(model).cpu().eval()
     except Exception as error:  # whatever a user's attribute raises
         raise CannotTrace(one_line(error)) from error
+
+
+def _picks_logits(hook: object) -> bool:
+    """Whether a hook is ours, for networks of several outputs: it leaves the one output of all others as it is."""
+    return isinstance(hook, partial) and hook.func is main_logits
 
 
 def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:

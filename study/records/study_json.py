@@ -60,6 +60,8 @@ class _Domain(_Part):
 
     @model_validator(mode="after")
     def _is_searchable(self) -> _Domain:
+        if self.type is None and not (self.low is None and self.values is None):
+            raise ValueError("a domain has a type")
         if self.type == "choice" and self.values is None:
             raise ValueError("a choice has values")
         if self.type in ("float", "int") and (self.low is None or self.high is None):

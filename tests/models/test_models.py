@@ -252,7 +252,7 @@ def test_what_users_code_prints_stays_off_the_screen(
         ("vgg13", {"width": 0}, "width 0"),
         ("vgg13", {"width": "wide"}, "width 'wide'"),
         ("resnet18", {"depth": 2}, "depth"),
-        ("vit_b_16", {}, "does not take images of shape (3, 32, 32)"),
+        ("vit_b_16", {"patch_size": 33}, "patch_size"),
     ],
 )
 def test_wrong_name_or_option(name: str, options: dict, said: str) -> None:

@@ -164,10 +164,12 @@ def test_bad_input_is_one_line(folders: list[Path], tmp_path: Path, capsys: pyte
     first, second = map(str, folders[:2])
     assert "results/NAME" in refusal([], capsys)
     assert "no study here" in refusal([first, str(tmp_path)], capsys)
-    assert f"--out {tmp_path}: is a folder; give a file, such as" in refusal([first, "--out", str(tmp_path)], capsys)
+    assert f"--out {tmp_path}: is a folder; give a file" in refusal([first, "--out", str(tmp_path)], capsys)
     assert "given twice" in refusal([first, second, f"{second}/../{folders[1].name}"], capsys)
     assert "--bogus" in refusal([first, "--bogus"], capsys)
-    assert "could not be written" in refusal([first, second, "--out", f"{folders[0]}/study.json/x.html"], capsys)
+    assert "study.json/x.html: cannot be used" in refusal(
+        [first, second, "--out", f"{folders[0]}/study.json/x.html"], capsys
+    )
 
 
 def test_where_the_page_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -283,19 +283,16 @@ def test_one_is_singular(tmp_path: Path, kind: str) -> None:
     assert not re.findall(r"\b1 (?:(?!of )\w+ ){0,2}(?:trials|seeds|are|were|have)\b", text)
 
 
-def test_what_a_hand_mistyped_costs_its_row_alone(tmp_path: Path) -> None:
-    """Text for a sparsity, values that a logarithmic scale does not have and an infinite seed leave a whole page."""
-    folder = synthetic.write_sws(tmp_path, 40, epochs=6, fresh=2)
-    trials = load(folder).trials.astype({"sparsity": object})
-    done = trials.index[(trials["state"] == "complete") & (trials["baseline"] == "")]
-    trials.loc[done[0], "sparsity"] = "n/a%"
-    trials.loc[done[1:5], "tau"] = [-1.0, 0.0, float("inf"), float("-inf")]
+@pytest.mark.parametrize(("column", "value"), [("tau", -1.0), ("tau", float("inf")), ("sparsity", "n/a%")])
+def test_what_a_hand_mistyped_is_named(tmp_path: Path, column: str, value: object) -> None:
+    """A value that was not searched, and text for a number, are refused with the trial: nothing is drawn from them."""
+    folder = synthetic.write_sws(tmp_path, 12, epochs=6)
+    trials = load(folder).trials.astype({column: object})
+    done = trials.index[(trials["state"] == "complete") & (trials["baseline"] == "")][0]
+    trials.loc[done, column] = value
     study_folder.write_frame(folder / paths.TRIALS, trials)
-    confirmed = load(folder).confirmed.astype({"seed": float})
-    confirmed.loc[len(confirmed) - 1, "seed"] = float("inf")
-    study_folder.write_frame(folder / paths.CONFIRMED, confirmed)
-    text = page_of(load(folder)).text
-    assert "Which hyperparameter moves what" in text and "nan%" not in text and "nan %" not in text
+    with pytest.raises(UserError, match=rf"{column} .*{trials.loc[done, 'trial_id']}"):
+        load(folder)
 
 
 def test_a_constraint_is_kept_and_said(sws: Path, kd: Path) -> None:
@@ -556,6 +553,8 @@ def test_missing_history_and_baselines_are_no_error(kd: Path) -> None:
     (kd / paths.HISTORY).unlink()
     trials = study_folder.read_frame(kd / paths.TRIALS, columns.TRIAL_COLUMNS)
     study_folder.write_frame(kd / paths.TRIALS, trials[trials["baseline"] == ""])
+    confirmed = study_folder.read_frame(kd / paths.CONFIRMED, columns.CONFIRMED_COLUMNS)
+    study_folder.write_frame(kd / paths.CONFIRMED, confirmed[confirmed["baseline"] == ""])
     text = page_of(load(kd)).text
     assert "no complete baseline “student alone”" in text and "Learning curves" not in text
 
@@ -606,7 +605,7 @@ def test_injected_text_is_never_an_element(kd: Path) -> None:
     assert not [a for _, attrs in page.elements for a in attrs if a.startswith("on")]
     assert HOSTILE in page.text
     data = next(s for s in page.scripts if s.startswith("{"))
-    assert "<" not in data and HOSTILE in json.loads(data)["trials"]["rows"][2]
+    assert "<" not in data and HOSTILE_NAME in json.loads(data)["trials"]["rows"][2]
 
 
 def test_command_writes_the_page_and_leaves_nothing_beside_it(sws: Path) -> None:

@@ -274,7 +274,8 @@ def test_a_mark_moves_from_trial_to_trial_in_every_figure(browser: Any, folders:
     figure that has it and nowhere else, lines and bands of the figure stay, and nothing complains."""
     s = summarise(study_folder.load(folders[kind]))
     assert s.best is not None
-    others = s.fresh.loc[(s.fresh["baseline"] == "") & (s.fresh["trial_id"] != s.best["trial_id"]), "trial_id"]
+    fresh = s.fresh if len(s.fresh) else s.searched.iloc[:0]
+    others = fresh.loc[(fresh["baseline"] == "") & (fresh["trial_id"] != s.best["trial_id"]), "trial_id"]
     rows = [str(s.best["trial_id"]), *(others.head(1) if len(others) else s.searched["trial_id"].tail(1))]
     follow = "() => document.querySelectorAll('#trial-table tr.marked').length === %d"
     with Visit(browser, folders[kind]) as page:

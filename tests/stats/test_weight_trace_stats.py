@@ -159,8 +159,8 @@ def test_the_teacher_softens(tmp_path: Path) -> None:
 def test_dark_knowledge_says_how_many_images_it_shows(tmp_path: Path) -> None:
     """Of a hundred classes the first ten are shown, and said to be so; of ten, all."""
     folder = synthetic.write_kd(tmp_path / "kd")
-    synthetic.write_knowledge(folder)
     for classes in (10, 100):
+        synthetic.write_knowledge(folder, classes)
         meta = study_folder.read_meta(folder)
         study_folder.write_meta(
             folder, {**meta, "data": {**meta["data"], "classes": [f"c{i}" for i in range(classes)]}}

@@ -59,6 +59,8 @@ def chosen(tmp_path_factory: pytest.TempPathFactory) -> Study:
     trials.loc[searched, "val_accuracy"] -= 8.0 * (values["augment"] == "none")[searched]
     trials = trials.assign(**{k: pd.Series(v, trials.index, dtype=object).where(searched) for k, v in values.items()})
     study_folder.write_frame(folder / paths.TRIALS, trials)
+    left = study.history[study.history["trial_id"].isin(trials["trial_id"])]
+    study_folder.write_frame(folder / paths.HISTORY, left)
     meta = {k: v for k, v in study.meta.items() if k != "columns"}
     study_folder.write_meta(folder, {**meta, "space": {**meta["space"], **CHOICES}})
     return load(folder)
