@@ -251,7 +251,7 @@ def test_studies_without_a_score_give_a_page(tmp_path: Path) -> None:
     assert "nothing to compare" in words(comparison_page.build(bare))
     done = load(synthetic.write_kd(tmp_path / "done", epochs=5))
     said = words(comparison_page.build([bare[0], done]))
-    assert "kd-digits gives the most accurate searched network at every size" in said
+    assert "kd-digits gives the most accurate searched network on validation data at every size" in said
 
 
 def test_the_figure_has_every_study_in_its_own_look(studies: list[Study]) -> None:

@@ -27,6 +27,7 @@ from analysis.text.caveats import caveats
 from analysis.text.headline import headline
 from analysis.text.held_out_tables import fresh_table, search_table
 from analysis.text.tables import trial_records
+from study.errors import UserError
 from study.records import columns, paths, study_folder
 from study.records.study_folder import Study, load
 
