@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
+from study.artifacts.cache import SharedWork
 from study.artifacts.weight_trace import Trace
 from study.data.splits import Splits
 from study.records.search_domains import Value
@@ -36,8 +37,8 @@ class TrialResult:
 
 TrialFunction = Callable[..., TrialResult]
 """`(values, settings, data, shared, on_epoch, progress)`: the searched values, settings in which they are set already,
-the data, the shared work (None, or a teacher that the user gave, for the stage itself), what hears of every epoch, and
-how far the trial is."""
+the data, the shared work (for the stage itself: None, or the weights that the user gave, each under its role as
+`cache.NETWORK`), what hears of every epoch, and how far the trial is."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,12 @@ class Stage:
     Attributes:
         name: of the stage, and of its baseline row.
         run: see `TrialFunction`.
-        key: (settings, data, initial teacher) → what determines it, as JSON values.
+        key: (settings, data, the weights that the user gave) → what determines it, as JSON values.
         networks: settings → role → training, of every network that it trains.
         role: the role of the network that it leaves.
         trace: (settings, data, shared work) → arrays for the report's figures of it.
+        further: shared work → other networks that it leaves, by the name of a baseline row of their own: weights, with
+            their metrics and history in the record.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Stage:
     networks: Callable[..., dict[str, Training]]
     role: str
     trace: Callable[..., Arrays] | None = None
+    further: Callable[[SharedWork], Mapping[str, SharedWork]] = lambda shared: {}
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ class Method:
         headings: column → its heading, where it means something else than in other kinds of study.
         counts_over: which weights sizes and ratios count, as a sentence.
         without_effect: settings → hyperparameter that does nothing with them → why, as the end of a sentence.
+        fixed: settings → hyperparameter that is not searched with them → why, as a sentence.
         step_cost: of epochs that take longer than plain training.
         packing: None where trials are always trained alone.
     """
@@ -148,10 +153,11 @@ class Method:
     data_note: Callable[..., str] = lambda settings: ""
     epochs_before: Callable[..., int] = lambda settings: 0
     replaced: Sequence[str] = ()
-    dense: Mapping[str, str] = field(default_factory=lambda: {"uncompressed": "network"})
+    dense: Mapping[str, str] = field(default_factory=lambda: {"uncompressed": "network", "fine-tuned": "network"})
     headings: Mapping[str, str] = field(default_factory=dict)
     counts_over: str = ""
     without_effect: Callable[..., dict[str, str]] = lambda settings: {}
+    fixed: Callable[..., dict[str, str]] = lambda settings: {}
     step_cost: StepCost | None = None
     packing: Packing | None = None
 
