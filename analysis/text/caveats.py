@@ -29,6 +29,7 @@ COARSE = 0.1
 def caveats(summary: Summary) -> list[str]:
     """Warnings, the gravest first; empty when there is nothing to warn of."""
     sentences = [*_unfinished(summary), *_failures(summary), *_missing_reference(summary), *_seen_before(summary)]
+    sentences += _one_start(summary)
     if summary.best is not None:
         sentences += [
             *_beaten(summary),
@@ -166,6 +167,17 @@ def _one_seed(s: Summary) -> list[str]:
     return [
         f"Only {seeds} fresh seed{'s confirm' if seeds > 1 else ' confirms'} the headline trial; with fewer than "
         f"{ENOUGH_SEEDS} an interval is very wide, or there is none."
+    ]
+
+
+def _one_start(s: Summary) -> list[str]:
+    """Fresh seeds of a network that was trained before the study."""
+    settings = s.study.meta.get("settings", {})
+    if s.fresh.empty or not (settings.get("checkpoint") or settings.get("weights")):
+        return []
+    return [
+        "All fresh seeds start from one trained network, so their spread is that of what was trained after it, not of "
+        "training such a network again."
     ]
 
 

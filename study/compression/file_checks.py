@@ -108,17 +108,8 @@ def check_entries(
         raise ValueError("what it leaves out is no list of names")
     _check_options(name, options)
     channels, height, width = shape
-    return (
-        name,
-        options,
-        (channels, height, width),
-        classes,
-        tuple(mean),
-        tuple(std),
-        dataset,
-        tuple(skip),
-        tuple(train_mean),
-    )
+    left_out, own_mean = tuple(skip), tuple(train_mean)
+    return name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset, left_out, own_mean
 
 
 def _check_options(name: str, options: Any) -> None:

@@ -134,9 +134,8 @@ def _not_read(message: str) -> str:
     """What torch says of a file, without its advice, which is to run whatever the file says."""
     if "TorchScript" in message:
         return f"is a TorchScript archive; {_HOW_TO_SAVE}"
-    if match := re.search(r"GLOBAL `?([\w.]+)|[Uu]nsupported (?:class|global)[^`]*`?([\w.]+)", message):
-        kind = (match[1] or match[2])[:100]
-        return f"holds Python objects ({kind}), which are not loaded since that can run code; {_HOW_TO_SAVE}"
+    if match := re.search(r"GLOBAL ([\w.]{1,100})", message):
+        return f"holds Python objects ({match[1]}), which are not loaded since that can run code; {_HOW_TO_SAVE}"
     return "it is no .safetensors file, and no file of torch.save with tensors alone, or it is damaged; " + _HOW_TO_SAVE
 
 
@@ -180,7 +179,7 @@ def _share_tied(state: State, model: nn.Module) -> None:
     for name, tensor in tensors_of(model, keep_vars=True).items():
         names_of.setdefault(id(tensor), []).append(name)
     for names in names_of.values():
-        known = next((name for name in names if name in state), None)
+        known = next((name for name in names if name in state), "")
         for name in names if known else ():
             state.setdefault(name, state[known])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import urllib.error
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
@@ -77,9 +76,8 @@ def download(network: str, name: str) -> State:
     except Exception as error:  # a server, a disk, a hash, or a file of the cache that is damaged
         if there:
             raise ValueError(f"{file} is damaged ({one_line(error)}); remove it, and it is downloaded again") from error
-        reason = str(error.reason) if isinstance(error, urllib.error.URLError) else one_line(error)
         raise ValueError(
-            f"{weights.url} cannot be downloaded ({reason}); try again, or put the file to {file}"
+            f"{weights.url} cannot be downloaded ({one_line(error)}); try again, or put the file to {file}"
         ) from error
     return {k: v for k, v in state.items() if isinstance(v, Tensor)}
 

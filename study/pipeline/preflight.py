@@ -102,8 +102,9 @@ def load_inputs(settings: Settings, space: SearchSpace, recorded: Meta | None) -
             network = build_network(registry.method(settings.kind).searched_network(settings), data)
             check_left_out(recorded, settings, role, networks[role], network)
     weights = load_initial_weights(settings, data)
-    for role, network in networks.items():
-        network |= {"weights": digest} if (digest := digest_of(weights, role)) else {}
+    for role, described in networks.items():
+        if digest := digest_of(weights, role):
+            described["weights"] = digest
     if recorded:
         check_weights(recorded, settings, networks)
     for line in lines_about(settings, data, weights):
