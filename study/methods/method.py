@@ -54,6 +54,7 @@ class Stage:
         trace: (settings, data, shared work) → arrays for the report's figures of it.
         further: shared work → other networks that it leaves, by the name of a baseline row of their own: weights, with
             their metrics and history in the record.
+        further_names: settings → the names of these rows.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Stage:
     role: str
     trace: Callable[..., Arrays] | None = None
     further: Callable[[SharedWork], Mapping[str, SharedWork]] = lambda shared: {}
+    further_names: Callable[..., Sequence[str]] = lambda settings: ()
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ class Method:
     data_note: Callable[..., str] = lambda settings: ""
     epochs_before: Callable[..., int] = lambda settings: 0
     replaced: Sequence[str] = ()
-    dense: Mapping[str, str] = field(default_factory=lambda: {"uncompressed": "network", "fine-tuned": "network"})
+    dense: Mapping[str, str] = field(default_factory=lambda: {"uncompressed": "network"})
     headings: Mapping[str, str] = field(default_factory=dict)
     counts_over: str = ""
     without_effect: Callable[..., dict[str, str]] = lambda settings: {}
@@ -180,15 +182,16 @@ class Method:
         names = [f.name for f in dataclasses.fields(self.hparams) if f.name not in ("seed", "contiguous")]
         return [*names, *(ONE_MINUS + name for name in names)]
 
-    def facts(self) -> dict[str, object]:
+    def facts(self, settings: Settings) -> dict[str, object]:
         """What `study.json` states of it; see `study.records.schema`."""
+        further = dict.fromkeys(self.shared_work.further_names(settings), self.shared_work.role)
         return {
             "title": self.title,
             "subject": self.subject,
             "reference": self.reference,
             "shared_baseline": self.shared_work.name,
             "replaced": list(self.replaced),
-            "dense": dict(self.dense),
+            "dense": {**self.dense, **further},
             "headings": dict(self.headings),
             "counts_over": self.counts_over,
         }

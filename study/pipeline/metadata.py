@@ -42,7 +42,7 @@ def study_metadata(
     return {
         "kind": settings.kind,
         "name": settings.folder.name,
-        **method.facts(),
+        **method.facts(settings),
         "settings": as_json(settings),
         "data": {
             "name": data.name,

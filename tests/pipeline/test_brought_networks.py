@@ -239,6 +239,7 @@ def test_a_study_from_a_checkpoint(file: Path, tmp_path: Path, capsys: pytest.Ca
     assert done.returncode == 0, done.stdout + done.stderr
     study = load(tmp_path / "magnitude-digits")
     assert study.meta["data"]["mean"] == [0.3] and study.meta["reference"] == "uncompressed"
+    assert study.meta["dense"] == {"uncompressed": "network", "fine-tuned": "network"}
     trials = study.trials.set_index("trial_id")
     assert list(trials.index[:2]) == ["uncompressed", "fine-tuned"] and set(trials["state"]) == {"complete"}
     tested = study.confirmed.groupby("trial_id")["test_accuracy"]

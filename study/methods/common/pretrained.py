@@ -172,7 +172,20 @@ def counted_key(training: Training, skip: tuple[str, ...], data: Splits) -> Mapp
     return {"left_out": list(left_out(leave_out(network, skip)))}
 
 
-STAGE = Stage(name="uncompressed", run=pretrain, key=network_key, networks=networks, role="network", further=fine_tuned)
+def fine_tuned_names(settings: CompressionSettings) -> tuple[str, ...]:
+    """The row that `fine_tuned` may give."""
+    return (FINE_TUNED.removesuffix("/"),) if settings.finetune_epochs else ()
+
+
+STAGE = Stage(
+    name="uncompressed",
+    run=pretrain,
+    key=network_key,
+    networks=networks,
+    role="network",
+    further=fine_tuned,
+    further_names=fine_tuned_names,
+)
 
 
 def start(settings: CompressionSettings, data: Splits, shared: SharedWork) -> tuple[nn.Module, Targets]:
