@@ -328,6 +328,8 @@ def test_a_bad_file_is_one_line(
         ("sws --checkpoint evil.pt --pretrain-epochs 2", "--pretrain-epochs 2: means nothing with --checkpoint"),
         ("sws --finetune-epochs 2", "--finetune-epochs 2: needs --checkpoint FILE or --weights NAME"),
         ("magnitude --finetune-rate 0.1", "--finetune-rate 0.1: needs --checkpoint FILE"),
+        ("sws --weights=", "--weights '': names nothing; leave it out, or give a name"),
+        ("sws --checkpoint evil.pt --reinit ,", "--reinit ',': names nothing; leave it out, or give a name"),
         ("kd_sws --reinit head", "--reinit head: needs --checkpoint FILE or --weights NAME"),
         ("sws --teacher-checkpoint evil.pt", "--teacher-checkpoint {here}/evil.pt: needs --teacher NETWORK"),
     ],

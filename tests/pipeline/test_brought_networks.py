@@ -19,6 +19,7 @@ from study import evaluate, export, reproduce
 from study.artifacts.cache import FINE_TUNED, SharedWork
 from study.artifacts.checkpoints import Progress
 from study.compression import compressed_file
+from study.compression.file_checks import check_entries
 from study.data import registry as data_registry
 from study.data.splits import Splits
 from study.errors import UserError
@@ -226,6 +227,10 @@ def test_a_compressed_file_keeps_the_constants_and_knows_its_split(
     assert evaluate.main([str(path), "--part", "validation"]) == 0
     assert evaluate.main([str(path), "--part", "validation", "--split-seed", "3"]) == 2
     assert "not the split that" in capsys.readouterr().err
+    entries = [NETWORK, {}, [1, 8, 8], 10, [0.5], [0.25], "digits", []]
+    for wrong in (0, "x", {}, [0.1, 0.2], ["0.1"], [float("nan")]):
+        with pytest.raises(ValueError, match="^its training mean is not one finite number for each of its 1 channels"):
+            check_entries(*entries, wrong)
 
 
 def test_a_study_from_a_checkpoint(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,6 +41,9 @@ class CodebookSettings(Settings):
         Raises:
             UserError: one line that names the flag.
         """
+        for name in ("weights", "reinit"):
+            if getattr(self, name) is not None and not getattr(self, name).strip(" ,"):
+                raise UserError(f"{flag(name)} {getattr(self, name)!r}: names nothing; leave it out, or give a name")
         if self.checkpoint and self.weights:
             raise UserError(f"--weights {self.weights}: does not go with --checkpoint; leave out one of the two flags")
         if self.reinit is not None and not (self.checkpoint or self.weights):
