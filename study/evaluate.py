@@ -122,7 +122,7 @@ def _load(options: Options, network: Network) -> tuple[Splits, Part]:
         if has != needs:
             raise UserError(f"--dataset {name}: its {what} ({has}) do not fit {options.file}, which takes {needs}; "
                             f"give one like {network.dataset}")  # fmt: skip
-    if options.part == "validation" and name == network.dataset and data.mean != network.mean:
+    if options.part == "validation" and name == network.dataset and data.mean != (network.train_mean or network.mean):
         raise UserError(f"--split-seed {options.split_seed}: not the split that {options.file} was trained with, whose "
                         "training part has another mean; give the --seed of its study")  # fmt: skip
     data = dataclasses.replace(data, mean=network.mean, std=network.std)

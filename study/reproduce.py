@@ -116,24 +116,31 @@ def retrain(study: Study, settings: Settings, row: Row) -> Row:
     """
     from study.artifacts.cache import get, get_or_compute
     from study.pipeline import preflight
+    from study.pipeline.initial_weights import check_weights, digest_of, load_initial_weights
 
     method = registry.method(settings.kind)
     stage = method.shared_work
     data, _ = preflight.load_data(settings)
     try:
-        initial_teacher = preflight.load_teacher(settings, data)
+        initial_weights = load_initial_weights(settings, data)
+        roles = method.networks(settings)
+        check_weights(study.meta, settings, {role: {"weights": digest_of(initial_weights, role)} for role in roles})
     except UserError as error:
         raise UserError(f"{study.folder / paths.STUDY}: {error}") from error
 
     def shared_stage(row: Row) -> SharedWork:
-        return _train(settings, stage.run, {}, data, initial_teacher, row, stage.name)
+        return _train(settings, stage.run, {}, data, initial_weights, row, stage.name)
 
     if row["baseline"] == stage.name:
         return dict(shared_stage(row).record["metrics"])
+    if row["baseline"] and row["baseline"] not in study.meta.get("baselines", {}):
+        further = stage.further(shared_stage(_row(study, stage.name)))
+        if row["baseline"] in further:
+            return dict(further[row["baseline"]].record["metrics"])
     cache = study.folder.resolve().parent / paths.CACHE
     shared = get(cache, stage.name, study.meta.get("shared_work", ""))  # as it was, whatever the versions are now
     if shared is None:
-        key = stage.key(settings, data, initial_teacher)
+        key = stage.key(settings, data, initial_weights)
         shared, _ = get_or_compute(cache, stage.name, key, lambda: shared_stage(_row(study, stage.name)))
     values = _values(study, row)
     seen = method.trial_data(settings, data)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 import tyro
 
 from study.errors import UserError
+from study.normalisation import parse as parse_normalisation
 from study.path_arguments import LONGEST_NAME, Folder
 from study.records.search_domains import Value
 from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
@@ -37,6 +38,9 @@ MAX_TRIAL_TIMEOUT = 10**9
 
 MAX_WIDTH = 16
 """Largest width: a VGG's layer has 8,192 channels then, and 2.4 GB of weights."""
+
+CHECKPOINTS = ("checkpoint", "teacher_checkpoint")
+"""Settings that are files of trained networks."""
 
 WITH_WIDTH = frozenset("minivgg vgg11 vgg13 vgg16 vgg19".split())
 """Networks of `study.models` whose channels a width multiplies; a default other than 1 is meant for them alone."""
@@ -146,6 +150,10 @@ class Settings:
     kind: Annotated[str, tyro.conf.Suppress] = ""
     dataset: str = "digits"
     """digits, mnist, fashion_mnist, cifar10, cifar100, or folder (your own images, see --data-dir)."""
+    normalise: str | None = None
+    """What images are normalised by, in all networks of the study, since a trained network expects the constants that
+    it was trained with: data (those of the training part), imagenet, or MEAN/STD for pixels of 0 to 1, such as
+    0.485,0.456,0.406/0.229,0.224,0.225. Default: those of --weights, where given; otherwise data."""
     seed: Annotated[int, AtLeast(0, MAX_SEED)] = 0
     """Seed of the split, the search, and every network."""
     precision: Precision | None = None
@@ -163,6 +171,8 @@ class Settings:
 
     DEFAULTS: ClassVar[Mapping[str, Values]] = {"": {"scheduler": "none"}}
     """Data set → what a setting is that the command line leaves at None; "" for all other data sets."""
+    WITH_WEIGHTS: ClassVar[Values] = {}
+    """The same of settings that depend on whether the network is one that was trained before."""
 
     @classmethod
     def of(cls, **values: object) -> Self:
@@ -273,14 +283,18 @@ def resolve(settings: SettingsT) -> SettingsT:
         UserError: one line that names the flag.
     """
     given = settings.flat()
+    parse_normalisation(settings.normalise)
     defaults = {**Settings.DEFAULTS[""], **settings.DEFAULTS.get("", {}), **settings.DEFAULTS.get(settings.dataset, {})}
+    if given.get("checkpoint") or given.get("weights"):
+        defaults |= settings.WITH_WEIGHTS
     filled: dict[str, object] = {k: v for k, v in defaults.items() if given[k] is None}
     for role in ("teacher", "student"):
         if f"{role}_width" in filled and given[role] not in WITH_WIDTH:
             filled[f"{role}_width"] = 1.0
     filled["name"] = settings.files.name or settings.folder.name
-    if given.get("teacher_checkpoint"):  # study.json is read from other folders, too
-        filled["teacher_checkpoint"] = _resolved(given["teacher_checkpoint"])
+    for checkpoint in CHECKPOINTS:
+        if given.get(checkpoint):  # study.json is read from other folders, too
+            filled[checkpoint] = _resolved(given[checkpoint])
     settings = settings.changed(**filled)
     name = settings.files.name or ""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._ -]*", name):
@@ -338,7 +352,7 @@ def from_json(kind: type[SettingsT], name: str, recorded: Values) -> SettingsT:
     """Settings of a study as `study.json` has them; what that lacks is as it was before there was a choice."""
     known = kind().flat()
     values = {k: v for k, v in {"precision": OLDER_PRECISION, **recorded}.items() if k in known}
-    paths = ("data_dir", "results_dir", "teacher_checkpoint", "warm_start")
+    paths = ("data_dir", "results_dir", *CHECKPOINTS, "warm_start")
     return kind.of(kind=name, **{k: Path(str(v)) if k in paths and v is not None else v for k, v in values.items()})
 
 

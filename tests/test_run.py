@@ -63,7 +63,7 @@ def test_bad_input_is_one_line(
         ("kd --teacher-checkpoint /nope.pt", "--teacher-checkpoint /nope.pt: no such file"),
         (
             "kd --teacher-checkpoint text.pt",
-            "text.pt: its weights do not fit --teacher vgg13 (it is no .safetensors file",
+            "text.pt: it is no .safetensors file, and no file of torch.save with tensors alone",
         ),
         ("sws --warm-start /nope", "/nope: no study here"),
         ("kd_sws --student lenet5", "--student lenet5"),

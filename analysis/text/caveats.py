@@ -14,6 +14,12 @@ from analysis.text.evidence import quoted
 from study.records.columns import Column
 
 FEWEST_TRIALS = 20
+BROUGHT = {
+    "teacher_checkpoint": "The teacher came from a file",
+    "checkpoint": "The network came from a file",
+    "weights": "The network came with published weights",
+}
+"""Setting of a network that was trained before the study → how it came to be there."""
 NAMES_SHOWN = 3
 """Parameters that a caveat names; study.json has all."""
 COARSE = 0.1
@@ -23,6 +29,7 @@ COARSE = 0.1
 def caveats(summary: Summary) -> list[str]:
     """Warnings, the gravest first; empty when there is nothing to warn of."""
     sentences = [*_unfinished(summary), *_failures(summary), *_missing_reference(summary), *_seen_before(summary)]
+    sentences += _one_start(summary)
     if summary.best is not None:
         sentences += [
             *_beaten(summary),
@@ -80,11 +87,13 @@ def _seen_before(s: Summary) -> list[str]:
                 f"{count:,} of {counted(int(data[part]), f'{part} image')} {'is' if count == 1 else 'are'} also among "
                 f"the {earlier} images, pixel for pixel: what is measured on them is memory."
             )
-    if s.study.meta.get("settings", {}).get("teacher_checkpoint"):
-        sentences.append(
-            "The teacher came from a file (--teacher-checkpoint). It may have been trained on the validation or test "
-            "images, and then accuracies that depend on it are too good."
-        )
+    settings = s.study.meta.get("settings", {})
+    for name, came in BROUGHT.items():
+        if settings.get(name):
+            sentences.append(
+                f"{came} (--{name.replace('_', '-')}). It may have been trained on the validation or test images, and "
+                "then accuracies that depend on it are too good."
+            )
     return sentences
 
 
@@ -158,6 +167,17 @@ def _one_seed(s: Summary) -> list[str]:
     return [
         f"Only {seeds} fresh seed{'s confirm' if seeds > 1 else ' confirms'} the headline trial; with fewer than "
         f"{ENOUGH_SEEDS} an interval is very wide, or there is none."
+    ]
+
+
+def _one_start(s: Summary) -> list[str]:
+    """Fresh seeds of a network that was trained before the study."""
+    settings = s.study.meta.get("settings", {})
+    if s.fresh.empty or not (settings.get("checkpoint") or settings.get("weights")):
+        return []
+    return [
+        "All fresh seeds start from one trained network, so their spread is that of what was trained after it, not of "
+        "training such a network again."
     ]
 
 

@@ -25,6 +25,12 @@ LOGITS = "logits"
 
 TEACHER = "teacher/"
 """Prefix of a teacher's weights, among those of the network that it teaches."""
+NETWORK = "network/"
+"""Prefix of the weights that a user gave of the network that is compressed."""
+STUDENT = "student/"
+"""The same of a student."""
+FINE_TUNED = "fine-tuned/"
+"""Prefix of the weights that trials start from, where the network was trained further than it was brought."""
 
 
 CHECKSUM = "crc32"
@@ -44,15 +50,26 @@ class SharedWork:
     record: dict[str, Any] = field(default_factory=dict)
 
     def weights(self) -> SharedWork:
-        """The network's weights alone, without its logits and without its teacher's weights."""
-        own = {k: v for k, v in self.arrays.items() if k != LOGITS and not k.startswith(TEACHER)}
+        """The network's weights alone, without its logits and without the weights of others."""
+        others = (TEACHER, STUDENT, FINE_TUNED)
+        own = {k: v for k, v in self.arrays.items() if k != LOGITS and not k.startswith(others)}
         return SharedWork(own, self.record)
+
+    def part(self, prefix: str) -> SharedWork:
+        """The arrays whose names begin so, without that beginning."""
+        own = {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+        return SharedWork(own, self.record)
+
+    def start(self) -> SharedWork:
+        """The weights that trials start from."""
+        further = self.part(FINE_TUNED)
+        return further if further.arrays else self.weights()
 
     def teacher(self) -> SharedWork:
         """The network's teacher, weights and logits: the one that is stored with it or, if none is, itself."""
-        weights = {k.removeprefix(TEACHER): v for k, v in self.arrays.items() if k.startswith(TEACHER)}
+        weights = self.part(TEACHER).arrays or self.start().arrays
         logits = {k: v for k, v in self.arrays.items() if k == LOGITS}
-        return SharedWork({**weights, **logits}) if weights else self
+        return SharedWork({**weights, **logits})
 
     def tensors(self) -> dict[str, Tensor]:
         """The arrays as tensors on the same memory, which is read-only where Ray shares it: copy before writing."""
@@ -62,6 +79,16 @@ class SharedWork:
 def digest(value: object) -> str:
     """Hash of a JSON value, independent of key order: 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def arrays_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Hash of names, shapes and numbers: 16 hexadecimal digits."""
+    hashed = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name], order="C")
+        hashed.update(f"{name} {array.dtype} {array.shape}".encode())
+        hashed.update(array.reshape(-1).view(np.uint8).data)
+    return hashed.hexdigest()[:16]
 
 
 def get_or_compute(

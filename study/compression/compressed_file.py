@@ -66,6 +66,7 @@ class Network:
         mean, std: of each channel, for pixels scaled to 0…1, as `data.normalise` takes them.
         dataset: name of the data set it was trained on.
         skip: names of parameters, or of modules, that were left out; see `quantised_weights.leave_out`.
+        train_mean: mean of each channel over the training part, where `mean` is another one; otherwise empty.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Network:
     std: tuple[float, ...]
     dataset: str
     skip: tuple[str, ...] = ()
+    train_mean: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Decoded:
 
 def network_of(name: str, options: Options, data: Splits, skip: tuple[str, ...] = ()) -> Network:
     """The network of this name, trained on these splits."""
-    return Network(name, options, data.shape, len(data.classes), data.mean, data.std, data.name, skip)
+    classes, train_mean = len(data.classes), data.train_mean
+    return Network(name, options, data.shape, classes, data.mean, data.std, data.name, skip, train_mean)
 
 
 def encode(model: nn.Module, quantised: QuantisedWeights, network: Network) -> bytes:
@@ -114,7 +117,8 @@ def encode(model: nn.Module, quantised: QuantisedWeights, network: Network) -> b
         code_tensor(coder, parameter.shape, int(used.sum()), part)
     scales = quantised.scales.detach().cpu().numpy().astype("<f4")
     scales = scales if bool((scales != 1).any()) else scales[:0]
-    described = astuple(network) if network.skip else astuple(network)[:-1]
+    *required, skip, train_mean = astuple(network)
+    described = [*required, skip, train_mean] if train_mean else [*required, skip] if skip else required
     header = _deflate(json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode())
     others = _deflate(b"".join(_bytes(tensor) for tensor in _others(model)))
     lengths = _LENGTHS.pack(len(header), int(used.sum()) - 1, len(scales), len(others), _layout(model))

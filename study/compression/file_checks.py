@@ -27,8 +27,10 @@ LONGEST_NAME = 500
 LONGEST_LIST = 64
 DEEPEST = 8
 
-Entries = tuple[str, Options, Shape, int, tuple[float, ...], tuple[float, ...], str, tuple[str, ...]]
-"""Name, options, input shape, classes, mean, std and data set of a network, and names of what was left out."""
+Numbers = tuple[float, ...]
+Entries = tuple[str, Options, Shape, int, Numbers, Numbers, str, tuple[str, ...], Numbers]
+"""Name, options, input shape, classes, mean, std and data set of a network, names of what was left out, and the
+training part's own mean where it is another one."""
 
 
 def read_regular(path: Path, start: bytes, most: int | None) -> bytes | None:
@@ -72,13 +74,21 @@ def header_entries(header: bytes) -> Entries:
         entries = json.loads(header, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
-    if not isinstance(entries, list) or len(entries) not in (7, 8):
-        raise ValueError("its header is no list of seven or eight entries")
+    if not isinstance(entries, list) or len(entries) not in (7, 8, 9):
+        raise ValueError("its header is no list of seven to nine entries")
     return check_entries(*entries)
 
 
 def check_entries(
-    name: Any, options: Any, shape: Any, classes: Any, mean: Any, std: Any, dataset: Any, skip: Any = ()
+    name: Any,
+    options: Any,
+    shape: Any,
+    classes: Any,
+    mean: Any,
+    std: Any,
+    dataset: Any,
+    skip: Any = (),
+    train_mean: Any = (),
 ) -> Entries:
     """What describes a network, with the types and within the bounds that it must have."""
     for what, value in (("network", name), ("data set", dataset)):
@@ -88,7 +98,8 @@ def check_entries(
         raise ValueError(f"its input shape and number of classes are not four whole numbers from 1 to {LARGEST:,}")
     if math.prod(shape) > MOST_INPUTS:
         raise ValueError(f"its images have more than {MOST_INPUTS:,} numbers each")
-    for what, numbers in (("mean", mean), ("std", std)):
+    given = {"mean": mean, "std": std} | ({} if train_mean in ([], ()) else {"training mean": train_mean})
+    for what, numbers in given.items():
         if not isinstance(numbers, list | tuple) or len(numbers) != shape[0] or not all(map(_is_finite, numbers)):
             raise ValueError(f"its {what} is not one finite number for each of its {shape[0]} channels")
     if min(std) <= 0:
@@ -97,7 +108,8 @@ def check_entries(
         raise ValueError("what it leaves out is no list of names")
     _check_options(name, options)
     channels, height, width = shape
-    return name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset, tuple(skip)
+    left_out, own_mean = tuple(skip), tuple(train_mean)
+    return name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset, left_out, own_mean
 
 
 def _check_options(name: str, options: Any) -> None:

@@ -64,9 +64,11 @@ class Splits:
         title: for people, such as "CIFAR-10 (JPEG)".
         classes: name of each class id.
         train, validation: disjoint parts.
-        mean, std: of each channel over `train`, for pixels scaled to 0…1.
+        mean, std: what each channel is normalised by, for pixels scaled to 0…1: those over `train`, unless a network
+            brings its own.
         split_seed: the seed that divided train from validation.
         links_left_out: links in a folder of images that were not followed; see `folder_files`.
+        train_mean: the mean over `train`, where `mean` is another one; otherwise empty.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Splits:
     std: tuple[float, ...]
     split_seed: int
     links_left_out: int = 0
+    train_mean: tuple[float, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

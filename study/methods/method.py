@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
+from study.artifacts.cache import SharedWork
 from study.artifacts.weight_trace import Trace
 from study.data.splits import Splits
 from study.records.search_domains import Value
@@ -36,8 +37,8 @@ class TrialResult:
 
 TrialFunction = Callable[..., TrialResult]
 """`(values, settings, data, shared, on_epoch, progress)`: the searched values, settings in which they are set already,
-the data, the shared work (None, or a teacher that the user gave, for the stage itself), what hears of every epoch, and
-how far the trial is."""
+the data, the shared work (for the stage itself: None, or the weights that the user gave, each under its role as
+`cache.NETWORK`), what hears of every epoch, and how far the trial is."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,13 @@ class Stage:
     Attributes:
         name: of the stage, and of its baseline row.
         run: see `TrialFunction`.
-        key: (settings, data, initial teacher) → what determines it, as JSON values.
+        key: (settings, data, the weights that the user gave) → what determines it, as JSON values.
         networks: settings → role → training, of every network that it trains.
         role: the role of the network that it leaves.
         trace: (settings, data, shared work) → arrays for the report's figures of it.
+        further: shared work → other networks that it leaves, by the name of a baseline row of their own: weights, with
+            their metrics and history in the record.
+        further_names: settings → the names of these rows.
     """
 
     name: str
@@ -59,6 +63,8 @@ class Stage:
     networks: Callable[..., dict[str, Training]]
     role: str
     trace: Callable[..., Arrays] | None = None
+    further: Callable[[SharedWork], Mapping[str, SharedWork]] = lambda shared: {}
+    further_names: Callable[..., Sequence[str]] = lambda settings: ()
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,7 @@ class Method:
         headings: column → its heading, where it means something else than in other kinds of study.
         counts_over: which weights sizes and ratios count, as a sentence.
         without_effect: settings → hyperparameter that does nothing with them → why, as the end of a sentence.
+        fixed: settings → hyperparameter that is not searched with them → why, as a sentence.
         step_cost: of epochs that take longer than plain training.
         packing: None where trials are always trained alone.
     """
@@ -152,6 +159,7 @@ class Method:
     headings: Mapping[str, str] = field(default_factory=dict)
     counts_over: str = ""
     without_effect: Callable[..., dict[str, str]] = lambda settings: {}
+    fixed: Callable[..., dict[str, str]] = lambda settings: {}
     step_cost: StepCost | None = None
     packing: Packing | None = None
 
@@ -174,15 +182,16 @@ class Method:
         names = [f.name for f in dataclasses.fields(self.hparams) if f.name not in ("seed", "contiguous")]
         return [*names, *(ONE_MINUS + name for name in names)]
 
-    def facts(self) -> dict[str, object]:
+    def facts(self, settings: Settings) -> dict[str, object]:
         """What `study.json` states of it; see `study.records.schema`."""
+        further = dict.fromkeys(self.shared_work.further_names(settings), self.shared_work.role)
         return {
             "title": self.title,
             "subject": self.subject,
             "reference": self.reference,
             "shared_baseline": self.shared_work.name,
             "replaced": list(self.replaced),
-            "dense": dict(self.dense),
+            "dense": {**self.dense, **further},
             "headings": dict(self.headings),
             "counts_over": self.counts_over,
         }

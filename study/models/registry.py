@@ -139,6 +139,11 @@ def _check_fits(model: nn.Module, name: str, input_shape: Shape, classes: int) -
         raise UserError(f"network {name} gives {shape} for 2 images, but logits of shape (2, {classes}) are needed")
 
 
+def torchvision_name(name: str) -> str:
+    """What a network is called in `torchvision.models`; "" for one that is not from there."""
+    return "" if name in BUILDERS or not _is_theirs(name) else name.removeprefix(_THEIRS)
+
+
 def _is_theirs(name: str) -> bool:
     if name.startswith(_THEIRS):
         if name.removeprefix(_THEIRS) not in _torchvision_names():

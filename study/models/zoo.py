@@ -1,4 +1,4 @@
-"""The networks that this project defines: the VGG kinds, MiniVGG and the LeNets."""
+"""The networks that this project defines: the VGG kinds, MiniVGG, the LeNets, and the ResNets for CIFAR."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import functools
 import inspect
 from collections.abc import Callable
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from study.errors import UserError
 
@@ -74,10 +75,62 @@ def _lenet5(input_shape: Shape, classes: int) -> nn.Module:
     )
 
 
+class _BasicBlock(nn.Module):
+    """Two convolutions and a shortcut without parameters (He et al. 2015, sec. 4.2, option A)."""
+
+    def __init__(self, channels: int, filters: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, filters, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(filters)
+        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(filters)
+        self.stride, self.added = stride, filters - channels
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) → (n, filters, height / stride, width / stride)."""
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(images)))))
+        if self.added or self.stride > 1:  # every other pixel, with channels of zeros on both sides
+            kept = images[:, :, :: self.stride, :: self.stride]
+            images = F.pad(kept, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
+        return F.relu(out + images)
+
+
+class _CifarResNet(nn.Module):
+    """He et al. 2015, https://arxiv.org/abs/1512.03385, sec. 4.2: 6n + 2 layers, of 16, 32 and 64 channels.
+
+    Names of layers are those of the published files of github.com/akamaster/pytorch_resnet_cifar10.
+    """
+
+    def __init__(self, blocks: int, input_shape: Shape, classes: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(input_shape[0], 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(_BasicBlock(16, 16, 1) for _ in range(blocks)))
+        self.layer2 = nn.Sequential(*(_BasicBlock(32 if n else 16, 32, 1 if n else 2) for n in range(blocks)))
+        self.layer3 = nn.Sequential(*(_BasicBlock(64 if n else 32, 64, 1 if n else 2) for n in range(blocks)))
+        self.linear = nn.Linear(64, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) → logits, (n, classes)."""
+        out = F.relu(self.bn1(self.conv1(images)))
+        out = self.layer3(self.layer2(self.layer1(out)))
+        logits: Tensor = self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
+        return logits
+
+
+def _cifar_resnet(blocks: int, input_shape: Shape, classes: int) -> nn.Module:
+    return _CifarResNet(blocks, input_shape, classes)
+
+
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     **{name: functools.partial(_vgg, plan) for name, plan in _VGG.items()},
     "lenet_300_100": _lenet_300_100,
     "lenet5": _lenet5,
+    "resnet20": functools.partial(_cifar_resnet, 3),
+    "resnet56": functools.partial(_cifar_resnet, 9),
 }
 MINIMUM_SIZES = {**dict.fromkeys(_VGG, 32), "lenet5": 16}
 

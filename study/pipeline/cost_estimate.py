@@ -70,7 +70,7 @@ def dry_run(settings: Settings) -> None:
     Raises:
         UserError: what the study itself would refuse.
     """
-    space, method = SearchSpace.load(settings.kind), registry.method(settings.kind)
+    space, method = SearchSpace.of_study(settings), registry.method(settings.kind)
     settings, recorded = preflight.resume(settings, space)
     check_limits(settings)
     inputs = preflight.load_inputs(settings, space, recorded)
@@ -108,12 +108,10 @@ def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
     share, at_once = resources(unlimited, [here])
     gpus = devices if share else 0
     data = data.to(torch.device("cuda" if gpus else "cpu"))
-    shared = 0.0
-    if settings.flat().get("teacher_checkpoint") is None:
-        alone = min(at_once, trials_that_fit([here], resource_request(unlimited, share)))
-        threads = max(1, int(shared_cores(settings, alone)))
-        trainings = method.shared_work.networks(settings).values()
-        shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trainings)
+    alone = min(at_once, trials_that_fit([here], resource_request(unlimited, share)))
+    threads = max(1, int(shared_cores(settings, alone)))
+    trainings = [t for t in method.shared_work.networks(settings).values() if t.epochs]  # not what was brought
+    shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trainings)
     return Estimate(
         shared=shared,
         trial=trial_seconds(settings, space, method.trial_data(settings, data)),

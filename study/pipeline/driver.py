@@ -63,7 +63,7 @@ def run(settings: Settings) -> Outcome:
     Raises:
         UserError: bad settings, a study folder that was started with other ones, or no space left on the disk.
     """
-    space = SearchSpace.load(settings.kind)
+    space = SearchSpace.of_study(settings)
     folder = settings.folder.resolve()
     settings, recorded = preflight.resume(settings, space)
     with locked(folder):
@@ -166,7 +166,7 @@ def _record(settings: Settings, space: SearchSpace, folder: Path, inputs: Inputs
         meta = metadata.continued_metadata(recorded, settings, sys.argv)
         study_folder.write_meta(folder, meta)
         return meta
-    key = registry.method(settings.kind).shared_work.key(settings, inputs.data, inputs.initial_teacher)
+    key = registry.method(settings.kind).shared_work.key(settings, inputs.data, inputs.initial_weights)
     meta = metadata.study_metadata(settings, space, inputs.data, inputs.test, inputs.networks, sys.argv)
     meta["shared_work"] = digest(key)
     study_folder.write_meta(folder, meta)
@@ -202,7 +202,7 @@ def _stages(job: Job, display: Display, inputs: Inputs) -> tuple[list[str], dict
     Returns: ids of the front, its tested rows, and why the study stopped early, or "".
     """
     settings, space, ledger = job.settings, job.space, job.ledger
-    shared = study_shared_work(job, inputs.data, inputs.initial_teacher)
+    shared = study_shared_work(job, inputs.data, inputs.initial_weights)
     searched = shared is not None and _search_trials(job, inputs.trial_data, shared, inputs.warm_start)
     job.recorder.close()
     best = front(ledger, space.objectives, settings.search.min_accuracy)

@@ -115,21 +115,23 @@ def confirm_fresh(
     Args:
         retrained: the ledger of the retraining, whose weights lie next to it.
         wanted: its trial id → (the trial or baseline that was retrained, seed).
-        shared: the shared work by seed, which is the first baseline.
+        shared: the shared work by seed, which is the first baseline, and perhaps others.
     """
     method = registry.method(settings.kind)
     frame = study_folder.read_frame(folder / paths.CONFIRMED, CONFIRMED_COLUMNS)
     rows: list[Row] = frame.to_dict("records")
     have = set(zip(frame["trial_id"], frame["seed"], strict=True))
-    baselines = {method.shared_work.name, *space.baselines}
+    stage = method.shared_work
+    left = {seed: {stage.name: work, **stage.further(work)} for seed, work in shared.items()}
+    baselines = {*space.baselines}.union(*left.values())
     for name, (original, seed) in wanted.items():
         if (original, seed) in have:
             continue
         baseline = original if original in baselines else ""
-        if original == method.shared_work.name:
-            weights = shared[seed].weights().tensors()
+        if work := left[seed].get(original):
+            weights = work.weights().tensors()
             model = load_network(weights, method.trained_network(settings, original), data)
-            row = dict(shared[seed].record["metrics"])
+            row = dict(work.record["metrics"])
         else:
             row = retrained.trials.get(name, {})
             path = checkpoints.weights_of(checkpoints.path_of(retrained.folder, name))

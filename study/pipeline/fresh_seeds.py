@@ -26,9 +26,16 @@ def _wanted(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
         return {}
     originals = [*space.baselines, *selection.to_confirm(study_folder.load(folder), settings.budget.confirm)]
     originals = [name for name in originals if ledger.trials.get(name, {}).get("state") == "complete"]
-    first = registry.method(settings.kind).shared_work.name
+    shared = _of_shared_work(settings, space, ledger)
     seeds = range(settings.seed + 1, settings.seed + 1 + settings.budget.seeds)
-    return {f"{name} seed {seed}": (name, seed) for seed in seeds for name in (first, *originals)}
+    return {f"{name} seed {seed}": (name, seed) for seed in seeds for name in (*shared, *originals)}
+
+
+def _of_shared_work(settings: Settings, space: SearchSpace, ledger: Ledger) -> list[str]:
+    """Baselines that the shared work leaves, and no trial: itself, and other networks of `Stage.further`."""
+    first = registry.method(settings.kind).shared_work.name
+    rows = ledger.of_state("complete", baseline=True)
+    return [first, *(row["baseline"] for row in rows if row["baseline"] not in (first, *space.baselines))]
 
 
 def has_unconfirmed(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger) -> bool:
@@ -61,7 +68,7 @@ def retrain(job: Job, display: Display, inputs: Inputs) -> str:
     shared_names = {seed: name for name, (original, seed) in wanted.items() if original == first}
     with display.confirming(own, len(shared_names)):
         cache = job.folder.parent / paths.CACHE
-        shared = load_or_train(retraining, inputs.data, inputs.initial_teacher, shared_names, cache)
+        shared = load_or_train(retraining, inputs.data, inputs.initial_weights, shared_names, cache)
     if shared is None:
         return retraining.recorder.stopped
     queue = _queue(job, wanted, own)
@@ -79,7 +86,7 @@ def _queue(job: Job, wanted: dict[str, tuple[str, int]], own: Ledger) -> list[Qu
     queue = []
     for name, (original, seed) in wanted.items():
         done = own.trials.get(name, {}).get("state") in FINAL_STATES
-        if original != job.method.shared_work.name and not done:
+        if original not in _of_shared_work(job.settings, job.space, job.ledger) and not done:
             values = job.space.baselines.get(original)
             if values is None:
                 values = job.space.configuration(job.ledger.trials[original])

@@ -42,7 +42,7 @@ def study_metadata(
     return {
         "kind": settings.kind,
         "name": settings.folder.name,
-        **method.facts(),
+        **method.facts(settings),
         "settings": as_json(settings),
         "data": {
             "name": data.name,
@@ -79,11 +79,12 @@ def data_warnings(meta: Meta) -> list[str]:
         lines.append(f"Warning: also in an earlier part of the data, pixel for pixel: {counts}")
     if data.get("links_left_out"):
         lines.append(f"Links left out, since they lead to what is read anyway or was hidden: {data['links_left_out']}")
-    if settings.get("teacher_checkpoint"):
-        lines.append(
-            "Warning: the teacher of --teacher-checkpoint may have seen the validation or test images when it was "
-            "trained"
-        )
+    for name, whose in (("teacher_checkpoint", "teacher"), ("checkpoint", "network"), ("weights", "network")):
+        if settings.get(name):
+            lines.append(
+                f"Warning: the {whose} of --{name.replace('_', '-')} may have seen the validation or test images when "
+                "it was trained"
+            )
     return lines
 
 

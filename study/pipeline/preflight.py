@@ -1,18 +1,15 @@
 """Preflight checks, before Ray starts and before anything is written: the study that a command continues, its data and
-networks, a teacher's weights, another study's front."""
+networks, weights that the user brought, another study's front."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from torch import nn
 
 from study.artifacts.cache import SharedWork
-from study.artifacts.finite import not_finite
 from study.commandline import data_folder, say_stage
 from study.data import registry as data_registry
 from study.data.splits import Part, Splits
@@ -22,13 +19,20 @@ from study.methods.method import settings_with
 from study.models import custom
 from study.models.registry import minimum_size, parameter_count
 from study.pipeline import metadata
+from study.pipeline.initial_weights import (
+    check_weights,
+    digest_of,
+    lines_about,
+    load_initial_weights,
+    with_normalisation,
+)
 from study.pipeline.network_checks import check_left_out, compressed_role, describe_left_out, trainable_settings
 from study.records import paths, study_folder
 from study.records.columns import Row
 from study.records.ledger import Ledger
 from study.records.schema import Meta
 from study.settings import OLDER_PRECISION, Settings, contradiction
-from study.training.network import Training, build_network, load_network
+from study.training.network import Training, build_network
 from study.tuning.searcher import front
 from study.tuning.space import SearchSpace, file_of
 
@@ -41,7 +45,7 @@ class Inputs:
         settings: as its networks can be trained; see `network_checks.trainable_settings`.
         trial_data: the splits as the searched trials see them.
         networks: see `describe_networks`.
-        initial_teacher: the teacher that the user gave, if so.
+        initial_weights: of the networks that the user brought; see `load_initial_weights`.
         warm_start: configurations of another study, best first.
     """
 
@@ -50,7 +54,7 @@ class Inputs:
     test: Part
     trial_data: Splits
     networks: dict[str, Meta]
-    initial_teacher: SharedWork | None
+    initial_weights: SharedWork | None
     warm_start: list[Row]
 
 
@@ -97,10 +101,17 @@ def load_inputs(settings: Settings, space: SearchSpace, recorded: Meta | None) -
         if role := compressed_role(settings):
             network = build_network(registry.method(settings.kind).searched_network(settings), data)
             check_left_out(recorded, settings, role, networks[role], network)
-    initial_teacher = load_teacher(settings, data)
+    weights = load_initial_weights(settings, data)
+    for role, described in networks.items():
+        if digest := digest_of(weights, role):
+            described["weights"] = digest
+    if recorded:
+        check_weights(recorded, settings, networks)
+    for line in lines_about(settings, data, weights):
+        print(line)
     settings = trainable_settings(settings, space, data, recorded)
     check_packing(settings, space, data)
-    return Inputs(settings, data, test, trial_data, networks, initial_teacher, load_warm_start(settings, space))
+    return Inputs(settings, data, test, trial_data, networks, weights, load_warm_start(settings, space))
 
 
 def check_space(recorded: Meta, space: SearchSpace, folder: Path) -> None:
@@ -153,33 +164,6 @@ def check_code(recorded: Meta, settings: Settings, networks: dict[str, Meta]) ->
                 f"--{role} {network['name']}: its code is not what it was when {settings.folder} was started; "
                 "give it as it was, or choose another --name"
             )
-
-
-def load_teacher(settings: Settings, data: Splits) -> SharedWork | None:
-    """The teacher that `--teacher-checkpoint` gives; None where the study trains its own, or has none.
-
-    Raises:
-        UserError: a file that is missing, or holds other weights.
-    """
-    path = settings.flat().get("teacher_checkpoint")
-    if path is None:
-        return None
-    if not path.is_file():
-        raise UserError(f"--teacher-checkpoint {path}: no such file; give a .safetensors file or a .pt state dict")
-    training = registry.method(settings.kind).networks(settings)["teacher"]
-    try:
-        weights = read_weights(path)
-        problem = not_finite(weights.arrays)
-        load_network(weights.tensors(), training, data)
-    except Exception as error:  # torch and safetensors raise many kinds for one cause: not these weights
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--teacher-checkpoint {path}: its weights do not fit --teacher {training.network} ({reason}); "
-            "give the network and width that they were trained with"
-        ) from error
-    if problem:
-        raise UserError(f"--teacher-checkpoint {path}: {problem}; give weights that are all finite numbers")
-    return weights
 
 
 def check_packing(settings: Settings, space: SearchSpace, data: Splits) -> None:
@@ -295,30 +279,10 @@ def _built(role: str, training: Training, data: Splits) -> nn.Module:
 def load_data(settings: Settings) -> tuple[Splits, Part]:
     """The study's data set: what the search may see, and the test part for confirmation alone.
 
-    Its images are as large as the network needs that needs the largest.
+    Its images are as large as the network needs that needs the largest. They are normalised as `--normalise` says.
     """
     folder = data_folder(settings.dataset, settings.files.data_dir)
     networks = registry.method(settings.kind).networks(settings)
     size = max(minimum_size(training.network) for training in networks.values())
-    return data_registry.load(settings.dataset, folder, split_seed=settings.seed, size=size)
-
-
-def read_weights(path: Path) -> SharedWork:
-    """A trained network from a file; nothing in it is executed.
-
-    Raises:
-        OSError, ValueError: missing, or not weights.
-    """
-    from safetensors.torch import load_file
-
-    try:
-        safe = path.suffix == ".safetensors"
-        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, LookupError, UnpicklingError) as error:  # torch's advice is to run whatever the file says
-        raise ValueError("it is no .safetensors file, and no .pt file of a state dict alone") from error
-    with suppress(KeyError, TypeError):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ValueError("it holds no state dict of tensors")
-    # NumPy has no bfloat16.
-    return SharedWork({k: (v.float() if v.dtype == torch.bfloat16 else v).numpy() for k, v in state.items()})
+    data, test = data_registry.load(settings.dataset, folder, split_seed=settings.seed, size=size)
+    return with_normalisation(settings, data), test

@@ -1,4 +1,4 @@
-"""The work that all trials share (a teacher, a pretrained network): from the cache, or from a trial of its own."""
+"""The work that all trials share (a teacher, a trained network): from the cache, or from a trial of its own."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from study.pipeline.configurations import configuration_of
 from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
 from study.records.columns import CONFIGURATION, TRIAL_COLUMNS
+from study.records.ledger import Ledger
 from study.tuning import cluster
 from study.tuning.searcher import Queued
 from study.tuning.tune_run import Job, Work, run_trials
@@ -27,7 +28,7 @@ class _Missing(Exception):
 
 
 def load_or_train(
-    job: Job, data: Splits, initial_teacher: SharedWork | None, names: Mapping[int, str], cache: Path
+    job: Job, data: Splits, initial_weights: SharedWork | None, names: Mapping[int, str], cache: Path
 ) -> dict[int, SharedWork] | None:
     """The shared work for each of these seeds, from the cache or from trials that run side by side; None if cut off.
 
@@ -37,7 +38,7 @@ def load_or_train(
         UserError: it failed now. What failed in an earlier command is tried again, since its cause may be gone.
     """
     stage, ledger = job.method.shared_work, job.ledger
-    shared, missing = _collect(job, data, initial_teacher, names, cache)
+    shared, missing = _collect(job, data, initial_weights, names, cache)
     completed = True
     if missing:
         own = job.settings.seed
@@ -45,9 +46,9 @@ def load_or_train(
         for trial in queue:
             ledger.start(*trial)  # one that failed in an earlier command is tried again
         settings = cluster.for_shared_work(job.settings, len(names))
-        work = Work(stage.run, data, dict.fromkeys(names, initial_teacher))
+        work = Work(stage.run, data, dict.fromkeys(names, initial_weights))
         completed = run_trials(replace(job, settings=settings), work, queue)
-        shared, missing = _collect(job, data, initial_teacher, names, cache)
+        shared, missing = _collect(job, data, initial_weights, names, cache)
         for row in (ledger.trials.get(names[seed], {}) for seed in missing):
             if row.get("state") == "failed":
                 noun = _in_words(stage.name)
@@ -58,13 +59,13 @@ def load_or_train(
 
 
 def _collect(
-    job: Job, data: Splits, initial_teacher: SharedWork | None, names: Mapping[int, str], cache: Path
+    job: Job, data: Splits, initial_weights: SharedWork | None, names: Mapping[int, str], cache: Path
 ) -> tuple[dict[int, SharedWork], list[int]]:
     """By seed what is in the cache, or was just trained and goes there; and the seeds of what is not."""
     stage = job.method.shared_work
     shared, missing = {}, []
     for seed, name in names.items():
-        key = stage.key(job.settings.changed(seed=seed), data, initial_teacher)
+        key = stage.key(job.settings.changed(seed=seed), data, initial_weights)
         try:
             shared[seed], _ = get_or_compute(cache, stage.name, key, partial(_from_trial, job, name))
         except _Missing:
@@ -84,7 +85,7 @@ def _from_trial(job: Job, trial_id: str) -> SharedWork:
     return SharedWork(arrays, {"metrics": row, "history": job.ledger.history.get(trial_id, [])})
 
 
-def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None) -> SharedWork | None:
+def study_shared_work(job: Job, data: Splits, initial_weights: SharedWork | None) -> SharedWork | None:
     """Stage one, from the cache or as a trial of its own; None if it was cut off.
 
     Raises:
@@ -96,7 +97,7 @@ def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None
     # By what the study was started with: another version of torch would train another one.
     shared = get(cache, name, study_folder.read_meta(folder).get("shared_work", ""))
     if shared is None:
-        trained = load_or_train(job, data, initial_teacher, {seed: name}, cache)
+        trained = load_or_train(job, data, initial_weights, {seed: name}, cache)
         if trained is None:
             return None
         shared = trained[seed]
@@ -108,17 +109,23 @@ def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None
             f"{folder}: its trials started from another {_in_words(name)} than comes out now, and that one is no "
             f"longer in {cache}; restore that folder from a copy, or choose another --name"
         )
-    if ledger.trials.get(name, {}).get("state") != "complete":  # it was in the cache
-        metrics = {k: v for k, v in shared.record["metrics"].items() if k not in TRIAL_COLUMNS}
-        ledger.start(name, {}, name)
-        ledger.history[name] = shared.record["history"]
-        ledger.finish(name, "complete", "", metrics, shared.record["metrics"]["seconds"])
-        ledger.flush()
-    configuration = configuration_of(job.settings, job.space, ledger.trials[name], seed)
-    write_arrays(path, weights.arrays, {CONFIGURATION: configuration})
+    for baseline, work in {name: SharedWork(weights.arrays, shared.record), **stage.further(shared)}.items():
+        if ledger.trials.get(baseline, {}).get("state") != "complete":  # it was in the cache, or has no trial
+            _record(ledger, baseline, work)
+        configuration = configuration_of(job.settings, job.space, ledger.trials[baseline], seed)
+        write_arrays(paths.model_of(folder, baseline), work.arrays, {CONFIGURATION: configuration})
     if stage.trace and not paths.trace_of(folder, name).exists():
         write_bytes(paths.trace_of(folder, name), npz_bytes(stage.trace(job.settings, data, shared)))
     return shared
+
+
+def _record(ledger: Ledger, baseline: str, work: SharedWork) -> None:
+    """Give a network of the shared work its row."""
+    metrics = {k: v for k, v in work.record["metrics"].items() if k not in TRIAL_COLUMNS}
+    ledger.start(baseline, {}, baseline)
+    ledger.history[baseline] = [{**row, "trial_id": baseline} for row in work.record["history"]]
+    ledger.finish(baseline, "complete", "", metrics, work.record["metrics"]["seconds"])
+    ledger.flush()
 
 
 def _in_words(name: str) -> str:

@@ -65,20 +65,40 @@ def build_network(training: Training, data: Splits) -> nn.Module:
     return model if training.contiguous else model.to(memory_format=torch.channels_last)
 
 
-def fit_teacher(training: Training, data: Splits, on_epoch: Report, progress: Progress | None = None) -> nn.Module:
-    """Train a network on the labels alone, and report every epoch."""
+def start_network(training: Training, data: Splits, initial: Mapping[str, Tensor] | None) -> nn.Module:
+    """The network as its training starts, on the data's device: initialised from the seed, but for the tensors of its
+    state that were brought."""
+    model = build_network(training, data)
+    if initial:
+        load_tensors(model, {**tensors_of(model), **initial})
+    return model
+
+
+def fit_teacher(
+    training: Training,
+    data: Splits,
+    on_epoch: Report,
+    progress: Progress | None = None,
+    initial: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """Train a network on the labels alone, and report every epoch. `initial`: see `start_network`."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         return F.cross_entropy(logits(model, batch.images, training.precision), batch.labels)
 
-    return train_network(training, data, loss, on_epoch, progress)
+    return train_network(training, data, loss, on_epoch, progress, initial)
 
 
 def train_network(
-    training: Training, data: Splits, loss: Loss, on_epoch: Report, progress: Progress | None
+    training: Training,
+    data: Splits,
+    loss: Loss,
+    on_epoch: Report,
+    progress: Progress | None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
-    """Build a network, train it with AdamW under `loss`, and report every epoch."""
-    model = build_network(training, data)
+    """Build a network, train it with AdamW under `loss`, and report every epoch. `initial`: see `start_network`."""
+    model = start_network(training, data, initial)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         score = evaluate(model, data.validation, data)
@@ -137,6 +157,11 @@ def is_listed(network: str, listed: str | None) -> bool:
 def width_option(value: float | None) -> Options:
     """The option of a network's width; none for 1, since only the VGG kinds take it."""
     return {} if value in (None, 1.0) else {"width": value}
+
+
+def normalisation_key(data: Splits) -> dict[str, object]:
+    """Part of the key of shared work that stands for constants of normalisation other than the training part's own."""
+    return {"normalise": [list(data.mean), list(data.std)]} if data.train_mean else {}
 
 
 def custom_code_key(data: Splits, *trainings: Training | None) -> dict[str, list[str]]:

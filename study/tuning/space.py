@@ -13,6 +13,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 
 from study.errors import UserError
+from study.methods import registry
 from study.methods.method import ONE_MINUS, Method, settings_with
 from study.records.search_domains import Domain, Value
 from study.settings import Settings, Values
@@ -73,6 +74,19 @@ class SearchSpace:
             if direction not in ("max", "min"):
                 raise UserError(f"{file_of(name)}: objective {metric} is {direction!r}; give 'max' or 'min'")
         return cls(name, {k: _domain(name, k, v) for k, v in space.items()}, dict(objectives), dict(baselines))
+
+    @classmethod
+    def of_study(cls, settings: Settings) -> SearchSpace:
+        """The search space of a study's kind, without what its settings fix.
+
+        Raises:
+            UserError: see `load`; or nothing is left.
+        """
+        space, fixed = cls.load(settings.kind), registry.method(settings.kind).fixed(settings)
+        domains = {name: domain for name, domain in space.domains.items() if name not in fixed}
+        if not domains:
+            raise UserError(f"{file_of(space.name)}: SPACE has only what is fixed: {'; '.join(fixed.values())}")
+        return cls(space.name, domains, space.objectives, space.baselines)
 
     def check(self, method: Method, settings: Settings | None = None) -> None:
         """Refuse what the method does not know, before anything starts.

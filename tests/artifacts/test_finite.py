@@ -19,7 +19,7 @@ from study.methods.kd import method
 from study.methods.kd.settings import KDSettings
 from study.methods.method import TrialResult
 from study.models.state import tensors_of
-from study.pipeline import preflight
+from study.pipeline.initial_weights import load_initial_weights
 from study.settings import resolve
 from study.training.network import build_network
 from study.tuning.trainable import TrialReporter
@@ -89,8 +89,8 @@ def test_a_teacher_with_a_nan_is_refused(tmp_path: Path) -> None:
     data, _ = registry.load("digits", None, size=32)
     state = {k: v.clone() for k, v in tensors_of(build_network(method.teacher_training(settings), data)).items()}
     save_file({k: v.contiguous() for k, v in state.items()}, path)
-    assert preflight.load_teacher(settings, data) is not None
+    assert load_initial_weights(settings, data) is not None
     state["1.running_mean"][0] = torch.nan
     save_file({k: v.contiguous() for k, v in state.items()}, path)
     with pytest.raises(UserError, match=rf"^--teacher-checkpoint {path}: 1 of the .* in 1.running_mean is NaN"):
-        preflight.load_teacher(settings, data)
+        load_initial_weights(settings, data)

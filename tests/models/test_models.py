@@ -53,7 +53,7 @@ def test_any_shape_and_class_count(name: str, channels: int, classes: int) -> No
     """Each of our networks takes any channels and sides from its minimum upwards, and gives one logit a class."""
     least = registry.minimum_size(name)
     for height, width in ((least, least), (least + 1, 2 * least + 3)):
-        options = {} if name.startswith("lenet") else {"width": 0.05}
+        options = {} if name.startswith(("lenet", "resnet")) else {"width": 0.05}
         model = registry.build(name, (channels, height, width), classes, **options)
         assert model.training
         assert model(torch.zeros(2, channels, height, width)).shape == (2, classes)

@@ -84,7 +84,7 @@ def test_schema_1_is_read_with_what_its_readers_knew(
 def test_schema_1_says_what_a_new_study_states(kind: str, tmp_path: Path) -> None:
     """An older study and a new one of the same kind have the same facts, but for those that the older did not have."""
     meta = read_meta(written(tmp_path, kind))
-    facts = registry.method(kind).facts()
+    facts = registry.method(kind).facts(registry.default_settings(kind))
     assert {name: meta[name] for name in facts if name != "counts_over"} == {
         name: fact for name, fact in facts.items() if name != "counts_over"
     }

@@ -37,3 +37,13 @@ def test_a_teacher_from_a_file_is_a_caveat(write: Any, tmp_path: Path) -> None:
     assert "--teacher-checkpoint" not in warnings_with(folder, {"teacher_checkpoint": None})
     text = warnings_with(folder, {"teacher_checkpoint": "/home/me/teacher.pt"})
     assert "It may have been trained on the validation or test images" in text
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "weights"])
+def test_a_network_that_was_brought_is_a_caveat(name: str, tmp_path: Path) -> None:
+    """Nobody knows what it was trained on; and where there are fresh seeds, all start from it."""
+    folder = synthetic.write_sws(tmp_path / "study")
+    assert "one trained network" not in warnings_with(folder, {name: None})
+    text = warnings_with(folder, {name: "net"})
+    assert f"(--{name}). It may have been trained on the validation or test images" in text
+    assert ("All fresh seeds start from one trained network" in text) == (not summarise(load(folder)).fresh.empty)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from study.artifacts.cache import TEACHER, SharedWork
+from study.artifacts.cache import FINE_TUNED, NETWORK, TEACHER, SharedWork, arrays_digest
 from study.artifacts.checkpoints import Progress
 from study.compression import compressed_file
 from study.compression.quantised_weights import (
@@ -23,6 +23,7 @@ from study.data.fingerprint import identity
 from study.data.splits import Splits
 from study.methods.common.settings import CompressionSettings
 from study.methods.method import Stage, TrialResult, shift_epochs
+from study.models.state import tensors_of
 from study.models.zoo import BUILDERS
 from study.records.search_domains import Value
 from study.settings import Values
@@ -37,6 +38,8 @@ from study.training.network import (
     fit_teacher,
     is_listed,
     load_network,
+    normalisation_key,
+    start_network,
     state_arrays,
     teacher_apart,
     width_option,
@@ -44,13 +47,14 @@ from study.training.network import (
 
 
 def pretraining(settings: CompressionSettings) -> Training:
-    """How the network is trained that every trial starts from."""
+    """How the network is trained that every trial starts from: from fresh weights, or further than it was brought."""
+    brought = settings.checkpoint or settings.weights
     return Training(
         network=settings.network,
         options=width_option(settings.network_width),
-        epochs=settings.pretrain_epochs or 0,
+        epochs=(settings.finetune_epochs if brought else settings.pretrain_epochs) or 0,
         batch_size=settings.batch_size or 0,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.finetune_rate or 0.0 if brought else settings.learning_rate,
         weight_decay=0.0,
         augment=settings.augment or "none",
         seed=settings.seed,
@@ -66,7 +70,7 @@ def teacher_training(settings: CompressionSettings) -> Training | None:
     training = Training(
         network=settings.teacher,
         options=width_option(settings.teacher_width),
-        epochs=settings.teacher_epochs,
+        epochs=0 if settings.teacher_checkpoint else settings.teacher_epochs,
         batch_size=settings.batch_size or 0,
         learning_rate=settings.learning_rate,
         weight_decay=5e-4,
@@ -92,28 +96,58 @@ def pretrain(
     on_epoch: Report,
     progress: Progress,
 ) -> TrialResult:
-    """Train the network, and compute the logits of its teacher: itself, or another one that is trained first."""
+    """Train the network, and compute the logits of its teacher: itself, or another one that is trained first.
+
+    What the user gave of either is taken. A network that was brought with all of its layers is the reference as it
+    was, and trials start from it after its fine-tuning.
+
+    Args:
+        shared: the weights that the user gave.
+    """
+    given = shared or SharedWork({})
     teacher: nn.Module | None = None
     metrics: dict[str, Value] = {}
     epochs_before = 0
     if training := teacher_training(settings):
         epochs_before = training.epochs
-        teacher = fit_teacher(training, data, lambda row: on_epoch({**row, "phase": "teacher"}), progress)
+        initial = given.part(TEACHER).tensors()
+        teacher = fit_teacher(training, data, lambda row: on_epoch({**row, "phase": "teacher"}), progress, initial)
         metrics = {"teacher_val_accuracy": evaluate(teacher, data.validation, data).accuracy}
-    network = fit_teacher(pretraining(settings), data, shift_epochs(epochs_before, on_epoch), progress)
+    training, brought = pretraining(settings), given.part(NETWORK).tensors()
+    phase = {"phase": "fine-tune"} if brought else {}
+    report = shift_epochs(epochs_before, lambda row: on_epoch({**row, **phase}))
+    trained = fit_teacher(training, data, report, progress, brought)
+    network = trained
+    if brought and training.epochs and tensors_of(network).keys() == brought.keys():
+        network = start_network(training, data, brought)
     score = evaluate(network, data.validation, data)
     metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0}
     metrics |= uncompressed_sizes(leave_out(network, names_in(settings.skip)))
     arrays = state_arrays(network)
     if settings.teacher != "none":
-        arrays |= distillation.stored_logits(teacher or network, data.train, data, settings.augment or "none")
+        arrays |= distillation.stored_logits(teacher or trained, data.train, data, settings.augment or "none")
     if teacher:
         arrays |= {TEACHER + name: array for name, array in state_arrays(teacher).items()}
+    if trained is not network:
+        arrays |= {FINE_TUNED + name: array for name, array in state_arrays(trained).items()}
     return TrialResult(metrics, arrays)
 
 
+def fine_tuned(shared: SharedWork) -> dict[str, SharedWork]:
+    """The network after its fine-tuning, where the reference is the one before; see `Stage.further`."""
+    arrays = shared.part(FINE_TUNED).arrays
+    if not arrays:
+        return {}
+    before = shared.record["metrics"]
+    history = [row for row in shared.record["history"] if row["phase"] == "fine-tune"]
+    after = {name: history[-1][name] for name in ("train_loss", "val_loss", "val_accuracy")}
+    drop = {"accuracy_drop": before["val_accuracy"] - after["val_accuracy"]}
+    record = {"metrics": {**before, **after, **drop}, "history": history}
+    return {FINE_TUNED.removesuffix("/"): SharedWork(arrays, record)}
+
+
 def network_key(
-    settings: CompressionSettings, data: Splits, initial_teacher: SharedWork | None
+    settings: CompressionSettings, data: Splits, initial_weights: SharedWork | None
 ) -> Mapping[str, object]:
     """What determines the shared work, as JSON values."""
     training = teacher_training(settings)
@@ -121,7 +155,9 @@ def network_key(
     key = {"training": pretraining(settings).key(), "teacher": teacher, "data": identity(data)}
     code = custom_code_key(data, pretraining(settings), training)
     counted = counted_key(pretraining(settings), names_in(settings.skip), data)
-    return {**key, "torch": torch.__version__, "recipe": RECIPE, **code, **counted}
+    given = {"given": arrays_digest(initial_weights.arrays)} if initial_weights else {}
+    normalised = normalisation_key(data)
+    return {**key, "torch": torch.__version__, "recipe": RECIPE, **code, **counted, **given, **normalised}
 
 
 def counted_key(training: Training, skip: tuple[str, ...], data: Splits) -> Mapping[str, object]:
@@ -136,12 +172,25 @@ def counted_key(training: Training, skip: tuple[str, ...], data: Splits) -> Mapp
     return {"left_out": list(left_out(leave_out(network, skip)))}
 
 
-STAGE = Stage(name="uncompressed", run=pretrain, key=network_key, networks=networks, role="network")
+def fine_tuned_names(settings: CompressionSettings) -> tuple[str, ...]:
+    """The row that `fine_tuned` may give."""
+    return (FINE_TUNED.removesuffix("/"),) if settings.finetune_epochs else ()
+
+
+STAGE = Stage(
+    name="uncompressed",
+    run=pretrain,
+    key=network_key,
+    networks=networks,
+    role="network",
+    further=fine_tuned,
+    further_names=fine_tuned_names,
+)
 
 
 def start(settings: CompressionSettings, data: Splits, shared: SharedWork) -> tuple[nn.Module, Targets]:
     """The trained network, to be compressed in place, and its teacher."""
-    network = load_network(shared.weights().tensors(), pretraining(settings), data)
+    network = load_network(shared.start().tensors(), pretraining(settings), data)
     leave_out(network, names_in(settings.skip))
     if settings.teacher == "none":
         return network, Targets()

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from study.errors import UserError
+from study.path_arguments import File
 from study.setting_bounds import Above, AtLeast
-from study.settings import Alpha, Augment, Epochs, Rate, Settings, Values, Width
+from study.settings import Alpha, Augment, Epochs, Rate, Settings, Values, Width, flag
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,29 @@ class CodebookSettings(Settings):
     skip: str | None = None
     """Names of parameters, or of modules, that stay as they are, with commas: --skip embedding,head.weight. Default:
     every tensor of two or more dimensions is compressed, and the biases of linear and convolution layers."""
+    checkpoint: File | None = None
+    """Weights of a trained network (.safetensors, or a state dict of torch.save) from which the network that is
+    compressed starts, rather than from fresh ones. See --normalise."""
+    weights: str | None = None
+    """The same from torchvision's published weights of a torchvision network, DEFAULT or their name. The last layer
+    starts fresh where the number of classes differs."""
+    reinit: str | None = None
+    """With --checkpoint or --weights: names of layers that start fresh all the same, with commas, such as fc where the
+    number of classes differs."""
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            UserError: one line that names the flag.
+        """
+        for name in ("weights", "reinit"):
+            if getattr(self, name) is not None and not getattr(self, name).strip(" ,"):
+                raise UserError(f"{flag(name)} {getattr(self, name)!r}: names nothing; leave it out, or give a name")
+        if self.checkpoint and self.weights:
+            raise UserError(f"--weights {self.weights}: does not go with --checkpoint; leave out one of the two flags")
+        if self.reinit is not None and not (self.checkpoint or self.weights):
+            raise UserError(f"--reinit {self.reinit}: needs --checkpoint FILE or --weights NAME, which it is about")
 
 
 @dataclass(frozen=True)
@@ -30,12 +55,18 @@ class CompressionSettings(CodebookSettings):
     """Settings of studies in which every trial compresses the same trained network."""
 
     network: str = "lenet_300_100"
-    """Network to compress: lenet_300_100, lenet5, minivgg, vgg11/13/16/19, a torchvision.models name, or
-    module:function."""
+    """Network to compress: lenet_300_100, lenet5, minivgg, vgg11/13/16/19, resnet20/56, a torchvision.models name,
+    or module:function."""
     network_width: Width = 1.0
     """Multiplies the network's channels (VGG kinds)."""
     pretrain_epochs: Annotated[int | None, AtLeast(0)] = None
-    """Epochs of phase one, ordinary training. Default: 40 on digits, otherwise 20."""
+    """Epochs of phase one, ordinary training. Default: 40 on digits, otherwise 20. With --checkpoint or --weights there
+    is no such phase."""
+    finetune_epochs: Annotated[int | None, AtLeast(0)] = None
+    """With --checkpoint or --weights: epochs of ordinary training before compression; 0, unless given, for none. The
+    network as it was brought stays the report's reference, and the one after them is a baseline."""
+    finetune_rate: Rate | None = None
+    """With --finetune-epochs: peak rate of Adam; 1e-4, unless given."""
     epochs: Epochs | None = None
     """Epochs of phase two, clustering or pruning. Default: 50 on digits, otherwise 20."""
     batch_size: Annotated[int | None, AtLeast(1)] = None
@@ -52,11 +83,14 @@ class CompressionSettings(CodebookSettings):
     """Multiplies the teacher's channels (VGG kinds)."""
     teacher_epochs: Epochs = 20
     """Epochs of the teacher."""
+    teacher_checkpoint: File | None = None
+    """Weights of a trained teacher (.safetensors, or a state dict of torch.save) instead of training one."""
     temperature: Annotated[float, Above(0)] = 4.0
     """With a teacher: both networks' logits are divided by it in the soft term, which carries its square."""
     alpha: Alpha = 0.9
     """With a teacher: weight of the soft term; the labels have the rest."""
 
+    WITH_WEIGHTS: ClassVar[Values] = {"pretrain_epochs": 0, "finetune_epochs": 0, "finetune_rate": 1e-4}
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
         "digits": {"pretrain_epochs": 40, "epochs": 50, "codebook_epochs": 20, "batch_size": 32},
         "cifar10": {"augment": "flip"},
@@ -70,6 +104,30 @@ class CompressionSettings(CodebookSettings):
             "augment": "none",
         },
     }
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            UserError: one line that names the flag.
+        """
+        super().check()
+        brought = "--checkpoint" if self.checkpoint else "--weights" if self.weights else ""
+        if brought and self.pretrain_epochs:
+            raise UserError(
+                f"--pretrain-epochs {self.pretrain_epochs}: means nothing with {brought}; give --finetune-epochs"
+            )
+        for name in ("finetune_epochs", "finetune_rate"):
+            if not brought and (value := getattr(self, name)) is not None:
+                raise UserError(
+                    f"{flag(name)} {value:g}: needs --checkpoint FILE or --weights NAME; without them, "
+                    "--pretrain-epochs trains the network"
+                )
+        if self.teacher_checkpoint and self.teacher in ("none", "self"):
+            raise UserError(
+                f"--teacher-checkpoint {self.teacher_checkpoint}: needs --teacher NETWORK, the network whose weights "
+                "they are"
+            )
 
 
 SETTINGS = CompressionSettings

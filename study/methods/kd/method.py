@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from study.artifacts.cache import SharedWork, digest
+from study.artifacts.cache import TEACHER, SharedWork, digest
 from study.artifacts.checkpoints import Progress
 from study.data.fingerprint import fingerprint, identity
 from study.data.splits import Splits, subset_per_class
@@ -24,6 +24,7 @@ from study.training.network import (
     custom_code_key,
     is_listed,
     load_network,
+    normalisation_key,
     teacher_apart,
     width_option,
 )
@@ -50,7 +51,7 @@ def teacher_training(settings: KDSettings) -> Training:
     training = Training(
         network=settings.teacher,
         options=width_option(settings.teacher_width),
-        epochs=settings.teacher_epochs or 0,
+        epochs=0 if settings.teacher_checkpoint else settings.teacher_epochs or 0,
         batch_size=max(settings.batch_size or 0, 64),
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
@@ -81,21 +82,18 @@ def train_teacher(
 ) -> TrialResult:
     """Train the teacher, or take the one that the user gave, and compute its logits of the students' data."""
     training = teacher_training(settings)
-    if shared is None:
-        teacher = network.fit_teacher(training, data, on_epoch, progress)
-    else:
-        teacher = load_network(shared.tensors(), training, data)
+    initial = shared.part(TEACHER).tensors() if shared else None
+    teacher = network.fit_teacher(training, data, on_epoch, progress, initial)
     score = evaluate(teacher, data.validation, data)
     logits = distillation.stored_logits(teacher, students_data(settings, data).train, data, training.augment)
     metrics = {"val_accuracy": score.accuracy, "val_loss": score.loss}
     return TrialResult(metrics, {**network.state_arrays(teacher), **logits})
 
 
-def teacher_key(settings: KDSettings, data: Splits, initial_teacher: SharedWork | None) -> Mapping[str, object]:
+def teacher_key(settings: KDSettings, data: Splits, initial_weights: SharedWork | None) -> Mapping[str, object]:
     """What determines the teacher, as JSON values."""
-    weights = None
-    if initial_teacher:
-        weights = [hashlib.sha256(v.tobytes()).hexdigest() for v in initial_teacher.arrays.values()]
+    given = initial_weights.part(TEACHER).arrays if initial_weights else {}
+    weights = [hashlib.sha256(v.tobytes()).hexdigest() for v in given.values()] or None
     return {
         "training": teacher_training(settings).key(),
         "given": digest(weights),
@@ -103,6 +101,7 @@ def teacher_key(settings: KDSettings, data: Splits, initial_teacher: SharedWork 
         "transfer": fingerprint(students_data(settings, data).train),
         "torch": torch.__version__,
         "recipe": RECIPE,
+        **normalisation_key(data),
         **custom_code_key(data, teacher_training(settings)),
     }
 

@@ -27,14 +27,15 @@ class KDSettings(Settings):
     epochs: Epochs | None = None
     """Epochs of each student. Default: 40 on digits, 75 on CIFAR, otherwise 20."""
     teacher: str = "vgg13"
-    """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, a torchvision.models name, or
+    """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, resnet20/56, a torchvision.models name, or
     module:function."""
     teacher_width: Width | None = None
     """Multiplies the teacher's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
     teacher_epochs: Epochs | None = None
     """Epochs of the teacher. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
     teacher_checkpoint: File | None = None
-    """Weights of a trained teacher (.safetensors, or a .pt state dict) instead of training one."""
+    """Weights of a trained teacher (.safetensors, or a state dict of torch.save) instead of training one. See
+    --normalise."""
     student: str = "minivgg"
     """Student network; names as for --teacher."""
     student_width: Width | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
@@ -66,19 +67,25 @@ class Hparams:
 
 
 def fit_student(
-    hparams: Hparams, data: Splits, targets: Targets, on_epoch: Report, progress: Progress | None = None
+    hparams: Hparams,
+    data: Splits,
+    targets: Targets,
+    on_epoch: Report,
+    progress: Progress | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
     """Train one student under `distillation_loss` and report every epoch.
 
     Args:
         targets: may be empty (`Targets()`) when alpha is 0.
         progress: of a trial that was stopped, to go on from.
+        initial: weights that the student starts from; see `start_network`.
     Returns: the student after its last epoch.
     Raises:
         TrialFailed: the loss is not a finite number.
     """
     loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, hparams.precision)
-    return train_network(hparams.training, data, loss, on_epoch, progress)
+    return train_network(hparams.training, data, loss, on_epoch, progress, initial)
 
 
 EXAMPLES_ASKED = 500

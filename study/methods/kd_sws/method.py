@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from study.artifacts.cache import SharedWork
+from study.artifacts.cache import STUDENT, SharedWork, arrays_digest
 from study.artifacts.checkpoints import Progress
 from study.compression.quantised_weights import leave_out, names_in
 from study.compression.size_metrics import COUNTS_OVER
@@ -53,16 +53,28 @@ def train_teacher(
     on_epoch: Report,
     progress: Progress,
 ) -> TrialResult:
-    """The teacher, with its size: here size is an objective, which a plain KD study does not have."""
+    """The teacher, with its size: here size is an objective, which a plain KD study does not have. The weights that
+    the user gave of a student are handed on to the trials."""
     result = distillation_study.train_teacher(values, settings, data, shared, on_epoch, progress)
     network = build_network(distillation_study.teacher_training(settings), data)
-    return replace(result, metrics={**result.metrics, **uncompressed_sizes(network)})
+    students = {k: v for k, v in (shared.arrays if shared else {}).items() if k.startswith(STUDENT)}
+    return replace(
+        result, metrics={**result.metrics, **uncompressed_sizes(network)}, arrays={**result.arrays, **students}
+    )
 
 
-def teacher_key(settings: KDSWSSettings, data: Splits, initial_teacher: SharedWork | None) -> Mapping[str, object]:
-    """What determines the teacher, as JSON values."""
+def teacher_key(settings: KDSWSSettings, data: Splits, initial_weights: SharedWork | None) -> Mapping[str, object]:
+    """What determines the teacher, and the weights of a student that are stored with it, as JSON values."""
     counted = counted_key(distillation_study.teacher_training(settings), (), data)
-    return {**distillation_study.teacher_key(settings, data, initial_teacher), "sized": True, **counted}
+    key = {**distillation_study.teacher_key(settings, data, initial_weights), "sized": True, **counted}
+    students = initial_weights.part(STUDENT).arrays if initial_weights else {}
+    return {**key, "student": arrays_digest(students)} if students else key
+
+
+def fixed(settings: KDSWSSettings) -> dict[str, str]:
+    """What is not searched: see `Method.fixed`."""
+    reason = "the weights that the student starts from have one width"
+    return {"student_width": reason} if settings.checkpoint or settings.weights else {}
 
 
 def trial(
@@ -74,7 +86,8 @@ def trial(
     targets = distillation.targets_from(shared, teacher, data, hparams.augment)
     distilled = part_of(hparams, student.Hparams)
     skip = names_in(settings.skip)
-    network = leave_out(student.fit_student(distilled, data, targets, on_epoch, progress), skip)
+    initial = shared.part(STUDENT).tensors()
+    network = leave_out(student.fit_student(distilled, data, targets, on_epoch, progress, initial), skip)
     progress.trace.before = hparams.epochs
     quantised, metrics = weight_sharing.fit(
         network,
@@ -108,5 +121,6 @@ METHOD = Method(
         "accuracy_drop": "accuracy below the teacher's (points)",
     },
     counts_over=COUNTS_OVER,
+    fixed=fixed,
     step_cost=StepCost(epochs=lambda settings: settings.cluster_epochs, term=prior_term),
 )

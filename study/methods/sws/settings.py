@@ -66,11 +66,12 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
     }
 
     def check(self) -> None:
-        """Refuse what cannot be packed.
+        """Refuse what does not go together, and what cannot be packed.
 
         Raises:
             UserError: one line that names both flags.
         """
+        super().check()
         values = self.flat()
         for name in (*NOT_PACKABLE, "trial_timeout", "memory_per_trial") if self.resources.pack > 1 else ():
             if values[name]:
