@@ -49,7 +49,8 @@ def test_every_default_is_filled(kind: type, dataset: str) -> None:
     resolved = resolve(kind(dataset=dataset))
     absent = {name for name, value in resolved.flat().items() if value is None}
     assert absent <= set("data_dir precision max_concurrent gpus_per_trial address teacher_checkpoint memory_per_trial "
-                         "trial_timeout min_accuracy warm_start skip contiguous".split())  # fmt: skip
+                         "trial_timeout min_accuracy warm_start skip contiguous image_size "
+                         "test_fraction".split())  # fmt: skip
 
 
 def test_a_flag_wins_over_the_default() -> None:

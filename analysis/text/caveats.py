@@ -80,6 +80,11 @@ def _seen_before(s: Summary) -> list[str]:
                 f"{count:,} of {counted(int(data[part]), f'{part} image')} {'is' if count == 1 else 'are'} also among "
                 f"the {earlier} images, pixel for pixel: what is measured on them is memory."
             )
+    if count := int(data.get("damaged_left_out", 0)):
+        sentences.append(
+            f"{counted(count, 'image')} of the folder {'was' if count == 1 else 'were'} left out as damaged "
+            "(--skip-damaged), so every number here is about the others."
+        )
     if s.study.meta.get("settings", {}).get("teacher_checkpoint"):
         sentences.append(
             "The teacher came from a file (--teacher-checkpoint). It may have been trained on the validation or test "

@@ -105,7 +105,7 @@ def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]
         raise ValueError(f"search_spaces/sws.py sets {common[0]}, which all trials of a pack have in common")
     training = pretrained.pretraining(settings)
     networks = [build_network(training, data) for _ in range(2)]
-    images = normalise(data.train.images[:4], data.mean, data.std)
+    images = normalise(data.train.images[:4], data.mean, data.std, len(data.shape))
     half = uses_bfloat16(networks[0], images.device, settings.precision)
     autocast_logits(Stack(networks).train(), torch.stack([images, images]), half).sum().backward()
 
