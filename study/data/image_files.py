@@ -16,7 +16,14 @@ from study.errors import UserError
 _GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _SIXTEEN_BITS = 2**16 - 1
-_ORIENTATION = 0x0112  # EXIF's tag; values from 5 on swap width and height
+_ORIENTATION = 0x0112  # EXIF's tag
+_TURNS = {
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""Orientations that swap width and height."""
 _REDUCING_GAP = 3.0
 """A JPEG may be decoded at an eighth of its size, if that is so many times as large as what it is resized to."""
 
@@ -48,11 +55,8 @@ def read_header(path: Path) -> Header:
                 "as grey of 8 or 16 bits"
             )
         width, height = image.size
-        if _orientation(image) >= 5:
-            if image.format == "TIFF":  # versions of Pillow differ in whether the size that they give is turned
-                width, height = ImageOps.exif_transpose(image).size
-            else:
-                width, height = height, width
+        if _orientation(image) in _TURNS:
+            height, width = _stored_size(image)
         return Header(image.mode in _COLOUR, height, width)
 
 
@@ -67,7 +71,6 @@ def read_pixels(path: Path, colour: bool, image_size: int | None = None) -> np.n
         if image_size is not None:
             shrink = _REDUCING_GAP * image_size / min(image.size)
             image.draft(None, (int(shrink * image.width) + 1, int(shrink * image.height) + 1))  # JPEG alone
-        image.load()
         converted = _in_8_bits(_upright(image), path)
         if image_size is not None:
             converted = _fit(converted, image_size)
@@ -84,7 +87,20 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as they are stored; of a TIFF file that is to be turned, Pillow gives them the other way."""
+    size: tuple[int, int] = getattr(image, "_tile_size", image.size)
+    return size
+
+
 def _upright(image: Image.Image) -> Image.Image:
+    """The image, decoded and turned."""
+    turn = _TURNS.get(_orientation(image)) if image.format == "TIFF" else None
+    if turn is not None:  # Pillow 13 itself mixes up the rows of such a file, if it is not compressed
+        image.getexif()[_ORIENTATION] = 1
+        image._size = _stored_size(image)  # type: ignore[attr-defined]
+        return image.transpose(turn)
+    image.load()
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # as above

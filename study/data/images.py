@@ -109,7 +109,7 @@ def _statistics_of_numbers(examples: Tensor) -> tuple[tuple[float, ...], tuple[f
     return _as_float32(mean), _as_float32(std)
 
 
-_ROUNDING = 1e-7  # of float32
+_ROUNDING = 1e-10  # of sums in float64, with much to spare
 
 
 def _as_float32(numbers: Tensor) -> tuple[float, ...]:

@@ -97,8 +97,10 @@ def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]
     """Try two networks of the study as one program, as they train. Raises whatever torch raises of it.
 
     Raises:
-        ValueError: something is searched that members of a pack have in common.
+        ValueError: something is searched that members of a pack have in common, or the data are no images.
     """
+    if not data.has_images:
+        raise ValueError("a pack takes images alone, (channels, height, width)")
     names = [name.removeprefix(ONE_MINUS) for name in searched]
     common = [name for name in names if name in (*packed.SAME_IN_A_PACK, *NOT_PACKABLE)]
     if common:
