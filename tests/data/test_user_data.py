@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,16 +15,22 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from study import user_code
+from study import evaluate, user_code
+from study.artifacts.cache import SharedWork
+from study.artifacts.checkpoints import Progress
 from study.compression import file_checks
 from study.data import registry
 from study.data.images import normalise
 from study.data.splits import Part, Splits
 from study.errors import UserError
+from study.methods.common import pretrained
+from study.methods.sws import method
 from study.pipeline import metadata, preflight
+from study.records.study_json import problem_of
 from study.run import parse
 from study.settings import resolve
 from study.training.loop import logits_of
+from study.tuning.space import SearchSpace
 
 _count = itertools.count()
 Give = Callable[..., str]
@@ -265,3 +272,35 @@ def test_networks_see_the_normalised_numbers(give: Give) -> None:
     assert torch.equal(logits_of(model, test.images, splits), wanted)
     raw = dataclasses.replace(splits, mean=(0.0, 0.0), std=(1.0, 1.0))
     assert torch.equal(logits_of(model, test.images, raw), test.images.flatten(1))
+
+
+def test_the_table_of_the_readme_is_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module in README.md with its command: it passes the checks before Ray, learns, and its compressed file
+    scores as its network did."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", readme, flags=re.S)
+    (command,) = re.findall(r"python -m study.run (sws --dataset mytable.*)", readme)
+    (tmp_path / "mytable.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        settings = resolve(parse([*command.split(), "--epochs", "2", "--codebook-epochs", "1"]))
+        inputs = preflight.load_inputs(settings, SearchSpace.load("sws"), None)
+        assert inputs.data.shape == (8,) and [len(p) for p in (inputs.data.train, inputs.test)] == [900, 200]
+        meta = metadata.study_metadata(
+            settings, SearchSpace.load("sws"), inputs.data, inputs.test, inputs.networks, ["run"]
+        )
+        assert meta["data"]["name"] == meta["settings"]["dataset"] == "mytable:data" and meta["data"]["shape"] == [8]
+        assert not problem_of({**meta, "shared_work": ""})
+        work = pretrained.pretrain({}, settings, inputs.data, None, lambda row: None, Progress())
+        assert work.metrics["val_accuracy"] > 90
+        values = {"tau": 0.01, "components": 17, "one_minus_pi_zero": 1e-3}
+        shared = SharedWork(dict(work.arrays), {"metrics": work.metrics})
+        trial = method.trial(values, settings, inputs.data, shared, lambda row: None, Progress())
+        (tmp_path / "t.codebook").write_bytes(trial.file)
+        options = evaluate.Options(tmp_path / "t.codebook", network="mytable:build", part="validation")
+        with pytest.raises(UserError, match="If you trust it, add --dataset mytable:data$"):
+            evaluate.report(options)
+        score = evaluate.report(dataclasses.replace(options, dataset="mytable:data"))
+        assert score["accuracy"] == trial.metrics["val_accuracy"] and score["examples"] == 100
+    finally:
+        sys.modules.pop("mytable", None)
