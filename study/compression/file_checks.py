@@ -84,9 +84,11 @@ def check_entries(
     for what, value in (("network", name), ("data set", dataset)):
         if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
             raise ValueError(f"the name of its {what} is not a text of at most {LONGEST_NAME} letters")
-    if not isinstance(shape, list | tuple) or not 1 <= len(shape) <= 4 or not all(map(_is_size, (*shape, classes))):
+    dimensions = range(1, 5) if is_custom(name) else (3,)  # only a user's own takes what is no image
+    if not isinstance(shape, list | tuple) or len(shape) not in dimensions or not all(map(_is_size, (*shape, classes))):
         raise ValueError(
-            f"its input shape, of 1 to 4 dimensions, and number of classes are not whole numbers from 1 to {LARGEST:,}"
+            f"its input shape, of {'1 to 4' if is_custom(name) else 'three'} dimensions, and number of classes are not "
+            f"whole numbers from 1 to {LARGEST:,}"
         )
     if math.prod(shape) > MOST_INPUTS:
         raise ValueError(f"its images have more than {MOST_INPUTS:,} numbers each")

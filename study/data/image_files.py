@@ -98,7 +98,7 @@ def _upright(image: Image.Image) -> Image.Image:
     turn = _TURNS.get(_orientation(image)) if image.format == "TIFF" else None
     if turn is not None:  # Pillow 13 itself mixes up the rows of such a file, if it is not compressed
         image.getexif()[_ORIENTATION] = 1
-        image._size = _stored_size(image)  # type: ignore[attr-defined]
+        image._size = _stored_size(image)
         return image.transpose(turn)
     image.load()
     try:
