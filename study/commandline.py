@@ -99,7 +99,7 @@ def say_stage(text: str) -> None:
 
 def data_folder(dataset: str, given: Path | None) -> Path | None:
     """Where a data set lies, or is downloaded to: `--data-dir`, or our folder in the user's cache."""
-    if given or dataset in ("digits", "folder"):
+    if given or dataset in ("digits", "folder") or ":" in dataset:
         return given
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compression-study"

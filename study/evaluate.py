@@ -33,6 +33,12 @@ class Options:
     """Data set to score it on. Default: the one it was trained on."""
     data_dir: Folder | None = None
     """Where the data set lies, or is downloaded to. Default: ~/.cache/compression-study; digits needs none."""
+    image_size: int | None = None
+    """With --dataset folder: the study's --image-size. Default: what the network takes, if sizes differ."""
+    test_fraction: float | None = None
+    """With --dataset folder: the study's --test-fraction."""
+    skip_damaged: bool = False
+    """With --dataset folder: leave out damaged images."""
     part: Literal["test", "validation"] = "test"
     """Part of the data set."""
     split_seed: int = 0
@@ -70,6 +76,10 @@ def report(options: Options) -> Row:
         raise UserError(f"--split-seed {options.split_seed}: must be between 0 and {MAX_SEED}, as a study's --seed is")
     if options.max_parameters < 1:
         raise UserError(f"--max-parameters {options.max_parameters}: give 1 or more")
+    if options.image_size is not None and not 1 <= options.image_size <= 4096:
+        raise UserError(f"--image-size {options.image_size}: give 1 to 4096")
+    if options.test_fraction is not None and not 0 < options.test_fraction < 1:
+        raise UserError(f"--test-fraction {options.test_fraction}: must be above 0 and below 1")
     # These bring torch, which --help need not wait for.
     from study.compression import compressed_file
     from study.compression.quantised_weights import shared_parameters
@@ -107,14 +117,24 @@ def report(options: Options) -> Row:
 
 def _load(options: Options, network: Network) -> tuple[Splits, Part]:
     """The data set, normalised as the network was trained, and the part to score."""
+    from study.data.image_folder import MixedSizes, Reading
     from study.data.registry import load
     from study.models import registry
+    from study.user_code import is_custom
 
     name = options.dataset or network.dataset
+    if is_custom(name) and options.dataset is None:
+        raise UserError(f"{options.file}: its data set {name} is a user's code. If you trust it, add --dataset {name}")
     folder = commandline.data_folder(name, options.data_dir)
     # A study enlarges its images to what the largest of its networks needs; the shorter side says what that was.
-    size = min(network.input_shape[1:]) if name == network.dataset else registry.minimum_size(network.name)
-    data, test = load(name, folder, split_seed=options.split_seed, size=size)
+    side = min(network.input_shape[1:], default=1)
+    size = side if name == network.dataset else registry.minimum_size(network.name)
+    reading = Reading(options.image_size, options.test_fraction, options.skip_damaged)
+    try:
+        data, test = load(name, folder, split_seed=options.split_seed, size=size, reading=reading)
+    except MixedSizes:  # as the study had them, unless it enlarged them further
+        reading = dataclasses.replace(reading, image_size=side)
+        data, test = load(name, folder, split_seed=options.split_seed, size=size, reading=reading)
     for what, has, needs in (
         ("images", "×".join(map(str, data.shape)), "×".join(map(str, network.input_shape))),
         ("classes", str(len(data.classes)), str(network.classes)),

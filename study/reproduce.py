@@ -47,6 +47,8 @@ class Options:
     nothing differs; elsewhere rounding does."""
     network: tuple[str, ...] = ()
     """Names of the study's networks that are a module:function, to allow that they be imported."""
+    dataset: str | None = None
+    """Name of the study's data set, where it is a module:function, to allow that it be imported."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,7 +68,7 @@ def _run(options: Options) -> int:
     from study.models import custom  # this imports torch, which --help need not wait for
 
     try:
-        with custom.only(options.network):
+        with custom.only(options.network, [options.dataset] if options.dataset else []):
             metrics = retrain(study, settings, row)
     except TrialFailed as error:
         print(printable(f"does not match: the trial failed now ({error})"))

@@ -50,6 +50,18 @@ class Within:
 
 
 @dataclass(frozen=True)
+class Between:
+    """A number between `low` and `high`, neither included."""
+
+    low: float
+    high: float
+
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        return "" if self.low < value < self.high else f"above {self.low:g} and below {self.high:g}"
+
+
+@dataclass(frozen=True)
 class Percentage:
     """A percentage below 100."""
 
@@ -58,4 +70,4 @@ class Percentage:
         return "" if 0 <= value < 100 else "a percentage, 0 or more and below 100"
 
 
-Bound = AtLeast | Above | Within | Percentage
+Bound = AtLeast | Above | Within | Between | Percentage

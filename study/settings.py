@@ -21,11 +21,11 @@ from study.errors import UserError
 from study.normalisation import parse as parse_normalisation
 from study.path_arguments import LONGEST_NAME, Folder
 from study.records.search_domains import Value
-from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
+from study.setting_bounds import Above, AtLeast, Between, Bound, Percentage, Within
 
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
 Scheduler = Literal["asha", "none"]
-Augment = Literal["none", "flip", "shift", "crop"]
+Augment = Literal["none", "flip", "shift", "crop", "resized-crop", "resized-crop-jitter"]
 Precision = Literal["float32", "bfloat16"]
 Values = Mapping[str, Value]
 
@@ -33,6 +33,8 @@ MAX_SEED = 2**32 - 1
 """Largest seed: it, and those that follow from it, fit every generator."""
 OLDER_PRECISION = "float32"
 """Of studies that were started before there was a choice."""
+_OLDER: dict[str, Value] = {"precision": OLDER_PRECISION, "skip_damaged": False}
+"""What was so in studies that do not record it."""
 MAX_TRIAL_TIMEOUT = 10**9
 """Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
 
@@ -89,6 +91,20 @@ class Search:
 
 
 @dataclass(frozen=True)
+class FolderImages:
+    """How --dataset folder is read. Fixed for a study."""
+
+    image_size: Annotated[int | None, AtLeast(1, 4096)] = None
+    """Pixels: the shorter side of every image is resized to it, and the centre is cropped to a square. Default: images
+    stay as they are, and must have one size."""
+    test_fraction: Annotated[float | None, Between(0, 1)] = None
+    """Share of the training images that becomes the test part of a folder without test/, the same in every study.
+    Default: none."""
+    skip_damaged: bool = False
+    """Leave out images that are damaged, rather than refuse them all by name."""
+
+
+@dataclass(frozen=True)
 class Files:
     """Where things lie. May differ between two commands on one study."""
 
@@ -97,7 +113,8 @@ class Files:
     results_dir: Folder = Path("results")
     """Folder that holds the study folders."""
     data_dir: Folder | None = None
-    """Where the data set lies, or is downloaded to; with --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*.
+    """Where the data set lies, or is downloaded to; with --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*, and
+    DIR/val/CLASS/* where validation images are given. With a module:function, what it takes as data_dir.
     Default: ~/.cache/compression-study for what can be downloaded; digits needs none."""
 
 
@@ -149,7 +166,8 @@ class Settings:
 
     kind: Annotated[str, tyro.conf.Suppress] = ""
     dataset: str = "digits"
-    """digits, mnist, fashion_mnist, cifar10, cifar100, or folder (your own images, see --data-dir)."""
+    """digits, mnist, fashion_mnist, cifar10, cifar100, folder (your own images, see --data-dir), or module:function
+    (your own arrays: it returns (train, test) or (train, validation, test), each a pair (inputs, labels))."""
     normalise: str | None = None
     """What images are normalised by, in all networks of the study, since a trained network expects the constants that
     it was trained with: data (those of the training part), imagenet, or MEAN/STD for pixels of 0 to 1, such as
@@ -165,6 +183,7 @@ class Settings:
     What is tried before a study starts finds them; no flag of the command line."""
     budget: Budget = field(default_factory=Budget)
     search: Search = field(default_factory=Search)
+    folder_images: FolderImages = field(default_factory=FolderImages)
     files: Files = field(default_factory=Files)
     resources: Resources = field(default_factory=Resources)
     watching: Watching = field(default_factory=Watching)
@@ -212,7 +231,7 @@ class Settings:
     @property
     def folder(self) -> Path:
         """The study folder."""
-        return self.files.results_dir / (self.files.name or f"{self.kind}-{self.dataset}")
+        return self.files.results_dir / (self.files.name or f"{self.kind}-{self.dataset.replace(':', '.')}")
 
     def defining(self) -> dict[str, Value]:
         """The settings that make this study what it is, as JSON values."""
@@ -302,8 +321,19 @@ def resolve(settings: SettingsT) -> SettingsT:
     if len(name) > LONGEST_NAME:
         raise UserError(f"--name {name[:50]}…: is too long; give {LONGEST_NAME} letters at most")
     check_bounds(settings)
+    _check_folder_images(settings)
     settings.check()
     return settings
+
+
+def _check_folder_images(settings: Settings) -> None:
+    """Refuse flags of a folder of images with other data."""
+    images = settings.folder_images
+    for name in (f.name for f in dataclasses.fields(images)):
+        if settings.dataset != "folder" and getattr(images, name) not in (None, False):
+            raise UserError(
+                f"{flag(name)}: is for --dataset folder, not --dataset {settings.dataset}; leave one of them out"
+            )
 
 
 def check_bounds(settings: Settings) -> None:
@@ -351,14 +381,14 @@ def as_json(settings: Settings) -> dict[str, Value]:
 def from_json(kind: type[SettingsT], name: str, recorded: Values) -> SettingsT:
     """Settings of a study as `study.json` has them; what that lacks is as it was before there was a choice."""
     known = kind().flat()
-    values = {k: v for k, v in {"precision": OLDER_PRECISION, **recorded}.items() if k in known}
+    values = {k: v for k, v in {**_OLDER, **recorded}.items() if k in known}
     paths = ("data_dir", "results_dir", *CHECKPOINTS, "warm_start")
     return kind.of(kind=name, **{k: Path(str(v)) if k in paths and v is not None else v for k, v in values.items()})
 
 
 def contradiction(settings: Settings, recorded: Values) -> str:
     """How these settings differ from those a study was started with: `--epochs 40 (the study has 30)`, or ""."""
-    recorded = {"precision": OLDER_PRECISION, **recorded}
+    recorded = {**_OLDER, **recorded}
     had = dict(recorded)
     if path := had.get("teacher_checkpoint"):
         had["teacher_checkpoint"] = str(_resolved(Path(str(path))))  # older studies have it as it was given

@@ -50,7 +50,7 @@ def test_every_default_is_filled(kind: type, dataset: str) -> None:
     absent = {name for name, value in resolved.flat().items() if value is None}
     assert absent <= set("data_dir precision max_concurrent gpus_per_trial address teacher_checkpoint memory_per_trial "
                          "trial_timeout min_accuracy warm_start skip contiguous checkpoint weights reinit normalise "
-                         "finetune_epochs finetune_rate".split())  # fmt: skip
+                         "finetune_epochs finetune_rate image_size test_fraction".split())  # fmt: skip
 
 
 def test_a_flag_wins_over_the_default() -> None:

@@ -87,6 +87,11 @@ def _seen_before(s: Summary) -> list[str]:
                 f"{count:,} of {counted(int(data[part]), f'{part} image')} {'is' if count == 1 else 'are'} also among "
                 f"the {earlier} images, pixel for pixel: what is measured on them is memory."
             )
+    if count := int(data.get("damaged_left_out", 0)):
+        sentences.append(
+            f"{counted(count, 'image')} of the folder {'was' if count == 1 else 'were'} left out as damaged "
+            "(--skip-damaged), so every number here is about the others."
+        )
     settings = s.study.meta.get("settings", {})
     for name, came in BROUGHT.items():
         if settings.get(name):

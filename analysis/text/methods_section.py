@@ -60,9 +60,9 @@ def _data(data: dict[str, Any]) -> list[str]:
     if not data:
         return []
     shape = " × ".join(str(n) for n in data.get("shape", []))
+    axes = " (channels × height × width)" if len(data.get("shape", [])) == 3 else ""
     lines = [
-        f"{data.get('title', data.get('name', ''))}, {len(data.get('classes', []))} classes, "
-        f"inputs of {shape} (channels × height × width)"
+        f"{data.get('title', data.get('name', ''))}, {len(data.get('classes', []))} classes, inputs of {shape}{axes}"
     ]
     parts = [f"{data[part]:,} {part}" for part in ("train", "validation", "test") if isinstance(data.get(part), int)]
     if parts:

@@ -17,7 +17,7 @@ from typing import Any
 from study.models.custom import is_custom
 from study.models.zoo import Options, Shape
 
-LONGEST_HEADER = 2**16
+LONGEST_HEADER = 2**18
 """Bytes of the header, inflated."""
 LARGEST = 2**16
 """Number of channels, pixels of a side, classes, and any number among the options of a network that is not a user's."""
@@ -94,8 +94,12 @@ def check_entries(
     for what, value in (("network", name), ("data set", dataset)):
         if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
             raise ValueError(f"the name of its {what} is not a text of at most {LONGEST_NAME} letters")
-    if not isinstance(shape, list | tuple) or len(shape) != 3 or not all(map(_is_size, (*shape, classes))):
-        raise ValueError(f"its input shape and number of classes are not four whole numbers from 1 to {LARGEST:,}")
+    dimensions = range(1, 5) if is_custom(name) else (3,)  # only a user's own takes what is no image
+    if not isinstance(shape, list | tuple) or len(shape) not in dimensions or not all(map(_is_size, (*shape, classes))):
+        raise ValueError(
+            f"its input shape, of {'1 to 4' if is_custom(name) else 'three'} dimensions, and number of classes are not "
+            f"whole numbers from 1 to {LARGEST:,}"
+        )
     if math.prod(shape) > MOST_INPUTS:
         raise ValueError(f"its images have more than {MOST_INPUTS:,} numbers each")
     given = {"mean": mean, "std": std} | ({} if train_mean in ([], ()) else {"training mean": train_mean})
@@ -107,9 +111,8 @@ def check_entries(
     if not isinstance(skip, list | tuple) or not all(isinstance(n, str) and len(n) <= LONGEST_NAME for n in skip):
         raise ValueError("what it leaves out is no list of names")
     _check_options(name, options)
-    channels, height, width = shape
     left_out, own_mean = tuple(skip), tuple(train_mean)
-    return name, options, (channels, height, width), classes, tuple(mean), tuple(std), dataset, left_out, own_mean
+    return name, options, tuple(shape), classes, tuple(mean), tuple(std), dataset, left_out, own_mean
 
 
 def _check_options(name: str, options: Any) -> None:

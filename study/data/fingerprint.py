@@ -6,11 +6,14 @@ import hashlib
 
 import numpy as np
 
+from study.data.mapped import MappedPart
 from study.data.splits import Part, Splits
 
 
 def fingerprint(part: Part) -> str:
     """Hash of a part's images and labels: 16 hexadecimal digits."""
+    if isinstance(part, MappedPart):
+        return part.fingerprint
     hashed = hashlib.sha256(np.ascontiguousarray(part.images.numpy()).data)
     hashed.update(np.ascontiguousarray(part.labels.numpy()).data)
     return hashed.hexdigest()[:16]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from study.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # those of ImageFolder
+SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")  # ImageFolder's, and GIF
 _SYSTEM = frozenset(
     "@eadir @recycle @recently-snapshot @tmp #recycle #snapshot $recycle.bin recycler lost+found __macosx "
     "__pycache__ thumbs.db".split()

@@ -31,6 +31,11 @@ def available_memory() -> int:
     return max(0, min(_of_machine(), *_of_control_groups(), _of_limit()))
 
 
+def main_memory() -> int:
+    """Bytes that this process could take if it were alone: the machine's, or the least limit of its control groups."""
+    return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_of_control_groups(limits=True)])
+
+
 def _of_machine() -> int:
     for line in _lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
@@ -38,8 +43,11 @@ def _of_machine() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _of_control_groups(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup")) -> list[int]:
-    """What each control group that this process is in leaves, as a container or a batch system sets it."""
+def _of_control_groups(
+    root: Path = Path("/sys/fs/cgroup"), groups: Path = Path("/proc/self/cgroup"), *, limits: bool = False
+) -> list[int]:
+    """What each control group that this process is in leaves, as a container or a batch system sets it; or what it
+    allows in all."""
     left = []
     for line in _lines(groups):
         _, controllers, path = line.split(":", 2)
@@ -53,7 +61,9 @@ def _of_control_groups(root: Path = Path("/sys/fs/cgroup"), groups: Path = Path(
         inner = Path(path.lstrip("/"))
         for folder in (top, *(top / parent for parent in (inner, *inner.parents))):  # a container sees its own as top
             numbers = [_number(folder / name) for name in (limit, used)]
-            if numbers[0] is not None and numbers[1] is not None:
+            if limits and numbers[0] is not None:
+                left.append(numbers[0])
+            elif numbers[0] is not None and numbers[1] is not None:
                 left.append(numbers[0] - numbers[1] + _file_cache(folder / "memory.stat"))
     return left
 

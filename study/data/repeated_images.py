@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 
+from study.data.mapped import MappedPart, digest
 from study.data.splits import Part, Splits
 
 
@@ -19,5 +18,7 @@ def repeated_images(data: Splits, test: Part) -> dict[str, int]:
 
 
 def _digests(part: Part) -> list[bytes]:
+    if isinstance(part, MappedPart):
+        return part.digests()
     images: np.ndarray = part.images.contiguous().numpy()
-    return [hashlib.blake2b(image.data, digest_size=16).digest() for image in images]
+    return [digest(image) for image in images]

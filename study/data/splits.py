@@ -16,10 +16,10 @@ from study.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images with their labels. Nothing may write into them: between trials they are shared memory.
+    """Examples with their labels. Nothing may write into them: between trials they are shared memory.
 
     Attributes:
-        images: (n, channels, height, width), uint8, 0 to 255.
+        images: (n, channels, height, width), uint8, 0 to 255; or data that are no images, (n, …), float32.
         labels: class ids, (n,), int64.
     """
 
@@ -65,9 +65,12 @@ class Splits:
         classes: name of each class id.
         train, validation: disjoint parts.
         mean, std: what each channel is normalised by, for pixels scaled to 0…1: those over `train`, unless a network
-            brings its own.
+            brings its own. Of data that are no images, what each entry of their first axis (a feature, or a channel)
+            is normalised by.
         split_seed: the seed that divided train from validation.
         links_left_out: links in a folder of images that were not followed; see `folder_files`.
+        damaged_left_out: images of a folder that were left out because they are damaged.
+        code: hash of the user's code that gave the data; "" where that is no user's, or not known.
         train_mean: the mean over `train`, where `mean` is another one; otherwise empty.
     """
 
@@ -80,13 +83,19 @@ class Splits:
     std: tuple[float, ...]
     split_seed: int
     links_left_out: int = 0
+    damaged_left_out: int = 0
+    code: str = ""
     train_mean: tuple[float, ...] = ()
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of one image."""
-        _, channels, height, width = self.train.images.shape
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of one image; of other data, the shape of one example."""
+        return tuple(self.train.images.shape[1:])
+
+    @property
+    def has_images(self) -> bool:
+        """Whether the examples are images, of bytes; others are numbers that nothing may turn or shift."""
+        return self.train.images.dtype == torch.uint8
 
     def to(self, device: torch.device | str) -> Splits:
         return dataclasses.replace(self, train=self.train.to(device), validation=self.validation.to(device))
@@ -94,18 +103,48 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set as it was published; `validation_fraction` of `train` is its usual validation part.
+    """A data set as it was published.
 
     Attributes:
-        links_left_out: as in `Splits`.
+        test: None where `test_fraction` of `train` is the test part.
+        validation_fraction: of `train`, its usual validation part where it has none of its own.
+        links_left_out, damaged_left_out, code: as in `Splits`.
     """
 
     title: str
     classes: tuple[str, ...]
     train: Part
-    test: Part
+    test: Part | None
     validation_fraction: float
+    validation: Part | None = None
+    test_fraction: float = 0.0
     links_left_out: int = 0
+    damaged_left_out: int = 0
+    code: str = ""
+
+    def rows(self, fraction: float, seed: int) -> dict[str, tuple[Part, Tensor | None]]:
+        """Which examples make which part: name → a part, and (n,) bool of it, or None for all.
+
+        Args:
+            fraction: of the training examples, for validation where that is no part of its own.
+            seed: of that draw; the test part does not depend on it.
+        """
+        train, mask = self.train, torch.ones(len(self.train), dtype=torch.bool)
+        test: tuple[Part, Tensor | None]
+        if self.test is None:
+            marked = stratified(train.labels, self.test_fraction, _TEST_SEED, self.classes, self.title)
+            test, mask = (train, marked), ~marked
+        else:
+            test = self.test, None
+        if self.validation is not None:
+            return {"train": (train, mask), "validation": (self.validation, None), "test": test}
+        held_out = torch.zeros_like(mask)
+        held_out[mask] = stratified(train.labels[mask], fraction, seed, self.classes, self.title)
+        return {"train": (train, mask & ~held_out), "validation": (train, held_out), "test": test}
+
+
+_TEST_SEED = 0
+"""The test part is the same in every study, whatever its split seed."""
 
 
 def subset_per_class(part: Part, per_class: int, seed: int) -> Part:

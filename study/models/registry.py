@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from study.errors import UserError, one_line
-from study.models.custom import build_custom
+from study.models.custom import build_custom, is_custom
 from study.models.zoo import BUILDERS, MINIMUM_SIZES, Options, Shape, build_ours
 
 _THEIRS = "torchvision:"
@@ -57,10 +57,10 @@ def build(name: str, input_shape: Shape, classes: int, **options: object) -> nn.
     Args:
         name: one of `NAMES`; a name of `torchvision.models` (`torchvision:vgg13` where the name is also ours); or
             `module:function`, called as `function(input_shape=…, classes=…, **options)`.
-        input_shape: (channels, height, width) of one image.
+        input_shape: (channels, height, width) of one image; of data that are no images, the shape of one example.
         classes: number of classes, the length of the output.
         **options: `width` (a factor on every channel count) for the VGG kinds; for other networks passed on.
-    Returns: a module from (n, channels, height, width) float32 to logits (n, classes), in training mode. Of a network
+    Returns: a module from (n, *input_shape) float32 to logits (n, classes), in training mode. Of a network
         that gives several outputs, these are the main ones.
     Raises:
         UserError: an unknown name or option, an input too small, or a network that does not fit.
@@ -72,6 +72,11 @@ def build(name: str, input_shape: Shape, classes: int, **options: object) -> nn.
 
 def construct(name: str, input_shape: Shape, classes: int, options: Options) -> nn.Module:
     """The network as `build` gives it, but not tried."""
+    if len(input_shape) != 3 and not is_custom(name) and (name in BUILDERS or _is_theirs(name)):
+        raise UserError(
+            f"network {name} takes images (channels, height, width), and the data have the shape {input_shape}. To fix "
+            "it: give a network of your own, module:function"
+        )
     if name in BUILDERS:
         return build_ours(name, input_shape, classes, options)
     if _is_theirs(name):

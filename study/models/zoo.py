@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from study.errors import UserError
 
-Shape = tuple[int, int, int]
-"""(channels, height, width)"""
+Shape = tuple[int, ...]
+"""(channels, height, width) of an image; of other data, the shape of one example."""
 
 Options = dict[str, object]
 """What else a network is built with, by name, such as `width`."""

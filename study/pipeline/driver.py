@@ -190,7 +190,8 @@ def _announce(
 ) -> None:
     remaining = max(0, settings.budget.num_samples - len(ledger.of_state(*FINAL_STATES)))
     seen = inputs.trial_data
-    images = f"{len(seen.train):,} training and {len(seen.validation):,} validation images"
+    what = "images" if seen.has_images else "examples"
+    images = f"{len(seen.train):,} training and {len(seen.validation):,} validation {what}"
     print(f"{folder.name}: {remaining} trials to run, {concurrent} at a time; {inputs.data.title}, {images}")
     for line in cluster.addresses(settings, dashboard):
         print(line)

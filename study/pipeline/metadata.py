@@ -25,8 +25,10 @@ PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "plotly"
 
 
 def fingerprints(data: Splits, test: Part) -> dict[str, str]:
-    """Part → hash of its images and labels, by which a study that continues knows its data."""
-    return {**identity(data), "test": fingerprint(test)}
+    """Part → hash of its images and labels, by which a study that continues knows its data; and that of a user's code
+    that gave them, under "code"."""
+    code = {"code": data.code} if data.code else {}
+    return {**identity(data), "test": fingerprint(test), **code}
 
 
 def largest_class(part: Part) -> int:
@@ -59,6 +61,7 @@ def study_metadata(
             "fingerprints": fingerprints(data, test),
             "repeated": repeated_images(data, test),
             "links_left_out": data.links_left_out,
+            "damaged_left_out": data.damaged_left_out,
             "note": method.data_note(settings),
         },
         "models": networks,
@@ -79,6 +82,8 @@ def data_warnings(meta: Meta) -> list[str]:
         lines.append(f"Warning: also in an earlier part of the data, pixel for pixel: {counts}")
     if data.get("links_left_out"):
         lines.append(f"Links left out, since they lead to what is read anyway or was hidden: {data['links_left_out']}")
+    if data.get("damaged_left_out"):
+        lines.append(f"Warning: damaged images left out (--skip-damaged): {data['damaged_left_out']:,}")
     for name, whose in (("teacher_checkpoint", "teacher"), ("checkpoint", "network"), ("weights", "network")):
         if settings.get(name):
             lines.append(

@@ -12,6 +12,7 @@ from torch import nn
 from study.artifacts.cache import SharedWork
 from study.commandline import data_folder, say_stage
 from study.data import registry as data_registry
+from study.data.image_folder import Reading
 from study.data.splits import Part, Splits
 from study.errors import UserError
 from study.methods import registry
@@ -284,5 +285,13 @@ def load_data(settings: Settings) -> tuple[Splits, Part]:
     folder = data_folder(settings.dataset, settings.files.data_dir)
     networks = registry.method(settings.kind).networks(settings)
     size = max(minimum_size(training.network) for training in networks.values())
-    data, test = data_registry.load(settings.dataset, folder, split_seed=settings.seed, size=size)
+    images = settings.folder_images
+    reading = Reading(images.image_size, images.test_fraction, images.skip_damaged)
+    data, test = data_registry.load(settings.dataset, folder, split_seed=settings.seed, size=size, reading=reading)
+    augment = settings.flat().get("augment") or "none"
+    if augment != "none" and not data.has_images:
+        raise UserError(
+            f"--augment {augment}: is for images, and --dataset {settings.dataset} gives float32; give --augment none, "
+            "or images as uint8"
+        )
     return with_normalisation(settings, data), test

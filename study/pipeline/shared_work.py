@@ -115,7 +115,8 @@ def study_shared_work(job: Job, data: Splits, initial_weights: SharedWork | None
         configuration = configuration_of(job.settings, job.space, ledger.trials[baseline], seed)
         write_arrays(paths.model_of(folder, baseline), work.arrays, {CONFIGURATION: configuration})
     if stage.trace and not paths.trace_of(folder, name).exists():
-        write_bytes(paths.trace_of(folder, name), npz_bytes(stage.trace(job.settings, data, shared)))
+        if arrays := stage.trace(job.settings, data, shared):
+            write_bytes(paths.trace_of(folder, name), npz_bytes(arrays))
     return shared
 
 

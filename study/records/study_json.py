@@ -102,7 +102,7 @@ class _Network(_Part):
 class _Data(_Part):
     name: str = ""
     title: str = ""
-    shape: Annotated[list[Count], Field(min_length=3, max_length=3)] | None = None
+    shape: Annotated[list[Count], Field(min_length=1, max_length=4)] | None = None
     classes: list[str] = []
     train: Count = 0
     validation: Count = 0
@@ -111,6 +111,7 @@ class _Data(_Part):
     mean: list[Number] | None = None
     std: list[Annotated[float, Field(gt=0, le=1e300)]] | None = None
     fingerprints: dict[str, str] = {}
+    damaged_left_out: Count = 0
     note: str = ""
 
 

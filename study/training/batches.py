@@ -13,11 +13,21 @@ from torch import Tensor
 from study.data.images import normalise
 from study.data.splits import Splits
 
-AUGMENTATIONS = ("none", "flip", "shift", "crop")
-"""`flip` mirrors half of the images; `shift` moves each by up to an eighth of its side; `crop` does both."""
+AUGMENTATIONS = ("none", "flip", "shift", "crop", "resized-crop", "resized-crop-jitter")
+"""`flip` mirrors half of the images; `shift` moves each by up to an eighth of its side; `crop` does both.
+`resized-crop` mirrors half of them and enlarges a random part of each, see `resized_crop`; with `-jitter` their
+colours change, too, see `jitter`."""
 
-SHIFTING = ("shift", "crop")
+SHIFTING = ("shift", "crop", "resized-crop", "resized-crop-jitter")
 """Augmentations that make too many views of an image to store a teacher's logits of each."""
+
+_MOVING, _RESIZING = ("shift", "crop"), ("resized-crop", "resized-crop-jitter")
+LEAST_AREA = 0.35
+"""Of the image, that `resized_crop` shows."""
+RATIO = 4 / 3
+"""Largest width ÷ height, or height ÷ width, of what it shows."""
+JITTER = 0.4
+"""By which share brightness, contrast and saturation change at most."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +37,7 @@ class Batch:
     Attributes:
         index: rows of the training part, (batch,), int64.
         flipped: which of them are mirrored, (batch,), bool.
-        images: normalised and augmented, (batch, channels, height, width), float32.
+        images: normalised and augmented, (batch, channels, height, width), float32; other data, (batch, …).
         labels: (batch,), int64.
 
     Of networks that are trained together (`study.methods.sws.packed`) all have one more axis in front,
@@ -60,8 +70,10 @@ class EpochBatches:
         device = data.train.images.device
         self.order = torch.zeros(shape, dtype=torch.int64, device=device)
         self._flips = torch.zeros(shape, dtype=torch.bool, device=device)
-        self._moves = [torch.zeros_like(self.order) for _ in range(2 if augment in SHIFTING else 0)]
-        self._places = [self.order, self._flips, *self._moves]
+        self._moves = [torch.zeros_like(self.order) for _ in range(2 if augment in _MOVING else 0)]
+        chances = (4 if augment in _RESIZING else 0) + (3 if augment.endswith("-jitter") else 0)
+        self._chances = [torch.zeros(shape, device=device) for _ in range(chances)]
+        self._places = [self.order, self._flips, *self._moves, *self._chances]
 
     def shuffle(self, *generators: torch.Generator) -> None:
         """Draw an epoch on the host, where every device gets the same; one generator a member."""
@@ -73,8 +85,9 @@ class EpochBatches:
         count = len(self.data.train)
         order = torch.randperm(count, generator=generator)
         flips = torch.rand(count, generator=generator).lt(0.5)
-        shifts = _shifts(self.data.train.images) if self.augment in SHIFTING else ()
-        return [order, flips, *(torch.randint(0, 2 * most + 1, (count,), generator=generator) for most in shifts)]
+        shifts = _shifts(self.data.train.images) if self.augment in _MOVING else ()
+        moves = [torch.randint(0, 2 * most + 1, (count,), generator=generator) for most in shifts]
+        return [order, flips, *moves, *(torch.rand(count, generator=generator) for _ in self._chances)]
 
     def split(self, batch_size: int) -> Sequence[Tensor]:
         """The order in batches, (members, batch) each, which `shuffle` changes in place.
@@ -88,12 +101,19 @@ class EpochBatches:
         """These rows of the training part, as this epoch shows them."""
         images = self.data.train.images[index]
         flipped = torch.zeros_like(index, dtype=torch.bool)
-        if self.augment in ("flip", "crop"):
+        if self.augment in ("flip", "crop", *_RESIZING):
             flipped = self._flips.gather(-1, index)
             images = torch.where(flipped[..., None, None, None], images.flip(-1), images)
-        if self.augment in SHIFTING:
+        if self.augment in _MOVING:
             images = shift(images, *(move.gather(-1, index) for move in self._moves))
-        return Batch(index, flipped, normalise(images, self.data.mean, self.data.std), self.data.train.labels[index])
+        if self._chances:
+            chances = torch.stack([chance.gather(-1, index).flatten() for chance in self._chances])
+            views = resized_crop(images.flatten(0, -4).float(), *chances[:4])
+            if len(chances) > 4:
+                views = jitter(views, *chances[4:])
+            images = views.round_().to(torch.uint8).view_as(images)  # bytes, as without augmentation
+        normalised = normalise(images, self.data.mean, self.data.std, len(self.data.shape))
+        return Batch(index, flipped, normalised, self.data.train.labels[index])
 
 
 def _shifts(images: Tensor) -> tuple[int, int]:
@@ -118,3 +138,58 @@ def shift(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
     example = torch.arange(len(padded), device=device)[:, None, None, None]
     channel = torch.arange(channels, device=device)[None, :, None, None]
     return padded[example, channel, rows, columns].view(*lead, channels, height, width)
+
+
+def resized_crop(images: Tensor, area: Tensor, ratio: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Show a random rectangle of each image, enlarged to the whole size (bilinear).
+
+    The rectangle has 35 to 100 % of the area, and a width ÷ height from 3/4 to 4/3, cut to the image where it would be
+    larger. Reference: Szegedy et al. 2015, sec. 6, https://arxiv.org/abs/1409.4842, with a larger least area.
+
+    Args:
+        images: (n, channels, height, width), float32.
+        area, ratio, down, across: chances from 0 to 1, (n,), of the area, the ratio, and the place.
+    """
+    height, width = images.shape[-2:]
+    share = LEAST_AREA + (1 - LEAST_AREA) * area
+    stretch = RATIO ** (2 * ratio - 1)
+    # Sides of the rectangle as shares of the image's.
+    wide = (share * stretch * height / width).sqrt().clamp(max=1)
+    high = (share / stretch * width / height).sqrt().clamp(max=1)
+    columns = _centres(width, images.device) * wide[:, None] + ((2 * across - 1) * (1 - wide))[:, None]
+    rows = _centres(height, images.device) * high[:, None] + ((2 * down - 1) * (1 - high))[:, None]
+    shape = (len(images), height, width)
+    grid = torch.stack([columns[:, None, :].expand(shape), rows[:, :, None].expand(shape)], dim=-1)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _centres(count: int, device: torch.device) -> Tensor:
+    """Of so many pixels in a row, from −1 to 1, which are the outer edges."""
+    return (2 * torch.arange(count, device=device) + 1) / count - 1
+
+
+def jitter(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
+    """Change brightness, then contrast, then saturation, each by a factor from 0.6 to 1.4.
+
+    Args:
+        images: (n, channels, height, width), float32, 0 to 255, as what is returned.
+        brightness, contrast, saturation: chances from 0 to 1, (n,). Only colours have a saturation.
+    """
+    light, contrasting, colourful = (
+        (1 + JITTER * (2 * chance - 1))[:, None, None, None] for chance in (brightness, contrast, saturation)
+    )
+    images = (images * light).clamp_(max=255)
+    mean = _grey(images).mean(dim=(-2, -1), keepdim=True)
+    images = (mean + (images - mean) * contrasting).clamp_(0, 255)
+    if images.shape[1] == 1:
+        return images
+    grey = _grey(images)
+    return (grey + (images - grey) * colourful).clamp_(0, 255)
+
+
+def _grey(images: Tensor) -> Tensor:
+    """Luminance (ITU-R BT.601) of colours, the mean of other channels: (n, 1, height, width)."""
+    if images.shape[1] != 3:
+        return images.mean(dim=1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue

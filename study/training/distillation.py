@@ -112,8 +112,10 @@ def views_of(augment: str) -> int:
 
 def teacher_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> Tensor:
     """Logits of a part in each of `views_of`: (views, examples, classes)."""
-    views = [part.images] if views_of(augment) == 1 else [part.images, part.images.flip(-1)]
-    return torch.stack([logits_of(teacher, images, data) for images in views])
+    views = [logits_of(teacher, part.images, data)]
+    if views_of(augment) == 2:  # in pieces: the images may be mapped from a file, and not fit into memory
+        views.append(torch.cat([logits_of(teacher, chunk.flip(-1), data) for chunk in part.images.split(2**14)]))
+    return torch.stack(views)
 
 
 def stored_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> dict[str, np.ndarray]:

@@ -192,7 +192,7 @@ def _restore(
 def logits_of(model: nn.Module, images: Tensor, data: Splits, batch_size: int = 512) -> Tensor:
     """Logits in evaluation mode of uint8 images, (n, channels, height, width) → (n, classes)."""
     model.eval()
-    return torch.cat([model(normalise(x, data.mean, data.std)) for x in images.split(batch_size)])
+    return torch.cat([model(normalise(x, data.mean, data.std, len(data.shape))) for x in images.split(batch_size)])
 
 
 def evaluate(model: nn.Module, part: Part, data: Splits) -> Score:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from study import user_code
 from study.artifacts.cache import SharedWork, digest, get_or_compute, read_arrays, write_arrays
 from study.data import registry
 from study.errors import UserError
@@ -196,6 +197,6 @@ def test_an_installed_network_is_known_by_its_own_package(
     (package / "helper.py").write_text("def scaled(x):\n    return x\n")
     (package / "own.py").write_text("import strange\nfrom pack.helper import scaled\n\ndef net():\n    pass\n")
     importlib.import_module("pack.own")
-    assert custom._used_by("pack.own") == {"pack.own", "pack.helper"}
+    assert user_code._used_by("pack.own") == {"pack.own", "pack.helper"}
     for name in ("pack.own", "pack.helper", "pack", "strange"):
         sys.modules.pop(name)

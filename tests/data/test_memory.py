@@ -78,7 +78,7 @@ def test_a_huge_image_among_small_ones_is_not_decoded(tmp_path: Path) -> None:
     """It is refused by its header; so is one beyond what Pillow reads at all."""
     root = folder_of(tmp_path, 4, 4)
     huge = png(root / "train/cat/00.png", 12_000, 12_000)
-    assert refusal(root).startswith(f"{huge} is 12000×12000 grey, but {root}/train/cat/0.png is 4×4 grey: all images ")
+    assert refusal(root).startswith(f"{huge} is 12000×12000, but {root}/train/cat/0.png is 4×4: images of several ")
     png(huge, 2**20, 2**20)
     assert refusal(root).startswith(f"{huge} is damaged or no image (Image size (1099511627776 pixels) exceeds limit")
 

@@ -40,7 +40,7 @@ WRONG: list[tuple[str, Any]] = [
     ("settings", []), ("settings", {"num_samples": "many"}), ("settings", {"num_samples": 0}),
     ("settings", {"min_accuracy": "high"}), ("settings", {"epochs": [1]}), ("settings", {"epochs": HUGE}),
     ("data", None),
-    ("data", {"classes": 10}), ("data", {"classes": [1]}), ("data", {"shape": [1, 28]}),
+    ("data", {"classes": 10}), ("data", {"classes": [1]}), ("data", {"shape": [1] * 5}),
     ("data", {"validation": "all"}),
     ("data", {"mean": ["0"]}), ("models", []), ("models", {"network": "lenet"}), ("models", {"network": {"name": 1}}),
     ("models", {"network": {"name": "x", "parameters": "many"}}), ("versions", ["torch"]), ("versions", {"torch": 2}),

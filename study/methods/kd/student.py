@@ -98,8 +98,11 @@ def dark_knowledge(teacher: nn.Module, data: Splits) -> dict[str, np.ndarray]:
     Of each class the image that the teacher gets right with the smallest lead over the next class, since its logits say
     the most; the first image where it gets none right.
 
-    Returns: `images` (classes, channels, height, width), uint8; `labels` (classes,); `logits` (classes, classes).
+    Returns: `images` (classes, channels, height, width), uint8; `labels` (classes,); `logits` (classes, classes);
+        nothing for data that cannot be shown as grey or colour images.
     """
+    if not data.has_images or data.shape[0] not in (1, 3):
+        return {}
     of_each = max(1, EXAMPLES_ASKED // len(data.classes))  # those of a folder come class by class
     rows = [(data.validation.labels == label).nonzero().flatten()[:of_each] for label in range(len(data.classes))]
     chosen = torch.cat(rows).sort().values

@@ -97,15 +97,17 @@ def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]
     """Try two networks of the study as one program, as they train. Raises whatever torch raises of it.
 
     Raises:
-        ValueError: something is searched that members of a pack have in common.
+        ValueError: something is searched that members of a pack have in common, or the data are no images.
     """
+    if not data.has_images:
+        raise ValueError("a pack takes images alone, (channels, height, width)")
     names = [name.removeprefix(ONE_MINUS) for name in searched]
     common = [name for name in names if name in (*packed.SAME_IN_A_PACK, *NOT_PACKABLE)]
     if common:
         raise ValueError(f"search_spaces/sws.py sets {common[0]}, which all trials of a pack have in common")
     training = pretrained.pretraining(settings)
     networks = [build_network(training, data) for _ in range(2)]
-    images = normalise(data.train.images[:4], data.mean, data.std)
+    images = normalise(data.train.images[:4], data.mean, data.std, len(data.shape))
     half = uses_bfloat16(networks[0], images.device, settings.precision)
     autocast_logits(Stack(networks).train(), torch.stack([images, images]), half).sum().backward()
 

@@ -85,7 +85,7 @@ class Stack(nn.Module):
         loss, right = torch.zeros(2, self.members, dtype=torch.float64, device=part.labels.device)
         size = max(1, at_once // self.members)
         for images, labels in zip(part.images.split(size), part.labels.split(size), strict=True):
-            logits = self.through(tensors, normalise(images, data.mean, data.std))
+            logits = self.through(tensors, normalise(images, data.mean, data.std, len(data.shape)))
             expected = labels.expand(self.members, -1)
             loss += F.cross_entropy(logits.transpose(1, 2), expected, reduction="none").sum(dim=1)
             right += (logits.argmax(dim=2) == expected).sum(dim=1)
