@@ -17,7 +17,7 @@ from study.pipeline.configurations import configuration_of
 from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
 from study.records.columns import CONFIGURATION, TRIAL_COLUMNS
-from study.tuning import cluster
+from study.tuning import cluster, measuring
 from study.tuning.searcher import Queued
 from study.tuning.tune_run import Job, Work, run_trials
 
@@ -44,7 +44,7 @@ def load_or_train(
         queue = [Queued(names[seed], {} if seed == own else {"seed": seed}, stage.name) for seed in missing]
         for trial in queue:
             ledger.start(*trial)  # one that failed in an earlier command is tried again
-        settings = cluster.for_shared_work(job.settings, len(names))
+        settings = cluster.for_shared_work(job.settings, len(names)).changed(measure="none")  # see `study_shared_work`
         work = Work(stage.run, data, dict.fromkeys(names, initial_teacher))
         completed = run_trials(replace(job, settings=settings), work, queue)
         shared, missing = _collect(job, data, initial_teacher, names, cache)
@@ -113,6 +113,9 @@ def study_shared_work(job: Job, data: Splits, initial_teacher: SharedWork | None
         ledger.start(name, {}, name)
         ledger.history[name] = shared.record["history"]
         ledger.finish(name, "complete", "", metrics, shared.record["metrics"]["seconds"])
+        ledger.flush()
+    if job.settings.measuring.measure != "none" and "latency_ms" not in ledger.trials[name]:
+        ledger.trials[name] |= measuring.first_cost(job.settings, data)
         ledger.flush()
     configuration = configuration_of(job.settings, job.space, ledger.trials[name], seed)
     write_arrays(path, weights.arrays, {CONFIGURATION: configuration})
