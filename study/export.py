@@ -199,12 +199,7 @@ def _shrunk(model: nn.Module, network: Network) -> tuple[nn.Module, str]:
 
 
 def _content(
-    format_name: str,
-    source: Path,
-    model: nn.Module,
-    shrunk: nn.Module,
-    network: Network,
-    images: Callable[[], Tensor],
+    format_name: str, source: Path, model: nn.Module, shrunk: nn.Module, network: Network, images: Callable[[], Tensor]
 ) -> bytes:
     """The file of one format."""
     from study.artifacts.cache import arrays_bytes

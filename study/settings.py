@@ -1,8 +1,8 @@
 """What a user can set, as typed dataclasses: the command line, `study.json` and the trials all read these.
 
 The groups `Budget`, `Files`, `Resources`, `Watching` and `Measuring` say how much is done, where, and what is looked
-at. They may differ between two commands on one study; everything else makes the study what it is. A field that is None on the command line depends on
-the data set or the machine; `resolve` fills what `DEFAULTS` has for the data set.
+at. They may differ between two commands on one study; everything else makes the study what it is. A field that is None
+on the command line depends on the data set or the machine; `resolve` fills what `DEFAULTS` has for the data set.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The files of a network that `study.export` writes, and `study.evaluate` reads: formats, names, and what is in them.
 
-Each says by itself what feeds it: data set, mean and standard deviation are in the metadata of ONNX and safetensors, and
-in an extra file of an exported program. The ONNX formats and the exported program hold the network after exact
+Each says by itself what feeds it: data set, mean and standard deviation are in the metadata of ONNX and safetensors,
+and in an extra file of an exported program. The ONNX formats and the exported program hold the network after exact
 shrinking; a compressed file and safetensors hold it as it was built.
 """
 
@@ -233,4 +233,3 @@ class _OnnxNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Any = self._session.run(None, {self._input: images.contiguous().numpy()})[0]
         return torch.from_numpy(logits)
-

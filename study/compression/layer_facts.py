@@ -1,4 +1,4 @@
-"""What compression did to each tensor of a network, and how much each layer alone can be pruned: rows for the report."""
+"""What compression did to each tensor of a network, and how much each layer alone bears: rows for the report."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def layer_rows(decoded: Decoded) -> list[Row]:
 @torch.no_grad()
 def sensitivity_rows(model: nn.Module, data: Splits) -> list[Row]:
     """Validation accuracy of a network of which one layer is pruned by magnitude and all others are as they were (Han
-    et al. 2015, fig. 6), with the columns of `SENSITIVITY_COLUMNS`; `kept` is the percentage of weights that is left.
+    et al. 2015, fig. 6), with the columns of `SENSITIVITY_COLUMNS`; `remaining` is the percentage of weights that is left.
 
     Args:
         model: in evaluation mode; each tensor is restored.
@@ -53,7 +53,7 @@ def sensitivity_rows(model: nn.Module, data: Splits) -> list[Row]:
     step = max(1, len(part) // MOST_IMAGES)  # those of a folder come class by class
     part = Part(part.images[::step][:MOST_IMAGES], part.labels[::step][:MOST_IMAGES])
     names = {p: name for name, p in model.named_parameters()}
-    rows: list[Row] = [{"tensor": "", "kept": 100.0, "val_accuracy": evaluate(model, part, data).accuracy}]
+    rows: list[Row] = [{"tensor": "", "remaining": 100.0, "val_accuracy": evaluate(model, part, data).accuracy}]
     for parameter in shared_parameters(model):
         if parameter.dim() < 2:
             continue
@@ -63,6 +63,8 @@ def sensitivity_rows(model: nn.Module, data: Splits) -> list[Row]:
             pruned = before.flatten().clone()
             pruned[order[: round(order.numel() * (1 - kept / 100))]] = 0
             parameter.copy_(pruned.view_as(parameter))
-            rows.append({"tensor": names[parameter], "kept": kept, "val_accuracy": evaluate(model, part, data).accuracy})
+            rows.append(
+                {"tensor": names[parameter], "remaining": kept, "val_accuracy": evaluate(model, part, data).accuracy}
+            )
         parameter.copy_(before)
     return rows

@@ -7,7 +7,6 @@ seconds, and one measurement runs at a time on a machine: see `latency`.
 
 from __future__ import annotations
 
-
 import torch
 from torch import nn
 

@@ -30,7 +30,7 @@ LAYER_COLUMNS = (
 )  # fmt: skip
 """Of `models/ID.layers.csv`: one row for each parameter of a compressed network. `compressed` is 1 or 0; what took no
 part has no more than its weights. `units` are a layer's outputs, before and after exact shrinking."""
-SENSITIVITY_COLUMNS = ("tensor", "kept", "val_accuracy")
+SENSITIVITY_COLUMNS = ("tensor", "remaining", "val_accuracy")
 """Of `models/sensitivity.csv`: a layer, what percentage of its weights was left, and the accuracy with all other layers
 as they were; tensor is "" in the row of the network itself."""
 TEXT_COLUMNS = ("trial_id", "state", "reason", "baseline", "phase", "tensor", "tensor_shape", CONFIGURATION)

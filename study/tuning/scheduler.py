@@ -37,8 +37,8 @@ class HalvingScheduler(FIFOScheduler):
 
 
 def measured_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
-    """Objectives as epochs can report them: in place of one that only a finished trial has, what stands in for it. What a
-    network costs when it runs has no such thing; accuracy is judged where there is nothing else."""
+    """Objectives as epochs can report them: in place of one that only a finished trial has, what stands in for it.
+    What a network costs when it runs has no such thing; accuracy is judged where there is nothing else."""
     known = {metric: direction for metric, direction in objectives.items() if metric not in MEASURED}
     return {column(metric).stands_in or metric: direction for metric, direction in (known or {ACCURACY: "max"}).items()}
 

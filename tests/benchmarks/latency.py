@@ -60,7 +60,9 @@ def lenet(o: argparse.Namespace, splits: Splits) -> Iterator[tuple[str, nn.Modul
         weight_sharing.fit(model, hparams, splits, quiet, targets)
         yield f"weight-sharing, τ = {tau:g}", model
     model = copy.deepcopy(dense)
-    pruning.fit(model, pruning.Hparams(density=0.03, codebook_size=20, epochs=o.epochs, **taught), splits, quiet, targets)
+    pruning.fit(
+        model, pruning.Hparams(density=0.03, codebook_size=20, epochs=o.epochs, **taught), splits, quiet, targets
+    )
     yield "magnitude pruning, 3 %", model
 
 
@@ -69,7 +71,9 @@ def minivgg(o: argparse.Namespace, splits: Splits) -> Iterator[tuple[str, nn.Mod
     dense, targets = teach(Training("minivgg", {}, o.epochs, 64, 2e-3, 5e-4), splits)
     yield "MiniVGG", dense
     for width in o.widths:
-        hparams = StudentHparams(temperature=4.0, alpha=0.9, student="minivgg", student_width=width, epochs=2 * o.epochs)
+        hparams = StudentHparams(
+            temperature=4.0, alpha=0.9, student="minivgg", student_width=width, epochs=2 * o.epochs
+        )
         yield f"student, width {width:g}", fit_student(hparams, splits, targets, quiet)
     for tau in o.taus:
         model = copy.deepcopy(dense)

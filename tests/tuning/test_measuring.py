@@ -117,14 +117,14 @@ def test_sensitivity_prunes_one_layer_at_a_time(digits: Splits) -> None:
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
     assert all(tuple(row) == SENSITIVITY_COLUMNS for row in rows)
     weights = [name for name, p in model.named_parameters() if p.dim() > 1]
-    assert [(r["tensor"], r["kept"]) for r in rows] == [("", 100.0), *((n, k) for n in weights for k in KEPT)]
+    assert [(r["tensor"], r["remaining"]) for r in rows] == [("", 100.0), *((n, k) for n in weights for k in KEPT)]
     assert rows[0]["val_accuracy"] == pytest.approx(evaluate(model, digits.validation, digits).accuracy)
     last = dict(model.named_parameters())[weights[-1]]
     order = last.detach().abs().flatten().argsort()
     with torch.no_grad():
         last.view(-1)[order[: round(0.95 * len(order))]] = 0
     by_hand = evaluate(model, digits.validation, digits).accuracy
-    assert next(r["val_accuracy"] for r in rows if (r["tensor"], r["kept"]) == (weights[-1], 5.0)) == by_hand
+    assert next(r["val_accuracy"] for r in rows if (r["tensor"], r["remaining"]) == (weights[-1], 5.0)) == by_hand
 
 
 def test_what_compression_did_to_each_layer(digits: Splits) -> None:
