@@ -217,8 +217,10 @@ def _print_side_by_side(rows: list[Row]) -> None:
     headings = ("file", "accuracy (%)", "loss (nats)", "bytes", "latency (ms)", "p95 (ms)", "÷ first", "runs in")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("file", "runs in") else "right", overflow="fold")
-    for row in rows:
-        table.add_row(Text(printable(row["file"])), f"{row['accuracy']:.2f}", f"{row['loss']:.4f}",
+    names = [Path(row["file"]).name for row in rows]
+    for row, name in zip(rows, names, strict=True):
+        shown = name if names.count(name) == 1 else row["file"]
+        table.add_row(Text(printable(shown)), f"{row['accuracy']:.2f}", f"{row['loss']:.4f}",
                       f"{row['file_bytes']:,}", f"{row['latency_ms']:.3f}", f"{row['latency_p95_ms']:.3f}",
                       f"{row['latency_ratio']:.2f}", row["runtime"])  # fmt: skip
     console.print(table)
