@@ -21,10 +21,11 @@ def latency_groups(s: Summary) -> list[FigureGroup]:
     if LATENCY_RATIO not in s.searched or s.has_cost and s.cost == LATENCY_RATIO:
         return []
     rows = s.searched[s.searched[[LATENCY_RATIO, ACCURACY]].notna().all(axis=1)]
-    if rows.empty:
+    able = rows[s.told(rows)]  # a network that guesses is on no front
+    if able.empty:
         return []
-    front = pareto_front(rows, {ACCURACY: "max", LATENCY_RATIO: "min"}).sort_values(LATENCY_RATIO, ascending=False)
-    fastest = float(rows[LATENCY_RATIO].min())
+    front = pareto_front(able, {ACCURACY: "max", LATENCY_RATIO: "min"}).sort_values(LATENCY_RATIO, ascending=False)
+    fastest = float(able[LATENCY_RATIO].min())
     caption = (
         "Up and to the right is better: less accuracy lost, and less time for one image on one CPU thread, after "
         f"exact shrinking. Latency is divided by that of “{s.shared_baseline}”, which was run in turn with each trial; "
@@ -40,7 +41,8 @@ def latency_groups(s: Summary) -> list[FigureGroup]:
 
 
 def _draw(s: Summary, rows: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
-    column = s.column(LATENCY_RATIO)
+    column, able = s.column(LATENCY_RATIO), rows[s.told(rows)]
+    level = [] if s.reference is None else [s.reference[ACCURACY]]
     drawing = figure(height=480)
     draw_trials(drawing, s, rows, positions(column, rows[LATENCY_RATIO]), rows[ACCURACY].tolist(), "trial")
     draw_baseline_levels(drawing, s, band=True)
@@ -67,6 +69,12 @@ def _draw(s: Summary, rows: pd.DataFrame, front: pd.DataFrame) -> go.Figure:
     if s.best is not None and s.best.get(LATENCY_RATIO) == s.best.get(LATENCY_RATIO, float("nan")):
         draw_ring(drawing, positions(column, [s.best[LATENCY_RATIO]]), [s.best[ACCURACY]], "headline trial (see top)")
     drawing.add_vline(x=1, line={"color": GREY, "width": 1, "dash": "dot"})
-    drawing.update_xaxes(objective_axis(column, [*rows[LATENCY_RATIO], *others.get(LATENCY_RATIO, ())]))
-    drawing.update_yaxes(title={"text": "validation accuracy (%)"}, range=focus(front[ACCURACY], rows[ACCURACY]))
+    drawing.update_xaxes(
+        objective_axis(
+            column, [1.0, *able[LATENCY_RATIO]], beyond=[*rows[LATENCY_RATIO], *others.get(LATENCY_RATIO, ())]
+        )
+    )
+    drawing.update_yaxes(
+        title={"text": "validation accuracy (%)"}, range=focus([*front[ACCURACY], *level], able[ACCURACY])
+    )
     return drawing
