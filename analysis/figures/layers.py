@@ -9,6 +9,7 @@ from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import BLUE, GREEN, GREY, LIGHT, ORANGE, PURPLE, VERMILLION, escape, figure
 from analysis.formatting import counted
 from analysis.stats.layers import layers_of, left_out_share, sensitivity
+from analysis.stats.names import ACCURACY
 from analysis.stats.summary import Summary
 
 MOST_LAYERS = 40
@@ -34,7 +35,7 @@ def _facts(s: Summary) -> list[ReportFigure]:
     names = [escape(name) for name in shown["tensor"]]
     drawing = make_subplots(rows=1, cols=4, shared_yaxes=True, horizontal_spacing=0.03)
     panels = (
-        ("zeros (%)", shown["sparsity"], BLUE, "linear"),
+        ("zeros (%)", shown["zeros"], BLUE, "linear"),
         ("bits a weight", shown["bits"], ORANGE, "linear"),
         ("bytes", shown["bytes"], GREEN, "log"),
         ("units left (%)", 100 * shown["units_left"] / shown["units"], PURPLE, "linear"),
@@ -71,7 +72,7 @@ def _sensitivity(s: Summary) -> list[ReportFigure]:
     frame, level = sensitivity(s.study)
     if frame.empty:
         return []
-    lowest = frame.groupby("tensor", sort=False)["val_accuracy"].min()
+    lowest = frame.groupby("tensor", sort=False)[ACCURACY].min()
     names = [name for name in lowest.index if name in set(lowest.nsmallest(MOST_LINES).index)]
     drawing = figure(height=420)
     colours = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE)
@@ -79,7 +80,7 @@ def _sensitivity(s: Summary) -> list[ReportFigure]:
         rows = frame[frame["tensor"] == name].sort_values("remaining", ascending=False)
         drawing.add_scatter(
             x=rows["remaining"].tolist(),
-            y=rows["val_accuracy"].tolist(),
+            y=rows[ACCURACY].tolist(),
             mode="lines+markers",
             name=escape(name),
             line={"color": colours[number % 5], "width": 2, "dash": DASHES[number // 5 % 3]},

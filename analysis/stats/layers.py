@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.stats.names import ACCURACY
 from analysis.stats.summary import Summary
 from study.records import paths, study_folder
 from study.records.columns import LAYER_COLUMNS, SENSITIVITY_COLUMNS
@@ -16,7 +17,7 @@ def layers_of(s: Summary) -> tuple[str, pd.DataFrame]:
     """The headline trial, or else the first of the front that has one, and its table of layers; "" and no rows where
     the study recorded none.
 
-    Returns: its id, and one row a parameter: `LAYER_COLUMNS`, `sparsity` (%), `bits` a weight in the file (of float32
+    Returns: its id, and one row a parameter: `LAYER_COLUMNS`, `zeros` (%), `bits` a weight in the file (of float32
         where it took no part), `bytes`, and the `share` of all parameters (%).
     """
     chosen = [] if s.best is None else [str(s.best["trial_id"])]
@@ -26,14 +27,14 @@ def layers_of(s: Summary) -> tuple[str, pd.DataFrame]:
         frame = frame[frame["weights"] > 0]
         if len(frame):
             return trial_id, _with_ratios(frame)
-    return "", pd.DataFrame(columns=[*LAYER_COLUMNS, "sparsity", "bits", "bytes", "share"])
+    return "", pd.DataFrame(columns=[*LAYER_COLUMNS, "zeros", "bits", "bytes", "share"])
 
 
 def _with_ratios(frame: pd.DataFrame) -> pd.DataFrame:
     taken = frame["compressed"] == 1
     size = frame["coded_bytes"].where(taken, 4 * frame["weights"])
     return frame.assign(
-        sparsity=(100 * (1 - frame["nonzero"] / frame["weights"])).where(taken),
+        zeros=(100 * (1 - frame["nonzero"] / frame["weights"])).where(taken),
         bytes=size,
         bits=8 * size / frame["weights"],
         share=100 * frame["weights"] / frame["weights"].sum(),
@@ -50,6 +51,6 @@ def sensitivity(study: Study) -> tuple[pd.DataFrame, float]:
     network itself. Without rows where the study did not measure it."""
     frame = study_folder.read_frame(study.folder / paths.SENSITIVITY, SENSITIVITY_COLUMNS)
     remaining = pd.to_numeric(frame["remaining"], errors="coerce")
-    frame = frame.assign(remaining=remaining)[(remaining > 0) & frame["val_accuracy"].notna()]
-    whole = frame[frame["tensor"] == ""]["val_accuracy"]
+    frame = frame.assign(remaining=remaining)[(remaining > 0) & frame[ACCURACY].notna()]
+    whole = frame[frame["tensor"] == ""][ACCURACY]
     return frame[frame["tensor"] != ""], float(whole.iloc[0]) if len(whole) else float("nan")

@@ -38,7 +38,7 @@ def layer_table(s: Summary) -> tuple[Table, str, str]:
     rows = [
         Row(str(r["tensor"]), "", [
             str(r["tensor_shape"]), f"{r['weights']:,.0f}", f"{r['share']:.2f}", "no yes".split()[r["compressed"] == 1],
-            _number(r["sparsity"], 2), _number(r["values"], 0), _number(r["bits"], 2), _number(r["bytes"], 0),
+            _number(r["zeros"], 2), _number(r["values"], 0), _number(r["bits"], 2), _number(r["bytes"], 0),
             "" if pd.isna(r["units"]) else f"{r['units_left']:.0f} of {r['units']:.0f}",
         ])
         for r in layers.to_dict("records")

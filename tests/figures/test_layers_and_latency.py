@@ -41,7 +41,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     paths.model_of(folder, trial, ".codebook").write_bytes(b"x" * 1234)
     rows: list[Row] = [{"tensor": "", "remaining": 100.0, "val_accuracy": 98.0}]
     rows += [
-        {"tensor": n, "remaining": k, "val_accuracy": 97 - 20 / k} for n in ("1.weight", "2.weight") for k in (50.0, 2.0)
+        {"tensor": n, "remaining": k, "val_accuracy": 97 - 20 / k}
+        for n in ("1.weight", "2.weight")
+        for k in (50.0, 2.0)
     ]
     study_folder.write_rows(folder / paths.SENSITIVITY, rows, SENSITIVITY_COLUMNS)
     return folder
@@ -70,7 +72,7 @@ def test_layers_are_shown(folder: Path) -> None:
     s = summarised(folder)
     trial, layers = layers_of(s)
     assert s.best is not None and trial == s.best["trial_id"]
-    assert layers["sparsity"].tolist()[:2] == [95.0, 90.0] and np.isnan(layers["sparsity"].iloc[2])
+    assert layers["zeros"].tolist()[:2] == [95.0, 90.0] and np.isnan(layers["zeros"].iloc[2])
     assert layers["bits"].tolist() == [0.5, 0.8, 32.0] and layers["bytes"].tolist() == [1200, 30, 2000]
     assert left_out_share(layers) == 2.5
     facts, sensitivity = layer_groups(s)[0].figures
