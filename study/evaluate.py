@@ -1,10 +1,12 @@
-"""Score a compressed network: `python -m study.evaluate FILE`. Decodes the file, reads the data set, prints."""
+"""Score networks in files, side by side: `python -m study.evaluate FILE [FILE ...]`. Takes compressed networks and
+every format of `study.export`; prints accuracy, bytes and latency."""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
@@ -17,7 +19,7 @@ from study.records.outputs import json_text
 from study.settings import MAX_SEED
 
 if TYPE_CHECKING:
-    from study.compression.compressed_file import Network
+    from study.compression.compressed_file import Decoded, Network
     from study.data.splits import Part, Splits
 
 PROG = "python -m study.evaluate"
@@ -27,8 +29,9 @@ PROG = "python -m study.evaluate"
 class Options:
     """Arguments of the command."""
 
-    file: Annotated[tyro.conf.Positional[File], tyro.conf.arg(metavar="FILE")]
-    """Compressed network, such as results/NAME/models/t014.codebook."""
+    files: Annotated[tyro.conf.Positional[tuple[File, ...]], tyro.conf.arg(metavar="FILE")]
+    """Networks: .codebook, .safetensors, .onnx or .pt2 files that study.export wrote, or
+    results/NAME/models/t014.codebook. Latency is compared with that of the first."""
     dataset: str | None = None
     """Data set to score it on. Default: the one it was trained on."""
     data_dir: Folder | None = None
@@ -44,11 +47,16 @@ class Options:
     split_seed: int = 0
     """Seed that divided train from validation: the study's --seed. The test part does not depend on it."""
     network: str | None = None
-    """Name of the file's network, where it is a module:function, to allow that it be imported."""
+    """Name of the file's network, to allow that code be run: a module:function is imported, and a .pt2 file loaded."""
     max_parameters: Annotated[int, tyro.conf.arg(metavar="N")] = 150_000_000
     """Parameters of the file's network at most; nothing is built for a larger one."""
     json: bool = False
     """Print JSON instead of tables."""
+
+    @property
+    def file(self) -> Path:
+        """The first of them."""
+        return self.files[0]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,16 +66,22 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     options: Options = commandline.parse(Options, PROG, __doc__, argv)
-    scores = report(options)
+    if not options.files:
+        raise UserError("missing: FILE; give a network, such as results/NAME/models/t014.codebook")
+    rows = [report(dataclasses.replace(options, files=(path,))) for path in options.files]
+    _add_latencies(options, rows)
     if options.json:
-        print(json_text(scores), end="")
+        print(json_text(rows if len(rows) > 1 else rows[0]), end="")
+    elif len(rows) == 1 and "tensors" in rows[0]:
+        _print(rows[0])
     else:
-        _print(scores)
+        _print_side_by_side(rows)
     return 0
 
 
 def report(options: Options) -> Row:
-    """Everything the command prints, as JSON values: accuracy and sparsity in percent, loss in nats per example.
+    """Everything the command prints of its first file, but latency, as JSON values: accuracy and sparsity in percent,
+    loss in nats per example.
 
     Raises:
         UserError: a file or a data set that cannot be read, or that do not fit each other.
@@ -81,30 +95,38 @@ def report(options: Options) -> Row:
     if options.test_fraction is not None and not 0 < options.test_fraction < 1:
         raise UserError(f"--test-fraction {options.test_fraction}: must be above 0 and below 1")
     # These bring torch, which --help need not wait for.
-    from study.compression import compressed_file
-    from study.compression.quantised_weights import shared_parameters
-    from study.compression.size_metrics import csr_bits, ratio, size_metrics, tensor_table
+    from study.compression.exported_files import open_file
     from study.training.loop import evaluate
 
-    decoded = compressed_file.read(options.file, custom=options.network, max_parameters=options.max_parameters)
-    data, part = _load(options, decoded.network)
+    opened = open_file(options.file, custom=options.network, max_parameters=options.max_parameters)
+    data, part = _load(options, opened.network)
     try:
-        score = evaluate(decoded.model, part, data)
+        score = evaluate(opened.model, part, data)
     except Exception as error:  # whatever a layer raises when its buffers hold what they never held in training
         raise UserError(f"{options.file}: its network fails on the images ({one_line(error)})") from error
-    parameters = shared_parameters(decoded.model)
-    file_bytes = options.file.stat().st_size
-    weights = sum(p.numel() for p in parameters)
     return {
         "file": str(options.file),
-        "network": decoded.network.name,
+        "network": opened.network.name,
         "data": data.title,
         "part": options.part,
         "examples": len(part),
         "accuracy": score.accuracy,
         "loss": score.loss,
+        "file_bytes": options.file.stat().st_size,
+        "runtime": opened.runtime,
+        **(_sizes(opened.decoded, options.file.stat().st_size) if opened.decoded else {}),
+    }
+
+
+def _sizes(decoded: Decoded, file_bytes: int) -> Row:
+    """What a compressed file says beside its network: sizes and ratios, and a row for each tensor."""
+    from study.compression.quantised_weights import shared_parameters
+    from study.compression.size_metrics import csr_bits, ratio, size_metrics, tensor_table
+
+    parameters = shared_parameters(decoded.model)
+    weights = sum(p.numel() for p in parameters)
+    return {
         "weights": weights,
-        "file_bytes": file_bytes,
         "compression_ratio": ratio(parameters, file_bytes),
         "csr_ratio": 32 * weights / csr_bits(decoded.quantised, parameters),
         **size_metrics(decoded.quantised),
@@ -113,6 +135,27 @@ def report(options: Options) -> Row:
             for row in tensor_table(decoded.model, decoded.quantised)
         ],
     }
+
+
+def _add_latencies(options: Options, rows: list[Row]) -> None:
+    """Add to each row its latency, one image at a time on one thread, and its ratio to the first, measured in turn."""
+    from study.compression import latency
+    from study.compression.exported_files import open_file
+
+    opened = [open_file(p, custom=options.network, max_parameters=options.max_parameters) for p in options.files]
+    first = opened[0]
+    if other := next((f for f in opened if f.network.input_shape != first.network.input_shape), None):
+        path = options.files[opened.index(other)]
+        raise UserError(f"{path}: takes images of another shape than {options.file}; evaluate it by itself")
+    for row, file in zip(rows, opened, strict=True):
+        if file is first:
+            found = latency.measure(file.source, file.network.input_shape)
+            row |= {"latency_ratio": 1.0}
+        else:
+            both = latency.compare(first.source, file.source, file.network.input_shape)
+            found = both.candidate
+            row |= {"latency_ratio": both.ratio, "latency_ratio_low": both.low, "latency_ratio_high": both.high}
+        row |= {"latency_ms": found.median_ms, "latency_p95_ms": found.p95_ms}
 
 
 def _load(options: Options, network: Network) -> tuple[Splits, Part]:
@@ -167,6 +210,7 @@ def _print(scores: Row) -> None:
         ("1 / nonzero share", f"{scores['nonzero_ratio']:.1f} ×" if "nonzero_ratio" in scores else "no nonzero"),
         ("compression ratio (CSR, Han et al.)", f"{scores['csr_ratio']:.1f} ×"),
         ("compression ratio (entropy of the symbols)", f"{scores['entropy_ratio']:.1f} ×"),
+        ("latency in PyTorch, one image, one thread", f"{scores['latency_ms']:.3f} ms"),
     ):
         numbers.add_row(Text(printable(label)), value)
     console.print(numbers)
@@ -178,6 +222,27 @@ def _print(scores: Row) -> None:
         shape = "×".join(map(str, row["shape"]))
         table.add_row(Text(printable(row["name"])), shape, f"{row['weights']:,}", f"{row['nonzero']:,}",
                       f"{row['sparsity']:.2f}", str(row["values"]), f"{row['coded_bytes']:,}")  # fmt: skip
+    console.print(table)
+
+
+def _print_side_by_side(rows: list[Row]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console, first = Console(), rows[0]
+    console.print(Text(printable(f"{first['data']} {first['part']}, {first['examples']:,} images; latency of one image "
+                                 "on one thread, in turn with the first file")))  # fmt: skip
+    table = Table(box=None)
+    headings = ("file", "accuracy (%)", "loss (nats)", "bytes", "latency (ms)", "p95 (ms)", "÷ first", "runs in")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("file", "runs in") else "right", overflow="fold")
+    names = [Path(row["file"]).name for row in rows]
+    for row, name in zip(rows, names, strict=True):
+        shown = name if names.count(name) == 1 else row["file"]
+        table.add_row(Text(printable(shown)), f"{row['accuracy']:.2f}", f"{row['loss']:.4f}",
+                      f"{row['file_bytes']:,}", f"{row['latency_ms']:.3f}", f"{row['latency_p95_ms']:.3f}",
+                      f"{row['latency_ratio']:.2f}", row["runtime"])  # fmt: skip
     console.print(table)
 
 

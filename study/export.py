@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,14 +21,20 @@ from study.records.paths import STUDY, model_of
 from study.records.study_folder import Study
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from study.compression.compressed_file import Network
 
 
 PROG = "python -m study.export"
-FORMATS = ("codebook", "safetensors", "onnx")
+FORMATS = ("codebook", "safetensors", "onnx", "onnx-codebook", "onnx-int8", "exported-program")
+DEFAULT = FORMATS[:3]
+"""What is written without --formats, of what the study's networks have."""
+SHRUNK = FORMATS[2:]
+"""Formats of the network after exact shrinking."""
 FOLDER = "exported"
+CALIBRATION = 512
+"""Training images on which the ranges of onnx-int8 are found."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,10 @@ class Options:
     to: Folder | None = None
     """Folder to write to. Default: results/NAME/exported."""
     formats: str | None = None
-    """Any of codebook,safetensors,onnx. Default: all that the study's networks have."""
+    """Any of codebook,safetensors,onnx,onnx-codebook,onnx-int8,exported-program; see study/README.md, "Which file for
+    which runtime". Default: codebook,safetensors,onnx, as far as the study's networks have them."""
+    data_dir: Folder | None = None
+    """For onnx-int8, which looks at training images: where the data set lies. Default: the study's own folder."""
     network: str | None = None
     """Name of the study's network, where it is a module:function, to allow that it be imported."""
     max_parameters: Annotated[int, tyro.conf.arg(metavar="N")] = 150_000_000
@@ -64,14 +75,17 @@ def _run(argv: list[str]) -> int:
         raise UserError(f"--max-parameters {options.max_parameters}: give 1 or more")
     study = study_folder.load(options.study)
     chosen = _chosen(options, study)
-    if not formats or "onnx" in formats:
+    if any(name.startswith("onnx") for name in formats or DEFAULT):
         check_onnx()  # before anything is written
     folder = options.to or options.study / FOLDER
     for trial_id in chosen:
-        wanted = formats or (FORMATS if has_codebook(study, trial_id) else FORMATS[1:])
-        most = options.max_parameters
-        for path in export(study, trial_id, folder, wanted, custom=options.network, max_parameters=most):
+        wanted = formats or (DEFAULT if has_codebook(study, trial_id) else DEFAULT[1:])
+        exported = export(study, trial_id, folder, wanted, custom=options.network,
+                          max_parameters=options.max_parameters, data_dir=options.data_dir)  # fmt: skip
+        for path in exported.paths:
             print(printable(f"{path}  {path.stat().st_size:,} bytes"))
+        if exported.shrinking:
+            print(printable(f"{trial_id}  {exported.shrinking}"))
     return 0
 
 
@@ -101,6 +115,19 @@ def has_codebook(study: Study, trial_id: str) -> bool:
     return _model_file(study, trial_id, FORMATS[0]).exists()
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What `export` wrote.
+
+    Attributes:
+        paths: of the files, in the order of the formats.
+        shrinking: what was removed for the formats of `SHRUNK`, or why nothing was, as a line; "" without such formats.
+    """
+
+    paths: list[Path]
+    shrinking: str = ""
+
+
 def export(
     study: Study,
     trial_id: str,
@@ -109,45 +136,107 @@ def export(
     *,
     custom: str | None = None,
     max_parameters: int | None = None,
-) -> list[Path]:
-    """Write one trial's network in some of `FORMATS`, each file under another name and then renamed.
+    data_dir: Path | None = None,
+) -> Exported:
+    """Write one trial's network in some of `FORMATS`, each file under another name and then renamed. Nothing is written
+    unless all of them can be made.
 
     Args:
         trial_id: one whose weights were kept.
         custom: name of the network, where it is a `module:function`, to allow that it be imported.
         max_parameters: of the network; None for a study of one's own.
-    Returns: the files written.
+        data_dir: where the data set lies, if not where the study had it.
     Raises:
         UserError: a network that may not or cannot be built, weights that are not its own, a compressed file that
-            there is not, or a folder that cannot be written.
+            there is not, data that are missing, or a folder that cannot be written.
     """
-    from study.artifacts.cache import write_arrays
-    from study.compression import compressed_file
+    from study.compression.exported_files import SUFFIXES
     from study.records.atomic_files import write_bytes
-    from study.training.network import state_arrays
 
     _check_configuration(study, trial_id)
     source = _model_file(study, trial_id, "codebook")
-    if source.exists():
-        decoded = compressed_file.read(source, custom=custom, max_parameters=max_parameters)
-        model, network = decoded.model, decoded.network
-    elif "codebook" in formats:
-        raise UserError(f"--formats codebook: {trial_id} was not compressed; give {','.join(FORMATS[1:])}")
-    else:
-        network = _network(study, trial_id)
-        model = _plain(network, _model_file(study, trial_id, "safetensors"), custom, max_parameters)
-    paths = [folder / f"{trial_id}.{name}" for name in formats]
+    model, network = _read(study, trial_id, source, formats, custom, max_parameters)
+    shrunk, shrinking = _shrunk(model, network) if set(formats) & set(SHRUNK) else (model, "")
+    images = partial(_calibration_images, study, network, data_dir)
+    contents = {name: _content(name, source, model, shrunk, network, images) for name in dict.fromkeys(formats)}
+    paths = [folder / f"{trial_id}{SUFFIXES[name]}" for name in contents]
     try:
-        for path in paths:
-            if path.suffix == ".codebook":
-                write_bytes(path, source.read_bytes())
-            elif path.suffix == ".safetensors":
-                write_arrays(path, state_arrays(model))
-            else:
-                write_bytes(path, onnx_bytes(model, network))
+        for path, content in zip(paths, contents.values(), strict=True):
+            write_bytes(path, content)
     except OSError as error:
         raise UserError(f"--to {folder}: cannot be written ({error.strerror}); give another folder") from error
-    return paths
+    return Exported(paths, shrinking)
+
+
+def _read(
+    study: Study, trial_id: str, source: Path, formats: tuple[str, ...], custom: str | None, max_parameters: int | None
+) -> tuple[nn.Module, Network]:
+    """The trial's network with its weights, and what builds and feeds it."""
+    from study.compression import compressed_file
+
+    if source.exists():
+        decoded = compressed_file.read(source, custom=custom, max_parameters=max_parameters)
+        return decoded.model, decoded.network
+    if "codebook" in formats:
+        raise UserError(f"--formats codebook: {trial_id} was not compressed; give {','.join(FORMATS[1:])}")
+    network = _network(study, trial_id)
+    return _plain(network, _model_file(study, trial_id, "safetensors"), custom, max_parameters), network
+
+
+def _shrunk(model: nn.Module, network: Network) -> tuple[nn.Module, str]:
+    """The network after exact shrinking, and what that removed, as a line."""
+    from study.compression.shrinking import shrink_with_report
+
+    shrunk, report = shrink_with_report(model, network.input_shape)
+    if report.reason:
+        return model, f"not shrunk: {report.reason}"
+    changed = [f"{row.units[0]} → {row.units[1]}" for row in report.layers if row.units[0] != row.units[1]]
+    before, after = report.parameters
+    if after >= before:
+        return model, "not shrunk: every unit is in use"
+    units = f" ({', '.join(changed)} units)" if changed else ""
+    return shrunk, f"shrunk: {before:,} → {after:,} parameters{units}"
+
+
+def _content(
+    format_name: str, source: Path, model: nn.Module, shrunk: nn.Module, network: Network, images: Callable[[], Tensor]
+) -> bytes:
+    """The file of one format."""
+    from study.artifacts.cache import arrays_bytes
+    from study.compression import exported_files
+    from study.training.network import state_arrays
+
+    if format_name == "codebook":
+        return source.read_bytes()
+    if format_name == "safetensors":
+        return arrays_bytes(state_arrays(model), exported_files.metadata_of(network))
+    if format_name == "exported-program":
+        return exported_files.program_bytes(shrunk, network)
+    return exported_files.onnx_bytes(format_name, shrunk, network, images)
+
+
+def _calibration_images(study: Study, network: Network, data_dir: Path | None) -> Tensor:
+    """Training images as the network takes them.
+
+    Raises:
+        UserError: the data set is not where it is looked for, or has images of another shape.
+    """
+    from study.commandline import data_folder
+    from study.data.images import normalise
+    from study.data.registry import load
+
+    recorded = study.meta.get("settings", {}).get("data_dir")
+    folder = data_dir or (Path(recorded) if recorded else None)
+    try:
+        data, _ = load(network.dataset, data_folder(network.dataset, folder), split_seed=int(study.meta["seed"]),
+                       size=min(network.input_shape[1:]))  # fmt: skip
+    except UserError as error:
+        raise UserError(f"--formats onnx-int8 takes training images of {network.dataset}: {error}") from error
+    if data.shape != tuple(network.input_shape):
+        raise UserError(f"--formats onnx-int8: the images of {network.dataset} are no longer of the shape that the "
+                        "network takes; give the study's own with --data-dir, or leave onnx-int8 out")  # fmt: skip
+    spread = data.train.images[:: max(1, len(data.train) // CALIBRATION)]  # those of a folder come class by class
+    return normalise(spread[:CALIBRATION], network.mean, network.std)
 
 
 def _model_file(study: Study, trial_id: str, suffix: str) -> Path:
@@ -224,34 +313,6 @@ def check_onnx() -> None:
     if absent:
         raise UserError(f"--formats onnx: needs {' and '.join(absent)}; pip install 'compression-study[onnx]', or give "
                         "--formats codebook,safetensors")  # fmt: skip
-
-
-def onnx_bytes(model: nn.Module, network: Network) -> bytes:
-    """The network as ONNX: `images`, (batch, channels, height, width), normalised float32 → `logits`, (batch, classes).
-
-    Raises:
-        UserError: a network that torch cannot trace; ours can all be.
-    """
-    import torch
-
-    check_onnx()
-    try:
-        program = torch.onnx.export(
-            model.eval(),
-            (torch.zeros(2, *network.input_shape),),
-            input_names=["images"],
-            output_names=["logits"],
-            dynamic_shapes=({0: "batch"},),
-            verbose=False,
-        )
-    except Exception as error:  # torch.export and onnxscript each raise kinds of their own
-        reason = " ".join(str(error).split())[:150]
-        raise UserError(f"--formats onnx: torch cannot trace {network.name} ({reason}); leave onnx out") from error
-    assert program is not None
-    proto = program.model_proto
-    for key, value in (("mean", network.mean), ("std", network.std), ("dataset", network.dataset)):
-        proto.metadata_props.add(key=key, value=str(value))
-    return bytes(proto.SerializeToString())
 
 
 if __name__ == "__main__":

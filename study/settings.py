@@ -1,8 +1,8 @@
 """What a user can set, as typed dataclasses: the command line, `study.json` and the trials all read these.
 
-The groups `Budget`, `Files`, `Resources` and `Watching` say how much is done, and where. They may differ between two
-commands on one study; everything else makes the study what it is. A field that is None on the command line depends on
-the data set or the machine; `resolve` fills what `DEFAULTS` has for the data set.
+The groups `Budget`, `Files`, `Resources`, `Watching` and `Measuring` say how much is done, where, and what is looked
+at. They may differ between two commands on one study; everything else makes the study what it is. A field that is None
+on the command line depends on the data set or the machine; `resolve` fills what `DEFAULTS` has for the data set.
 """
 
 from __future__ import annotations
@@ -156,8 +156,28 @@ class Watching:
     """Show Ray's own messages."""
 
 
-OPERATIONAL = (Budget, Files, Resources, Watching)
-"""Groups whose settings may differ between two commands on one study: they say how much and where, not what."""
+@dataclass(frozen=True)
+class Measuring:
+    """What is measured of networks in addition. No trial trains otherwise for it."""
+
+    measure: Literal["none", "latency"] = "none"
+    """latency measures what each trial's network costs when it runs: it is shrunk exactly and run by onnxruntime on one
+    CPU thread, in turn with the network that the study starts from (columns latency_ms, latency_p95_ms, latency_ratio,
+    multiply_adds, peak_memory_mb; an objective may name them). Fixed for a study."""
+    latency_batch: Annotated[int | None, AtLeast(1, 65_536)] = None
+    """With --measure latency: also for this many images at a time (batch_latency_ms, batch_latency_ratio). Fixed for a
+    study. Default: single images alone."""
+    sensitivity: bool = False
+    """After the search, prune each layer of the network that the study starts from, the others left as they are, and
+    show the accuracies in the report. May be added to a study later."""
+
+
+OPERATIONAL = (Budget, Files, Resources, Watching, Measuring)
+"""Groups of settings that make no trial another one: they say how much, where, and what is looked at. They may differ
+between two commands on one study, but for `FIXED`."""
+
+FIXED: Values = {"measure": "none", "latency_batch": None}
+"""Of those groups the settings that add columns to a study's tables, and what they are in studies older than they."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +207,7 @@ class Settings:
     files: Files = field(default_factory=Files)
     resources: Resources = field(default_factory=Resources)
     watching: Watching = field(default_factory=Watching)
+    measuring: Measuring = field(default_factory=Measuring)
 
     DEFAULTS: ClassVar[Mapping[str, Values]] = {"": {"scheduler": "none"}}
     """Data set → what a setting is that the command line leaves at None; "" for all other data sets."""
@@ -322,6 +343,8 @@ def resolve(settings: SettingsT) -> SettingsT:
         raise UserError(f"--name {name[:50]}…: is too long; give {LONGEST_NAME} letters at most")
     check_bounds(settings)
     _check_folder_images(settings)
+    if settings.measuring.latency_batch is not None and settings.measuring.measure == "none":
+        raise UserError(f"--latency-batch {settings.measuring.latency_batch}: has no effect without --measure latency")
     settings.check()
     return settings
 
@@ -388,12 +411,14 @@ def from_json(kind: type[SettingsT], name: str, recorded: Values) -> SettingsT:
 
 def contradiction(settings: Settings, recorded: Values) -> str:
     """How these settings differ from those a study was started with: `--epochs 40 (the study has 30)`, or ""."""
-    recorded = {**_OLDER, **recorded}
+    recorded = {**_OLDER, **FIXED, **recorded}
     had = dict(recorded)
     if path := had.get("teacher_checkpoint"):
         had["teacher_checkpoint"] = str(_resolved(Path(str(path))))  # older studies have it as it was given
     return ", ".join(
-        f"{flag(k)} {v} (the study has {recorded.get(k)})" for k, v in settings.defining().items() if had.get(k) != v
+        f"{flag(k)} {v} (the study has {recorded.get(k)})"
+        for k, v in {**settings.defining(), **{name: settings.flat()[name] for name in FIXED}}.items()
+        if had.get(k) != v
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -19,10 +21,11 @@ from analysis import selection
 from study import evaluate as study_evaluate
 from study import export
 from study.artifacts import cache
-from study.compression import compressed_file
+from study.compression import compressed_file, exported_files
 from study.compression.compressed_file import Network
 from study.compression.quantised_weights import QuantisedWeights, shared_parameters
 from study.data import registry
+from study.data.images import normalise
 from study.data.splits import Part, Splits
 from study.errors import UserError
 from study.models.registry import build
@@ -87,6 +90,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Splits, Part]
     return path
 
 
+def no_images() -> torch.Tensor:
+    raise AssertionError("only onnx-int8 looks at images")
+
+
 def kept_state(folder: Path, trial: str) -> dict[str, torch.Tensor]:
     return load_file(folder / paths.MODELS / f"{trial}.safetensors")
 
@@ -106,7 +113,7 @@ def test_onnx_predicts_the_same(name: str, shape: Shape, options: dict[str, Any]
     """ONNX Runtime gives the network's logits to 1e-4 and its very predictions, for batches of any size."""
     network = Network(name, options, shape, 10, (0.5,) * shape[0], (0.25,) * shape[0], "digits")
     model, _ = quantised_network(network, 0)
-    exported = export.onnx_bytes(model, network)
+    exported = exported_files.onnx_bytes("onnx", model, network, no_images)
     session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     for batch in (1, 2, 33):
         images = torch.randn(batch, *shape)
@@ -149,6 +156,109 @@ def test_an_uncompressed_network_is_exported_too(folder: Path, tmp_path: Path) -
     exported, kept = load_file(tmp_path / "uncompressed.safetensors"), kept_state(folder, "uncompressed")
     assert exported.keys() == kept.keys() - {"logits"}
     assert all(torch.equal(exported[name], kept[name]) for name in exported)
+
+
+ALL = ("codebook", "safetensors", "onnx", "onnx-codebook", "onnx-int8", "exported-program")
+
+
+@pytest.fixture(scope="module")
+def exported(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """t001, of whose 300 units every third and all their weights are zero, in every format; and what was printed."""
+    own, to = tmp_path_factory.mktemp("own") / "sws-digits", tmp_path_factory.mktemp("exported")
+    shutil.copytree(folder, own)
+    decoded = compressed_file.read(own / paths.MODELS / "t001.codebook")
+    index = decoded.quantised.assignment.clone()
+    index[:19_200].view(300, 64)[::3] = 0
+    index[19_200:19_500][::3] = 0
+    dead = QuantisedWeights(index, decoded.quantised.values, decoded.quantised.scales)
+    dead.write(shared_parameters(decoded.model))
+    compressed_file.save(own / paths.MODELS / "t001.codebook", decoded.model, dead, decoded.network)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert export.main([str(own), "--trial", "t001", "--to", str(to), "--formats", ",".join(ALL)]) == 0
+    return to, out.getvalue()
+
+
+def test_every_format_gives_the_networks_answers(exported: tuple[Path, str], digits: tuple[Splits, Part]) -> None:
+    """Each file, opened as `study.evaluate` does, gives the logits of the decoded network; int8 its classes, nearly."""
+    folder, printed = exported
+    assert "shrunk: 50,610 →" in printed and "(300 → 200 units)" in printed
+    suffixes = [exported_files.SUFFIXES[name] for name in ALL]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(f"t001{suffix}" for suffix in suffixes)
+    images = normalise(digits[1].images, digits[0].mean, digits[0].std)
+    expected = logits_of_file(folder / "t001.codebook", images)
+    largest = expected.abs().max()
+    for suffix in suffixes[1:]:
+        found = logits_of_file(folder / f"t001{suffix}", images)
+        if suffix == ".int8.onnx":
+            assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.95
+        else:
+            assert float((found - expected).abs().max()) < 1e-5 * largest
+    size = {suffix: (folder / f"t001{suffix}").stat().st_size for suffix in suffixes}
+    assert size[".onnx"] < 0.75 * size[".safetensors"] and size[".codebook.onnx"] < size[".onnx"] / 5
+    assert size[".int8.onnx"] < size[".onnx"] / 2
+
+
+def logits_of_file(path: Path, images: torch.Tensor) -> torch.Tensor:
+    opened = exported_files.open_file(path, custom="lenet_300_100" if path.suffix == ".pt2" else None)
+    assert (opened.network.dataset, opened.network.name) == ("digits", "lenet_300_100")
+    with torch.no_grad():
+        return opened.model(images)
+
+
+def test_files_are_evaluated_next_to_each_other(
+    exported: tuple[Path, str], digits: tuple[Splits, Part], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Accuracy and bytes of each, and latency as a ratio to the first; the table names every file."""
+    files = [str(exported[0] / f"t001{s}") for s in (".onnx", ".codebook.onnx", ".safetensors", ".codebook")]
+    assert study_evaluate.main([*files, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["file"] for row in rows] == files and rows[0]["latency_ratio"] == 1
+    wanted = evaluate(compressed_file.load(Path(files[3])), digits[1], digits[0])
+    for row in rows:
+        assert row["accuracy"] == pytest.approx(wanted.accuracy) and row["loss"] == pytest.approx(wanted.loss)
+        assert row["file_bytes"] == Path(row["file"]).stat().st_size
+        assert 0 < row["latency_ms"] <= row["latency_p95_ms"] and 0.01 < row["latency_ratio"] < 1000
+    assert [row["runtime"] for row in rows] == ["onnxruntime", "onnxruntime", "PyTorch", "PyTorch"]
+    assert study_evaluate.main(files[:2]) == 0
+    shown = capsys.readouterr().out
+    assert "÷ first" in shown and f"{rows[1]['file_bytes']:,}" in shown
+
+
+def test_files_that_say_too_little(
+    exported: tuple[Path, str], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that does not say what feeds it, runs code, is cut or is something else: one line with the file."""
+    proto = onnx.load(exported[0] / "t001.onnx")
+    del proto.metadata_props[:]
+    onnx.save(proto, tmp_path / "plain.onnx")
+    for name in ("t001.onnx", "t001.pt2", "t001.safetensors"):
+        content = (exported[0] / name).read_bytes()
+        (tmp_path / f"cut{Path(name).suffix}").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.onnx").write_text("hello")
+    for path, words in (
+        (folder / paths.MODELS / "t000.safetensors", "does not say of which network"),
+        (exported[0] / "t001.pt2", "If you trust it, add --network lenet_300_100"),
+        (tmp_path / "plain.onnx", "'mean' is missing"),
+        (tmp_path / "cut.onnx", "does not load it"),
+        (tmp_path / "cut.pt2", "no exported program"),
+        (tmp_path / "cut.safetensors", "damaged"),
+        (tmp_path / "text.onnx", "does not load it"),
+        (tmp_path / "nope.onnx", "no such file"),
+        (tmp_path / "nope.pt2", "no such file"),
+    ):
+        assert_one_line(study_evaluate.main([str(path)]), words, capsys)
+
+
+def test_int8_without_its_images(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the data set is missing, one line names the format, and nothing is written, no other format either."""
+    own = tmp_path / "s"
+    shutil.copytree(folder, own)
+    meta = study_folder.read_meta(own)
+    study_folder.write_meta(own, {**meta, "data": {**meta["data"], "name": "folder"}})
+    given = [str(own), "--trial", "uncompressed", "--to", str(tmp_path / "to"), "--formats", "onnx,onnx-int8"]
+    assert_one_line(export.main([*given, "--data-dir", str(tmp_path / "none")]), "--formats onnx-int8", capsys)
+    assert not (tmp_path / "to").exists()
 
 
 # --- the sentence
@@ -233,7 +343,7 @@ def test_bad_export_is_one_line(arguments: str, named: str, folder: Path, capsys
     [
         ("", "FILE"),
         ("{folder}/nope.codebook", "nope.codebook"),
-        ("{folder}/models/t000.safetensors", ".codebook file"),
+        ("{folder}/models/t000.safetensors", "study.export wrote, or the .codebook file"),
         ("{folder}/models/t000.codebook --dataset nope", "--dataset nope"),
         ("{folder}/models/t000.codebook --part train", "--part"),
         ("{folder}/models/t000.codebook --part validation --split-seed 1", "--split-seed 1"),

@@ -20,8 +20,8 @@ from study.path_arguments import File, Folder, PathTo, _marks, complete_paths
 COMMANDS: list[tuple[ModuleType, type, str]] = [
     *((run, registry.settings_class(k), f"{k} --results-dir=@ --data-dir @ --warm-start @") for k in registry.names()),
     (reproduce, reproduce.Options, "@ t001 --data-dir @"),
-    (evaluate, evaluate.Options, "@ --data-dir @"),
-    (export, export.Options, "@ --to @"),
+    (evaluate, evaluate.Options, "@ @ --data-dir @"),
+    (export, export.Options, "@ --to @ --data-dir @"),
     (report, report.Arguments, "@ @ --out @ --png @ --svg @"),
     (query, query.Options, "@ max --csv @ --json @"),
 ]
@@ -71,11 +71,8 @@ def test_a_home_folder_is_meant_by_a_tilde(module: ModuleType, options: type, ar
     given = [argument.replace("@", f"~/{i}") for i, argument in enumerate(argv)]
     paths = paths_in(parsed(module, options, given))
     assert sorted(paths) == sorted(home / str(i) for i, argument in enumerate(argv) if "@" in argument)
-    several = {
-        name
-        for name, hint in typing.get_type_hints(options, include_extras=True).items()
-        if "tuple" in str(hint) and "PathTo" in str(hint)
-    }
+    hints = typing.get_type_hints(options)
+    several = {name for name in path_fields(options) if "tuple" in str(hints.get(name))}
     assert len(paths) == len(path_fields(options)) + len(several), "a path that this test does not know"
 
 

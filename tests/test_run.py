@@ -100,7 +100,10 @@ def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.Capture
         run.main([kind, "--help"])
     assert ended.value.code == 0
     shown = re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯|]", " ", capsys.readouterr().out)  # without colours and boxes
-    groups = ["options", *(f"{group} options" for group in ("budget", "search", "files", "resources", "watching"))]
+    groups = [
+        "options",
+        *(f"{group} options" for group in ("budget", "search", "files", "resources", "watching", "measuring")),
+    ]
     _, *rest = re.split(r"^ +((?:[a-z]+ )?options) +$", shown, flags=re.MULTILINE)
     parts = dict(zip(rest[::2], rest[1::2], strict=True))
     assert list(parts) == groups

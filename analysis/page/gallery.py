@@ -8,6 +8,8 @@ from typing import Any
 from analysis.figures.dark_knowledge import dark_knowledge_groups
 from analysis.figures.fresh_seeds import attainment_figures, difference_figures
 from analysis.figures.importance import importance_groups
+from analysis.figures.latency import latency_groups
+from analysis.figures.layers import layer_groups
 from analysis.figures.learning_curves import learning_curve_groups
 from analysis.figures.pareto import front_figure
 from analysis.figures.plane import plane_groups
@@ -41,6 +43,7 @@ def seeds_figures(s: Summary) -> list[ReportFigure]:
 def groups(s: Summary) -> list[FigureGroup]:
     """All other figures."""
     families: dict[str, Callable[[Summary], list[FigureGroup]]] = {
+        "Measured latency": latency_groups,
         "What moves what": searched_groups,
         "Learning curves": learning_curve_groups,
     }
@@ -78,6 +81,7 @@ def closeup_groups(s: Summary) -> list[FigureGroup]:
     families: dict[str, Callable[[Summary], list[FigureGroup]]] = {
         "What the teacher knows": dark_knowledge_groups,
         "Weights": weight_groups,
+        "Layer by layer": layer_groups,
         "How early the size is known": provisional_groups,
     }
     return _members(families, s)

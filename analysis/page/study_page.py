@@ -12,6 +12,7 @@ from analysis.page.render import render
 from analysis.stats.names import ACCURACY
 from analysis.stats.summary import Summary, summarise
 from analysis.text.caveats import caveats
+from analysis.text.deployment import deployment, layer_table
 from analysis.text.front_table import best_table, trial_counts
 from analysis.text.headline import headline
 from analysis.text.held_out_tables import fresh_lead, fresh_table, search_table
@@ -94,12 +95,16 @@ def _context(page: Page) -> dict[str, Any]:
     best, heading, lead = best_table(summary)
     test, fresh = search_table(summary), fresh_table(summary)
     warnings = caveats(summary)
+    layers, layers_heading, layers_lead = layer_table(summary)
+    deploy_lead, deploy_commands = deployment(summary)
     sections = [
         ("answer", "Answer", True),
         ("caveats", "Limits", bool(warnings)),
         ("best", "Best", bool(best.rows)),
         ("seeds", "Seeds", bool(fresh.rows)),
+        ("deploy", "Deploy", bool(deploy_commands)),
         ("figures", "Figures", bool(page.groups)),
+        ("layer-table", "Layers", bool(layers.rows)),
         ("test", "Test", bool(test.rows)),
         ("trials", "Trials", True),
         ("methods", "Methods", True),
@@ -116,6 +121,11 @@ def _context(page: Page) -> dict[str, Any]:
         "best_table": best,
         "best_heading": heading,
         "best_lead": lead,
+        "deploy_lead": deploy_lead,
+        "deploy_commands": deploy_commands,
+        "layers_table": layers,
+        "layers_heading": layers_heading,
+        "layers_lead": layers_lead,
         "test_table": test,
         "fresh_table": fresh,
         "fresh_lead": fresh_lead(summary),

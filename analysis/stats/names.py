@@ -14,3 +14,6 @@ analysis works it out."""
 
 FILE_SIZE = "file_bytes"
 """Bytes of a network's file: the one size that networks of any two studies have, since dense ones have it as well."""
+
+LATENCY_RATIO = "latency_ratio"
+"""Measured latency ÷ that of the network that a study starts from, of a study with --measure latency."""

@@ -182,6 +182,11 @@ def same_arrays(some: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file, with a checksum of its arrays."""
-    written = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     # Not `save_file`, which lets nobody but its owner read it.
-    write_bytes(path, save(written, metadata={**(metadata or {}), CHECKSUM: _checksum(written)}))
+    write_bytes(path, arrays_bytes(arrays, metadata))
+
+
+def arrays_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A safetensors file, with a checksum of its arrays."""
+    written = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    return save(written, metadata={**(metadata or {}), CHECKSUM: _checksum(written)})

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.artifacts.weight_trace import Trace
+from study.compression.batch_norm import recalibrate
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.size_metrics import size_metrics
 from study.data.splits import Splits
@@ -175,10 +176,15 @@ def conclude(
 ) -> dict[str, float]:
     """Final metrics of a network that has its quantised weights; they end the trace, if there is one.
 
+    Where no values are trained, batch-norm still has the statistics of the weights before they were quantised, so they
+    are computed anew. Training keeps them up to date by itself, and then another pass measures no better.
+
     Raises:
         TrialFailed: `ensure_usable` refuses the weights.
     """
     ensure_usable(quantised, hparams.ALL_PRUNED_HINT)
+    if not hparams.codebook_epochs:
+        recalibrate(model, data)
     if trace:
         trace_end(trace, epoch, model, quantised)
     return score(model, quantised, data)

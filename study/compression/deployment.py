@@ -41,7 +41,7 @@ def onnx_proto(model: nn.Module, input_shape: tuple[int, ...], *, fold_batch_nor
     Raises:
         UserError: a network that torch cannot trace, or a package that is absent.
     """
-    _need("onnx", "onnxscript")
+    need("onnx", "onnxscript")
     folds = fold_batch_norm or not any(isinstance(m, nn.modules.batchnorm._NormBase) for m in model.modules())
     try:
         program = torch.onnx.export(
@@ -69,9 +69,13 @@ def onnx_proto(model: nn.Module, input_shape: tuple[int, ...], *, fold_batch_nor
     return proto
 
 
-def exported_program_bytes(model: nn.Module, input_shape: tuple[int, ...]) -> bytes:
+def exported_program_bytes(
+    model: nn.Module, input_shape: tuple[int, ...], extra_files: dict[str, str] | None = None
+) -> bytes:
     """The network as `torch.export` saves it (`.pt2`), for any batch size; `torch.export.load` reads it.
 
+    Args:
+        extra_files: name → text, of files that lie in it.
     Raises:
         UserError: a network that torch cannot export.
     """
@@ -84,7 +88,7 @@ def exported_program_bytes(model: nn.Module, input_shape: tuple[int, ...]) -> by
             f"--formats exported-program: torch cannot export the network ({one_line(error)}); leave it out"
         ) from error
     data = io.BytesIO()
-    torch.export.save(program, data)
+    torch.export.save(program, data, extra_files=extra_files)
     return data.getvalue()
 
 
@@ -173,7 +177,7 @@ def int8_onnx(proto: onnx.ModelProto, images: Tensor, *, batch: int = 32) -> onn
         UserError: a package that is absent, or a network that onnxruntime cannot quantise.
         ValueError: no images.
     """
-    _need("onnx", "onnxruntime")
+    need("onnx", "onnxruntime")
     if not len(images):
         raise ValueError("calibration needs at least one image")
     import onnx
@@ -205,7 +209,12 @@ def int8_onnx(proto: onnx.ModelProto, images: Tensor, *, batch: int = 32) -> onn
         return onnx.load(result)
 
 
-def _need(*packages: str) -> None:
+def need(*packages: str) -> None:
+    """Refuse where a package is absent that ONNX files need.
+
+    Raises:
+        UserError: with what to install.
+    """
     import importlib.util
 
     absent = [name for name in packages if importlib.util.find_spec(name) is None]

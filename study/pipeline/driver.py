@@ -19,7 +19,7 @@ from study.errors import UserError, no_memory, no_space, system_error
 from study.methods import registry
 from study.pipeline import metadata, preflight
 from study.pipeline.configurations import check_results
-from study.pipeline.final_test import confirm
+from study.pipeline.final_test import confirm, record_sensitivity
 from study.pipeline.fresh_seeds import has_unconfirmed, retrain
 from study.pipeline.preflight import Inputs
 from study.pipeline.shared_work import study_shared_work
@@ -119,6 +119,8 @@ def is_complete(ledger: Ledger, settings: Settings, space: SearchSpace, folder: 
         return False
     if checkpoints.has_untested_results(folder):
         return False
+    if settings.measuring.sensitivity and not (folder / paths.SENSITIVITY).exists():
+        return False
     return not has_unconfirmed(settings, space, folder, ledger)
 
 
@@ -209,7 +211,8 @@ def _stages(job: Job, display: Display, inputs: Inputs) -> tuple[list[str], dict
     best = front(ledger, space.objectives, settings.search.min_accuracy)
     confirmed: dict[str, Row] = {}
     stopped = job.recorder.stopped
-    if searched and remaining_trials(ledger, settings, space) == 0:
+    if shared is not None and searched and remaining_trials(ledger, settings, space) == 0:
+        record_sensitivity(settings, job.folder, shared, inputs.data)
         confirmed = confirm(settings, space, job.folder, ledger, best, inputs.data, inputs.test)
         stopped = retrain(job, display, inputs) or stopped
     return best, confirmed, stopped

@@ -12,6 +12,7 @@ from torch import nn
 from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork, read_arrays, write_arrays
 from study.compression import compressed_file
+from study.compression.layer_facts import layer_rows, sensitivity_rows
 from study.data.splits import Part, Splits
 from study.errors import UserError
 from study.methods import registry
@@ -20,7 +21,14 @@ from study.models import custom
 from study.pipeline.configurations import CODEBOOK, checksum_of, configuration_of, values_of
 from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
-from study.records.columns import CONFIGURATION, CONFIRMED_COLUMNS, COST_COLUMNS, Row
+from study.records.columns import (
+    CONFIGURATION,
+    CONFIRMED_COLUMNS,
+    COST_COLUMNS,
+    LAYER_COLUMNS,
+    SENSITIVITY_COLUMNS,
+    Row,
+)
 from study.records.ledger import Ledger
 from study.settings import Settings
 from study.training.loop import evaluate
@@ -87,6 +95,8 @@ def confirm(
         row = ledger.trials[trial_id]
         configuration = configuration_of(settings, space, row, settings.seed)
         path = keep_weights(folder, trial_id, configuration)
+        if path is not None:
+            _record_layers(settings, space, folder, row, path)
         if path is None or trial_id in rows:
             continue
         model = load_trained(settings, space, path, row, data)
@@ -98,6 +108,28 @@ def confirm(
     for trial_id in ledger.trials.keys() - {*baselines, *best}:
         paths.trace_of(folder, trial_id).unlink(missing_ok=True)
     return rows
+
+
+def _record_layers(settings: Settings, space: SearchSpace, folder: Path, row: Row, path: Path) -> None:
+    """Write what compression did to each layer, next to the compressed file, if there is one."""
+    compressed, table = path.with_suffix(compressed_file.SUFFIX), paths.layers_of(folder, row["trial_id"])
+    if not compressed.exists() or (table.exists() and table.stat().st_mtime >= compressed.stat().st_mtime):
+        return
+    training = registry.method(settings.kind).trained_network(
+        settings_with(settings, values_of(space, row)), row["baseline"]
+    )
+    own = training.network if custom.is_custom(training.network) else None
+    decoded = compressed_file.read(compressed, custom=own, max_parameters=None)
+    study_folder.write_rows(table, layer_rows(decoded), LAYER_COLUMNS)
+
+
+def record_sensitivity(settings: Settings, folder: Path, shared: SharedWork, data: Splits) -> None:
+    """With `--sensitivity`, write how accurate the network is that the study starts from when one layer is pruned."""
+    if not settings.measuring.sensitivity or (folder / paths.SENSITIVITY).exists():
+        return
+    work = registry.method(settings.kind).shared_work
+    model = load_network(shared.weights().tensors(), work.networks(settings)[work.role], data)
+    study_folder.write_rows(folder / paths.SENSITIVITY, sensitivity_rows(model.eval(), data), SENSITIVITY_COLUMNS)
 
 
 def confirm_fresh(

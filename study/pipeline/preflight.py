@@ -34,6 +34,7 @@ from study.records.ledger import Ledger
 from study.records.schema import Meta
 from study.settings import OLDER_PRECISION, Settings, contradiction
 from study.training.network import Training, build_network
+from study.tuning import measuring
 from study.tuning.searcher import front
 from study.tuning.space import SearchSpace, file_of
 
@@ -67,6 +68,7 @@ def resume(settings: Settings, space: SearchSpace) -> tuple[Settings, Meta | Non
             other settings or another search space.
     """
     space.check(registry.method(settings.kind), settings)
+    measuring.check_objectives(settings, space)
     folder = settings.folder.resolve()
     if not (folder / paths.STUDY).exists():
         if (folder / paths.TRIALS).exists():
@@ -112,6 +114,7 @@ def load_inputs(settings: Settings, space: SearchSpace, recorded: Meta | None) -
         print(line)
     settings = trainable_settings(settings, space, data, recorded)
     check_packing(settings, space, data)
+    measuring.check(settings, data)
     return Inputs(settings, data, test, trial_data, networks, weights, load_warm_start(settings, space))
 
 

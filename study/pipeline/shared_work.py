@@ -18,7 +18,7 @@ from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
 from study.records.columns import CONFIGURATION, TRIAL_COLUMNS
 from study.records.ledger import Ledger
-from study.tuning import cluster
+from study.tuning import cluster, measuring
 from study.tuning.searcher import Queued
 from study.tuning.tune_run import Job, Work, run_trials
 
@@ -45,7 +45,7 @@ def load_or_train(
         queue = [Queued(names[seed], {} if seed == own else {"seed": seed}, stage.name) for seed in missing]
         for trial in queue:
             ledger.start(*trial)  # one that failed in an earlier command is tried again
-        settings = cluster.for_shared_work(job.settings, len(names))
+        settings = cluster.for_shared_work(job.settings, len(names)).changed(measure="none")  # see `study_shared_work`
         work = Work(stage.run, data, dict.fromkeys(names, initial_weights))
         completed = run_trials(replace(job, settings=settings), work, queue)
         shared, missing = _collect(job, data, initial_weights, names, cache)
@@ -112,6 +112,9 @@ def study_shared_work(job: Job, data: Splits, initial_weights: SharedWork | None
     for baseline, work in {name: SharedWork(weights.arrays, shared.record), **stage.further(shared)}.items():
         if ledger.trials.get(baseline, {}).get("state") != "complete":  # it was in the cache, or has no trial
             _record(ledger, baseline, work)
+        if baseline == name and job.settings.measuring.measure != "none" and "latency_ms" not in ledger.trials[name]:
+            ledger.trials[name] |= measuring.first_cost(job.settings, data)
+            ledger.flush()
         configuration = configuration_of(job.settings, job.space, ledger.trials[baseline], seed)
         write_arrays(paths.model_of(folder, baseline), work.arrays, {CONFIGURATION: configuration})
     if stage.trace and not paths.trace_of(folder, name).exists():

@@ -25,8 +25,26 @@ EPOCH_ONLY = ("epoch", "phase", "entropy_bytes")
 CONFIRMED_COLUMNS = ("trial_id", "baseline", "seed")
 CONFIGURATION = "configuration"
 """Of `confirmed.csv`: which configuration was tested, see `study.records.identity`. Older tables lack it."""
-TEXT_COLUMNS = ("trial_id", "state", "reason", "baseline", "phase", CONFIGURATION)
+LAYER_COLUMNS = (
+    "tensor", "tensor_shape", "weights", "compressed", "nonzero", "values", "coded_bytes", "units", "units_left",
+)  # fmt: skip
+"""Of `models/ID.layers.csv`: one row for each parameter of a compressed network. `compressed` is 1 or 0; what took no
+part has no more than its weights. `units` are a layer's outputs, before and after exact shrinking."""
+SENSITIVITY_COLUMNS = ("tensor", "remaining", "val_accuracy")
+"""Of `models/sensitivity.csv`: a layer, what percentage of its weights was left, and the accuracy with all other layers
+as they were; tensor is "" in the row of the network itself."""
+TEXT_COLUMNS = ("trial_id", "state", "reason", "baseline", "phase", "tensor", "tensor_shape", CONFIGURATION)
 """Columns that hold no numbers; an empty cell is ""."""
+MEASURED = (
+    "latency_ms",
+    "latency_p95_ms",
+    "latency_ratio",
+    "batch_latency_ms",
+    "batch_latency_ratio",
+    "multiply_adds",
+    "peak_memory_mb",
+)
+"""Columns that `--measure latency` adds; see `study.compression.measured_cost`."""
 
 
 Scale = Literal["linear", "log", "complement"]
@@ -104,6 +122,14 @@ COLUMNS: dict[str, Column] = {
         "compressed file", "bytes", 0, "log", "min", stands_in="entropy_bytes", phrase="in a file of {} bytes"
     ),
     "latency_ms": Column("latency", "ms", 3, "log", "min"),
+    "latency_p95_ms": Column("latency, 95th percentile", "ms", 3, "log", "min"),
+    "latency_ratio": Column(
+        "latency ÷ that of the first network", "×", 2, "log", "min", phrase="at {} of the first network's latency"
+    ),
+    "batch_latency_ms": Column("latency of a batch", "ms", 3, "log", "min"),
+    "batch_latency_ratio": Column("latency of a batch ÷ that of the first network", "×", 2, "log", "min"),
+    "multiply_adds": Column("multiply-adds of one image", "", 0, "log", "min"),
+    "peak_memory_mb": Column("memory while it runs", "MB", 1, "log", "min"),
     "parameters": Column("parameters", "", 0, "log", "min"),
 }
 

@@ -13,6 +13,7 @@ HISTORY = "history.csv"
 CONFIRMED = "confirmed.csv"
 JOURNAL = "optuna.journal"
 MODELS = "models"
+SENSITIVITY = "models/sensitivity.csv"
 RAY = "ray"
 CACHE = ".cache"
 """Next to the study folders: work that studies share."""
@@ -60,6 +61,11 @@ def model_of(folder: Path, trial_id: str, suffix: str = ".safetensors") -> Path:
     """Where a study keeps a network that it tested."""
     trial_folder(trial_id)  # refuses what leaves the folder
     return folder / MODELS / f"{trial_id}{suffix}"
+
+
+def layers_of(folder: Path, trial_id: str) -> Path:
+    """Where a study keeps what compression did to each layer of a network that it tested."""
+    return model_of(folder, trial_id, ".layers.csv")
 
 
 def check_folders(folder: Path) -> None:

@@ -19,10 +19,11 @@ from study.artifacts.weight_trace import Trace
 from study.data.splits import Splits
 from study.errors import TrialFailed, UserError
 from study.methods import registry
-from study.methods.method import PackMember, TrialResult
+from study.methods.method import PackMember, TrialResult, settings_with
 from study.records.columns import Row
 from study.settings import Settings
 from study.tuning import cluster
+from study.tuning.measuring import with_cost
 from study.tuning.pack_trial import PackActor, count_others
 from study.tuning.trainable import TrialReporter, enter, finite_values, trial_device
 
@@ -72,7 +73,10 @@ class _Ticket:
 
         def report() -> Row:
             self.reporter.checkpoint.progress.trace = trace
-            return self.reporter.final_report(result())
+            try:
+                return self.reporter.final_report(result())
+            except TrialFailed as error:  # its cost could not be measured
+                return self.reporter.failure_report(error)
 
         self.reports.put(report)
 
@@ -101,7 +105,8 @@ class Packer:
         torch.set_num_threads(settings.resources.threads)
         packing = registry.method(settings.kind).packing
         assert packing is not None
-        self.trainer = packing.trainer(settings, data.to(trial_device(settings)), shared)
+        self.settings, self.data = settings, data.to(trial_device(settings))
+        self.trainer = packing.trainer(settings, self.data, shared)
         self.prepared = True
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -184,7 +189,10 @@ class Packer:
         members = [PackMember(t.reporter.values, t.epoch, t.end) for t in tickets]
         for ticket, member, result in zip(tickets, members, self.trainer.train(members), strict=True):
             if not isinstance(result, Exception):  # of those, `end` has heard
-                ticket.finish(result, member.trace)
+                ticket.finish(partial(self._with_cost, result, member), member.trace)
+
+    def _with_cost(self, result: Callable[[], TrialResult], member: PackMember) -> TrialResult:
+        return with_cost(result(), settings_with(self.settings, member.values), self.data)
 
 
 def start_packs(settings: Settings) -> list[ActorHandle]:

@@ -10,7 +10,7 @@ from ray.tune.schedulers import FIFOScheduler
 
 from study.artifacts import checkpoints
 from study.methods.method import Method
-from study.records.columns import Row, column
+from study.records.columns import ACCURACY, MEASURED, Row, column
 from study.records.ledger import Ledger
 from study.settings import Settings
 from study.tuning.halving import Rungs
@@ -37,8 +37,10 @@ class HalvingScheduler(FIFOScheduler):
 
 
 def measured_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
-    """Objectives as epochs can report them: in place of one that only a finished trial has, what stands in for it."""
-    return {column(metric).stands_in or metric: direction for metric, direction in objectives.items()}
+    """Objectives as epochs can report them: in place of one that only a finished trial has, what stands in for it.
+    What a network costs when it runs has no such thing; accuracy is judged where there is nothing else."""
+    known = {metric: direction for metric, direction in objectives.items() if metric not in MEASURED}
+    return {column(metric).stands_in or metric: direction for metric, direction in (known or {ACCURACY: "max"}).items()}
 
 
 def make_rungs(

@@ -26,6 +26,7 @@ from study.records.columns import Row
 from study.records.paths import trace_of
 from study.records.search_domains import Value
 from study.settings import Settings
+from study.tuning.measuring import with_cost
 
 
 def trial_device(settings: Settings) -> torch.device:
@@ -166,7 +167,9 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
                 for row in reporter.reported_rows():
                     tune.report(row)
                 progress = reporter.checkpoint.progress
-                result = run(values, settings, data.to(trial_device(settings)), shared[seed], on_epoch, progress)
+                data = data.to(trial_device(settings))
+                result = run(values, settings, data, shared[seed], on_epoch, progress)
+            result = with_cost(result, settings, data)
         except TrialFailed as error:
             tune.report(reporter.failure_report(error))
             return
