@@ -14,6 +14,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from study.errors import one_line
+from study.models.registry import main_logits
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -35,13 +36,22 @@ def plain_copy(model: nn.Module) -> nn.Module:
     Raises:
         CannotTrace: it has hooks, or cannot be copied.
     """
-    hooked = [n for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks]
+    hooked = [n for n, m in model.named_modules() if not _is_free_of_hooks(m)]
     if hooked:  # such as torch.nn.utils.prune: the weight is computed by the hook
         raise CannotTrace(f"module {hooked[0] or type(model).__name__} has forward hooks")
     try:
-        return copy.deepcopy(model).cpu().eval()
+        copied = copy.deepcopy(model).cpu().eval()
     except Exception as error:  # whatever a user's attribute raises
         raise CannotTrace(one_line(error)) from error
+    for module in copied.modules():  # a trace sees no hook, so what it is compared with has none
+        module._forward_hooks.clear()
+    return copied
+
+
+def _is_free_of_hooks(module: nn.Module) -> bool:
+    """Whether a module has no hook but our own, which leaves an output alone that is a tensor; others are not traced."""
+    hooks = module._forward_hooks.values()
+    return not module._forward_pre_hooks and all(getattr(hook, "func", None) is main_logits for hook in hooks)
 
 
 def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
