@@ -44,7 +44,7 @@ def layer_rows(decoded: Decoded) -> list[Row]:
 @torch.no_grad()
 def sensitivity_rows(model: nn.Module, data: Splits) -> list[Row]:
     """Validation accuracy of a network of which one layer is pruned by magnitude and all others are as they were (Han
-    et al. 2015, fig. 6), with the columns of `SENSITIVITY_COLUMNS`; `remaining` is the percentage of weights that is left.
+    et al. 2015, fig. 6), with the columns of `SENSITIVITY_COLUMNS`; `remaining` is the percentage of weights left.
 
     Args:
         model: in evaluation mode; each tensor is restored.

@@ -49,7 +49,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
 
 
 def _is_free_of_hooks(module: nn.Module) -> bool:
-    """Whether a module has no hook but our own, which leaves an output alone that is a tensor; others are not traced."""
+    """Whether a module has no hook but our own, which leaves a tensor alone; other outputs are not traced."""
     hooks = module._forward_hooks.values()
     return not module._forward_pre_hooks and all(getattr(hook, "func", None) is main_logits for hook in hooks)
 
