@@ -212,7 +212,9 @@ def _content(
         return arrays_bytes(state_arrays(model), exported_files.metadata_of(network))
     if format_name == "exported-program":
         return exported_files.program_bytes(shrunk, network)
-    return exported_files.onnx_bytes(format_name, shrunk, network, images)
+    # Shrinking folds batch-norm into the weights, which then have more values than a small table holds.
+    networks = (shrunk, model) if format_name == "onnx-codebook" and shrunk is not model else (shrunk,)
+    return min((exported_files.onnx_bytes(format_name, m, network, images) for m in networks), key=len)
 
 
 def _calibration_images(study: Study, network: Network, data_dir: Path | None) -> Tensor:

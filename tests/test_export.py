@@ -433,3 +433,29 @@ def test_help_ends_well(command: Any, capsys: pytest.CaptureFixture[str]) -> Non
         command.main(["--help"])
     assert ended.value.code == 0
     assert "--network" in capsys.readouterr().out
+
+
+def test_the_codebook_onnx_of_a_network_with_batch_norm_is_small(digits: tuple[Splits, Part]) -> None:
+    """Shrinking folds batch-norm into the weights, which then have many values: the network before it is smaller."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 32, 3), torch.nn.BatchNorm2d(32), torch.nn.ReLU(), torch.nn.Conv2d(32, 64, 3),
+        torch.nn.BatchNorm2d(64), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(1024, 10),
+    )  # fmt: skip
+    parameters = shared_parameters(model)
+    index = torch.randint(1, 8, (sum(p.numel() for p in parameters),))
+    index[:9] = 0  # one channel goes
+    index[32 * 9] = 0
+    codes = torch.cat([torch.zeros(1), torch.randn(7) / 8])
+    QuantisedWeights(index, codes, torch.ones(len(parameters))).write(parameters)
+    for norm in (model[1], model[4]):
+        norm.weight.data.uniform_(0.5, 1.5)
+    model.eval()
+    network = described(digits[0])
+    shrunk, words = export._shrunk(model, network)
+    assert "(32 → 31 units)" in words
+    content = export._content("onnx-codebook", Path(), model, shrunk, network, no_images)
+    assert len(content) < sum(p.numel() for p in parameters) / 2 + 10_000
+    images = torch.randn(3, *network.input_shape)
+    found = onnxruntime.InferenceSession(content).run(None, {"images": images.numpy()})[0]
+    np.testing.assert_allclose(found, model(images).detach().numpy(), atol=1e-4)

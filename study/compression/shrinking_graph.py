@@ -6,7 +6,6 @@ import copy
 import inspect
 import operator
 from collections import Counter
-from functools import partial
 from typing import Any
 
 import torch
@@ -37,22 +36,22 @@ def plain_copy(model: nn.Module) -> nn.Module:
     Raises:
         CannotTrace: it has hooks, or cannot be copied.
     """
-    hooked = [
-        n
-        for n, m in model.named_modules()
-        if m._forward_pre_hooks or not all(map(_picks_logits, m._forward_hooks.values()))
-    ]
+    hooked = [n for n, m in model.named_modules() if not _is_free_of_hooks(m)]
     if hooked:  # such as torch.nn.utils.prune: the weight is computed by the hook
         raise CannotTrace(f"module {hooked[0] or type(model).__name__} has forward hooks")
     try:
-        return copy.deepcopy(model).cpu().eval()
+        copied = copy.deepcopy(model).cpu().eval()
     except Exception as error:  # whatever a user's attribute raises
         raise CannotTrace(one_line(error)) from error
+    for module in copied.modules():  # a trace sees no hook, so what it is compared with has none
+        module._forward_hooks.clear()
+    return copied
 
 
-def _picks_logits(hook: object) -> bool:
-    """Whether a hook is ours, for networks of several outputs: it leaves the one output of all others as it is."""
-    return isinstance(hook, partial) and hook.func is main_logits
+def _is_free_of_hooks(module: nn.Module) -> bool:
+    """Whether a module has no hook but our own, which leaves a tensor alone; other outputs are not traced."""
+    hooks = module._forward_hooks.values()
+    return not module._forward_pre_hooks and all(getattr(hook, "func", None) is main_logits for hook in hooks)
 
 
 def trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:

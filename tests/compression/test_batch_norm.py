@@ -31,7 +31,7 @@ def network() -> nn.Module:
 
 
 def test_statistics_are_those_over_the_training_part(few: Splits) -> None:
-    """Mean over all images, and the mean of the batches' variances; nothing else changes, nor modes, nor momentum."""
+    """Mean over all images, and the mean of the batches' variances; modes and momentum stay."""
     model = network()
     model[3].eval()
     others = {name: tensor.clone() for name, tensor in model.state_dict().items() if "running" not in name}
