@@ -98,7 +98,7 @@ def test_magnitude_study_is_complete(tmp_path: Path) -> None:
     for trial_id in set(study.confirmed.trial_id) - {"uncompressed"}:
         file = study.folder / paths.MODELS / f"{trial_id}.codebook"
         assert file.stat().st_size == trials.file_bytes[trial_id]
-        score = evaluate.report(Options(file))
+        score = evaluate.report(Options((file,)))
         tested = study.confirmed.set_index("trial_id").test_accuracy[trial_id]
         assert score["accuracy"] == pytest.approx(tested)
         assert score["sparsity"] == pytest.approx(trials.sparsity[trial_id])
