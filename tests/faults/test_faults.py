@@ -12,6 +12,7 @@ from pathlib import Path
 
 import bed
 import pytest
+import synthetic
 
 from study.errors import UserError
 from study.records import paths, study_folder
@@ -142,7 +143,7 @@ def test_a_table_that_is_corrupted(tmp_path: Path) -> None:
     """Rubbish in trials.csv is refused by the file's name, and left as it is."""
     folder = tmp_path / bed.NAME
     folder.mkdir()
-    study_folder.write_meta(folder, {"kind": "sws", "settings": {}})
+    study_folder.write_meta(folder, synthetic.meta_of("sws", 64))
     (folder / paths.TRIALS).write_bytes(b"trial_id,state\n\xff\xfe\x00")
     with pytest.raises(UserError, match=paths.TRIALS):
         Ledger.open(folder)
