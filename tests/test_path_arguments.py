@@ -37,8 +37,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def with_teacher(options: type, arguments: str) -> list[str]:
-    flag = " --teacher-checkpoint @" if "teacher_checkpoint" in typing.get_type_hints(options) else ""
-    return f"{arguments}{flag}".split()
+    flags = [f"--{n.replace('_', '-')} @" for n in ("teacher_checkpoint", "checkpoint") if n in path_fields(options)]
+    return " ".join([arguments, *flags]).split()
 
 
 def parsed(module: ModuleType, options: type, argv: list[str]) -> object:

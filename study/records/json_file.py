@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,6 +16,9 @@ LARGEST = 64_000_000
 
 DEEPEST = 32
 """Levels of nesting. A `study.json` has five."""
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+"""What Python has for the bytes of a path that are not UTF-8."""
 
 
 def read_bytes(path: Path, most: float = math.inf) -> bytes:
@@ -89,7 +93,7 @@ def _check_values(value: Any) -> None:
         children = [child for item in level if isinstance(item, dict) for child in (*item, *item.values())]
         children += [child for item in level if isinstance(item, list) for child in item]
         for text in children:
-            if isinstance(text, str) and not "".join(text.split()).isprintable():
+            if isinstance(text, str) and not _NOT_UTF8.sub("", "".join(text.split())).isprintable():
                 raise ValueError(f"{text[:80]!r} has characters that cannot be printed")
         level = children
     if level:

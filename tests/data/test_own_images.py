@@ -284,14 +284,14 @@ def test_a_network_is_scored_on_photos_as_it_was_trained(photos: Path) -> None:
     """`study.evaluate` takes the size of photos that differ from the network; what a study was given can be given."""
     splits, test = registry.load("folder", photos, reading=Reading(16), size=16)
     network = Network("lenet5", {}, (3, 16, 16), 2, splits.mean, splits.std, "folder")
-    data, part = evaluate._load(evaluate.Options(Path("x.codebook"), data_dir=photos), network)
+    data, part = evaluate._load(evaluate.Options((Path("x.codebook"),), data_dir=photos), network)
     assert torch.equal(part.images, test.images) and data.mean == splits.mean
     shutil.rmtree(photos / "test")
     (photos / "train/cat/bad.png").write_bytes(b"")
     options = evaluate.Options(
-        Path("x"), data_dir=photos, image_size=16, test_fraction=0.5, skip_damaged=True, part="validation"
+        (Path("x"),), data_dir=photos, image_size=16, test_fraction=0.5, skip_damaged=True, part="validation"
     )
     with pytest.raises(UserError, match="not the split"):
         evaluate._load(options, network)
-    options = evaluate.Options(Path("x"), data_dir=photos, test_fraction=0.5, skip_damaged=True)
+    options = evaluate.Options((Path("x"),), data_dir=photos, test_fraction=0.5, skip_damaged=True)
     assert evaluate._load(options, network)[1].images.shape == (6, 3, 16, 16)

@@ -297,7 +297,7 @@ def test_the_table_of_the_readme_is_compressed(tmp_path: Path, monkeypatch: pyte
         shared = SharedWork(dict(work.arrays), {"metrics": work.metrics})
         trial = method.trial(values, settings, inputs.data, shared, lambda row: None, Progress())
         (tmp_path / "t.codebook").write_bytes(trial.file)
-        options = evaluate.Options(tmp_path / "t.codebook", network="mytable:build", part="validation")
+        options = evaluate.Options((tmp_path / "t.codebook",), network="mytable:build", part="validation")
         with pytest.raises(UserError, match="If you trust it, add --dataset mytable:data$"):
             evaluate.report(options)
         score = evaluate.report(dataclasses.replace(options, dataset="mytable:data"))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 
 from study.data import registry
 from study.data.splits import Splits
@@ -82,7 +83,7 @@ def test_a_study_that_was_started_otherwise_is_refused(tmp_path: Path) -> None:
     """As the study itself would refuse it, from what its folder says."""
     settings = resolve(KDSettings.of(results_dir=tmp_path))
     settings.folder.mkdir()
-    study_folder.write_meta(settings.folder, {"kind": "kd", "settings": as_json(settings)})
+    study_folder.write_meta(settings.folder, {**synthetic.meta_of("kd", 64), "settings": as_json(settings)})
     with pytest.raises(UserError, match=r"was started with other settings: --seed 5 \(the study has 0\)"):
         cost_estimate.dry_run(settings.changed(seed=5))
 

@@ -45,7 +45,7 @@ ROOT = Path(__file__).parents[2]
 SWS_SPACE = SearchSpace.load("sws")
 SMALL = "--teacher-epochs 1 --epochs 2 --student-width 0.125 --teacher vgg11 --teacher-width 0.125"
 KD = ["kd", *SMALL.split(), "--no-dashboard"]
-SWS = "sws --pretrain-epochs 2 --epochs 2 --codebook-epochs 1 --sigma 0.02 --precision-rate 0.05 --no-dashboard".split()
+SWS = "sws --pretrain-epochs 9 --epochs 2 --codebook-epochs 1 --sigma 0.02 --precision-rate 0.05 --no-dashboard".split()
 
 
 def command(folder: Path, *arguments: str) -> list[str]:

@@ -38,6 +38,7 @@ class TestPart:
         monkeypatch.setattr(final_test, "load_trained", lambda settings, space, path, row, data: path.stem)
         monkeypatch.setattr(final_test, "load_network", lambda weights, training, data: "shared work")
         monkeypatch.setattr(final_test, "evaluate", self.evaluate)
+        monkeypatch.setattr(final_test, "_record_layers", lambda *arguments: None)
 
     def evaluate(self, model: str, test: object, data: object) -> SimpleNamespace:
         if self.met.total() == self.interrupt_after:
