@@ -233,6 +233,7 @@ def test_a_compressed_file_keeps_the_constants_and_knows_its_split(
             check_entries(*entries, wrong)
 
 
+@pytest.mark.slow
 def test_a_study_from_a_checkpoint(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the command to the report: both baselines are tested, over fresh seeds too, where the network as it was
     brought is the same for each; what cannot be told from its test is said; a trial and the fine-tuning are reproduced;
