@@ -172,4 +172,4 @@ def test_a_time_can_be_an_objective(tmp_path: Path) -> None:
     assert "latency (ms)" in figure.layout.xaxis.title.text and any(t.name == "Pareto front" for t in figure.data)
     said = headline(page.summary).sentence
     assert "student" not in said and "ms" in said and "test accuracy" in said
-    assert measured_objectives(objectives) == objectives
+    assert measured_objectives(objectives) == {"val_accuracy": "max"}  # no epoch knows the time

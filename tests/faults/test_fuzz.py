@@ -5,7 +5,7 @@ from __future__ import annotations
 import fuzz
 import pytest
 
-INPUTS = {"codebook": 150, "trace": 25, "study": 60, "trials.csv": 25, "history.csv": 10, "confirmed.csv": 25}
+INPUTS = {"codebook": 150, "trace": 25, "study": 60, "trials.csv": 25, "history.csv": 25, "confirmed.csv": 25}
 
 
 @pytest.fixture(scope="module")
