@@ -19,6 +19,7 @@ from study.models.checkpoint_file import State, fit_state, read_state, unknown_n
 from study.models.published_weights import constants_of, download, replaced_layers, without_auxiliary
 from study.models.state import tensors_of
 from study.normalisation import Constants, for_channels, parse
+from study.pipeline import metadata
 from study.pipeline.network_checks import compressed_role
 from study.records.schema import Meta
 from study.settings import Settings, Values
@@ -66,13 +67,11 @@ def check_weights(recorded: Meta, settings: Settings, networks: dict[str, Meta])
     Raises:
         UserError: with the flag; a study that did not record which they are is let through.
     """
-    for role, network in networks.items():
-        known, now = recorded.get("models", {}).get(role, {}).get("weights"), network.get("weights")
-        if known and now and known != now:
-            raise UserError(
-                f"{_named(settings.flat(), role)}: its weights are not those that {settings.folder} was started with; "
-                "give those, or choose another --name"
-            )
+    for role in metadata.changed_roles(recorded, networks, "weights"):
+        raise UserError(
+            f"{_named(settings.flat(), role)}: its weights are not those that {settings.folder} was started with; "
+            "give those, or choose another --name"
+        )
 
 
 def with_normalisation(settings: Settings, data: Splits) -> Splits:

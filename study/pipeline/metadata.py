@@ -72,6 +72,13 @@ def study_metadata(
     }
 
 
+def changed_roles(recorded: Meta, networks: dict[str, Meta], fact: str) -> list[str]:
+    """Roles of networks of which a fact is not what `study.json` records; one that either does not know is left out."""
+    known = recorded.get("models", {})
+    pairs = ((role, known.get(role, {}).get(fact), network.get(fact)) for role, network in networks.items())
+    return [role for role, before, now in pairs if before and now and before != now]
+
+
 def data_warnings(meta: Meta) -> list[str]:
     """What whoever starts a study should know of its data, from its `study.json`: a line each."""
     data, settings = meta["data"], meta["settings"]

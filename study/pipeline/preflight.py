@@ -161,13 +161,11 @@ def check_code(recorded: Meta, settings: Settings, networks: dict[str, Meta]) ->
     Raises:
         UserError: the first that differs; one of which either hash is not known is let through.
     """
-    for role, network in networks.items():
-        known, now = recorded.get("models", {}).get(role, {}).get("code"), network.get("code")
-        if known and now and known != now:
-            raise UserError(
-                f"--{role} {network['name']}: its code is not what it was when {settings.folder} was started; "
-                "give it as it was, or choose another --name"
-            )
+    for role in metadata.changed_roles(recorded, networks, "code"):
+        raise UserError(
+            f"--{role} {networks[role]['name']}: its code is not what it was when {settings.folder} was started; "
+            "give it as it was, or choose another --name"
+        )
 
 
 def check_packing(settings: Settings, space: SearchSpace, data: Splits) -> None:
