@@ -10,14 +10,15 @@ import struct
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from servers import serving
 from torch import Tensor
 from torchvision import datasets
 
@@ -99,14 +100,11 @@ def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     where.mkdir()
 
     class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(where))
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(where)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/", where
-    server.shutdown()
-    server.server_close()
+    with serving(Handler) as address:
+        yield f"{address}/", where
 
 
 def md5(content: bytes) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from servers import serving
 from torchvision.models import SqueezeNet1_1_Weights, get_model
 
 from study.data import registry as data_registry
@@ -62,13 +61,8 @@ def server(content: bytes) -> Iterator[tuple[str, list[str]]]:
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-        server.shutdown()
+    with serving(Handler) as address:
+        yield address, asked
 
 
 def published_at(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
