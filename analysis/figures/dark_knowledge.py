@@ -17,7 +17,7 @@ from scipy.special import softmax
 from analysis.figures.animation import animate
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import SEQUENTIAL, escape, figure, ink_on
-from analysis.formatting import counted, not_drawn_sentence
+from analysis.formatting import counted
 from analysis.stats.summary import Summary
 from analysis.stats.weight_trace import Trace
 from study.records import study_folder
@@ -34,27 +34,13 @@ MOST_CLASSES = 10
 
 
 def teacher_trace(study: Study) -> Trace:
-    """The images that the teacher was asked about, and its logits; empty for a study without them. An image of which a
-    logit is not finite is left out, see `images_lost`."""
-    return _with_logits(study)[0]
-
-
-def images_lost(study: Study) -> int:
-    """Images that `teacher_trace` leaves out."""
-    return _with_logits(study)[1]
-
-
-def _with_logits(study: Study) -> tuple[Trace, int]:
+    """The images that the teacher was asked about, and its logits; empty for a study without them."""
     shared = str(study.meta["shared_baseline"])
     trace = study_folder.read_trace(study.folder, shared) if shared else {}
-    names = ("images", "labels", "logits")
-    if not trace.keys() >= set(names):
-        return {}, 0
-    if trace["logits"].shape[1] != len(study.meta.get("data", {}).get("classes", ())):
-        return {}, 0
-    usable = np.isfinite(np.asarray(trace["logits"], dtype=float)).all(axis=1)
-    lost = int((~usable).sum())
-    return ({**trace, **{name: trace[name][usable] for name in names}} if usable.any() else {}), lost
+    if not trace.keys() >= {"images", "labels", "logits"}:
+        return {}
+    fits = trace["logits"].shape[1] == len(study.meta.get("data", {}).get("classes", ()))
+    return trace if fits else {}
 
 
 def classes_shown(trace: Trace) -> int:
@@ -168,9 +154,7 @@ def dark_knowledge_groups(s: Summary) -> list[FigureGroup]:
     """What the teacher knows; none for a study without a teacher that was asked."""
     trace = teacher_trace(s.study)
     if not trace:
-        lost = images_lost(s.study)
-        sorry = "Not drawn: the teacher’s logits are no finite numbers."
-        return [FigureGroup("What the teacher knows", [], lead=sorry)] if lost else []
+        return []
     count, classes = classes_shown(trace), len(s.study.meta.get("data", {}).get("classes", []))
     some = (
         f" (the first {count} of {classes}; the other classes share what is missing from 100 % in a row)"
@@ -181,7 +165,7 @@ def dark_knowledge_groups(s: Summary) -> list[FigureGroup]:
         f"Each row is one class{some}. Its image is the validation image that the teacher classifies correctly by the "
         "smallest margin. Colour grows with the square root of the probability. At a higher temperature a student "
         "learns more about which other classes an image resembles."
-    ) + not_drawn_sentence(images_lost(s.study), "image", "logits")
+    )
     alt = (
         f"Table of {counted(count, 'image')} and the softened probabilities that the teacher gives each class, "
         "which spread over more classes as the temperature rises."

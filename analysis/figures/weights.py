@@ -12,7 +12,6 @@ from analysis.figures import theme
 from analysis.figures.animation import animate
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION, escape, figure
-from analysis.formatting import not_drawn_sentence
 from analysis.stats import weight_trace
 from analysis.stats.summary import Summary
 from analysis.stats.weight_trace import Trace
@@ -251,9 +250,6 @@ def weight_groups(s: Summary) -> list[FigureGroup]:
     trial_id, trace = weight_trace.traced(s.study, [*answer, *s.front["trial_id"], *s.searched["trial_id"]])
     if not trace:
         return []
-    if not weight_trace.is_countable(trace):
-        sorry = f"The trace of {trial_id} has numbers that are none where weights are counted, so it is not drawn."
-        return [FigureGroup(f"The weights of {trial_id}", [], lead=sorry)]
     return [
         FigureGroup(f"The weights of {trial_id}, epoch by epoch", _moving_figures(trace)),
         FigureGroup(f"What is left of {trial_id}", _remaining_figures(trace)),
@@ -263,9 +259,6 @@ def weight_groups(s: Summary) -> list[FigureGroup]:
 def _moving_figures(trace: Trace) -> list[ReportFigure]:
     total = int(trace["counts/0"].sum())
     followed = min(MOST_POINTS, len(trace["index"]))
-    numbers = weight_trace.moments(trace, MOST_FRAMES)
-    lost = max(len(trace["index"]) - len(weight_trace.followed(trace, n)) for n in numbers)
-    parts = sum(weight_trace.components_lost(trace, n) for n in numbers)
     has_mixture = "means/0" in trace
     moments = " before clustering, after its epochs, and quantised." if has_mixture else " as they are pruned."
     mixture = (
@@ -278,9 +271,7 @@ def _moving_figures(trace: Trace) -> list[ReportFigure]:
             "weights",
             weight_histogram(trace),
             f"All {total:,} weights, by value.",
-            mixture
-            + "Counts are on a logarithmic scale; the outermost bins also count what lies beyond them."
-            + not_drawn_sentence(parts, "component", "mean, width or proportion"),
+            mixture + "Counts are on a logarithmic scale; the outermost bins also count what lies beyond them.",
             f"Histogram of {total:,} weights{moments}",
         ),
         ReportFigure(
@@ -288,7 +279,7 @@ def _moving_figures(trace: Trace) -> list[ReportFigure]:
             joint(trace),
             "Where each weight went.",
             f"{followed:,} weights. Half are drawn uniformly, of which few survive; the other half with probability "
-            f"proportional to their initial square.{not_drawn_sentence(lost, 'weight', 'value')}",
+            "proportional to their initial square.",
             f"Scatter plot of {followed:,} weights before against after, epoch by epoch.",
         ),
     ]

@@ -399,9 +399,12 @@
     }
   }
 
+  // A ' in front of words that a spreadsheet would run as a formula, as in study/records/outputs.py.
+  const formulaLike = /^\s*[=@+\-＝＋－＠]/, numberLike = /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?%?$/;
+  const harmless = (value) => (formulaLike.test(value) && !numberLike.test(value) ? `'${value}` : value);
   function download() {
     const quote = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-    const lines = [columns.map((column) => column.key), ...visible()].map((row) => row.map((v) => quote(String(v ?? ""))).join(","));
+    const lines = [columns.map((column) => column.key), ...visible()].map((row) => row.map((v) => quote(harmless(String(v ?? "")))).join(","));
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([lines.join("\r\n") + "\r\n"], { type: "text/csv" }));
     link.download = data.csv;

@@ -31,18 +31,6 @@ def traced(study: Study, trial_ids: list[str]) -> tuple[str, Trace]:
     return "", {}
 
 
-def is_countable(trace: Trace) -> bool:
-    """Whether all bins, counts and values of the codebook are finite: without one of them nothing can be drawn."""
-    counts = [name for name in trace if name.startswith("counts/")]
-    names = ("edges", "codebook", "occupancy", "layer_weights", "layer_nonzero", *counts)
-    return all(bool(np.isfinite(np.asarray(trace[name], dtype=float)).all()) for name in names)
-
-
-def components_lost(trace: Trace, number: int) -> int:
-    """Components of a frame's mixture that `mixture` leaves out."""
-    return len(trace[f"means/{number}"]) - len(mixture(trace, number)) if f"means/{number}" in trace else 0
-
-
 def moments(trace: Trace, most: int) -> list[int]:
     """Numbers of at most `most` frames, evenly spaced, with the first and the last."""
     count = len(trace["epoch"])
@@ -70,19 +58,16 @@ def histogram(trace: Trace, number: int) -> pd.DataFrame:
 
 
 def mixture(trace: Trace, number: int) -> pd.DataFrame:
-    """One row a component: `mean`, `sigma`, `proportion`; no rows where the frame has no mixture. One of which a number
-    is not finite, or whose width is not above 0, is left out."""
+    """One row a component: `mean`, `sigma`, `proportion`; no rows where the frame has no mixture."""
     if f"means/{number}" not in trace:
         return pd.DataFrame({"mean": [], "sigma": [], "proportion": []}, dtype=float)
-    parts = pd.DataFrame(
+    return pd.DataFrame(
         {
             "mean": trace[f"means/{number}"],
             "sigma": trace[f"sigmas/{number}"],
             "proportion": trace[f"proportions/{number}"],
         }
     ).astype(float)
-    usable = np.isfinite(parts).all(axis=1) & (parts["sigma"] > 0) & (parts["proportion"] >= 0)
-    return parts[usable].reset_index(drop=True)
 
 
 def penalty(parts: pd.DataFrame, weights: np.ndarray) -> np.ndarray:
@@ -118,9 +103,8 @@ def priors(trace: Trace, points: int = 401) -> pd.DataFrame:
 
 
 def followed(trace: Trace, number: int) -> pd.DataFrame:
-    """The sampled weights `before` and `after`, that is at this frame; one that is not finite is left out."""
-    rows = pd.DataFrame({"before": trace["sample/0"].astype(float), "after": trace[f"sample/{number}"].astype(float)})
-    return rows[np.isfinite(rows).all(axis=1)].reset_index(drop=True)
+    """The sampled weights `before` and `after`, that is at this frame."""
+    return pd.DataFrame({"before": trace["sample/0"].astype(float), "after": trace[f"sample/{number}"].astype(float)})
 
 
 def layers(trace: Trace) -> pd.DataFrame:

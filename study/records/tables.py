@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study.errors import UserError
+from study.errors import UserError, printable
 from study.records.atomic_files import write_bytes
 from study.records.columns import COLUMNS, EPOCHS_REPORTED, TEXT_COLUMNS, Row
 from study.records.json_file import read_bytes, read_json
@@ -121,11 +121,7 @@ def _check_text(frame: pd.DataFrame) -> None:
             if not TRIAL_ID.fullmatch(trial_id):
                 raise _Damage(f"trial_id {trial_id!r}: a searched trial has an id such as t001")
     if "reason" in frame.columns:  # an error's own words may have colours of a terminal
-        frame["reason"] = frame["reason"].map(_printable)
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+        frame["reason"] = frame["reason"].map(printable)
 
 
 def _check_numbers(frame: pd.DataFrame) -> None:

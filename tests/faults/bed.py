@@ -2,6 +2,7 @@
 
     python tests/faults/bed.py                      # every injury, the driver's death at ten random moments
     python tests/faults/bed.py --only "disk full"   # one of them
+    python tests/faults/bed.py --only "driver killed" --kills 3
 
 Prints the table of the README. A short version is in the suite (test_faults.py).
 """
@@ -339,13 +340,17 @@ def folder_removed(results_dir: Path) -> str:
 
 
 def folder_read_only(results_dir: Path) -> str:
-    """The file system of the results made read-only in the middle of the search."""
+    """The folder of the results made read-only in the middle of the search."""
     with small_disk(results_dir, 32):
         command = start(results_dir)
         until(lambda: searching(results_dir / NAME))
-        subprocess.run(["mount", "-o", "remount,ro", str(results_dir)], check=True)
-        refused(command, NAME, "Read-only")
-        subprocess.run(["mount", "-o", "remount,rw", str(results_dir)], check=True)
+        # A mount on top, since one with files open for writing cannot be made read-only.
+        subprocess.run(["mount", "--bind", str(results_dir), str(results_dir)], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(results_dir)], check=True)
+        try:
+            refused(command, NAME, "Read-only")
+        finally:
+            subprocess.run(["umount", str(results_dir)], check=True)
         finish(results_dir)
         copy = results_dir.with_name("copy")
         shutil.copytree(results_dir / NAME, copy / NAME)
@@ -404,6 +409,7 @@ def bits_flipped(results_dir: Path) -> str:
 
 
 FRESH = ("--confirm", "1", "--seeds", "1")
+KILLS = "driver killed"
 
 INJURIES: dict[str, Callable[[Path], str]] = {
     "a trial's process killed, twice": trial_killed,
@@ -439,8 +445,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=10, help="random moments at which the driver is killed")
     options = parser.parse_args()
     chosen = dict(INJURIES)
-    whole = None
-    if not options.only:
+    if options.only in (None, KILLS):
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
             finish(Path(folder))
@@ -449,12 +454,12 @@ def main() -> None:
         draw = random.Random(0)
         for i in range(options.kills):
             after = draw.uniform(2, whole)
-            chosen[f"driver killed after {after:.0f} s of {whole:.0f} ({i + 1})"] = lambda folder, after=after: (  # type: ignore[misc]
+            chosen[f"{KILLS} after {after:.0f} s of {whole:.0f} ({i + 1})"] = lambda folder, after=after: (  # type: ignore[misc]
                 driver_killed(folder, after)
             )
     rows = []
     for name, injure in chosen.items():
-        if options.only not in (None, name):
+        if options.only and options.only != name and not (options.only == KILLS and name.startswith(KILLS)):
             continue
         folder = Path(tempfile.mkdtemp())
         try:

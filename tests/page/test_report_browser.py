@@ -20,6 +20,8 @@ HOSTILE = "</script ><!--</script><script>window.hacked=1</script><img src=x one
 HOSTILE_NAME = "<script>window.hacked=1<img src=x onerror='window.hacked=1'>"
 """As a baseline's name, which has no / in it, or the tables would be refused."""
 
+FORMULA = "=HYPERLINK(A1)"
+
 TAG = "<b onmouseover='window.hacked=1'><script>window.hacked=1</script>"
 
 
@@ -41,6 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     synthetic.write_trace(made["sws"], best["trial_id"])
     trials = study_folder.read_frame(made["hostile"] / paths.TRIALS, columns.TRIAL_COLUMNS)
     trials.loc[trials["state"] == "failed", "reason"] = HOSTILE
+    trials.loc[trials.index[trials["state"] == "failed"][0], "reason"] = FORMULA
     trials.loc[trials["baseline"] == "teacher", "baseline"] = HOSTILE_NAME
     study_folder.write_frame(made["hostile"] / paths.TRIALS, trials)
     confirmed = study_folder.read_frame(made["hostile"] / paths.CONFIRMED, columns.CONFIRMED_COLUMNS)
@@ -105,6 +108,17 @@ def test_headings_sort_the_table(browser: Any, folders: dict[str, Path], width: 
             numbers = [float(text) for text in shown if text != "–"]
             assert numbers == sorted(numbers, reverse=direction == "descending")
             assert shown[-1] == "–"
+
+
+def test_a_download_has_no_formulas(browser: Any, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Words that a spreadsheet would run have a ' in front; negative numbers stay."""
+    with Visit(browser, folders["hostile"]) as page:
+        with page.expect_download() as waiting:
+            page.locator("#csv").click()
+        waiting.value.save_as(tmp_path / "trials.csv")
+    cells = pd.read_csv(tmp_path / "trials.csv", dtype=str).stack()
+    assert f"'{FORMULA}" in set(cells) and FORMULA not in set(cells)
+    assert not cells[cells.str.startswith("'")].str[1:].str.fullmatch(r"[-+.\deE]+").any()
 
 
 @WIDTHS

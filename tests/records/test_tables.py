@@ -125,9 +125,9 @@ def test_a_folder_of_a_study_is_no_link(tmp_path: Path) -> None:
 
 
 def test_a_reason_loses_what_a_terminal_would_obey(tmp_path: Path) -> None:
-    """Errors may have colours; what is read of them has none."""
+    """Errors may have colours; what is read of them is written out."""
     (tmp_path / "t.csv").write_text("trial_id,state,reason,baseline\nt001,failed,\x1b[31mbad\x1b[0m,\n")
-    assert read_frame(tmp_path / "t.csv", ())["reason"].tolist() == [" [31mbad [0m"]
+    assert read_frame(tmp_path / "t.csv", ())["reason"].tolist() == [r"\x1b[31mbad\x1b[0m"]
 
 
 def test_a_searched_value_is_one_that_was_searched(tmp_path: Path) -> None:
