@@ -1,8 +1,7 @@
 """What a user can set, as typed dataclasses: the command line, `study.json` and the trials all read these.
 
-The groups `Budget`, `Files`, `Resources`, `Watching` and `Measuring` say how much is done, where, and what is looked
-at. They may differ between two commands on one study; everything else makes the study what it is. A field that is None
-on the command line depends on the data set or the machine; `resolve` fills what `DEFAULTS` has for the data set.
+A field that is None on the command line depends on the data set or the machine; `resolve` fills what `DEFAULTS` has
+for the data set.
 """
 
 from __future__ import annotations
@@ -19,15 +18,24 @@ import tyro
 
 from study.errors import UserError
 from study.normalisation import parse as parse_normalisation
-from study.path_arguments import LONGEST_NAME, Folder
+from study.path_arguments import LONGEST_NAME
 from study.records.search_domains import Value
-from study.setting_bounds import Above, AtLeast, Between, Bound, Percentage, Within
+from study.setting_bounds import Above, AtLeast, Bound, Within
+from study.settings_groups import (
+    FIXED,
+    OPERATIONAL,
+    Budget,
+    Files,
+    FolderImages,
+    Measuring,
+    Resources,
+    Search,
+    Values,
+    Watching,
+)
 
-Searcher = Literal["tpe", "nsga2", "gp", "random"]
-Scheduler = Literal["asha", "none"]
 Augment = Literal["none", "flip", "shift", "crop", "resized-crop", "resized-crop-jitter"]
 Precision = Literal["float32", "bfloat16"]
-Values = Mapping[str, Value]
 
 MAX_SEED = 2**32 - 1
 """Largest seed: it, and those that follow from it, fit every generator."""
@@ -35,9 +43,6 @@ OLDER_PRECISION = "float32"
 """Of studies that were started before there was a choice."""
 _OLDER: dict[str, Value] = {"precision": OLDER_PRECISION, "skip_damaged": False}
 """What was so in studies that do not record it."""
-MAX_TRIAL_TIMEOUT = 10**9
-"""Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
-
 MAX_WIDTH = 16
 """Largest width: a VGG's layer has 8,192 channels then, and 2.4 GB of weights."""
 
@@ -52,132 +57,6 @@ Width = Annotated[float, Above(0, MAX_WIDTH)]
 Rate = Annotated[float, Above(0)]
 Epochs = Annotated[int, AtLeast(1)]
 Alpha = Annotated[float, Within(0, 1)]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much is tried. May differ between two commands on one study."""
-
-    num_samples: Annotated[int, AtLeast(1)] = 64
-    """Trials that the study has when the command ends, baselines not counted. Run again to continue or to add."""
-    confirm: Annotated[int, AtLeast(0)] = 0
-    """After the search, retrain up to this many members of the front (the best trials where accuracy is the only
-    objective), and the baselines, with --seeds fresh seeds. Default: 0; the front is then tested as it was found."""
-    seeds: Annotated[int, AtLeast(1)] = 5
-    """With --confirm: fresh seeds."""
-    warm_start: Folder | None = None
-    """Folder of another study, whose front is tried first. Default: none."""
-    trial_timeout: Annotated[float | None, Above(0, MAX_TRIAL_TIMEOUT)] = None
-    """Seconds that an epoch may take, the start before the first one included. After that the process counts as hung:
-    it is ended, and the trial is tried again. Default: no limit."""
-    max_failures: Annotated[int, AtLeast(0)] = 2
-    """Times that a trial whose process fails is tried again, from its last epoch, before it counts as failed."""
-    dry_run: bool = False
-    """Print what would run and what it would cost (steps are timed), then stop."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """What is searched for, and how. Fixed for a study."""
-
-    searcher: Searcher = "tpe"
-    """Optuna's sampler: tpe, nsga2, gp (Gaussian process) or random."""
-    scheduler: Scheduler | None = None
-    """asha stops trials that fall behind (see study.tuning.halving), in validation accuracy or, with several
-    objectives, by non-dominated rank. none lets every trial finish. Default: asha for kd, otherwise none."""
-    min_accuracy: Annotated[float | None, Percentage()] = None
-    """Validation accuracy (%) below which a trial is of no use: a constraint for the searcher, and the front has none
-    below it. Default: none."""
-
-
-@dataclass(frozen=True)
-class FolderImages:
-    """How --dataset folder is read. Fixed for a study."""
-
-    image_size: Annotated[int | None, AtLeast(1, 4096)] = None
-    """Pixels: the shorter side of every image is resized to it, and the centre is cropped to a square. Default: images
-    stay as they are, and must have one size."""
-    test_fraction: Annotated[float | None, Between(0, 1)] = None
-    """Share of the training images that becomes the test part of a folder without test/, the same in every study.
-    Default: none."""
-    skip_damaged: bool = False
-    """Leave out images that are damaged, rather than refuse them all by name."""
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where things lie. May differ between two commands on one study."""
-
-    name: str | None = None
-    """Name of the study, and of its folder under --results-dir. Default: the kind and the data set, as in kd-digits."""
-    results_dir: Folder = Path("results")
-    """Folder that holds the study folders."""
-    data_dir: Folder | None = None
-    """Where the data set lies, or is downloaded to; with --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*, and
-    DIR/val/CLASS/* where validation images are given. With a module:function, what it takes as data_dir.
-    Default: ~/.cache/compression-study for what can be downloaded; digits needs none."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a trial gets of the machines. May differ between two commands on one study."""
-
-    max_concurrent: Annotated[int | None, AtLeast(1)] = None
-    """Trials at one time. Default: as many as the CPUs, or GPUs, hold."""
-    cpus_per_trial: Annotated[float, Above(0)] = 1.0
-    """CPU cores, and threads, of each trial."""
-    gpus_per_trial: Annotated[float | None, AtLeast(0)] = None
-    """GPUs of each trial; a fraction shares one. Default: 0.25 where there is a GPU, otherwise 0."""
-    memory_per_trial: Annotated[float | None, AtLeast(0.1)] = None
-    """Gigabytes of main memory of each trial; one that asks for more fails. Default: no limit."""
-    address: str | None = None
-    """Address of a running Ray cluster to join, or "auto". Default: this machine alone."""
-
-    @property
-    def threads(self) -> int:
-        """CPU threads of each trial."""
-        return max(1, int(self.cpus_per_trial))
-
-    @property
-    def pack(self) -> int:
-        """Trials trained together as one program; more than one only where a method has a flag for it."""
-        return 1
-
-
-@dataclass(frozen=True)
-class Watching:
-    """What can be seen meanwhile. May differ between two commands on one study."""
-
-    dashboard: bool = True
-    """Start the Ray dashboard on 127.0.0.1 and print its address."""
-    prometheus: bool = False
-    """Print where Prometheus finds the study's metrics."""
-    verbose: bool = False
-    """Show Ray's own messages."""
-
-
-@dataclass(frozen=True)
-class Measuring:
-    """What is measured of networks in addition. No trial trains otherwise for it."""
-
-    measure: Literal["none", "latency"] = "none"
-    """latency measures what each trial's network costs when it runs: it is shrunk exactly and run by onnxruntime on one
-    CPU thread, in turn with the network that the study starts from (columns latency_ms, latency_p95_ms, latency_ratio,
-    multiply_adds, peak_memory_mb; an objective may name them). Fixed for a study."""
-    latency_batch: Annotated[int | None, AtLeast(1, 65_536)] = None
-    """With --measure latency: also for this many images at a time (batch_latency_ms, batch_latency_ratio). Fixed for a
-    study. Default: single images alone."""
-    sensitivity: bool = False
-    """After the search, prune each layer of the network that the study starts from, the others left as they are, and
-    show the accuracies in the report. May be added to a study later."""
-
-
-OPERATIONAL = (Budget, Files, Resources, Watching, Measuring)
-"""Groups of settings that make no trial another one: they say how much, where, and what is looked at. They may differ
-between two commands on one study, but for `FIXED`."""
-
-FIXED: Values = {"measure": "none", "latency_batch": None}
-"""Of those groups the settings that add columns to a study's tables, and what they are in studies older than they."""
 
 
 @dataclass(frozen=True)

@@ -22,22 +22,9 @@ from study.methods.kd_sws.settings import KDSWSSettings
 from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.sws.settings import SWSSettings
 from study.models import registry, zoo
-from study.settings import (
-    FIXED,
-    OPERATIONAL,
-    WITH_WIDTH,
-    Above,
-    AtLeast,
-    Bound,
-    Percentage,
-    Settings,
-    Within,
-    as_json,
-    bounds_of,
-    contradiction,
-    from_json,
-    resolve,
-)
+from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
+from study.settings import WITH_WIDTH, Settings, as_json, bounds_of, contradiction, from_json, resolve
+from study.settings_groups import FIXED, OPERATIONAL
 
 ROOT = Path(__file__).parents[1]
 KINDS = (KDSettings, SWSSettings, MagnitudeSettings, KDSWSSettings)

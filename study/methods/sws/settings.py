@@ -11,7 +11,8 @@ import tyro
 from study.errors import UserError
 from study.methods.common.settings import CodebookSettings, CompressionSettings
 from study.setting_bounds import AtLeast, Within
-from study.settings import Rate, Resources, Values, flag
+from study.settings import Rate, Values, flag
+from study.settings_groups import Resources
 
 NOT_PACKABLE = ("merge", "layer_scales", "retrain_epochs")
 """What soft weight-sharing leaves out while it is packed: these would give trials different programs."""
