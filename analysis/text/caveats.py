@@ -11,6 +11,7 @@ from analysis.stats.names import ACCURACY
 from analysis.stats.search_space import choices, to_unit, varies
 from analysis.stats.summary import Summary, counts_of
 from analysis.text.evidence import quoted
+from analysis.text.phrases import example
 from study.records.columns import Column
 
 FEWEST_TRIALS = 20
@@ -84,8 +85,8 @@ def _seen_before(s: Summary) -> list[str]:
     for part, earlier in (("validation", "training"), ("test", "training or validation")):
         if count := int(data.get("repeated", {}).get(part, 0)):
             sentences.append(
-                f"{count:,} of {counted(int(data[part]), f'{part} image')} {'is' if count == 1 else 'are'} also among "
-                f"the {earlier} images, pixel for pixel: what is measured on them is memory."
+                f"{count:,} of {counted(int(data[part]), f'{part} {example(s)}')} {'is' if count == 1 else 'are'} also "
+                f"among the {earlier} {example(s)}s, pixel for pixel: what is measured on them is memory."
             )
     if count := int(data.get("damaged_left_out", 0)):
         sentences.append(
@@ -96,8 +97,8 @@ def _seen_before(s: Summary) -> list[str]:
     for name, came in BROUGHT.items():
         if settings.get(name):
             sentences.append(
-                f"{came} (--{name.replace('_', '-')}). It may have been trained on the validation or test images, and "
-                "then accuracies that depend on it are too good."
+                f"{came} (--{name.replace('_', '-')}). It may have been trained on the validation or test "
+                f"{example(s)}s, and then accuracies that depend on it are too good."
             )
     return sentences
 
@@ -164,7 +165,7 @@ def _one_seed(s: Summary) -> list[str]:
     seeds = int(s.best_fresh["seeds"])
     if seeds > 1 and not np.isfinite(s.best_fresh["test_half"]):
         return [
-            f"All {seeds} fresh seeds of the headline trial score the same on the test images, which gives no "
+            f"All {seeds} fresh seeds of the headline trial score the same on the test {example(s)}s, which gives no "
             "interval; that is no sign of certainty."
         ]
     if seeds >= ENOUGH_SEEDS:
@@ -190,8 +191,8 @@ def _coarse(s: Summary) -> list[str]:
     if not s.validation or 100 / s.validation < COARSE:
         return []
     return [
-        f"The validation part has {s.validation:,} images: one image is {100 / s.validation:.2f} points and the "
-        f"standard error of an accuracy is ±{s.error:.1f} points, so smaller differences may be chance."
+        f"The validation part has {s.validation:,} {example(s)}s: one {example(s)} is {100 / s.validation:.2f} points "
+        f"and the standard error of an accuracy is ±{s.error:.1f} points, so smaller differences may be chance."
     ]
 
 

@@ -16,7 +16,7 @@ from analysis.stats.held_out_results import difference_in_words
 from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.summary import Summary, choose, configuration, counts_of, row_of
 from analysis.text.evidence import FEWEST_QUOTED, SEEDS, TEST, Evidence, evidence_of, paired_reference, quoted
-from analysis.text.phrases import Tile, baseline_in_words, cost_phrases, cost_tiles
+from analysis.text.phrases import Tile, baseline_in_words, cost_phrases, cost_tiles, example
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _among(summary: Summary) -> str:
     """Among how many classes a network guesses, or how often the largest occurs where that is likelier."""
     classes = len(summary.study.meta["data"]["classes"])
     if summary.chance > 100 / classes + 1e-9:
-        return f" (the largest of {classes} classes has {summary.chance:.1f} % of the images)"
+        return f" (the largest of {classes} classes has {summary.chance:.1f} % of the {example(summary)}s)"
     return f" among {classes} classes"
 
 
@@ -113,7 +113,7 @@ def _answer_of_accuracy(summary: Summary, best: pd.Series, evidence: Evidence) -
     ]
     if np.isfinite(summary.error):
         details.append(
-            f"One of {summary.validation:,} validation images is {100 / summary.validation:.2f} points; "
+            f"One of {summary.validation:,} validation {example(summary)}s is {100 / summary.validation:.2f} points; "
             f"the standard error of one accuracy is ±{summary.error:.2f} points."
         )
     return Headline(sentence + ".", details, tiles)

@@ -10,6 +10,7 @@ from analysis.stats.metrics import cost_metrics
 from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.standard_error import standard_error
 from analysis.stats.summary import Summary, has_pairs
+from analysis.text.phrases import example
 from analysis.text.tables import Table, table
 
 
@@ -73,10 +74,10 @@ def fresh_lead(s: Summary) -> list[str]:
     lead = [
         "Trained again from the first stage on, on the same split, with seeds that the search had not seen, and "
         "tested once a seed. ± is half of a 95 % Student-t interval over the seeds: it covers the luck of initial "
-        f"weights and batches, not that of these test images, whose standard error comes on top{error}. Seeds that "
-        "all score the same give no interval.",
+        f"weights and batches, not that of these test {example(s)}s, whose standard error comes on top{error}. "
+        "Seeds that all score the same give no interval.",
         "The optimism gap is what the search saw minus the mean of the fresh seeds, on the same validation "
-        "images. A baseline was not chosen for its score, so its gap is chance alone.",
+        f"{example(s)}s. A baseline was not chosen for its score, so its gap is chance alone.",
     ]
     if has_pairs(s):
         lead.append(

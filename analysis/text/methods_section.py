@@ -66,7 +66,8 @@ def _data(data: dict[str, Any]) -> list[str]:
     ]
     parts = [f"{data[part]:,} {part}" for part in ("train", "validation", "test") if isinstance(data.get(part), int)]
     if parts:
-        lines.append(", ".join(parts) + f" images; stratified split with seed {data.get('split_seed', '?')}")
+        what = "images" if axes else "examples"
+        lines.append(f"{', '.join(parts)} {what}; stratified split with seed {data.get('split_seed', '?')}")
     return lines + _sentence(data.get("note"))
 
 

@@ -16,6 +16,11 @@ Tile = tuple[str, str]
 """A large number with its unit, and what it is."""
 
 
+def example(s: Summary) -> str:
+    """What a study calls one of its examples: "image", where it has the shape of one."""
+    return "image" if len(s.study.meta["data"].get("shape", ())) == 3 else "example"
+
+
 def baseline_in_words(s: Summary, name: str) -> str:
     """A baseline as the subject of a sentence: "the student alone", or "the uncompressed network" with the role of the
     network that it is."""

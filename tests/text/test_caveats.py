@@ -30,6 +30,13 @@ def test_images_in_two_parts_are_a_caveat(tmp_path: Path) -> None:
     assert "1,200 of 10,000 test images are also among the training or validation images, pixel for pixel: " in text
 
 
+def test_what_has_no_shape_of_an_image_is_an_example(tmp_path: Path) -> None:
+    """Words for arrays of any shape."""
+    folder = synthetic.write_kd(tmp_path / "kd")
+    assert "validation part has 100 images: one image is" in warnings_with(folder, {}, validation=100)
+    assert "validation part has 100 examples: one example is" in warnings_with(folder, {}, validation=100, shape=[24])
+
+
 @pytest.mark.parametrize("write", [synthetic.write_kd, synthetic.write_sws])
 def test_a_teacher_from_a_file_is_a_caveat(write: Any, tmp_path: Path) -> None:
     """Nobody knows what it was trained on."""
