@@ -17,7 +17,7 @@ from study.compression.entropy_coder import Decoder, Encoder, code_values
 
 _EMPTY, _PARTIAL, _FULL = range(3)
 _REACH = 2  # pixels to the left and above
-_STRENGTH = 8.0  # nonzeros' worth of evidence that a unit reads as much as any other
+_STRENGTH = 16.0  # nonzeros' worth of evidence that a unit reads as much as any other
 _FEW = 0.1  # nonzeros that each neighbourhood is taken to have had, beyond those that it had
 _LEAST = 2.0**-16  # probability of a nonzero, and of a zero
 _UNIT = 2**20  # expected nonzeros are summed up in integers of this fraction

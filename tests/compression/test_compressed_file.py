@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from mutations import Codebook, sealed
+from test_entropy_coder import discs
 from torch import Tensor, nn
 
 from study.compression import compressed_file
@@ -648,7 +649,21 @@ def test_files_of_version_two_stay_readable() -> None:
     assert_round_trip(like, decoded.model, decoded.quantised)
 
 
-VERSION_2 = Path(__file__).parents[1] / "fixtures" / "codebook" / "version2.codebook"
+def test_files_of_version_three_stay_readable() -> None:
+    """A file whose first layer was coded by neighbours is decoded to the same weights."""
+    decoded = compressed_file.read(VERSION_3)
+    assert decoded.network == Network("lenet_300_100", {}, (1, 8, 8), 10, (0.5,), (0.25,), "digits")
+    parameters = shared_parameters(decoded.model)
+    i = torch.arange(sum(p.numel() for p in parameters))
+    assignment = torch.where((i * i + 3 * i) % 31 < 1, 1 + i % 3, 0)
+    assignment[: 300 * 64] = torch.from_numpy(discs(300, (1, 8, 8)))
+    assert torch.equal(decoded.quantised.assignment, assignment)
+    assert decoded.quantised.values.tolist() == [0, -0.5, -0.25, 0.125, 1.5]
+
+
+VERSION_2, VERSION_3 = (
+    Path(__file__).parents[1] / "fixtures" / "codebook" / f"version{version}.codebook" for version in (2, 3)
+)
 
 
 def golden_assignment() -> Tensor:
