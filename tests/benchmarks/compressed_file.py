@@ -11,10 +11,9 @@ random and by units, and VGG-13. Seconds are of this process, on one thread.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import heapq
-import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,14 +28,15 @@ from torch import nn
 
 from study.compression import compressed_file
 from study.compression.compressed_file import Network
-from study.compression.entropy_coder import Encoder, code_tensor
-from study.compression.file_parts import deflate
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.size_metrics import ratio, size_metrics
 from study.data import registry
 from study.methods.magnitude import pruning
 from study.methods.sws import weight_sharing
 from study.training.network import Training, fit_teacher
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "faults"))
+from old_codebook import old_file  # noqa: E402
 
 MNIST = Network("lenet_300_100", {}, (1, 28, 28), 10, (0.1307,), (0.3082,), "mnist")
 LENET_300_100 = Training("lenet_300_100", {}, 4, 256, 2e-3, 0.0)
@@ -88,7 +88,7 @@ def trained(data_dir: Path) -> Iterator[tuple[str, nn.Module, QuantisedWeights, 
         ("LeNet-300-100, magnitude, 1.2 %", "mnist", LENET_300_100, dict(density=0.012, epochs=8, codebook_epochs=2)),
         ("LeNet-300-100, magnitude, 3 %", "mnist", LENET_300_100, dict(density=0.03, epochs=8, codebook_epochs=2)),
         ("LeNet-300-100, weight-sharing", "mnist", LENET_300_100,
-         dict(tau=0.06, pi_zero=0.9997, epochs=8, retrain_epochs=1, codebook_epochs=1)),
+         dict(tau=0.06, components=16, pi_zero=0.9997, epochs=8, retrain_epochs=1, codebook_epochs=1)),
         ("LeNet-5, magnitude, 1 %", "mnist", LENET_5, dict(density=0.01, epochs=3, codebook_epochs=0)),
         ("MiniVGG (half as wide), 5 %", "digits", MINIVGG,
          dict(density=0.05, epochs=6, codebook_epochs=1, batch_size=64)),
@@ -101,22 +101,6 @@ def trained(data_dir: Path) -> Iterator[tuple[str, nn.Module, QuantisedWeights, 
         else:
             quantised, _ = weight_sharing.fit(model, weight_sharing.Hparams(**values), splits, lambda row: None)
         yield title, model, quantised, compressed_file.network_of(training.network, training.options, splits)
-
-
-def version_2_bytes(model: nn.Module, quantised: QuantisedWeights, network: Network) -> int:
-    """Length of the file in version 2 of the format: tensors in order, float32, and a header of its own."""
-    parameters = shared_parameters(model)
-    used = np.bincount(quantised.assignment.numpy()) > 0
-    used[0] = True
-    index, coder = (np.cumsum(used) - 1)[quantised.assignment.numpy()], Encoder()
-    for parameter, part in zip(parameters, compressed_file.split(index, parameters), strict=True):
-        code_tensor(coder, parameter.shape, int(used.sum()), part)
-    scales = 4 * len(parameters) if bool((quantised.scales != 1).any()) else 0
-    text = json.dumps(dataclasses.astuple(network)[:7], separators=(",", ":"), ensure_ascii=False)
-    shared = {id(p) for p in parameters}
-    others = [t.detach().numpy().tobytes() for t in model.state_dict(keep_vars=True).values() if id(t) not in shared]
-    parts = (deflate(text.encode()), deflate(b"".join(others)), coder.data())
-    return 22 + 4 * (int(used.sum()) - 1) + scales + sum(map(len, parts))
 
 
 def huffman_bytes(assignment: np.ndarray) -> int:
@@ -162,7 +146,7 @@ def measure(title: str, model: nn.Module, quantised: QuantisedWeights, network: 
     assignment = quantised.assignment.numpy()
     bound = 4 * len(assignment) / size_metrics(quantised)["entropy_ratio"]
     others = [zstd_bytes(assignment), brotli_bytes(assignment)] if slow else [0, 0]
-    sizes = (version_2_bytes(model, quantised, network), len(data), huffman_bytes(assignment), *others)
+    sizes = (len(old_file(model, quantised, network)), len(data), huffman_bytes(assignment), *others)
     cells = [f"{n:10,d}" if n else " " * 10 for n in sizes]
     print(f"{title:34} {ratio(parameters, len(data)):7.1f} {bound:11,.0f} {' '.join(cells)}"
           f" {seconds[0]:6.2f} {seconds[1]:6.2f}", flush=True)  # fmt: skip
