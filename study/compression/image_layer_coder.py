@@ -148,8 +148,8 @@ class _Planes:
     ) -> None:
         """Code the signs of units that read the pixel."""
         channel, y, x = at
-        near = self.signs[channel, :, :, units]
-        total = near[:, y - 1, x - 1 : x + 2].sum(axis=1) + near[:, y, x - 1]
+        near = self.signs[channel, y - 1 : y + 1, x - 1 : x + 2][:, :, units]
+        total = near[0].sum(axis=0) + near[1, 0]
         kind = np.clip(total, -_SIGNS, _SIGNS) + _SIGNS
         counts = self.sign_counts[kind]
         positive = None if signs is None else signs[units] > 0

@@ -88,12 +88,7 @@ def _typed(data: bytes, tensors: list[Tensor]) -> list[bytes]:
         raise ValueError(_OTHER_LENGTH)
     ends = np.cumsum(sizes)
     numbers = {
-        half: np.frombuffer(data[start:end], np.uint8)
-        .reshape(_SIZES[half], -1)
-        .T.copy()
-        .view("<f2" if half else "<f4")
-        .ravel()
-        for half, start, end in zip(counts, ends[:2], ends[1:3], strict=True)
+        half: _numbers(data[start:end], half) for half, start, end in zip(counts, ends[:2], ends[1:3], strict=True)
     }
     at, own, others = {True: 0, False: 0}, iter(halves), iter(_one_by_one(data[ends[2] :], rest))
     coded = []
@@ -105,6 +100,12 @@ def _typed(data: bytes, tensors: list[Tensor]) -> list[bytes]:
         coded.append(numbers[half][at[half] : at[half] + tensor.numel()].astype("<f4").tobytes())
         at[half] += tensor.numel()
     return coded
+
+
+def _numbers(data: bytes, half: bool) -> np.ndarray:
+    """Numbers of which the first bytes come first, then the second bytes, and so on."""
+    planes = np.frombuffer(data, np.uint8).reshape(_SIZES[half], -1)
+    return planes.T.copy().view("<f2" if half else "<f4").ravel()
 
 
 def _others(model: nn.Module, state: Mapping[str, Tensor] | None = None) -> list[Tensor]:
