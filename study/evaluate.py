@@ -132,7 +132,7 @@ def _sizes(decoded: Decoded, file_bytes: int) -> Row:
         **size_metrics(decoded.quantised),
         "tensors": [
             dataclasses.asdict(row) | {"sparsity": row.sparsity}
-            for row in tensor_table(decoded.model, decoded.quantised)
+            for row in tensor_table(decoded.model, decoded.quantised, decoded.network)
         ],
     }
 

@@ -1,4 +1,4 @@
-"""Statistics of batch-norm layers, computed anew for weights that have changed."""
+"""Batch-norm layers of compressed networks: statistics for weights that have changed, numbers of two bytes."""
 
 from __future__ import annotations
 
@@ -34,3 +34,20 @@ def recalibrate(model: nn.Module, data: Splits, batch_size: int = 256) -> bool:
     for module, mode in modes:
         module.training = mode
     return True
+
+
+@torch.no_grad()
+def round_batch_norm(model: nn.Module) -> None:
+    """Give batch-norm layers numbers that float16 has, which the compressed file stores in two bytes each.
+
+    A tensor stays as it is where a number is too large for float16, or a variance, with its ε, too small.
+    """
+    for norm in (m for m in model.modules() if isinstance(m, _BatchNorm)):
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            if tensor is None:
+                continue
+            rounded = tensor.half().to(tensor.dtype)
+            change = (rounded - tensor).abs()
+            fits = change <= 2.0**-10 * (tensor + norm.eps) if tensor is norm.running_var else rounded.isfinite()
+            if bool(fits.all()):
+                tensor.copy_(rounded)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.artifacts.weight_trace import Trace
-from study.compression.batch_norm import recalibrate
+from study.compression.batch_norm import recalibrate, round_batch_norm
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.size_metrics import size_metrics
 from study.data.splits import Splits
@@ -74,7 +74,7 @@ def train_values(
 
     Args:
         loss: of the model and a batch; scalar, nats per example.
-    Returns: the same assignment with the trained values.
+    Returns: the same assignment with the trained values, rounded as `QuantisedWeights.rounded` says.
     Raises:
         TrialFailed: the loss is not a finite number.
     """
@@ -88,7 +88,7 @@ def train_values(
         return replace(quantised, values=torch.cat([free.new_zeros(1), free]), scales=scales)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
-        now = current()
+        now = current().rounded()
         now.write(parameters)
         on_epoch(epoch_row(first_epoch + epoch - 1, "codebook", train_loss, score(model, now, data)))
 
@@ -104,7 +104,7 @@ def train_values(
         after_epoch=after_epoch,
         progress=progress,
     )
-    trained = current()
+    trained = current().rounded()
     return replace(trained, values=trained.values.detach(), scales=trained.scales.detach())
 
 
@@ -163,7 +163,7 @@ def finish(
             progress=progress,
         )
     trace = progress.trace if progress else None
-    return quantised, conclude(model, quantised, hparams, data, trace, first_epoch - 1 + hparams.codebook_epochs)
+    return conclude(model, quantised, hparams, data, trace, first_epoch - 1 + hparams.codebook_epochs)
 
 
 def conclude(
@@ -173,21 +173,27 @@ def conclude(
     data: Splits,
     trace: Trace | None,
     epoch: int,
-) -> dict[str, float]:
-    """Final metrics of a network that has its quantised weights; they end the trace, if there is one.
+) -> tuple[QuantisedWeights, dict[str, float]]:
+    """Round a network that has its quantised weights to numbers that its file stores in two bytes, and score it.
+
+    The scored network is therefore the one in the file, bit for bit. It ends the trace, if there is one.
 
     Where no values are trained, batch-norm still has the statistics of the weights before they were quantised, so they
     are computed anew. Training keeps them up to date by itself, and then another pass measures no better.
 
+    Returns: the rounded weights, and the final metrics.
     Raises:
         TrialFailed: `ensure_usable` refuses the weights.
     """
     ensure_usable(quantised, hparams.ALL_PRUNED_HINT)
+    quantised = quantised.rounded()
+    quantised.write(shared_parameters(model))
     if not hparams.codebook_epochs:
         recalibrate(model, data)
+    round_batch_norm(model)
     if trace:
         trace_end(trace, epoch, model, quantised)
-    return score(model, quantised, data)
+    return quantised, score(model, quantised, data)
 
 
 def trace_end(trace: Trace, epoch: int, model: nn.Module, quantised: QuantisedWeights) -> None:

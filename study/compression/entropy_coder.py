@@ -36,6 +36,10 @@ class Encoder:
         self._stream.encode(symbols.astype(np.int32), stream.model.Categorical(weights, perfect=False))
         return symbols
 
+    def bytes_so_far(self) -> int:
+        """Length of `data`."""
+        return int(self._stream.num_bits()) // 8
+
     def data(self) -> bytes:
         return bytes(self._stream.get_compressed().astype("<u4").tobytes())
 
@@ -58,7 +62,11 @@ class Decoder:
 
 
 def code_tensor(
-    coder: Encoder | Decoder, shape: Sequence[int], values: int, index: np.ndarray | None = None
+    coder: Encoder | Decoder,
+    shape: Sequence[int],
+    values: int,
+    index: np.ndarray | None = None,
+    read: np.ndarray | None = None,
 ) -> np.ndarray:
     """Encode one tensor, or decode it.
 
@@ -66,6 +74,8 @@ def code_tensor(
         shape: of the tensor.
         values: size of the codebook, the zero included.
         index: which value each weight has, (weights,) integers, 0 for the zero; None when decoding.
+        read: whether another tensor reads a row, as far as is known, (rows,) bool: a row that none reads is likely to
+            be empty.
     Returns: the same, (weights,) int64.
     """
     rows = shape[0] if len(shape) > 1 else 1
@@ -73,39 +83,43 @@ def code_tensor(
     matrix = None if index is None else index.reshape(rows, columns)
     if rows > columns:  # few long rows: each is one step in Python
         matrix = None if matrix is None else matrix.T
-        return _code_matrix(coder, columns, rows, values, matrix).T.reshape(-1)
-    return _code_matrix(coder, rows, columns, values, matrix).reshape(-1)
+        return _code_matrix(coder, columns, rows, values, matrix, None).T.reshape(-1)
+    return _code_matrix(coder, rows, columns, values, matrix, read).reshape(-1)
 
 
 def _code_matrix(
-    coder: Encoder | Decoder, rows: int, columns: int, values: int, matrix: np.ndarray | None
+    coder: Encoder | Decoder, rows: int, columns: int, values: int, matrix: np.ndarray | None, read: np.ndarray | None
 ) -> np.ndarray:
-    mask = _code_mask(coder, rows, columns, None if matrix is None else matrix != 0)
+    mask = _code_mask(coder, rows, columns, None if matrix is None else matrix != 0, read)
     coded = np.zeros((rows, columns), np.int64)
     nonzeros = None if matrix is None else matrix[mask] - 1
-    coded[mask] = _code_values(coder, int(mask.sum()), values - 1, nonzeros) + 1
+    coded[mask] = code_values(coder, int(mask.sum()), values - 1, nonzeros) + 1
     return coded
 
 
-def _code_mask(coder: Encoder | Decoder, rows: int, columns: int, mask: np.ndarray | None) -> np.ndarray:
+def _code_mask(
+    coder: Encoder | Decoder, rows: int, columns: int, mask: np.ndarray | None, read: np.ndarray | None
+) -> np.ndarray:
     """Code which entries are not zero, (rows, columns) bool.
 
     Pruning removes complete units, so rows (what a unit reads) and columns (who reads it) differ far more than by
-    chance. First comes, for each row, the number of its nonzeros to within a factor of two (its class). Then every
+    chance. First comes, for each row, the number of its nonzeros to within a factor of two (its class), which is
+    counted apart for rows that are read and rows that are not. Then every
     entry, with odds = odds of its column × odds of its row ÷ odds of the tensor; the column's are learned from the rows
     above, the row's from earlier rows of its class.
     """
     empty, full = 0, columns.bit_length() + 1
     coded = np.zeros((rows, columns), bool)
-    class_counts = np.full(full + 1, 0.5)  # Krichevsky & Trofimov 1981
+    class_counts = np.full((2, full + 1), 0.5)  # Krichevsky & Trofimov 1981
     above = _Columns(columns)
     of_class: dict[int, tuple[int, int]] = {}  # class → its rows so far, and their nonzeros
     for i in range(rows):
         row = None if mask is None else mask[i]
         nonzeros = 0 if row is None else int(row.sum())
         kind = full if nonzeros == columns else nonzeros.bit_length()
-        kind = int(coder.symbols(class_counts, 1, np.array([kind]))[0])
-        class_counts[kind] += 1
+        counts = class_counts[0 if read is None else int(read[i])]
+        kind = int(coder.symbols(counts, 1, np.array([kind]))[0])
+        counts[kind] += 1
         if kind == full:
             coded[i] = True
         elif kind != empty:
@@ -147,7 +161,7 @@ class _Columns:
         return min(max((n - 1) / excess - 1, _STRENGTH[0]), _STRENGTH[1]) if excess > 0 else _STRENGTH[1]
 
 
-def _code_values(coder: Encoder | Decoder, count: int, alphabet: int, symbols: np.ndarray | None) -> np.ndarray:
+def code_values(coder: Encoder | Decoder, count: int, alphabet: int, symbols: np.ndarray | None) -> np.ndarray:
     """Code symbols below `alphabet`, (count,), in growing blocks, each as likely as it was in the blocks before it."""
     coded = np.zeros(count, np.int64)
     if alphabet < 2:

@@ -14,6 +14,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from study.models.custom import is_custom
 from study.models.zoo import Options, Shape
 
@@ -55,11 +57,11 @@ def read_regular(path: Path, start: bytes, most: int | None) -> bytes | None:
         return start + file.read(max(size - len(start), 0))
 
 
-def inflate(data: bytes, most: int) -> bytes:
+def inflate(data: bytes, most: int, dictionary: bytes = b"") -> bytes:
     """Raw deflate, inflated; nothing for nothing. Never allocates more than `most` bytes and one."""
     if not data:
         return b""
-    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    stream = zlib.decompressobj(-zlib.MAX_WBITS, dictionary)
     inflated = stream.decompress(data, most + 1)
     if len(inflated) > most:
         raise ValueError(f"a part has more than {most:,} bytes when inflated")
@@ -68,15 +70,29 @@ def inflate(data: bytes, most: int) -> bytes:
     return inflated
 
 
+def floats(data: bytes, kind: np.dtype) -> np.ndarray:
+    """Values or scales, as float32."""
+    numbers = np.frombuffer(data, kind).astype(np.float32)
+    if not np.isfinite(numbers).all():
+        raise ValueError("its codebook or its scales have a number that is not finite")
+    return numbers
+
+
 def header_entries(header: bytes) -> Entries:
     """The header's entries, as `check_entries` has them."""
-    try:
-        entries = json.loads(header, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError("its header is nested too deeply") from None
-    if not isinstance(entries, list) or len(entries) not in (7, 8, 9):
+    entries = json_list(header)
+    if len(entries) not in (7, 8, 9):
         raise ValueError("its header is no list of seven to nine entries")
     return check_entries(*entries)
+
+
+def json_list(text: bytes) -> list[Any]:
+    """A list in JSON, empty if it is something else, of which nothing is checked."""
+    try:
+        entries = json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    return entries if isinstance(entries, list) else []
 
 
 def check_entries(

@@ -28,7 +28,7 @@ def layer_rows(decoded: Decoded) -> list[Row]:
     model = decoded.model
     _, report = shrink_with_report(model, decoded.network.input_shape)
     units = {f"{row.name}.weight".lstrip("."): row.units for row in report.layers}
-    facts = {row.name: row for row in tensor_table(model, decoded.quantised)}
+    facts = {row.name: row for row in tensor_table(model, decoded.quantised, decoded.network)}
     rows: list[Row] = []
     for name, parameter in model.named_parameters():
         row: Row = {"tensor": name, "tensor_shape": "×".join(map(str, parameter.shape)), "weights": parameter.numel(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,25 @@ class QuantisedWeights:
             for p, index, scale in zip(parameters, parts, self.scales, strict=True)
         ]
 
+    def rounded(self) -> QuantisedWeights:
+        """The same with values and scales that float16 has, which the compressed file stores in two bytes each. Those
+        that are too large or too small for it stay as they are."""
+        return replace(self, values=_half_precision(self.values), scales=_half_precision(self.scales))
+
     @torch.no_grad()
     def write(self, parameters: Sequence[nn.Parameter]) -> None:
         """Give the parameters these weights."""
         for p, weights in zip(parameters, self.tensors(parameters), strict=True):
             p.copy_(weights)
+
+
+def _half_precision(numbers: Tensor) -> Tensor:
+    """Rounded to float16, all or none: none if one of them would change by more than its last bit, as tiny ones do."""
+    rounded = numbers.half().to(numbers.dtype)
+    return rounded if bool(((rounded - numbers).abs() <= _LAST_BIT * numbers.abs()).all()) else numbers
+
+
+_LAST_BIT = 2.0**-10  # of a float16, relative to the number
 
 
 def shared_parameters(model: nn.Module) -> list[nn.Parameter]:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from study.compression.compressed_file import split
-from study.compression.entropy_coder import Encoder, code_tensor
+from study.compression.compressed_file import Network, encode_weights, split
+from study.compression.entropy_coder import Encoder
 from study.compression.quantised_weights import QuantisedWeights, shared_parameters
 
 
@@ -51,7 +51,7 @@ class TensorRow:
 
     Attributes:
         values: how many different codebook values it has, the zero included.
-        coded_bytes: its share of the compressed file, to a few bytes.
+        coded_bytes: its share of the compressed file, in words of four bytes.
     """
 
     name: str
@@ -67,19 +67,20 @@ class TensorRow:
         return 100 * (1 - self.nonzero / self.weights)
 
 
-def tensor_table(model: nn.Module, quantised: QuantisedWeights) -> list[TensorRow]:
-    """One row for each shared tensor, in order."""
+def tensor_table(model: nn.Module, quantised: QuantisedWeights, network: Network) -> list[TensorRow]:
+    """One row for each shared tensor, in order.
+
+    Args:
+        network: as `compressed_file.encode` takes it. The bytes of all tensors add up to the part of that file that has
+            the weights.
+    """
     parameters = shared_parameters(model)
     names = {id(p): name for name, p in model.named_parameters()}
-    codebook = len(quantised.values)
+    sizes = encode_weights(Encoder(), model, quantised, network)
     rows = []
-    for p, index in zip(parameters, split(quantised.assignment.cpu().numpy(), parameters), strict=True):
-        coder = Encoder()
-        code_tensor(coder, p.shape, codebook, index)
-        rows.append(
-            TensorRow(names[id(p)], tuple(p.shape), p.numel(), int((index != 0).sum()), len(np.unique(index)),
-                len(coder.data()))
-        )  # fmt: skip
+    for p, index, size in zip(parameters, split(quantised.assignment.cpu().numpy(), parameters), sizes, strict=True):
+        nonzero, values = int((index != 0).sum()), len(np.unique(index))
+        rows.append(TensorRow(names[id(p)], tuple(p.shape), p.numel(), nonzero, values, size))
     return rows
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from study.compression.batch_norm import recalibrate
+from study.compression.batch_norm import recalibrate, round_batch_norm
 from study.data import registry
 from study.data.images import normalise
 from study.data.splits import Part, Splits
@@ -59,11 +59,29 @@ def test_it_is_the_same_every_time(few: Splits) -> None:
 
 @pytest.mark.parametrize("hparams", [{"bits": 2}, {"density": 0.2, "codebook_size": 4, "codebook_epochs": 0}])
 def test_a_quantised_network_is_scored_with_its_own(few: Splits, hparams: dict[str, float]) -> None:
-    """Where nothing trains after quantising, the metrics are those of a network with the statistics of its values."""
+    """Where nothing trains after quantising, the metrics are those of a network with the statistics of its values, as
+    its file has them."""
     model = network()
     values = {"epochs": 1, "batch_size": 64, **hparams}
     _, metrics = pruning.fit(model, pruning.Hparams(**values), few, lambda row: None)  # type: ignore[arg-type]
     before = model[1].running_var.clone()
     recalibrate(model, few)
+    round_batch_norm(model)
     torch.testing.assert_close(model[1].running_var, before, rtol=0, atol=0)
     assert evaluate(model, few.validation, few).accuracy == metrics["val_accuracy"]
+
+
+def test_batch_norm_is_rounded_where_that_loses_nothing() -> None:
+    """Numbers become float16's; a tensor with one that is too large stays, and so do variances too small for it."""
+    layer = nn.BatchNorm1d(2, eps=1e-5)
+    exact = nn.BatchNorm1d(2, eps=1e-12)
+    for norm in (layer, exact):
+        norm.weight.data, norm.bias.data = torch.tensor([0.1, 0.2]), torch.tensor([0.1, 1e5])
+        norm.running_mean, norm.running_var = torch.tensor([0.1, 1e-9]), torch.tensor([0.3, 1e-9])
+        round_batch_norm(nn.Sequential(norm))
+        assert norm.weight.tolist() == torch.tensor([0.1, 0.2]).half().tolist()
+        assert norm.bias.tolist() == torch.tensor([0.1, 1e5]).tolist()
+        assert norm.running_mean.tolist() == torch.tensor([0.1, 0.0]).half().tolist()
+    assert layer.running_var.tolist() == [torch.tensor(0.3).half().item(), 0]  # next to ε, nothing
+    assert exact.running_var.tolist() == torch.tensor([0.3, 1e-9]).tolist()
+    round_batch_norm(nn.BatchNorm1d(2, affine=False, track_running_stats=False))

@@ -12,6 +12,7 @@ from study.artifacts.checkpoints import Progress
 from study.artifacts.weight_trace import Trace
 from study.compression import codebook_training
 from study.compression.codebook_training import CodebookHparams, finish, score_if_quantised, train_values
+from study.compression.compressed_file import Network
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.size_metrics import TensorRow, csr_bits, tensor_table
 from study.data import registry
@@ -61,13 +62,40 @@ def test_the_last_phase_follows_the_phase_before(digits: Splits) -> None:
 
 
 def test_without_codebook_epochs_nothing_is_trained(digits: Splits) -> None:
-    """The network is scored as it was quantised."""
+    """The network is scored as it was quantised, with values that its file stores in two bytes."""
     model, quantised = linear(digits)
     rows: list[dict[str, Any]] = []
     hparams = CodebookHparams(codebook_epochs=0)
     same, metrics = finish(model, quantised, CROSS_ENTROPY, hparams, digits, rows.append, seed=0, first_epoch=5)
-    assert same is quantised and not rows
-    assert metrics == codebook_training.score(model, quantised, digits)
+    assert same.assignment is quantised.assignment and not rows
+    assert same.values.tolist() == quantised.values.half().tolist()
+    quantised.rounded().write(shared_parameters(model))
+    assert metrics == codebook_training.score(model, same, digits)
+
+
+def test_the_scored_network_is_the_one_in_the_file(digits: Splits) -> None:
+    """Bit for bit: values, scales and batch-norm are float16 numbers before the network is scored."""
+    model, quantised = linear(digits)
+    model = nn.Sequential(*model, nn.BatchNorm1d(10))
+    quantised = QuantisedWeights(quantised.assignment, quantised.values, torch.tensor([0.3, 0.7]))
+    quantised.write(shared_parameters(model))
+    hparams = CodebookHparams(codebook_epochs=1, batch_size=256)
+    trained, metrics = finish(model, quantised, CROSS_ENTROPY, hparams, digits, lambda row: None, seed=0, first_epoch=1)
+    for tensor in (trained.values, trained.scales, *model[-1].state_dict().values()):
+        assert tensor.dtype == torch.int64 or torch.equal(tensor, tensor.half().float())
+    assert metrics == codebook_training.score(model, trained, digits)
+    trained.write(shared_parameters(model))
+    assert metrics == codebook_training.score(model, trained, digits)
+
+
+def test_values_that_float16_lacks_stay_as_they_are() -> None:
+    """Where one of them would overflow, vanish, or lose more than its last bit, all of them stay."""
+    ones, index = torch.ones(1), torch.zeros(1, dtype=torch.int64)
+    for value in (1e5, 1e-8, 1.2345e-7):
+        values = torch.tensor([0.0, 0.1, value])
+        assert torch.equal(QuantisedWeights(index, values, ones).rounded().values, values)
+    rounded = QuantisedWeights(index, torch.tensor([0.0, 0.1, -6e4]), ones).rounded()
+    assert rounded.values.tolist() == torch.tensor([0.0, 0.1, -6e4]).half().tolist()
 
 
 @pytest.mark.parametrize(("epochs", "last"), [(0, 4), (2, 6)])
@@ -146,7 +174,8 @@ def test_a_row_of_the_table_by_hand() -> None:
     """Weights, nonzeros, sparsity and how many values a tensor has, the zero included."""
     model = nn.Sequential(nn.Linear(4, 2), nn.Linear(2, 2, bias=False))
     assignment = torch.tensor([0, 0, 0, 0, 0, 0, 1, 3, 1, 1, 2, 2, 2, 0])
-    rows = tensor_table(model, QuantisedWeights(assignment, torch.arange(4.0), torch.ones(3)))
+    network = Network("own:net", {}, (4,), 2, (0.0,), (1.0,), "own:data")
+    rows = tensor_table(model, QuantisedWeights(assignment, torch.arange(4.0), torch.ones(3)), network)
     assert [(r.name, r.shape, r.weights, r.nonzero, r.values) for r in rows] == [
         ("0.weight", (2, 4), 8, 2, 3), ("0.bias", (2,), 2, 2, 1), ("1.weight", (2, 2), 4, 3, 2),
     ]  # fmt: skip

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from study.compression.entropy_coder import Decoder, Encoder, _Columns, code_tensor
+from study.compression.file_parts import DICTIONARY
+from study.compression.network_coder import code_weights
 
 
 def columns(rows: int, counts: list[int]) -> _Columns:
@@ -98,3 +100,42 @@ def test_the_bits_of_the_format_stay_as_they_are(case: tuple[tuple[int, ...], st
     code_tensor(coder, case[0], 5, index)
     assert (len(coder.data()), zlib.crc32(coder.data())) == bits
     assert np.array_equal(code_tensor(Decoder(coder.data()), case[0], 5), index)
+
+
+def discs(units: int, image: tuple[int, int, int]) -> np.ndarray:
+    """Indices below 5 of a first layer whose units read discs of one sign, or nothing, or all; from integers alone."""
+    channels, height, width = image
+    unit, channel, y, x = np.indices((units, *image))
+    near = (y - 5 * unit % height) ** 2 + (x - 3 * unit % width) ** 2 < unit % 9
+    mask = np.where(unit % 5 == 0, unit % 10 == 0, near & ((y * x + unit + channel) % 4 != 0))
+    return np.where(mask, 1 + 2 * (unit % 2) + (x + y) % 2, 0).reshape(-1)
+
+
+NETWORKS = [
+    (((30, 63), (30,), (8, 30), (8,)), (1, 7, 9)),
+    (((30, 54), (30,), (8, 30), (8,)), (3, 3, 6)),
+    (((6, 2, 3, 3), (6,), (20, 48), (5, 20)), (2, 6, 6)),
+]
+NETWORK_BITS = [(164, 2671240604), (224, 2712081269), (160, 1547610798)]
+
+
+@pytest.mark.parametrize(("case", "bits"), list(zip(NETWORKS, NETWORK_BITS, strict=True)))
+def test_the_bits_of_a_network_stay_as_they_are(
+    case: tuple[tuple[tuple[int, ...], ...], tuple[int, int, int]], bits: tuple[int, int]
+) -> None:
+    """Length and CRC-32 of all weights of a network, as version 3 codes them: gray, colour, convolutions."""
+    shapes, image = case
+    index = [pattern(shape, kind) for shape, kind in zip(shapes, ("units", "dense", "mixed", "empty"), strict=True)]
+    if len(shapes[0]) == 2:
+        index[0] = discs(30, image)
+    codebook, coder = np.array([0, -0.5, -0.25, 0.5, 1.0]), Encoder()
+    _, sizes = code_weights(coder, shapes, image, codebook, index)
+    assert (len(coder.data()), zlib.crc32(coder.data())) == bits
+    assert sum(sizes) == len(coder.data())
+    again, _ = code_weights(Decoder(coder.data()), shapes, image, codebook)
+    assert all(map(np.array_equal, again, index))
+
+
+def test_the_dictionary_of_headers_stays_as_it_is() -> None:
+    """Deflated headers refer to it."""
+    assert (len(DICTIONARY), zlib.crc32(DICTIONARY)) == (431, 70639770)

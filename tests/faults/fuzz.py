@@ -104,8 +104,10 @@ def targets(folder: Path) -> dict[str, Target]:
 
 
 def codebooks() -> list[bytes]:
-    """Compressed files of small networks, with and without batch-norm, scales and options."""
+    """Compressed files of small networks, with and without batch-norm, scales and options, and one of version 2."""
     return [
+        (ROOT / "tests" / "fixtures" / "codebook" / "version2.codebook").read_bytes(),
+        codebook(Network("lenet_300_100", {}, (1, 8, 8), 10, (0.5,), (0.25,), "digits")),
         codebook(Network("lenet_300_100", {}, (1, 1, 1), 2, (0.5,), (0.25,), "digits")),
         codebook(Network("lenet5", {}, (1, 16, 16), 10, (0.5,), (0.25,), "mnist")),
         codebook(

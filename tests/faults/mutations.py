@@ -10,10 +10,13 @@ import random
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from study.compression import file_parts
 
 LENGTHS = struct.Struct("<HHHII")
 NUMBERS = (0, -1, 1, 2, 7, 255, 65_535, 65_536, 2**31, 2**32 - 1, 2**63, 10**30, 10**400, 1e9, 1e308, -1e-300, 0.5)
@@ -160,9 +163,59 @@ def of_npz(draw: random.Random, data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def sealed(rest: bytes) -> bytes:
+def sealed(rest: bytes, version: int = 3) -> bytes:
     """A compressed file with a checksum that fits."""
-    return b"CBK\x01" + struct.pack("<I", zlib.crc32(rest)) + rest
+    return b"CBK" + bytes([version]) + struct.pack("<I", zlib.crc32(rest)) + rest
+
+
+@dataclass
+class Codebook:
+    """A compressed file of version 3, taken apart.
+
+    Attributes:
+        parts: header, numbers, values, scales, others, weights.
+    """
+
+    layout: int
+    flags: int
+    parts: list[bytes]
+
+    @classmethod
+    def of(cls, data: bytes) -> Codebook:
+        layout, flags = struct.unpack_from("<IB", data, 8)
+        at, lengths = 13, []
+        for _ in range(5):
+            number = shift = 0
+            while True:
+                byte, at = data[at], at + 1
+                number, shift = number | (byte & 127) << shift, shift + 7
+                if byte < 128:
+                    break
+            lengths.append(number)
+        codebook, parts = cls(layout, flags, []), []
+        for length, size in zip(lengths, codebook.sizes(), strict=True):
+            parts.append(data[at : at + length * size])
+            at += length * size
+        codebook.parts = [*parts, data[at:]]
+        return codebook
+
+    def sizes(self) -> tuple[int, ...]:
+        """Bytes of what is counted in each part but the weights."""
+        return 1, 24 if self.flags & 4 else 16, 2 if self.flags & 1 else 4, 2 if self.flags & 2 else 4, 1
+
+    def file(self, lengths: Sequence[int] | None = None) -> bytes:
+        """The file, with other lengths than its parts have if they are given."""
+        own = [len(part) // size for part, size in zip(self.parts, self.sizes(), strict=False)]
+        packed = b"".join(_varint(number) for number in lengths or own)
+        return sealed(struct.pack("<IB", self.layout, self.flags) + packed + b"".join(self.parts))
+
+
+def _varint(number: int) -> bytes:
+    packed = []
+    while number > 127:
+        packed.append(128 | number & 127)
+        number >>= 7
+    return bytes([*packed, number])
 
 
 def of_codebook(draw: random.Random, data: bytes) -> bytes:
@@ -171,7 +224,30 @@ def of_codebook(draw: random.Random, data: bytes) -> bytes:
     if kind < 0.05:
         return of_bytes(draw, data)
     if kind < 0.35:
-        return sealed(of_bytes(draw, data[8:]))
+        return sealed(of_bytes(draw, data[8:]), draw.choice((data[3], data[3], 3, 2, 1)))
+    if data[3] < 3:
+        return _of_old_codebook(draw, data)
+    codebook = Codebook.of(data)
+    parts = codebook.parts
+    which = draw.choice((0, 0, 0, 1, 2, 3, 4, 5, 5, 6, 7))
+    if which == 0:
+        parts[0] = _deflated(draw, parts[0], of_json_file, file_parts.DICTIONARY)
+    elif which == 4:
+        parts[4] = _deflated(draw, parts[4], of_bytes)
+    elif which < 6:
+        changed = of_bytes(draw, parts[which]) if draw.random() < 0.5 else draw.randbytes(draw.choice((0, 4, 64, 4096)))
+        parts[which] = changed[: len(changed) // 8 * 8]
+    elif which == 6:
+        codebook.flags = draw.choice((0, 1, 2, 3, 4, 7, 8, 255))
+        codebook.layout = draw.choice((codebook.layout, 0))
+    lengths = [len(part) // size for part, size in zip(parts, codebook.sizes(), strict=False)]
+    if which == 7:
+        lengths[draw.randrange(5)] = draw.choice((0, 1, 127, 128, 65_535, 65_536, 2**31, 2**35 - 1, 2**63))
+    return codebook.file(lengths)
+
+
+def _of_old_codebook(draw: random.Random, data: bytes) -> bytes:
+    """The same of a file of version 1 or 2."""
     *lengths, layout = LENGTHS.unpack_from(data, 8)
     parts, at = [], 8 + LENGTHS.size
     for length, size in zip(lengths, (1, 4, 4, 1), strict=True):
@@ -190,17 +266,19 @@ def of_codebook(draw: random.Random, data: bytes) -> bytes:
     if which == 5:
         counts[draw.randrange(4)] = draw.choice((0, 1, 65_535, 2**16 - 2))
         layout = draw.choice((layout, 0))
-    return sealed(LENGTHS.pack(*counts, layout) + b"".join(parts))
+    return sealed(LENGTHS.pack(*counts, layout) + b"".join(parts), data[3])
 
 
-def _deflated(draw: random.Random, data: bytes, mutation: Callable[[random.Random, bytes], bytes]) -> bytes:
+def _deflated(
+    draw: random.Random, data: bytes, mutation: Callable[[random.Random, bytes], bytes], dictionary: bytes = b""
+) -> bytes:
     """A deflated part, changed inside; now and then a bomb."""
     if draw.random() < 0.02:
         return zlib.compress(bytes(10**7), 9, -15)
-    inflated = zlib.decompress(data, -15) if data else b""
+    inflated = zlib.decompressobj(-15, dictionary).decompress(data) if data else b""
     with contextlib.suppress(ValueError):  # of seeds that atheris has already changed
         inflated = mutation(draw, inflated)
-    return zlib.compress(inflated, 1, -15)
+    return file_parts.deflate(inflated, dictionary)
 
 
 def _json_bytes(value: Any) -> bytes:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
-from study.compression.batch_norm import recalibrate
+from study.compression.batch_norm import recalibrate, round_batch_norm
 from study.compression.codebook_training import CodebookHparams, ensure_usable, finish, score, score_if_quantised
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.data.splits import Splits
@@ -86,6 +86,7 @@ def fit(
         quantised = post_training(model, hparams.bits)
         ensure_usable(quantised)
         recalibrate(model, data)
+        round_batch_norm(model)
         return quantised, score(model, quantised, data)
     targets = targets or Targets()
     loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)

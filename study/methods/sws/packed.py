@@ -220,7 +220,7 @@ def finish(
             network, now = codebooks.member(index)
             try:
                 epochs = common.epochs + common.codebook_epochs
-                metrics = conclude(network, now, member.hparams, data, member.trace, epochs)
+                now, metrics = conclude(network, now, member.hparams, data, member.trace, epochs)
                 results.append((copy.deepcopy(network), now, metrics))
             except TrialFailed as error:
                 member.fail(error)
