@@ -25,7 +25,7 @@ from study.setting_bounds import Above, AtLeast, Between, Bound, Percentage, Wit
 
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
 Scheduler = Literal["asha", "none"]
-Augment = Literal["none", "flip", "shift", "crop", "resized-crop", "resized-crop-jitter"]
+Augment = Literal["none", "flip", "shift1", "shift", "crop", "resized-crop", "resized-crop-jitter"]
 Precision = Literal["float32", "bfloat16"]
 Values = Mapping[str, Value]
 

@@ -67,7 +67,7 @@ def test_views_are_fresh_and_repeat_with_the_seed(augment: str) -> None:
     generator = torch.Generator().manual_seed(3)
     first, second = ([*batches(data, 12, augment, generator)][0] for _ in range(2))
     (again,) = batches(data, 12, augment, torch.Generator().manual_seed(3))
-    assert torch.equal(first.images, again.images) and first.flipped.any() and not first.flipped.all()
+    assert torch.equal(first.images, again.images) and first.view.any() and not first.view.all()
     views = [b.images[b.index.argsort()] for b in (first, second)]
     assert not torch.isclose(views[0], views[1]).flatten(1).all(dim=1).any()
     assert torch.allclose(first.images, first.images.round(), atol=1e-3) and float(first.images.min()) >= 0
