@@ -14,6 +14,7 @@ from study.compression.kmeans import kmeans
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.unread_weights import unread
 from study.data.splits import Splits
+from study.errors import TrialFailed
 from study.training.batches import Batch, steps_per_epoch
 from study.training.loop import Loss, Report, epoch_row, train
 
@@ -147,6 +148,8 @@ def train_quantised(
     progress = progress or Progress()
     parameters = shared_parameters(model)
     survives = survives & ~unread(model, data.shape)
+    if not bool(survives.any()):
+        raise TrialFailed(f"every weight was pruned: {hparams.ALL_PRUNED_HINT}")
     survivors = flatten(parameters).detach()[survives]
     shared = SharedValues(parameters, survives, kmeans(survivors, codebook_size - 1))
     last_step = epochs * steps_per_epoch(len(data.train), hparams.batch_size)
