@@ -323,6 +323,7 @@ def test_settings_load_no_torch() -> None:
 def test_each_variant_has_its_flags_epochs_and_search_space() -> None:
     """The paper's variant is as it always was; the other prunes by a score, in epochs of its own, and searches density.
     What is for one of them alone is refused with the other, and a pack with the hard one."""
+    from study.methods import registry as registry_of_methods
     from study.tuning.space import SearchSpace
 
     soft, hard = (resolve(SWSSettings.of(kind="sws", dataset="mnist", variant=v)) for v in ("soft", "hard"))
@@ -331,6 +332,8 @@ def test_each_variant_has_its_flags_epochs_and_search_space() -> None:
     assert SearchSpace.of_study(soft).domains.keys() == {"tau", "components", "one_minus_pi_zero"}
     assert SearchSpace.of_study(hard).domains.keys() == {"density", "components"}
     assert SearchSpace.of_study(hard).objectives == {"val_accuracy": "max", "file_bytes": "min"}
+    for settings in (soft, hard):
+        SearchSpace.of_study(settings).check(registry_of_methods.method("sws"), settings)
     refused = {
         "--score-power 0.5: is for --variant hard; leave it out": {"variant": "soft", "score_power": 0.5},
         "--quantised-training False: is for --variant hard": {"variant": "soft", "quantised_training": False},
