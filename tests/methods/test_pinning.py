@@ -24,7 +24,7 @@ from study.training.distillation import Targets
 from study.training.loop import evaluate
 from study.training.network import Training
 
-HARD = hard.Hparams(density=0.03, components=8, epochs=6, batch_size=32)
+HARD = hard.Hparams(density=0.03, components=8, epochs=6, ramp=0.4, ramp_power=3.0, batch_size=32)
 LOSS = distillation.accuracy_loss(Targets(), 1.0, 0.0)
 
 
@@ -103,12 +103,12 @@ def pruned(
 def test_what_is_pinned_stays_pinned_and_the_density_is_met(
     digits: Splits, pretrained: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By score, from step 50 on: marks only shrink, pinned weights are zero at the end, and exactly round(density ×
+    """By score, after 50 steps: marks only shrink, pinned weights are zero at the end, and exactly round(density ×
     weights) survive, which are others than those of largest magnitude."""
     model = copy.deepcopy(pretrained)
     hparams = dataclasses.replace(HARD, epochs=8, ramp=0.5)
     survives, steps, marks = pruned(model, hparams, digits, monkeypatch)
-    assert steps[0] >= pinning.WARM and len(steps) > 30 and steps[-1] == hparams.pruning_epochs * 34 == 136
+    assert steps[0] == pinning.WARM + 1 and len(steps) > 30 and steps[-1] == hparams.pruning_epochs * 34 == 136
     assert all(not bool((after & ~before).any()) for before, after in zip(marks, marks[1:], strict=False))
     weights = weights_of(model)
     assert int(survives.sum()) == round(0.03 * len(weights)) and torch.equal(survives, marks[-1])
@@ -120,19 +120,26 @@ def test_what_is_pinned_stays_pinned_and_the_density_is_met(
     ("changes", "steps", "expected"),
     [
         ({}, 30, (50, 60, 1)),
-        ({"ramp": 0.0}, 30, (30, 30, 1)),
+        ({"ramp": 0.0}, 30, (29, 30, 1)),
         ({"epochs": 100}, 30, (50, 1200, 12)),
-        ({"epochs": 100, "score_power": 0.0}, 30, (1, 1200, 12)),
-        ({"epochs": 100, "quantised_training": False, "ramp": 0.01}, 30, (50, 50, 1)),
-        ({"epochs": 100, "quantised_training": False, "score_power": 0.0}, 30, (1, 1200, 12)),
-        ({"epochs": 2}, 3, (3, 3, 1)),
+        ({"epochs": 100, "score_power": 0.0}, 30, (0, 1200, 12)),
+        ({"epochs": 100, "quantised_training": False, "ramp": 0.01}, 30, (50, 51, 1)),
+        ({"epochs": 100, "quantised_training": False, "score_power": 0.0}, 30, (0, 1200, 12)),
+        ({"epochs": 2}, 3, (2, 3, 1)),
     ],
 )
 def test_the_ramps_steps(changes: dict[str, Any], steps: int, expected: tuple[int, int, int]) -> None:
-    """First and last step before which weights are pinned, and the distance: a score waits for 50 steps, where there
-    are so many, and quantised training begins when the ramp has ended."""
+    """Begin and end of the ramp, and the distance of prunings: a score waits for 50 steps, where there are so many, and
+    quantised training begins when the ramp has ended."""
     hparams = dataclasses.replace(HARD, **changes)
     assert pinning.ramp_steps(hparams, steps) == expected
+
+
+def test_a_steeper_ramp_prunes_earlier_and_ends_at_the_same_density() -> None:
+    """By hand: with the power 8, 1 − 1/2⁸ of the pruning is done at half the ramp, with 3 only 1 − 1/2³."""
+    assert pinning.pruned_share(0.5, 0.2, 8) == pytest.approx(0.8 * 255 / 256)
+    assert pinning.pruned_share(0.5, 0.2) == pytest.approx(0.8 * 7 / 8)
+    assert pinning.pruned_share(1.0, 0.2, 8) == pinning.pruned_share(1.0, 0.2) == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("quantised_training", [False, True])
@@ -195,7 +202,8 @@ def test_batch_norm_has_the_statistics_of_the_final_network() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"density": 0.0}, {"components": 1}, {"score_power": -1.0}, {"ramp": 2.0}, {"epochs": 1}]
+    "wrong",
+    [{"density": 0.0}, {"components": 1}, {"score_power": -1.0}, {"ramp_power": 0.5}, {"ramp": 2.0}, {"epochs": 1}],
 )
 def test_bad_hyperparameters_are_refused(wrong: dict[str, Any]) -> None:
     """What cannot be meant fails before training, and names the value. Two phases need two epochs."""

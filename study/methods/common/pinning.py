@@ -30,7 +30,7 @@ PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
 
 WARM = 50
-"""Steps before a score that reads Adam's second moment prunes for the first time: the moment is an average by then."""
+"""Steps before the ramp of a score that reads Adam's second moment begins: the moment is an average by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,7 @@ class PinningHparams(CodebookHparams):
         density: share of weights that stay, in (0, 1]. One threshold over all shared parameters decides which.
         epochs: of pruning, and of training the weights that stay.
         ramp: share of `epochs` over which the threshold rises; 0 prunes once, before the first step.
+        ramp_power: how steeply the ramp begins; 3 is that of Zhu & Gupta (2017). See `pruned_share`.
         score_power: p of the score w² v̂ᵖ, at least 0, v̂ being Adam's estimate of the squared gradient; 0 is the order
             of magnitudes. 1 is the loss that goes with a weight, by the diagonal of the Fisher information.
         quantised_training: after the ramp the survivors train at their quantised values, in place of retraining,
@@ -49,6 +50,7 @@ class PinningHparams(CodebookHparams):
 
     density: float = 0.05
     ramp: float = 0.5
+    ramp_power: float = 3.0
     score_power: float = 0.0
     quantised_training: bool = False
 
@@ -59,6 +61,8 @@ class PinningHparams(CodebookHparams):
             raise ValueError(f"density {self.density} must be above 0 and at most 1")
         if not 0 <= self.ramp <= 1:
             raise ValueError(f"ramp {self.ramp} must be between 0 and 1")
+        if not 1 <= self.ramp_power < float("inf"):
+            raise ValueError(f"ramp_power {self.ramp_power} must be at least 1")
         if not 0 <= self.score_power < float("inf"):
             raise ValueError(f"score_power {self.score_power} must be at least 0")
         least = 2 if self.quantised_training else 1
@@ -154,7 +158,7 @@ def prune(
     if not round(hparams.density * sum(sizes)):
         rounded = f"{hparams.density} of {sum(sizes)} weights rounds to none"
         raise TrialFailed(f"every weight was pruned: {hparams.ALL_PRUNED_HINT} ({rounded})")
-    first, rise, every = ramp_steps(hparams, steps_per_epoch(len(data.train), hparams.batch_size))
+    start, rise, every = ramp_steps(hparams, steps_per_epoch(len(data.train), hparams.batch_size))
     survives = torch.ones(sum(sizes), dtype=torch.bool, device=parameters[0].device)
 
     @torch.no_grad()
@@ -163,8 +167,8 @@ def prune(
             p.mul_(mask.view_as(p))
 
     def pruning(step: int) -> None:
-        if step == rise or (first <= step < rise and step % every == 0):
-            share = 1 - pruned_share(step / rise, hparams.density)
+        if step == rise or (start < step < rise and step % every == 0):
+            share = 1 - pruned_share((step - start) / (rise - start), hparams.density, hparams.ramp_power)
             scores = scores_of(flatten(parameters).detach(), optimiser, parameters, hparams.score_power)
             survives.copy_(largest(scores.masked_fill(~survives, -1.0), round(share * len(survives))))
             zero()
@@ -195,25 +199,28 @@ def prune(
 
 
 def ramp_steps(hparams: PinningHparams, steps_an_epoch: int) -> tuple[int, int, int]:
-    """The first step before which weights may be pruned, the last one, and the steps from one to the next."""
+    """The step after which the ramp begins, the step at which it ends, and how many steps lie between two prunings."""
     total = hparams.pruning_epochs * steps_an_epoch
     if not hparams.quantised_training:
         rise = max(1, round(hparams.ramp * total))
     else:
         rise = total if hparams.ramp else 1
-    first = min(WARM, total) if hparams.score_power else 1
-    rise = max(first, rise)
-    return first, rise, max(1, rise // PRUNINGS)
+    start = min(WARM, total - 1) if hparams.score_power else 0
+    rise = max(start + 1, rise)
+    return start, rise, max(1, rise // PRUNINGS)
 
 
-def pruned_share(progress: float, density: float) -> float:
-    """Share of weights at zero: (1 − density) (1 − (1 − progress)³). Zhu & Gupta (2017), eq. 1, from none.
+def pruned_share(progress: float, density: float, power: float = 3) -> float:
+    """Share of weights at zero: (1 − density) (1 − (1 − progress)^power), from none.
+
+    Zhu & Gupta (2017), eq. 1, has the power 3. A larger one prunes most of the weights early, while that costs little,
+    and leaves more of the ramp for those that are dear.
 
     Args:
         progress: of the ramp, 0 to 1.
         density: at the end of the ramp.
     """
-    return (1 - density) * (1 - (1 - progress) ** 3)
+    return (1 - density) * (1 - (1 - progress) ** power)
 
 
 @torch.no_grad()

@@ -34,7 +34,8 @@ class Hparams(PinningHparams):
 
     density: float = 0.01
     components: int
-    ramp: float = 0.4
+    ramp: float = 0.45
+    ramp_power: float = 8.0
     score_power: float = 1.0
     quantised_training: bool = True
 

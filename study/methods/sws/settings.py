@@ -69,7 +69,7 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
     variant: Literal["soft", "hard"] = "soft"
     """soft clusters weights under a mixture prior, and searches tau, components and pi_zero. hard prunes the weights
     that the loss misses least, trains the rest at a few values, and searches density and components."""
-    ramp: Annotated[float, Within(0, 1)] = 0.4
+    ramp: Annotated[float, Within(0, 1)] = 0.45
     """With --variant hard: share of --epochs in which weights are pruned; in the others they train at their values."""
     score_power: Annotated[float, AtLeast(0)] = 1.0
     """With --variant hard: weights of smallest w² v^p are pruned, v being the mean square of a weight's gradient and p
