@@ -49,7 +49,7 @@ class SharedValues:
     def assignment(self) -> Tensor:
         """Index of the value nearest to each survivor, (survivors,), int64; 0 is zero, which has index 0."""
         distances = (self.weights.detach()[:, None] - self.codebook().detach()).abs()
-        return torch.where(self.alive, distances.argmin(dim=1), 0)
+        return distances.argmin(dim=1) * self.alive
 
     def codebook(self) -> Tensor:
         """The values, zero first, (values,); differentiable."""
