@@ -104,8 +104,8 @@ def straight_through(loss: Loss, shared: SharedValues) -> Loss:
         shared.write(assignment)
         value = loss(model, batch)
         trained = [p for p in model.parameters() if p.requires_grad]
-        found = torch.autograd.grad(value, trained, allow_unused=True, materialize_grads=True)
-        gradients = dict(zip(trained, found, strict=True))
+        pulls = torch.autograd.grad(value, trained, allow_unused=True, materialize_grads=True)
+        gradients = dict(zip(trained, pulls, strict=True))
         own = [gradients.pop(p) if p in gradients else torch.zeros_like(p) for p in shared.parameters]
         pull = flatten(own)[shared.survivors]
         pulled = (pull * (shared.weights + shared.codebook()[assignment])).sum()
@@ -143,7 +143,7 @@ def train_quantised(
         hparams: `weight_rate` and `codebook_rate` are Adam's peak rates for weights and values.
         before: the optimiser of the training before, whose moments the weights take over.
     Raises:
-        TrialFailed: the loss is not a finite number, or no weight is left.
+        TrialFailed: the loss is not a finite number, or every weight was pruned.
     """
     progress = progress or Progress()
     parameters = shared_parameters(model)

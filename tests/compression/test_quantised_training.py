@@ -86,15 +86,15 @@ def test_a_step_by_hand() -> None:
 def test_other_parameters_have_their_own_gradient() -> None:
     """What is not shared, such as batch-norm's scale, is trained as always, at the rounded weights."""
     model, batch = tiny()
-    whole = nn.Sequential(model[0], nn.BatchNorm1d(2).double())
-    shared = SharedValues(shared_parameters(whole), torch.ones(6, dtype=torch.bool), torch.tensor([-1.0, 1.0]))
-    straight_through(in_float64, shared)(whole, batch).backward()
-    reference = copy.deepcopy(whole)
+    with_norm = nn.Sequential(model[0], nn.BatchNorm1d(2).double())
+    shared = SharedValues(shared_parameters(with_norm), torch.ones(6, dtype=torch.bool), torch.tensor([-1.0, 1.0]))
+    straight_through(in_float64, shared)(with_norm, batch).backward()
+    reference = copy.deepcopy(with_norm)
     reference.zero_grad()
-    in_float64(reference, batch).backward()  # `whole` has its rounded weights now
-    assert whole[1].weight.grad is not None and whole[1].weight.grad.any()
-    torch.testing.assert_close(whole[1].weight.grad, reference[1].weight.grad)
-    torch.testing.assert_close(whole[1].bias.grad, reference[1].bias.grad)
+    in_float64(reference, batch).backward()  # `with_norm` has its rounded weights now
+    assert with_norm[1].weight.grad is not None and with_norm[1].weight.grad.any()
+    torch.testing.assert_close(with_norm[1].weight.grad, reference[1].weight.grad)
+    torch.testing.assert_close(with_norm[1].bias.grad, reference[1].bias.grad)
 
 
 def test_every_weight_has_one_of_the_values(digits: Splits, pretrained: nn.Module) -> None:
@@ -144,9 +144,9 @@ def test_zeros_are_dropped_for_good_after_three_fifths(
     assert [name for name, _ in zeros] == ["epoch"] * 3 + ["drop"] + ["epoch"] * 2
     dropped = zeros[3][1]
     assert int((dropped & survives).sum()) > 0
-    assert all(bool(later[dropped].all()) for _, later in zeros[4:])
+    assert all(bool(after[dropped].all()) for _, after in zeros[4:])
     assert any(
-        bool((~later[earlier & survives]).any()) for (_, earlier), (_, later) in zip(zeros, zeros[1:3], strict=False)
+        bool((~after[before & survives]).any()) for (_, before), (_, after) in zip(zeros, zeros[1:3], strict=False)
     )
 
 

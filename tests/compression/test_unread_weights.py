@@ -1,4 +1,4 @@
-"""Weights without a use: which are found, and that no output changes without them."""
+"""Weights without a use: which they are, and that no output changes without them."""
 
 from __future__ import annotations
 

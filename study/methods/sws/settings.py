@@ -61,7 +61,8 @@ class PackedResources(Resources):
 class SWSSettings(WeightSharingSettings, CompressionSettings):
     """Soft weight-sharing: a network is pruned and quantised under a mixture prior; searches tau, components, pi_zero.
 
-    Every trial starts from the same pretrained network, clusters its weights, and is quantised.
+    Every trial starts from the same pretrained network, clusters its weights, and is quantised. With --variant hard it
+    prunes by a score of sensitivity, trains at quantised values, and searches density and components.
     """
 
     kind: Annotated[str, tyro.conf.Suppress] = "sws"
