@@ -140,34 +140,25 @@ def train_quantised(
         survives: which weights may be other than zero, (weights,), bool.
         codebook_size: values, zero included.
         loss: of the model and a batch; scalar, nats per example.
-        hparams: `weight_rate` and `codebook_rate` are Adam's peak rates for weights and values.
         before: the optimiser of the training before, whose moments the weights take over.
     Raises:
         TrialFailed: the loss is not a finite number, or every weight was pruned.
     """
     progress = progress or Progress()
-    parameters = shared_parameters(model)
-    survives = survives & ~unread(model, data.shape)
-    if not bool(survives.any()):
-        raise TrialFailed(f"every weight was pruned: {hparams.ALL_PRUNED_HINT}")
-    survivors = flatten(parameters).detach()[survives]
-    shared = SharedValues(parameters, survives, kmeans(survivors, codebook_size - 1))
-    last_step = epochs * steps_per_epoch(len(data.train), hparams.batch_size)
-
-    def drop_useless() -> None:
-        shared.write(shared.assignment())
-        shared.drop(unread(model, data.shape))
+    shared = _start(model, survives & ~unread(model, data.shape), codebook_size, hparams.ALL_PRUNED_HINT)
+    drop_before = 1 + round(DROP_AT * epochs * steps_per_epoch(len(data.train), hparams.batch_size))
 
     def before_step(step: int) -> None:
-        if step == 1 + round(DROP_AT * last_step):
+        if step == drop_before:
             shared.drop_zeros()
-            drop_useless()
+            _drop_unread(model, shared, data)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         now = shared.quantised()
-        now.write(parameters)
-        progress.trace.add(first_epoch + epoch - 1, PHASE, shared.all_weights())
-        on_epoch(epoch_row(first_epoch + epoch - 1, PHASE, train_loss, score(model, now, data)))
+        now.write(shared.parameters)
+        epoch += first_epoch - 1
+        progress.trace.add(epoch, PHASE, shared.all_weights())
+        on_epoch(epoch_row(epoch, PHASE, train_loss, score(model, now, data)))
 
     train(
         model,
@@ -183,11 +174,31 @@ def train_quantised(
         progress=progress,
         also=[shared.alive],
     )
-    drop_useless()
+    _drop_unread(model, shared, data)
+    return _end(shared, hparams.ALL_PRUNED_HINT)
+
+
+def _start(model: nn.Module, survives: Tensor, codebook_size: int, all_pruned_hint: str) -> SharedValues:
+    """The survivors, with the values that k-means gives them."""
+    if not bool(survives.any()):
+        raise TrialFailed(f"every weight was pruned: {all_pruned_hint}")
+    parameters = shared_parameters(model)
+    survivors = flatten(parameters).detach()[survives]
+    return SharedValues(parameters, survives, kmeans(survivors, codebook_size - 1))
+
+
+def _end(shared: SharedValues, all_pruned_hint: str) -> QuantisedWeights:
+    """The quantised weights, which the network gets."""
     quantised = shared.quantised()
-    ensure_usable(quantised, hparams.ALL_PRUNED_HINT)
-    quantised.write(parameters)
+    ensure_usable(quantised, all_pruned_hint)
+    quantised.write(shared.parameters)
     return quantised
+
+
+def _drop_unread(model: nn.Module, shared: SharedValues, data: Splits) -> None:
+    """Give the network its values, and drop the weights that no output depends on."""
+    shared.write(shared.assignment())
+    shared.drop(unread(model, data.shape))
 
 
 def _adam(

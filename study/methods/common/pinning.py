@@ -6,6 +6,7 @@ k-means afterwards or by quantised training. `magnitude` and the hard variant of
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -141,12 +142,12 @@ def prune(
 ) -> tuple[Tensor, torch.optim.Optimizer]:
     """Pin more and more of the weights of smallest score at zero while training.
 
-    Without quantised training those that stay are retrained in the epochs after the ramp. A pinned weight stays at zero
-    (Zhu & Gupta 2017, sec. 3); on MNIST, letting it return while the threshold rises was no better. Every epoch reports
-    what clustering now would give. The model is changed in place.
+    Those that stay are retrained after the ramp, unless quantised training follows. A pinned weight stays at zero (Zhu
+    & Gupta 2017, sec. 3); on MNIST, letting it return while the threshold rises was no better. Every epoch reports what
+    clustering now would give. The model is changed in place.
 
     Args:
-        loss: of the model and a batch; scalar, nats per example. Its gradient alone decides on a score.
+        loss: of the model and a batch; scalar, nats per example. Scores are from its gradient alone.
     Returns: which weights stay, (weights,), bool, round(density × weights) of them, and the optimiser.
     Raises:
         TrialFailed: the loss is not a finite number, or every weight was pruned.
@@ -154,23 +155,16 @@ def prune(
     progress = progress or Progress()
     parameters = shared_parameters(model)
     progress.trace.add(0, "before", flatten(parameters))
-    sizes = [p.numel() for p in parameters]
-    if not round(hparams.density * sum(sizes)):
-        rounded = f"{hparams.density} of {sum(sizes)} weights rounds to none"
-        raise TrialFailed(f"every weight was pruned: {hparams.ALL_PRUNED_HINT} ({rounded})")
+    weights = _require_survivors(hparams, sum(p.numel() for p in parameters))
     start, rise, every = ramp_steps(hparams, steps_per_epoch(len(data.train), hparams.batch_size))
-    survives = torch.ones(sum(sizes), dtype=torch.bool, device=parameters[0].device)
-
-    @torch.no_grad()
-    def zero(*_: object) -> None:
-        for p, mask in zip(parameters, survives.split(sizes), strict=True):
-            p.mul_(mask.view_as(p))
+    survives = torch.ones(weights, dtype=torch.bool, device=parameters[0].device)
+    zero = _zeroing(parameters, survives)
 
     def pruning(step: int) -> None:
         if step == rise or (start < step < rise and step % every == 0):
             share = 1 - pruned_share((step - start) / (rise - start), hparams.density, hparams.ramp_power)
             scores = scores_of(flatten(parameters).detach(), optimiser, parameters, hparams.score_power)
-            survives.copy_(largest(scores.masked_fill(~survives, -1.0), round(share * len(survives))))
+            survives.copy_(largest(scores.masked_fill(~survives, -1.0), round(share * weights)))
             zero()
 
     def after_epoch(epoch: int, train_loss: float) -> None:
@@ -196,6 +190,26 @@ def prune(
         also=[survives],
     )
     return survives, optimiser
+
+
+def _zeroing(parameters: Sequence[nn.Parameter], survives: Tensor) -> Callable[..., None]:
+    """What sets the weights to zero that do not survive, (weights,), whenever it is called."""
+    parts = survives.split([p.numel() for p in parameters])
+
+    @torch.no_grad()
+    def zero(*_: object) -> None:
+        for p, mask in zip(parameters, parts, strict=True):
+            p.mul_(mask.view_as(p))
+
+    return zero
+
+
+def _require_survivors(hparams: PinningHparams, weights: int) -> int:
+    """The number of weights, where the density leaves one or more of them."""
+    if not round(hparams.density * weights):
+        rounded = f"{hparams.density} of {weights} weights rounds to none"
+        raise TrialFailed(f"every weight was pruned: {hparams.ALL_PRUNED_HINT} ({rounded})")
+    return weights
 
 
 def ramp_steps(hparams: PinningHparams, steps_an_epoch: int) -> tuple[int, int, int]:
