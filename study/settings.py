@@ -34,7 +34,7 @@ from study.settings_groups import (
     Watching,
 )
 
-Augment = Literal["none", "flip", "shift", "crop", "resized-crop", "resized-crop-jitter"]
+Augment = Literal["none", "flip", "shift1", "shift", "crop", "resized-crop", "resized-crop-jitter"]
 Precision = Literal["float32", "bfloat16"]
 
 MAX_SEED = 2**32 - 1
@@ -92,6 +92,8 @@ class Settings:
     """Data set → what a setting is that the command line leaves at None; "" for all other data sets."""
     WITH_WEIGHTS: ClassVar[Values] = {}
     """The same of settings that depend on whether the network is one that was trained before."""
+    OLDER: ClassVar[Values] = _OLDER
+    """What was so in studies that do not record it."""
 
     @classmethod
     def of(cls, **values: object) -> Self:
@@ -127,6 +129,10 @@ class Settings:
             return f"{', '.join(words[:-1])} or {words[-1]}"
         bound = bounds_of(cls).get(name)
         return bound.problem(value) if bound and isinstance(value, int | float) else ""
+
+    def defaults(self) -> dict[str, Value]:
+        """What each setting is that the command line leaves at None, with this data set."""
+        return {**Settings.DEFAULTS[""], **self.DEFAULTS.get("", {}), **self.DEFAULTS.get(self.dataset, {})}
 
     @property
     def folder(self) -> Path:
@@ -203,7 +209,7 @@ def resolve(settings: SettingsT) -> SettingsT:
     """
     given = settings.flat()
     parse_normalisation(settings.normalise)
-    defaults = {**Settings.DEFAULTS[""], **settings.DEFAULTS.get("", {}), **settings.DEFAULTS.get(settings.dataset, {})}
+    defaults = settings.defaults()
     if given.get("checkpoint") or given.get("weights"):
         defaults |= settings.WITH_WEIGHTS
     filled: dict[str, object] = {k: v for k, v in defaults.items() if given[k] is None}
@@ -283,14 +289,14 @@ def as_json(settings: Settings) -> dict[str, Value]:
 def from_json(kind: type[SettingsT], name: str, recorded: Values) -> SettingsT:
     """Settings of a study as `study.json` has them; what that lacks is as it was before there was a choice."""
     known = kind().flat()
-    values = {k: v for k, v in {**_OLDER, **recorded}.items() if k in known}
+    values = {k: v for k, v in {**kind.OLDER, **recorded}.items() if k in known}
     paths = ("data_dir", "results_dir", *CHECKPOINTS, "warm_start")
     return kind.of(kind=name, **{k: Path(str(v)) if k in paths and v is not None else v for k, v in values.items()})
 
 
 def contradiction(settings: Settings, recorded: Values) -> str:
     """How these settings differ from those a study was started with: `--epochs 40 (the study has 30)`, or ""."""
-    recorded = {**_OLDER, **FIXED, **recorded}
+    recorded = {**settings.OLDER, **FIXED, **recorded}
     had = dict(recorded)
     if path := had.get("teacher_checkpoint"):
         had["teacher_checkpoint"] = str(_resolved(Path(str(path))))  # older studies have it as it was given

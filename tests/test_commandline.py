@@ -22,7 +22,11 @@ from study.process import kept_handlers
         (run, "kd --seed 1.5", "--seed 1.5: give a whole number"),
         (run, "sws --memory-per-trial lots", "--memory-per-trial lots: give a number"),
         (run, "sws --searcher tpee", "--searcher tpee: give gp, nsga2, random or tpe"),
-        (run, "kd --augment fli", "--augment fli: give crop, flip, none, resized-crop, resized-crop-jitter or shift"),
+        (
+            run,
+            "kd --augment fli",
+            "--augment fli: give crop, flip, none, resized-crop, resized-crop-jitter, shift or shift1",
+        ),
         (run, "kd --num-samples", "--num-samples: its value is missing"),
         (run, "kd --no-dashboardd", "--no-dashboardd: not understood; did you mean --dashboard?"),
         (run, "kd extra words", "extra words: not understood"),

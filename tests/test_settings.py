@@ -305,3 +305,60 @@ def test_settings_load_no_torch() -> None:
     code = f"import sys, study.settings, study.run, {modules}; print({{'torch', 'ray', 'pandas'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_each_variant_has_its_flags_epochs_and_search_space() -> None:
+    """The paper's variant is as it always was; the other prunes by a score, in epochs of its own, and searches density.
+    What is for one of them alone is refused with the other, and a pack with the hard one."""
+    from study.methods import registry as registry_of_methods
+    from study.tuning.space import SearchSpace
+
+    soft, hard = (resolve(SWSSettings.of(kind="sws", dataset="mnist", variant=v)) for v in ("soft", "hard"))
+    assert (soft.epochs, hard.epochs, resolve(SWSSettings.of(variant="hard")).epochs) == (20, 38, 70)
+    assert resolve(SWSSettings.of(variant="hard", epochs=7)).epochs == 7
+    assert SearchSpace.of_study(soft).domains.keys() == {"tau", "components", "one_minus_pi_zero"}
+    assert SearchSpace.of_study(hard).domains.keys() == {"density", "components"}
+    assert SearchSpace.of_study(hard).objectives == {"val_accuracy": "max", "file_bytes": "min"}
+    for settings in (soft, hard):
+        SearchSpace.of_study(settings).check(registry_of_methods.method("sws"), settings)
+    refused = {
+        "--score-power 0.5: is for --variant hard; leave it out": {"variant": "soft", "score_power": 0.5},
+        "--quantised-training False: is for --variant hard": {"variant": "soft", "quantised_training": False},
+        "--anneal 0.5: is for --variant soft; leave it out": {"variant": "hard", "anneal": 0.5},
+        "--retrain-epochs 4: is for --variant soft": {"variant": "hard", "retrain_epochs": 4},
+        "--layer-scales True: is for --variant soft": {"variant": "hard", "layer_scales": True},
+        "--pack 4: does not go with --variant hard": {"variant": "hard", "pack": 4},
+    }
+    for message, values in refused.items():
+        with pytest.raises(UserError, match=f"^{message}") as error:
+            resolve(SWSSettings.of(**values))
+        assert "\n" not in str(error.value)
+
+
+def test_a_search_of_the_other_variants_hyperparameter_is_refused() -> None:
+    """It would have no effect, and the message says with which variant."""
+    from ray import tune
+
+    from study.methods import registry
+    from study.tuning.space import SearchSpace
+
+    for variant, name in (("soft", "density"), ("hard", "tau"), ("hard", "one_minus_pi_zero"), ("soft", "ramp")):
+        space = SearchSpace.of("sws", {name: tune.uniform(0.1, 0.2)}, {"val_accuracy": "max"}, {})
+        with pytest.raises(UserError, match=f"{name} in SPACE: has no effect with --variant {variant}"):
+            space.check(registry.method("sws"), resolve(SWSSettings.of(variant=variant)))
+
+
+@pytest.mark.parametrize("kind", ["sws", "magnitude"])
+def test_a_study_that_is_older_than_the_hard_variant_goes_on(kind: str) -> None:
+    """Without the new settings its record means what it meant: the soft variant, and magnitude's score."""
+    settings = resolve(
+        MagnitudeSettings.of(kind=kind) if kind == "magnitude" else SWSSettings.of(kind=kind, variant="soft")
+    )
+    new = ("variant", "ramp", "score_power", "quantised_training")
+    older = {name: value for name, value in as_json(settings).items() if name not in new}
+    assert contradiction(settings, older) == ""
+    assert from_json(type(settings), kind, older) == settings
+    if kind == "sws":
+        assert "--variant hard (the study has soft)" in contradiction(settings.changed(variant="hard"), older)
+    else:
+        assert "--score-power 1.0 (the study has 0.0)" in contradiction(settings.changed(score_power=1.0), older)

@@ -18,7 +18,7 @@ Trace = Mapping[str, np.ndarray]
 
 EARLY = (0.25, 0.5, 0.75)
 """Shares of the compressing epochs after which a provisional value is compared with the final one."""
-COMPRESSING = ("cluster", "prune")
+COMPRESSING = ("cluster", "prune", "quantise")
 """Phases of a history in which a network is compressed; what comes before or after leaves its zeros as they are."""
 
 

@@ -163,7 +163,8 @@ def finish(
             progress=progress,
         )
     trace = progress.trace if progress else None
-    return conclude(model, quantised, hparams, data, trace, first_epoch - 1 + hparams.codebook_epochs)
+    trained = hparams.codebook_epochs > 0
+    return conclude(model, quantised, hparams, data, trace, first_epoch - 1 + hparams.codebook_epochs, trained=trained)
 
 
 def conclude(
@@ -173,14 +174,18 @@ def conclude(
     data: Splits,
     trace: Trace | None,
     epoch: int,
+    *,
+    trained: bool,
 ) -> tuple[QuantisedWeights, dict[str, float]]:
     """Round a network that has its quantised weights to numbers that its file stores in two bytes, and score it.
 
     The scored network is therefore the one in the file, bit for bit. It ends the trace, if there is one.
 
-    Where no values are trained, batch-norm still has the statistics of the weights before they were quantised, so they
+    Where nothing was trained since quantising, batch-norm still has the statistics of the weights before they were quantised, so they
     are computed anew. Training keeps them up to date by itself, and then another pass measures no better.
 
+    Args:
+        trained: whether it was trained with its quantised weights.
     Returns: the rounded weights, and the final metrics.
     Raises:
         TrialFailed: `ensure_usable` refuses the weights.
@@ -188,7 +193,7 @@ def conclude(
     ensure_usable(quantised, hparams.ALL_PRUNED_HINT)
     quantised = quantised.rounded()
     quantised.write(shared_parameters(model))
-    if not hparams.codebook_epochs:
+    if not trained:
         recalibrate(model, data)
     round_batch_norm(model)
     if trace:

@@ -88,8 +88,8 @@ def _shrink(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, 
     original = plain_copy(model)
     network = trace(original, input_shape)
     try:
-        rules = _rules(network, input_shape)
-        _mark(rules)
+        rules = rules_of(network, input_shape)
+        mark(rules)
         layers = _cut(network, rules, original)
     except Exception as error:  # an operation that is used in a way that no rule expects: nothing is lost
         raise CannotTrace(f"shrinking fails: {one_line(error)}") from error
@@ -101,7 +101,7 @@ def _parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _rules(network: fx.GraphModule, input_shape: tuple[int, ...]) -> list[Opaque]:
+def rules_of(network: fx.GraphModule, input_shape: tuple[int, ...]) -> list[Opaque]:
     """One rule for each operation, in order; operands that are constant become buffers first."""
     while True:
         find_shapes(network, input_shape)
@@ -138,7 +138,7 @@ def _free_of_constants(node: fx.Node, network: fx.GraphModule, channels: dict[fx
     return False
 
 
-def _mark(rules: list[Opaque]) -> None:
+def mark(rules: list[Opaque]) -> None:
     """Mark the channels that stay: the fewest with which every rule is content, and at least one of each tensor."""
     outputs = [rule.output for rule in rules if rule.output is not None]
     while True:

@@ -141,6 +141,7 @@ class Method:
         fixed: settings → hyperparameter that is not searched with them → why, as a sentence.
         step_cost: of epochs that take longer than plain training.
         packing: None where trials are always trained alone.
+        search_space: settings → the module of `search_spaces` that says what is searched.
     """
 
     title: str
@@ -162,6 +163,7 @@ class Method:
     fixed: Callable[..., dict[str, str]] = lambda settings: {}
     step_cost: StepCost | None = None
     packing: Packing | None = None
+    search_space: Callable[..., str] = lambda settings: settings.kind
 
     def networks(self, settings: Settings) -> dict[str, Training]:
         """Role → training, of every network of a study."""

@@ -13,13 +13,17 @@ from torch import Tensor
 from study.data.images import normalise
 from study.data.splits import Splits
 
-AUGMENTATIONS = ("none", "flip", "shift", "crop", "resized-crop", "resized-crop-jitter")
-"""`flip` mirrors half of the images; `shift` moves each by up to an eighth of its side; `crop` does both.
+AUGMENTATIONS = ("none", "flip", "shift1", "shift", "crop", "resized-crop", "resized-crop-jitter")
+"""`flip` mirrors half of the images; `shift1` moves half of them by one pixel, up, down, left or right; `shift` moves
+each by up to an eighth of its side; `crop` does as `flip` and `shift` do.
 `resized-crop` mirrors half of them and enlarges a random part of each, see `resized_crop`; with `-jitter` their
 colours change, too, see `jitter`."""
 
 SHIFTING = ("shift", "crop", "resized-crop", "resized-crop-jitter")
 """Augmentations that make too many views of an image to store a teacher's logits of each."""
+
+VIEWS = {"none": 1, "flip": 2, "shift1": 5}
+"""Views of an image that the other augmentations show; view 0 is the image as it is."""
 
 _MOVING, _RESIZING = ("shift", "crop"), ("resized-crop", "resized-crop-jitter")
 LEAST_AREA = 0.35
@@ -36,7 +40,8 @@ class Batch:
 
     Attributes:
         index: rows of the training part, (batch,), int64.
-        flipped: which of them are mirrored, (batch,), bool.
+        view: which view of each example it shows, as `view_of` numbers them, (batch,), int64. Of augmentations that
+            also move or enlarge, 1 says that the image is mirrored.
         images: normalised and augmented, (batch, channels, height, width), float32; other data, (batch, …).
         labels: (batch,), int64.
 
@@ -45,7 +50,7 @@ class Batch:
     """
 
     index: Tensor
-    flipped: Tensor
+    view: Tensor
     images: Tensor
     labels: Tensor
 
@@ -73,7 +78,8 @@ class EpochBatches:
         self._moves = [torch.zeros_like(self.order) for _ in range(2 if augment in _MOVING else 0)]
         chances = (4 if augment in _RESIZING else 0) + (3 if augment.endswith("-jitter") else 0)
         self._chances = [torch.zeros(shape, device=device) for _ in range(chances)]
-        self._places = [self.order, self._flips, *self._moves, *self._chances]
+        self._views = [torch.zeros_like(self.order)] if augment == "shift1" else []
+        self._places = [self.order, self._flips, *self._moves, *self._chances, *self._views]
 
     def shuffle(self, *generators: torch.Generator) -> None:
         """Draw an epoch on the host, where every device gets the same; one generator a member."""
@@ -87,7 +93,9 @@ class EpochBatches:
         flips = torch.rand(count, generator=generator).lt(0.5)
         shifts = _shifts(self.data.train.images) if self.augment in _MOVING else ()
         moves = [torch.randint(0, 2 * most + 1, (count,), generator=generator) for most in shifts]
-        return [order, flips, *moves, *(torch.rand(count, generator=generator) for _ in self._chances)]
+        chances = [torch.rand(count, generator=generator) for _ in self._chances]
+        views = [torch.randint(-3, 5, (count,), generator=generator).clamp_(min=0) for _ in self._views]
+        return [order, flips, *moves, *chances, *views]
 
     def split(self, batch_size: int) -> Sequence[Tensor]:
         """The order in batches, (members, batch) each, which `shuffle` changes in place.
@@ -100,10 +108,13 @@ class EpochBatches:
     def batch(self, index: Tensor) -> Batch:
         """These rows of the training part, as this epoch shows them."""
         images = self.data.train.images[index]
-        flipped = torch.zeros_like(index, dtype=torch.bool)
+        view = torch.zeros_like(index)
         if self.augment in ("flip", "crop", *_RESIZING):
             flipped = self._flips.gather(-1, index)
-            images = torch.where(flipped[..., None, None, None], images.flip(-1), images)
+            images, view = torch.where(flipped[..., None, None, None], images.flip(-1), images), flipped.long()
+        for views in self._views:
+            view = views.gather(-1, index)
+            images = _select([view_of(images, self.augment, number) for number in range(VIEWS["shift1"])], view)
         if self.augment in _MOVING:
             images = shift(images, *(move.gather(-1, index) for move in self._moves))
         if self._chances:
@@ -113,7 +124,29 @@ class EpochBatches:
                 views = jitter(views, *chances[4:])
             images = views.round_().to(torch.uint8).view_as(images)  # bytes, as without augmentation
         normalised = normalise(images, self.data.mean, self.data.std, len(self.data.shape))
-        return Batch(index, flipped, normalised, self.data.train.labels[index])
+        return Batch(index, view, normalised, self.data.train.labels[index])
+
+
+def view_of(images: Tensor, augment: str, number: int) -> Tensor:
+    """One of the `VIEWS` of images, (…, channels, height, width): 0 is the images as they are.
+
+    With `flip` 1 is mirrored. With `shift1` 1 to 4 are moved one pixel up, down, left and right; what comes in is
+    black.
+    """
+    if number == 0:
+        return images
+    if augment == "flip":
+        return images.flip(-1)
+    height, width = images.shape[-2:]
+    down, across = ((2, 1), (0, 1), (1, 2), (1, 0))[number - 1]
+    return F.pad(images, (1, 1, 1, 1))[..., down : down + height, across : across + width]
+
+
+def _select(views: Sequence[Tensor], number: Tensor) -> Tensor:
+    """Of each image the view of its number, (…): views of (…, channels, height, width)."""
+    stacked = torch.stack([view.flatten(0, -4) for view in views])
+    example = torch.arange(stacked.shape[1], device=number.device)
+    return stacked[number.flatten(), example].view_as(views[0])
 
 
 def _shifts(images: Tensor) -> tuple[int, int]:

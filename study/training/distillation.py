@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from study.artifacts.cache import LOGITS, SharedWork
 from study.data.splits import Part, Splits
-from study.training.batches import SHIFTING, Batch
+from study.training.batches import SHIFTING, VIEWS, Batch, view_of
 from study.training.loop import Loss, logits_of
 from study.training.network import Training, load_network
 from study.training.precision import logits
@@ -62,7 +62,7 @@ class Targets:
     """The teacher as its student sees it: logits computed once, or the network itself.
 
     Attributes:
-        logits: (views, examples, classes); view 0 is the image as it is, view 1, if there is one, its mirror image.
+        logits: (views, examples, classes), with the views of `batches.view_of`; view 0 is the image as it is.
         teacher: runs on every batch instead, where augmentation makes too many views to store.
     """
 
@@ -72,7 +72,7 @@ class Targets:
     def of(self, batch: Batch, precision: str | None = None) -> Tensor:
         """Teacher logits of exactly the views in the batch, (batch, classes) or (members, batch, classes)."""
         if self.logits is not None:
-            return self.logits[batch.flipped.long(), batch.index]
+            return self.logits[batch.view, batch.index]
         assert self.teacher is not None
         with torch.no_grad():
             answers = logits(self.teacher, batch.images.flatten(0, -4), precision)
@@ -106,15 +106,16 @@ def accuracy_loss(
 
 
 def views_of(augment: str) -> int:
-    """How many views of an image have logits of their own: the image as it is and, unless "none", mirrored."""
-    return 1 if augment == "none" else 2
+    """How many views of an image have logits of their own."""
+    return VIEWS.get(augment, 2)
 
 
 def teacher_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> Tensor:
     """Logits of a part in each of `views_of`: (views, examples, classes)."""
     views = [logits_of(teacher, part.images, data)]
-    if views_of(augment) == 2:  # in pieces: the images may be mapped from a file, and not fit into memory
-        views.append(torch.cat([logits_of(teacher, chunk.flip(-1), data) for chunk in part.images.split(2**14)]))
+    for number in range(1, views_of(augment)):  # in pieces: the images may be mapped from a file, and not fit in memory
+        shown = (view_of(chunk, augment, number) for chunk in part.images.split(2**14))
+        views.append(torch.cat([logits_of(teacher, images, data) for images in shown]))
     return torch.stack(views)
 
 
@@ -133,6 +134,7 @@ def targets_from(shared: SharedWork, teacher: Training, data: Splits, augment: s
     Returns: on the data's device. A teacher is in evaluation mode, its weights frozen.
     """
     stored = shared.arrays.get(LOGITS)
-    if augment not in SHIFTING and stored is not None and len(stored) >= views_of(augment):
+    # Every augmentation has the image as it is as view 0; further views are those of one augmentation alone.
+    if augment not in SHIFTING and stored is not None and views_of(augment) in (1, len(stored)):
         return Targets(logits=shared.tensors()[LOGITS].to(data.train.images.device))
     return Targets(teacher=load_network(shared.weights().tensors(), teacher, data).eval().requires_grad_(False))

@@ -44,6 +44,7 @@ def train(
     batch_size: int,
     generator: torch.Generator,
     augment: str = "none",
+    constant_rates: bool = False,
     before_step: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, float], None],
     progress: Progress | None = None,
@@ -52,6 +53,7 @@ def train(
     """Minimise `loss` for `epochs`, every learning rate falling to zero along half a cosine.
 
     Args:
+        constant_rates: the learning rates stay as they are instead.
         loss: scalar, nats per example. On a GPU it is recorded: it must do the same operations in every step, on
             tensors that stay in place.
         before_step: takes the step's number, from 1; what differs from step to step belongs here.
@@ -65,6 +67,8 @@ def train(
     epoch_batches = EpochBatches(data, augment)
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
     rates = schedule(epoch_batches, optimiser, epochs, batch_size)
+    if constant_rates:
+        rates = [rates[0] for _ in rates]
     done = _restore(progress.begin(), model, others, optimiser, generator)
     trained = train_epochs(
         model,

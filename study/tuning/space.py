@@ -27,7 +27,7 @@ class SearchSpace:
     """What a kind of study searches.
 
     Attributes:
-        name: of the kind, and of its module.
+        name: of its module, which is that of the kind unless the method has several.
         domains: hyperparameter → where it is searched.
         objectives: metric → "max" or "min".
         baselines: name → hyperparameters, of configurations that are tried in addition to the search.
@@ -82,7 +82,8 @@ class SearchSpace:
         Raises:
             UserError: see `load`; or nothing is left.
         """
-        space, fixed = cls.load(settings.kind), registry.method(settings.kind).fixed(settings)
+        method = registry.method(settings.kind)
+        space, fixed = cls.load(method.search_space(settings)), method.fixed(settings)
         domains = {name: domain for name, domain in space.domains.items() if name not in fixed}
         if not domains:
             raise UserError(f"{file_of(space.name)}: SPACE has only what is fixed: {'; '.join(fixed.values())}")

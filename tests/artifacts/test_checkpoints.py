@@ -39,6 +39,18 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         MagnitudeSettings.of(**SMALL, teacher="lenet_300_100", teacher_epochs=2, augment="shift"),  # type: ignore[arg-type]
         {"density": 0.1, "codebook_size": 8},
     ),
+    "magnitude, quantised training": (
+        MagnitudeSettings.of(**SMALL, teacher="self", augment="shift1", quantised_training=True),  # type: ignore
+        {"density": 0.1, "codebook_size": 8},
+    ),
+    "sws, hard": (
+        SWSSettings.of(**{**SMALL, "epochs": 6}, variant="hard", teacher="self"),  # type: ignore[arg-type]
+        {"density": 0.05, "components": 8},
+    ),
+    "sws, hard, k-means": (
+        SWSSettings.of(**SMALL, variant="hard", quantised_training=False),  # type: ignore[arg-type]
+        {"density": 0.05, "components": 8},
+    ),
     "kd_sws": (
         KDSWSSettings.of(**SMALL_KD, **SHARING, cluster_epochs=2, augment="flip"),  # type: ignore[arg-type]
         {"student_width": 0.125, "temperature": 2.0, "alpha": 0.5, "tau": 0.02, "components": 6,

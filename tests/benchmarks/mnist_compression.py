@@ -3,10 +3,14 @@
     python tests/benchmarks/mnist_compression.py --data-dir DIR                      # LeNet-300-100, 5 seeds
     python tests/benchmarks/mnist_compression.py --data-dir DIR --network lenet5
     python tests/benchmarks/mnist_compression.py --data-dir DIR --seeds 2 --variants all
+    python tests/benchmarks/mnist_compression.py --data-dir DIR --variants hard      # with magnitude pruning
+    python tests/benchmarks/mnist_compression.py --data-dir DIR --variants hard --only "*, 1 %" --first-seed 3
 
-The configurations below were chosen by validation accuracy at their size. Each run trains on the training part, writes
-the compressed file, decodes it, and evaluates the decoded network on the test part once. Rows are appended to --out as
-runs end, and a run that has its row is not repeated, so the command continues where it was stopped.
+The configurations of soft weight-sharing were chosen by validation accuracy at their size; `hard` has four recipes, of
+magnitude's score or Fisher's and of k-means or quantised training, each at the same densities. Each run trains on the
+training part with one thread, writes the compressed file, decodes it, and evaluates the decoded network on the test
+part once. Rows are appended to --out as runs end, and a run that has its row is not repeated, so the command continues
+where it was stopped. Commands that run at the same time need an --out each.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
+import fnmatch
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +35,7 @@ from study.data import registry
 from study.data.fingerprint import identity
 from study.data.splits import Splits
 from study.methods.magnitude import pruning
-from study.methods.sws import weight_sharing
+from study.methods.sws import hard, weight_sharing
 from study.training import distillation
 from study.training.distillation import Targets
 from study.training.loop import evaluate
@@ -61,6 +66,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no teacher": {"teacher": "", "tau": 0.06},
 }
 KEPT = {"lenet_300_100": 0.018, "lenet5": 0.01}
+DENSITIES = {"lenet_300_100": (0.0155, 0.01, 0.0072), "lenet5": (0.01, 0.006, 0.004)}
+SCORES = {"magnitude's score": 0.0, "Fisher's score": 1.0}
+EPOCHS = 38
+"""Of each of the four recipes: with k-means the last four train the codebook."""
 TEACHING = {"temperature": 4.0, "alpha": 0.9}
 
 
@@ -86,20 +95,24 @@ def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir:
     model, logits = trained(training, splits, folder)
     before = evaluate(model, test, splits).accuracy
     values = dict(values)
-    teacher = values.pop("teacher", "")
+    teacher, taught_by = values.pop("teacher", ""), model
     if teacher:
         values = {**TEACHING, **values}
         if teacher != "self":
-            logits = trained(dataclasses.replace(PRETRAINING[teacher], seed=seed), splits, folder)[1]
-    start = time.perf_counter()
+            taught_by, logits = trained(dataclasses.replace(PRETRAINING[teacher], seed=seed), splits, folder)
+    if values.get("augment", "none") != "none":
+        logits = distillation.teacher_logits(taught_by, splits.train, splits, values["augment"])
     targets = Targets(logits)
+    start, cpu = time.perf_counter(), time.process_time()
     if values.pop("magnitude", False):
         quantised, metrics = pruning.fit(model, pruning.Hparams(seed=seed, **values), splits, quiet, targets)
+    elif values.pop("hard", False):
+        quantised, metrics = hard.fit(model, hard.Hparams(seed=seed, **values), splits, quiet, targets)
     else:
         quantised, metrics = weight_sharing.fit(
             model, weight_sharing.Hparams(seed=seed, **values), splits, quiet, targets
         )
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     file = compressed_file.encode(
         model, quantised, compressed_file.network_of(training.network, training.options, splits)
     )
@@ -109,18 +122,40 @@ def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir:
         "uncompressed": before,
         "val_accuracy": metrics["val_accuracy"],
         "test_accuracy": evaluate(decoded.model, test, splits).accuracy,
+        "val_loss": metrics["val_loss"],
         "sparsity": metrics["sparsity"],
         "file_bytes": len(file),
         "compression_ratio": ratio(shared_parameters(model), len(file)),
         "entropy_ratio": metrics["entropy_ratio"],
         "values": metrics["codebook_values_used"],
         "seconds": seconds,
+        "cpu_seconds": cpu,
     }
 
 
+def hard_variants(network: str) -> dict[str, dict[str, Any]]:
+    """The four recipes at every density, and the hard variant without shifts, and without a teacher."""
+    common = {"epochs": EPOCHS, "ramp": 0.45, "ramp_power": 8.0, "weight_rate": 3e-3, "augment": "shift1",
+              "teacher": RECIPES[network]["accurate"]["teacher"]}  # fmt: skip
+    afterwards = {"quantised_training": False, "epochs": EPOCHS - 4, "codebook_epochs": 4}
+    table: dict[str, dict[str, Any]] = {}
+    for density in DENSITIES[network]:
+        for score, power in SCORES.items():
+            size = {**common, "density": density, "score_power": power}
+            at = f"{100 * density:g} %"
+            table[f"{score}, k-means, {at}"] = {"magnitude": True, **size, **afterwards, "codebook_size": 8}
+            table[f"{score}, quantised training, {at}"] = {"hard": True, **size, "components": 8}
+    middle = table[f"Fisher's score, quantised training, {100 * DENSITIES[network][1]:g} %"]
+    table["hard, no shifts"] = {**middle, "augment": "none"}
+    table["hard, no teacher"] = {**middle, "teacher": ""}
+    return table
+
+
 def variants(network: str, wanted: str) -> dict[str, dict[str, Any]]:
-    """Name → values of each configuration: the recipes alone, or one of them with each change."""
+    """Name → values of each configuration: the recipes alone, one of them with each change, or `hard_variants`."""
     recipes = RECIPES[network]
+    if wanted == "hard":
+        return hard_variants(network)
     if wanted == "recipes":
         return recipes
     name, base = next(reversed(recipes.items()))
@@ -149,15 +184,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--network", choices=sorted(RECIPES), default="lenet_300_100")
-    parser.add_argument("--variants", choices=["recipes", "all"], default="recipes")
+    parser.add_argument("--variants", choices=["recipes", "all", "hard"], default="recipes")
+    parser.add_argument("--only", nargs="*", default=["*"], help="names of configurations; * stands for anything")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/mnist-compression"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    file = options.out / f"{options.network}.csv"
-    for seed in range(options.seeds):
-        for name, values in variants(options.network, options.variants).items():
+    file = options.out / (options.network + ("-hard" if options.variants == "hard" else "") + ".csv")
+    chosen = {
+        name: values
+        for name, values in variants(options.network, options.variants).items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in options.only)
+    }
+    if not chosen:
+        parser.error(f"--only: none of {', '.join(variants(options.network, options.variants))}")
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        for name, values in chosen.items():
             done = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["variant", "seed"])
             if ((done["variant"] == name) & (done["seed"] == seed)).any():
                 continue

@@ -116,7 +116,7 @@ def test_kept_logits_are_those_of_the_view(augment: str, digits: Splits) -> None
     flips = 0
     for batch in batches(digits, 16, augment, torch.Generator().manual_seed(3)):
         torch.testing.assert_close(kept.of(batch), Targets(teacher=teacher).of(batch, "float32"), rtol=1e-4, atol=1e-4)
-        flips += int(batch.flipped.sum())
+        flips += int(batch.view.sum())
     assert (flips > 0) == (augment == "flip")
 
 

@@ -12,12 +12,13 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
+from study.compression.kmeans import kmeans, nearest
 from study.compression.quantised_weights import flatten, shared_parameters
 from study.data import registry
 from study.data.splits import Splits
 from study.errors import TrialFailed
+from study.methods.common import pinning
 from study.methods.magnitude import pruning
-from study.methods.magnitude.kmeans import kmeans, nearest
 from study.methods.magnitude.pruning import Hparams
 from study.models.registry import build
 from study.training import distillation, network
@@ -45,7 +46,7 @@ def weights_of(model: nn.Module) -> Tensor:
 
 def pruned(model: nn.Module, hparams: Hparams, digits: Splits, on_epoch: Any = lambda row: None) -> Tensor:
     loss = distillation.accuracy_loss(Targets(), 1.0, 0.0)
-    return pruning.prune(model, hparams, digits, loss, on_epoch)
+    return pinning.prune(model, hparams, hparams.codebook_size, digits, loss, on_epoch)[0]
 
 
 def objective(values: Tensor, centroids: Tensor) -> float:
@@ -57,7 +58,7 @@ def objective(values: Tensor, centroids: Tensor) -> float:
 
 def test_schedule_by_hand() -> None:
     """The share of zeros starts at 0, never falls, is 7/8 of the target at half the ramp, and ends at the target."""
-    path = [pruning.pruned_share(i / 100, density=0.04) for i in range(101)]
+    path = [pinning.pruned_share(i / 100, density=0.04) for i in range(101)]
     assert path[0] == 0 and path == sorted(path)
     assert path[50] == pytest.approx(0.96 * 7 / 8)
     assert path[100] == pytest.approx(0.96)
@@ -66,13 +67,13 @@ def test_schedule_by_hand() -> None:
 def test_the_largest_stay(monkeypatch: pytest.MonkeyPatch, digits: Splits, pretrained: nn.Module) -> None:
     """round(density × weights) stay: those of all tensors together whose magnitude is largest at the last pruning."""
     seen: list[Tensor] = []
-    largest = pruning.largest
+    largest = pinning.largest
 
-    def watched(weights: Tensor, count: int) -> Tensor:
-        seen.append(weights.clone())
-        return largest(weights, count)
+    def watched(scores: Tensor, count: int) -> Tensor:
+        seen.append(scores.clamp(min=0))  # pinned ones are below every other
+        return largest(scores, count)
 
-    monkeypatch.setattr(pruning, "largest", watched)
+    monkeypatch.setattr(pinning, "largest", watched)
     kept = pruned(copy.deepcopy(pretrained), HPARAMS, digits)
     assert int(kept.sum()) == round(0.1 * len(kept))
     last = seen[-1].abs()
@@ -240,7 +241,7 @@ def test_batch_norm_takes_no_part(digits: Splits) -> None:
     model = build("minivgg", (1, 32, 32), 10, width=0.125)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     before = [t.clone() for m in norms for t in m.state_dict().values()]
-    quantised = pruning.cluster(model, pruning.largest(weights_of(model), 500), codebook_size=5)
+    quantised = pinning.cluster(model, pinning.largest(weights_of(model).abs(), 500), codebook_size=5)
     after = [t for m in norms for t in m.state_dict().values()]
     assert before and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert set(weights_of(model).tolist()) <= set(quantised.values.tolist())

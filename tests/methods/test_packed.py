@@ -207,7 +207,7 @@ def test_the_loss_is_each_members_own() -> None:
     student, labels = torch.randn(3, 7, 4), torch.randint(0, 4, (3, 7))
     kept = torch.randn(1, 20, 4)
     index = torch.randint(0, 20, (3, 7))
-    batch = Batch(index, torch.zeros(3, 7, dtype=torch.bool), torch.zeros(3, 7, 1), labels)
+    batch = Batch(index, torch.zeros_like(index), torch.zeros(3, 7, 1), labels)
     temperature, alpha = torch.tensor([1.0, 4.0, 9.0]), torch.tensor([0.0, 0.5, 1.0])
 
     class Says(nn.Module):
@@ -224,7 +224,7 @@ def test_the_loss_is_each_members_own() -> None:
 def test_members_that_all_have_alpha_zero_do_not_ask_the_teacher() -> None:
     """Their loss is each one's cross-entropy, and the teacher is not run."""
     student, labels = torch.randn(2, 7, 4), torch.randint(0, 4, (2, 7))
-    batch = Batch(labels, torch.zeros(2, 7, dtype=torch.bool), torch.zeros(2, 7, 1, 2, 2), labels)
+    batch = Batch(labels, torch.zeros_like(labels), torch.zeros(2, 7, 1, 2, 2), labels)
 
     class Refuses(nn.Module):
         def forward(self, images: Tensor) -> Tensor:

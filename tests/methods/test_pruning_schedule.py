@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from study.data import registry
-from study.methods.magnitude import pruning
+from study.methods.common import pinning
 from study.methods.magnitude.pruning import Hparams
 from study.training import distillation
 from study.training.distillation import Targets
@@ -29,11 +29,11 @@ def test_pruning_ends_where_the_ramp_does(ramp: float, last: int, monkeypatch: p
             before_step(step)
             left.append(sum(int((p != 0).sum()) for p in model.parameters()))
 
-    monkeypatch.setattr(pruning, "train", train)
+    monkeypatch.setattr(pinning, "train", train)
     hparams = Hparams(density=0.1, ramp=ramp, epochs=2, batch_size=batch_size)
     loss = distillation.accuracy_loss(Targets(), 1.0, 0.0)
     torch.manual_seed(0)
-    survives = pruning.prune(network, hparams, data, loss, lambda row: None)
+    survives, _ = pinning.prune(network, hparams, 16, data, loss, lambda row: None)
     assert int(survives.sum()) == 65 and set(left[last:]) == {65}
     assert left[0] == 650 and left[3 * last // 4] > 65 and sorted(left, reverse=True) == left
 
@@ -49,9 +49,9 @@ def test_a_long_ramp_prunes_a_hundred_times(monkeypatch: pytest.MonkeyPatch) -> 
             before_step(step)
             left.append(sum(int((p != 0).sum()) for p in model.parameters()))
 
-    monkeypatch.setattr(pruning, "train", train)
-    monkeypatch.setattr(pruning, "steps_per_epoch", lambda examples, batch_size: 250)
+    monkeypatch.setattr(pinning, "train", train)
+    monkeypatch.setattr(pinning, "steps_per_epoch", lambda examples, batch_size: 250)
     loss = distillation.accuracy_loss(Targets(), 1.0, 0.0)
-    pruning.prune(network, Hparams(density=0.1, ramp=1.0, epochs=1), data, loss, lambda row: None)
+    pinning.prune(network, Hparams(density=0.1, ramp=1.0, epochs=1), 16, data, loss, lambda row: None)
     changes = [step for step in range(1, 251) if left[step] != left[step - 1]]
     assert changes[:3] == [2, 4, 6] and all(step % 2 == 0 for step in changes)

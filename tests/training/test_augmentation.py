@@ -8,9 +8,11 @@ import torch
 from PIL import Image
 from shown import batches
 
+from study.artifacts.cache import SharedWork
 from study.data.splits import Part, Splits
 from study.training.batches import AUGMENTATIONS, LEAST_AREA, SHIFTING, EpochBatches, jitter, resized_crop
-from study.training.distillation import stored_logits
+from study.training.distillation import Targets, stored_logits, targets_from
+from study.training.network import Training, build_network, state_arrays
 
 HALF = torch.full((1,), 0.5)
 ONE, ZERO = torch.ones(1), torch.zeros(1)
@@ -67,7 +69,7 @@ def test_views_are_fresh_and_repeat_with_the_seed(augment: str) -> None:
     generator = torch.Generator().manual_seed(3)
     first, second = ([*batches(data, 12, augment, generator)][0] for _ in range(2))
     (again,) = batches(data, 12, augment, torch.Generator().manual_seed(3))
-    assert torch.equal(first.images, again.images) and first.flipped.any() and not first.flipped.all()
+    assert torch.equal(first.images, again.images) and first.view.any() and not first.view.all()
     views = [b.images[b.index.argsort()] for b in (first, second)]
     assert not torch.isclose(views[0], views[1]).flatten(1).all(dim=1).any()
     assert torch.allclose(first.images, first.images.round(), atol=1e-3) and float(first.images.min()) >= 0
@@ -87,6 +89,60 @@ def test_plain_views_draw_what_they_always_drew() -> None:
         for most in (1, 2) if augment == "crop" else ():
             torch.randint(0, 2 * most + 1, (12,), generator=by_hand)
         assert torch.equal(generator.get_state(), by_hand.get_state())
+
+
+def moved(image: torch.Tensor, view: int) -> torch.Tensor:
+    """One image, (channels, height, width), as the numbered view of `shift1` shows it, pixel by pixel."""
+    down, across = ((0, 0), (-1, 0), (1, 0), (0, -1), (0, 1))[view]
+    shown = torch.zeros_like(image)
+    height, width = image.shape[-2:]
+    for row in range(height):
+        for column in range(width):
+            if 0 <= row - down < height and 0 <= column - across < width:
+                shown[:, row, column] = image[:, row - down, column - across]
+    return shown
+
+
+def test_half_of_the_images_move_by_one_pixel() -> None:
+    """`shift1` shows each image as the batch's view says, half of them unmoved and each neighbour as often. Members of
+    a pack see what they see alone."""
+    data = colours(400, 5, 6)
+    seen = torch.zeros(5)
+    for b in batches(data, 40, "shift1", torch.Generator().manual_seed(2)):
+        for index, view, image in zip(b.index, b.view, b.images, strict=True):
+            torch.testing.assert_close(image, moved(data.train.images[index].float(), int(view)), rtol=1e-4, atol=1e-3)
+        seen += torch.bincount(b.view, minlength=5)
+    assert 170 <= seen[0] <= 230 and 35 <= seen[1:].min() and seen[1:].max() <= 65
+    (alone,) = batches(data, 400, "shift1", torch.Generator().manual_seed(3))
+    pack = EpochBatches(data, "shift1", members=2)
+    pack.shuffle(torch.Generator().manual_seed(9), torch.Generator().manual_seed(3))
+    (index,) = pack.split(400)
+    assert torch.equal(pack.batch(index).images[1], alone.images)
+    assert torch.equal(pack.batch(index).view[1], alone.view)
+
+
+def test_a_teacher_of_moved_images_is_not_asked_again() -> None:
+    """With `shift1` the logits of five views are stored, and a batch gets exactly those of the images that it shows."""
+    data = colours(30, 5, 6)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 5 * 6, 2))
+    (logits,) = stored_logits(model, data.train, data, "shift1").values()
+    assert logits.shape == (5, 30, 2)
+    targets = Targets(torch.from_numpy(logits))
+    for b in batches(data, 10, "shift1", torch.Generator().manual_seed(0)):
+        torch.testing.assert_close(targets.of(b), model(b.images).detach(), rtol=1e-4, atol=1e-3)
+
+
+def test_logits_of_other_views_are_not_taken() -> None:
+    """Five stored views of shifts say nothing of a mirror image, nor two of a mirror image of shifts: the teacher is
+    asked then. The image as it is, is among all of them."""
+    data = colours(6, 28, 28)
+    training = Training("lenet_300_100", epochs=1)
+    teacher = build_network(training, data)
+    for stored, augment, asked in (("shift1", "flip", True), ("flip", "shift1", True), ("shift1", "none", False),
+                                   ("flip", "flip", False), ("shift1", "shift1", False)):  # fmt: skip
+        shared = SharedWork({**state_arrays(teacher), **stored_logits(teacher, data.train, data, stored)})
+        targets = targets_from(shared, training, data, augment)
+        assert (targets.teacher is not None) == asked, (stored, augment)
 
 
 def test_stored_logits_are_of_both_views() -> None:

@@ -14,7 +14,7 @@ from study.artifacts.checkpoints import Progress
 from study.data import registry
 from study.data.splits import Splits
 from study.methods.magnitude import pruning
-from study.methods.sws import packed, weight_sharing
+from study.methods.sws import hard, packed, weight_sharing
 from study.methods.sws.mixture import Mixture
 from study.methods.sws.packed import Member
 from study.models import registry as models_registry
@@ -53,11 +53,17 @@ def rows_of(fit: Any, model: nn.Module, hparams: Any, splits: Splits, device: st
     return rows
 
 
-@pytest.mark.parametrize("kind", ["sws", "magnitude"])
+COMPRESSING: dict[str, tuple[Any, Any]] = {
+    "sws": (weight_sharing.fit, HPARAMS),
+    "magnitude": (pruning.fit, pruning.Hparams(epochs=3, batch_size=32, codebook_epochs=2)),
+    "hard": (hard.fit, hard.Hparams(density=0.1, components=8, epochs=6, batch_size=32)),
+}
+
+
+@pytest.mark.parametrize("kind", COMPRESSING)
 def test_compressing_is_the_same_as_on_a_cpu(kind: str, digits: Splits, pretrained: nn.Module) -> None:
     """Every epoch's loss, accuracy and sparsity agree, so that every phase's steps are those of the CPU."""
-    fit, hparams = (weight_sharing.fit, HPARAMS) if kind == "sws" else (pruning.fit, pruning.Hparams(
-        epochs=3, batch_size=32, codebook_epochs=2))  # fmt: skip
+    fit, hparams = COMPRESSING[kind]
     for cpu, gpu in zip(*(rows_of(fit, pretrained, hparams, digits, d) for d in ("cpu", "cuda")), strict=True):
         assert gpu["phase"] == cpu["phase"]
         assert gpu["train_loss"] == pytest.approx(cpu["train_loss"], rel=0.02, abs=0.01)

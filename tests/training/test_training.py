@@ -68,7 +68,7 @@ def test_shifted_images_are_moved_and_not_mirrored() -> None:
     data = splits(400)
     seen = {(down, across): 0 for down in range(5) for across in range(5)}
     for b in batches(data, 16, "shift", seeded()):
-        assert not bool(b.flipped.any())
+        assert not bool(b.view.any())
         for index, image in zip(b.index, b.images, strict=True):
             padded = F.pad(data.train.images[index].float() / 255, (2, 2, 2, 2))
             ways = [(y, x) for y, x in seen if torch.allclose(padded[:, y : y + 16, x : x + 16], image)]
@@ -76,12 +76,12 @@ def test_shifted_images_are_moved_and_not_mirrored() -> None:
     assert min(seen.values()) >= 4 and max(seen.values()) <= 40
 
 
-def test_flipped_says_which_images_are_mirrored() -> None:
+def test_the_view_says_which_images_are_mirrored() -> None:
     """`flip` shows an image as it is or mirrored, as the batch says, and about half of them each way."""
     data = splits(200)
     mirrored = 0
     for b in batches(data, 16, "flip", seeded()):
-        for index, flipped, image in zip(b.index, b.flipped, b.images, strict=True):
+        for index, flipped, image in zip(b.index, b.view, b.images, strict=True):
             original = data.train.images[index].float() / 255
             torch.testing.assert_close(image, original.flip(-1) if flipped else original)
             mirrored += int(flipped)

@@ -288,8 +288,8 @@ def test_a_file_that_lacks_a_part_is_refused(tmp_path: Path, monkeypatch: pytest
         ("sws", "epochs", tune.uniform(5.0, 20.0), "epochs of 5 in SPACE: must be a whole number"),
         ("sws", "layer_scales", tune.uniform(0.0, 1.0), "layer_scales of 0 in SPACE: must be True or False"),
         ("sws", "tau", tune.choice(["a", "b"]), "tau of a in SPACE: must be a number"),
-        ("sws", "augment", tune.choice(["flop"]), "augment of flop in SPACE: must be none, flip, shift, crop, "
-         "resized-crop or resized-crop-jitter"),
+        ("sws", "augment", tune.choice(["flop"]), "augment of flop in SPACE: must be none, flip, shift1, shift, "
+         "crop, resized-crop or resized-crop-jitter"),
         ("kd", "precision", tune.choice(["bf16"]), "precision of bf16 in SPACE: must be float32 or bfloat16"),
         ("kd", "student", tune.choice([1, 2]), "student of 1 in SPACE: must be a word"),
         ("sws", "one_minus_anneal", tune.uniform(0.5, 5.0), "one_minus_anneal of 5 in SPACE: must be between 0 and 1"),

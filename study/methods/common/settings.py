@@ -74,8 +74,9 @@ class CompressionSettings(CodebookSettings):
     learning_rate: Rate = 1e-3
     """Peak rate of Adam in phase one, and for the teacher; falls to zero along half a cosine."""
     augment: Augment | None = None
-    """In all phases: none, flip (mirror), shift (by up to an eighth of the side), crop (both), resized-crop (mirror,
-    and a random part enlarged), resized-crop-jitter (and the colours). Default: flip on CIFAR, otherwise none."""
+    """In all phases: none, flip (mirror), shift1 (half of the images by one pixel), shift (by up to an eighth of the
+    side), crop (flip and shift), resized-crop (mirror, and a random part enlarged), resized-crop-jitter (and the
+    colours). Default: flip on CIFAR, otherwise none."""
     teacher: str = "none"
     """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
     self for the uncompressed network; none for labels alone."""

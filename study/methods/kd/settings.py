@@ -43,9 +43,10 @@ class KDSettings(Settings):
     student_examples: Annotated[int | None, AtLeast(0)] = None
     """Training images of each class that students see; 0 for all. Default: 10 on digits, otherwise all."""
     augment: Augment | None = None
-    """none, flip (mirror; teacher logits of both views are stored), shift (by up to an eighth of the side), crop
-    (both), resized-crop (mirror, and a random part enlarged) or resized-crop-jitter (and the colours, too); with all
-    but the first two the teacher runs in every step. Default: flip on CIFAR, otherwise none."""
+    """none, flip (mirror), shift1 (half of the images by one pixel), shift (by up to an eighth of the side), crop (flip
+    and shift), resized-crop (mirror, and a random part enlarged) or resized-crop-jitter (and the colours, too). Of the
+    first three the teacher's logits are stored; with the others it runs in every step. Default: flip on CIFAR,
+    otherwise none."""
     batch_size: Annotated[int | None, AtLeast(1)] = None
     """Images a step of a student; the teacher's are 64 at least. Default: 32 on digits, otherwise 128."""
     learning_rate: Rate = 2e-3

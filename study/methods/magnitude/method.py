@@ -31,7 +31,7 @@ METHOD = Method(
     hparams=Hparams,
     shared_work=pretrained.STAGE,
     trial=trial,
-    epochs=lambda settings: settings.epochs + settings.codebook_epochs,
+    epochs=lambda settings: settings.epochs + (0 if settings.quantised_training else settings.codebook_epochs),
     counts_over=COUNTS_OVER,
     without_effect=pretrained.without_effect,
 )

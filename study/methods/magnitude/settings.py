@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
 from study.methods.common.settings import CompressionSettings
-from study.settings import Rate
+from study.setting_bounds import AtLeast
+from study.settings import Rate, Values
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,14 @@ class MagnitudeSettings(CompressionSettings):
 
     weight_rate: Rate = 2e-3
     """Peak rate of Adam for the weights while they are pruned and retrained."""
+    score_power: Annotated[float, AtLeast(0)] = 0.0
+    """Weights of smallest w² v^p are pruned, v being the mean square of a weight's gradient and p this power. 0 is
+    magnitude, and 1 the loss that goes with a weight, by the diagonal of the Fisher information."""
+    quantised_training: bool = False
+    """After the ramp, train the survivors at their quantised values, rather than retrain them, cluster them by k-means,
+    and train the codebook."""
+
+    OLDER: ClassVar[Values] = {**CompressionSettings.OLDER, "score_power": 0.0, "quantised_training": False}
 
 
 SETTINGS = MagnitudeSettings

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,7 +19,7 @@ from study.data.images import normalise
 from study.data.splits import Splits
 from study.methods.common import pretrained
 from study.methods.method import ONE_MINUS, Method, Packing, PackMember, StepCost, TrialResult, hparams_from
-from study.methods.sws import packed, weight_sharing
+from study.methods.sws import hard, packed, weight_sharing
 from study.methods.sws.network_stack import Stack
 from study.methods.sws.settings import NOT_PACKABLE, SWSSettings
 from study.methods.sws.weight_sharing import Hparams
@@ -26,6 +27,31 @@ from study.settings import Values
 from study.training.loop import Report
 from study.training.network import build_network
 from study.training.precision import autocast_logits, uses_bfloat16
+
+
+@dataclass(frozen=True, kw_only=True)
+class EitherHparams(weight_sharing.Hparams, hard.Hparams):
+    """What can be searched: the hyperparameters of both variants."""
+
+
+def without_effect(settings: SWSSettings) -> dict[str, str]:
+    """Hyperparameters that do nothing with these settings, and why; see `Method.without_effect`."""
+    names = {
+        variant: {f.name for f in dataclasses.fields(cls)}
+        for variant, cls in (("soft", weight_sharing.Hparams), ("hard", hard.Hparams))
+    }
+    of_other = names["hard" if settings.variant == "soft" else "soft"] - names[settings.variant]
+    return {
+        **pretrained.without_effect(settings),
+        **dict.fromkeys(sorted(of_other), f"with --variant {settings.variant}"),
+    }
+
+
+def epochs(settings: SWSSettings) -> int:
+    """Most epochs that a trial reports."""
+    if settings.variant == "soft":
+        return (settings.epochs or 0) + (settings.retrain_epochs or 0) + (settings.codebook_epochs or 0)
+    return (settings.epochs or 0) + (0 if settings.quantised_training else settings.codebook_epochs or 0)
 
 
 def hyperparameters(settings: SWSSettings, values: Values) -> Hparams:
@@ -36,10 +62,14 @@ def hyperparameters(settings: SWSSettings, values: Values) -> Hparams:
 def trial(
     values: Values, settings: SWSSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
-    """Cluster the pretrained network under a mixture prior, and quantise it."""
+    """Cluster the pretrained network under a mixture prior, or by the prior's hard limit, and quantise it."""
     network, targets = pretrained.start(settings, data, shared)
-    hparams = hyperparameters(settings, values)
-    quantised, metrics = weight_sharing.fit(network, hparams, data, on_epoch, targets, progress)
+    if settings.variant == "hard":
+        hard_hparams = hparams_from(hard.Hparams, settings, values, **pretrained.no_teacher(settings))
+        quantised, metrics = hard.fit(network, hard_hparams, data, on_epoch, targets, progress)
+    else:
+        hparams = hyperparameters(settings, values)
+        quantised, metrics = weight_sharing.fit(network, hparams, data, on_epoch, targets, progress)
     return pretrained.compressed(network, quantised, metrics, settings, data, shared)
 
 
@@ -115,12 +145,13 @@ def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]
 METHOD = Method(
     title="Soft weight-sharing",
     reference="uncompressed",
-    hparams=Hparams,
+    hparams=EitherHparams,
     shared_work=pretrained.STAGE,
     trial=trial,
-    epochs=lambda settings: settings.epochs + settings.retrain_epochs + settings.codebook_epochs,
+    epochs=epochs,
     counts_over=COUNTS_OVER,
-    without_effect=pretrained.without_effect,
-    step_cost=StepCost(epochs=lambda settings: settings.epochs, term=prior_term),
+    without_effect=without_effect,
+    step_cost=StepCost(epochs=lambda settings: settings.epochs if settings.variant == "soft" else 0, term=prior_term),
     packing=Packing(check=check_packing, trainer=Pack),
+    search_space=lambda settings: "sws" if settings.variant == "soft" else "sws_hard",
 )

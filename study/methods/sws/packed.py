@@ -219,8 +219,8 @@ def finish(
         if not member.failure:
             network, now = codebooks.member(index)
             try:
-                epochs = common.epochs + common.codebook_epochs
-                now, metrics = conclude(network, now, member.hparams, data, member.trace, epochs)
+                epochs, trained = common.epochs + common.codebook_epochs, common.codebook_epochs > 0
+                now, metrics = conclude(network, now, member.hparams, data, member.trace, epochs, trained=trained)
                 results.append((copy.deepcopy(network), now, metrics))
             except TrialFailed as error:
                 member.fail(error)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
 from study.errors import UserError
 from study.methods.common.settings import CodebookSettings, CompressionSettings
+from study.records.search_domains import Value
 from study.setting_bounds import AtLeast, Within
-from study.settings import Rate, Values, flag
+from study.settings import Rate, Settings, Values, flag
 from study.settings_groups import Resources
 
 NOT_PACKABLE = ("merge", "layer_scales", "retrain_epochs")
@@ -39,6 +41,12 @@ class WeightSharingSettings(CodebookSettings):
     """Give every layer its own scale, so that one mixture fits layers of different width."""
 
 
+HARD_ONLY = ("ramp", "score_power", "quantised_training")
+"""Settings of the hard variant alone."""
+SOFT_ONLY = ("sigma", "pi_zero_strength", "anneal", "merge", "layer_scales", "retrain_epochs")
+"""Settings of the soft variant alone that differ from their default only where they were given."""
+
+
 @dataclass(frozen=True)
 class PackedResources(Resources):
     """What a trial gets of the machines. May differ between two commands on one study."""
@@ -54,10 +62,23 @@ class PackedResources(Resources):
 class SWSSettings(WeightSharingSettings, CompressionSettings):
     """Soft weight-sharing: a network is pruned and quantised under a mixture prior; searches tau, components, pi_zero.
 
-    Every trial starts from the same pretrained network, clusters its weights, and is quantised.
+    Every trial starts from the same pretrained network, clusters its weights, and is quantised. With --variant hard it
+    prunes by a score of sensitivity, trains at quantised values, and searches density and components.
     """
 
     kind: Annotated[str, tyro.conf.Suppress] = "sws"
+
+    variant: Literal["soft", "hard"] = "soft"
+    """soft clusters weights under a mixture prior, and searches tau, components and pi_zero. hard prunes the weights
+    that the loss misses least, trains the rest at a few values, and searches density and components."""
+    ramp: Annotated[float, Within(0, 1)] = 0.45
+    """With --variant hard: share of --epochs in which weights are pruned; in the others they train at their values."""
+    score_power: Annotated[float, AtLeast(0)] = 1.0
+    """With --variant hard: weights of smallest w² v^p are pruned, v being the mean square of a weight's gradient and p
+    this power. 1 is the loss that goes with a weight, by the diagonal of the Fisher information, and 0 magnitude."""
+    quantised_training: bool = True
+    """With --variant hard: train the survivors at their quantised values, rather than cluster them by k-means at the
+    end and train the codebook."""
     resources: PackedResources = field(default_factory=PackedResources)
 
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
@@ -66,6 +87,21 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
         "": {**CompressionSettings.DEFAULTS[""], "retrain_epochs": 0, "precision_rate": 3e-3},
     }
 
+    HARD_DEFAULTS: ClassVar[Mapping[str, Values]] = {"digits": {"epochs": 70}, "": {"epochs": 38}}
+    """As `DEFAULTS`, of the hard variant, whose epochs include those of quantised training."""
+    OLDER: ClassVar[Values] = {
+        **CompressionSettings.OLDER,
+        "variant": "soft",
+        "ramp": ramp,
+        "score_power": score_power,
+        "quantised_training": quantised_training,
+    }
+
+    def defaults(self) -> dict[str, Value]:
+        """See `Settings.defaults`."""
+        hard = self.HARD_DEFAULTS.get(self.dataset, self.HARD_DEFAULTS[""]) if self.variant == "hard" else {}
+        return {**super().defaults(), **hard}
+
     def check(self) -> None:
         """Refuse what does not go together, and what cannot be packed.
 
@@ -73,12 +109,23 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
             UserError: one line that names both flags.
         """
         super().check()
+        for name in HARD_ONLY if self.variant == "soft" else SOFT_ONLY:
+            if (value := getattr(self, name)) != (default_of(type(self), name) or 0):
+                other = "hard" if self.variant == "soft" else "soft"
+                raise UserError(f"{flag(name)} {value}: is for --variant {other}; leave it out")
+        if self.resources.pack > 1 and self.variant == "hard":
+            raise UserError(f"--pack {self.resources.pack}: does not go with --variant hard, whose trials train alone")
         values = self.flat()
         for name in (*NOT_PACKABLE, "trial_timeout", "memory_per_trial") if self.resources.pack > 1 else ():
             if values[name]:
                 raise UserError(
                     f"--pack {self.resources.pack}: does not go with {flag(name)}; leave out one of the two flags"
                 )
+
+
+def default_of(kind: type[Settings], name: str) -> object:
+    """What a setting is that the command line does not give."""
+    return next(f.default for f in dataclasses.fields(kind) if f.name == name)
 
 
 SETTINGS = SWSSettings

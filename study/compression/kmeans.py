@@ -1,4 +1,4 @@
-"""One-dimensional k-means, exact up to its starts: the codebook of magnitude pruning."""
+"""One-dimensional k-means, exact up to its starts: the first codebook of pruned networks."""
 
 from __future__ import annotations
 
