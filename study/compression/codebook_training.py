@@ -181,7 +181,7 @@ def conclude(
 
     The scored network is therefore the one in the file, bit for bit. It ends the trace, if there is one.
 
-    Where nothing was trained since quantising, batch-norm still has the statistics of the weights before they were quantised, so they
+    Where nothing was trained since quantising, batch-norm still has the statistics of the weights before that, so they
     are computed anew. Training keeps them up to date by itself, and then another pass measures no better.
 
     Args:

@@ -187,18 +187,17 @@ def test_a_seed_repeats_bit_for_bit_and_a_teacher_counts(digits: Splits, pretrai
     assert not torch.equal(ends[0], ends[2]) and not torch.equal(ends[0], ends[3])
 
 
-def test_batch_norm_has_the_statistics_of_the_final_network() -> None:
-    """At the end every running mean is that of the training part with the quantised weights."""
+def test_batch_norm_keeps_the_statistics_that_training_gave_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are of every step of both phases, and of no pass over plain images afterwards."""
+    monkeypatch.setattr("study.compression.codebook_training.recalibrate", lambda *_: pytest.fail("another pass"))
     torch.manual_seed(0)
     model = build("minivgg", (1, 32, 32), 10, width=0.125)
     larger = registry.load("digits", None, size=32)[0]
     few = dataclasses.replace(larger, train=Part(larger.train.images[:256], larger.train.labels[:256]))
-    hard.fit(model, dataclasses.replace(HARD, epochs=2, density=0.2), few, lambda row: None)
-    first = next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d))
-    convolution = next(m for m in model.modules() if isinstance(m, nn.Conv2d))
-    images = (few.train.images.float() / 255 - few.mean[0]) / few.std[0]
-    expected = convolution(images).mean(dim=(0, 2, 3)).detach()
-    torch.testing.assert_close(first.running_mean, expected, rtol=1e-3, atol=1e-4)
+    hard.fit(model, dataclasses.replace(HARD, epochs=2, density=0.2, batch_size=64), few, lambda row: None)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert {int(norm.num_batches_tracked) for norm in norms} == {8}  # type: ignore[arg-type]
+    assert all(bool(norm.running_mean.abs().any()) for norm in norms)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
