@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from study.artifacts.cache import SharedWork
+from study.artifacts.checkpoints import Progress
 from study.compression import batch_norm, compressed_file
 from study.compression.quantised_weights import flatten, shared_parameters, with_integers
 from study.data import registry
 from study.data.images import normalise
 from study.data.splits import Part, Splits
 from study.errors import TrialFailed
-from study.methods.ptq import calibration, quantise
+from study.methods.common import pretrained as pretrained_stage
+from study.methods.ptq import calibration, method, quantise
 from study.methods.ptq.calibration import calibration_part, sensitivities
 from study.methods.ptq.quantise import Hparams
 from study.methods.ptq.rate_distortion import Problem, Rounded, entropy_bits, problem_of, round_layer
+from study.methods.ptq.settings import PTQSettings
+from study.run import parse
+from study.settings import resolve
 from study.training import network
 from study.training.loop import evaluate
 from study.training.network import Training
@@ -300,3 +307,30 @@ def test_statistics_follow_the_weights(digits: Splits) -> None:
     batch_norm.follow(model, few, before)
     torch.testing.assert_close((mean, variance), (own[0] / 2, own[1] / 4))
     assert evaluate(model, few.train, few).loss < 10
+
+
+def test_data_that_are_no_images_are_compressed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's table and its small network by module:function: a trial ends with a file that decodes to the
+    network."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ptq_table.py").write_text(
+        "import numpy as np\nfrom torch import nn\n\n\n"
+        "def data():\n    inputs = np.random.default_rng(0).normal(size=(1200, 8)).astype('float32')\n"
+        "    labels = (inputs.sum(axis=1) > 0).astype(int)\n"
+        "    return (inputs[:1000], labels[:1000]), (inputs[1000:], labels[1000:])\n\n\n"
+        "def build(input_shape, classes):\n"
+        "    return nn.Sequential(nn.Linear(*input_shape, 32), nn.ReLU(), nn.Linear(32, classes))\n"
+    )
+    arguments = "--dataset ptq_table:data --network ptq_table:build --batch-size 32 --pretrain-epochs 5".split()
+    settings = resolve(parse(["ptq", *arguments]))
+    assert isinstance(settings, PTQSettings)
+    data, _ = registry.load("ptq_table:data", None)
+    rows: list[dict[str, object]] = []
+    shared = pretrained_stage.pretrain({}, settings, data, None, rows.append, Progress())
+    work = SharedWork(shared.arrays, {"metrics": dict(shared.metrics)})
+    values = {"bits_per_weight": 3.0, "sensitivity_power": 1.0, "rate_weight": 0.0}
+    result = method.trial(values, settings, data, work, rows.append, Progress())
+    assert rows[-1]["phase"] == "quantise" and abs(float(str(result.metrics["accuracy_drop"]))) < 3
+    decoded = compressed_file.decode(result.file, custom="ptq_table:build")
+    score = evaluate(decoded.model, data.validation, data)
+    assert score.accuracy == pytest.approx(result.metrics["val_accuracy"])
