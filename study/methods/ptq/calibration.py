@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from study.compression.quantised_weights import shared_parameters
 from study.data.images import normalise
 from study.data.splits import Part, Splits
+from study.errors import TrialFailed
 
 BATCH = 32
 MOST_COLUMNS = 6144
@@ -65,6 +66,8 @@ def sensitivities(model: nn.Module, examples: Part, data: Splits, seed: int) -> 
         model: left as it is.
         examples: on the model's device.
         seed: of the random signs, and of the positions that are taken.
+    Raises:
+        TrialFailed: a sensitivity is not a finite number.
     """
     parameters = shared_parameters(model)
     layers = _layers(model, parameters)
@@ -141,7 +144,8 @@ def _observe(
             assert isinstance(module, nn.Conv1d | nn.Conv2d)
             entry.add_inputs(*_unfolded(module, args[0], generator))
             channels = 1
-    output.register_hook(lambda gradient: entry.add_outputs(gradient, channels))
+    if output.requires_grad:
+        output.register_hook(lambda gradient: entry.add_outputs(gradient, channels))
 
 
 def _unfolded(module: nn.Conv1d | nn.Conv2d, images: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
@@ -200,4 +204,7 @@ def _collected(
             result.append(Sensitivity(p, entry.bias, entry.groups, entry.inputs / count, entry.outputs / entry.seen))
         elif p not in biases:
             result.append(Sensitivity(p, None, 1, None, squares[p] / count))
+    for its in result:
+        if not (its.outputs.isfinite().all() and (its.inputs is None or its.inputs.isfinite().all())):
+            raise TrialFailed("the loss's sensitivity to the weights is not a finite number")
     return result
