@@ -65,9 +65,11 @@ def main() -> None:
     parser.add_argument("--network", default="resnet20")
     parser.add_argument("--normalise", default="imagenet")
     parser.add_argument("--calibration-examples", type=int, default=512)
+    parser.add_argument("--test-images", type=int, default=3000, help="of the test part, drawn by a fixed seed")
     o = parser.parse_args()
     torch.set_num_threads(1)
     data, test = registry.load("folder", o.data_dir)
+    test = test[torch.randperm(len(test), generator=torch.Generator().manual_seed(0))[: o.test_images]]
     if constants := parse(o.normalise):
         data = dataclasses.replace(data, mean=constants.mean, std=constants.std)
     model = models.build(o.network, data.shape, len(data.classes)).eval()

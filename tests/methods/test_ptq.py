@@ -24,11 +24,13 @@ from study.methods.ptq.calibration import calibration_part, sensitivities
 from study.methods.ptq.quantise import Hparams
 from study.methods.ptq.rate_distortion import Problem, Rounded, entropy_bits, problem_of, round_layer
 from study.methods.ptq.settings import PTQSettings
+from study.pipeline.cost_estimate import trial_seconds
 from study.run import parse
 from study.settings import resolve
 from study.training import network
 from study.training.loop import evaluate
 from study.training.network import Training
+from study.tuning.space import SearchSpace
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +263,15 @@ def test_it_beats_plain_rounding_of_the_network(digits: Splits, pretrained: nn.M
     assert metrics["val_loss"] < rounded["val_loss"]
     repeated, _ = quantise.fit(again, Hparams(bits_per_weight=1.2, rate_weight=0.0), digits)
     assert torch.equal(quantised.assignment, repeated.assignment) and torch.equal(quantised.scales, repeated.scales)
+
+
+def test_a_dry_run_times_what_a_trial_does(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not epochs of training, of which there are none: `--dry-run` takes the seconds that quantising would."""
+    settings, space = resolve(PTQSettings(calibration_examples=64)), SearchSpace.load("ptq")
+    assert trial_seconds(settings, space, digits) > 0
+    asked: list[int] = []
+    monkeypatch.setattr(quantise, "seconds_of", lambda model, examples, data: asked.append(examples) or 42.0)
+    assert trial_seconds(settings, space, digits) == 42.0 and asked == [64]
 
 
 def test_no_weights_are_no_network(digits: Splits, pretrained: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

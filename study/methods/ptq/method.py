@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
+from study.compression.quantised_weights import leave_out, names_in
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
 from study.methods.common import pretrained
@@ -13,6 +14,7 @@ from study.methods.ptq.quantise import Hparams
 from study.methods.ptq.settings import PTQSettings
 from study.settings import Values
 from study.training.loop import Report
+from study.training.network import build_network
 
 
 def trial(
@@ -25,6 +27,12 @@ def trial(
     return pretrained.compressed(network, quantised, metrics, settings, data, shared)
 
 
+def seconds(settings: PTQSettings, data: Splits) -> float:
+    """Of a trial."""
+    network = leave_out(build_network(pretrained.pretraining(settings), data), names_in(settings.skip))
+    return quantise.seconds_of(network, settings.calibration_examples, data)
+
+
 METHOD = Method(
     title="Post-training quantisation",
     reference="uncompressed",
@@ -33,4 +41,5 @@ METHOD = Method(
     trial=trial,
     epochs=lambda settings: 1,
     counts_over=COUNTS_OVER,
+    untrained_seconds=seconds,
 )
