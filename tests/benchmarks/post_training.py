@@ -1,6 +1,6 @@
 """Post-training quantisation of a network that others trained, against plain rounding: bytes of the file, accuracy.
 
-    python tests/benchmarks/post_training.py --data-dir DIR --checkpoint resnet20.th    # two minutes on one core
+    python tests/benchmarks/post_training.py --data-dir DIR --checkpoint resnet20.th    # some minutes on one core
 
 The configurations are fixed beforehand, so each network meets the test part once. Batch-norm's statistics are left as
 they were, computed again from the calibration images, or moved by what the rounding did to these images.
