@@ -1,4 +1,4 @@
-"""The command line: `python -m study.run kd|sws|magnitude|kd_sws`. Parses, calls, prints."""
+"""The command line: `python -m study.run kd|sws|magnitude|kd_sws|ptq`. Parses, calls, prints."""
 
 from __future__ import annotations
 

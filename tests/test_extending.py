@@ -16,7 +16,7 @@ import pytest
 import synthetic
 
 TESTS = Path(__file__).parent
-METHODS = ("kd", "sws", "magnitude", "kd_sws")
+METHODS = ("kd", "sws", "magnitude", "kd_sws", "ptq")
 
 
 def run(module: str, *arguments: object, folder: Path = TESTS.parent, path: Path | None = None) -> Any:

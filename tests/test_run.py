@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[1]
             "--student lenet5: kd_sws searches student_width, and at 0.125 it cannot be built (",
         ),
         ("sws --network minivgg --network-width -1", "--network-width"),
-        ("", "kd, kd_sws, magnitude or sws"),
+        ("", "kd, kd_sws, magnitude, ptq or sws"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -90,7 +90,7 @@ def test_defaults_are_those_of_the_dataclasses() -> None:
     assert run.parse(["sws", "--num-samples", "5"]) == SWSSettings.of(num_samples=5)
 
 
-KINDS = ("kd", "kd_sws", "magnitude", "sws")
+KINDS = ("kd", "kd_sws", "magnitude", "ptq", "sws")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,7 +116,7 @@ def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.Capture
         "--max-concurrent": "resources options",
         "--dashboard": "watching options",
         "--dataset": "options",
-        "--epochs": "options",
+        **({} if kind == "ptq" else {"--epochs": "options"}),  # nothing is trained
         "--seed": "options",
     }.items():
         assert [

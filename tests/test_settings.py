@@ -20,6 +20,7 @@ from study.methods.common.settings import CompressionSettings
 from study.methods.kd.settings import KDSettings
 from study.methods.kd_sws.settings import KDSWSSettings
 from study.methods.magnitude.settings import MagnitudeSettings
+from study.methods.ptq.settings import PTQSettings
 from study.methods.sws.settings import SWSSettings
 from study.models import registry, zoo
 from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
@@ -27,7 +28,7 @@ from study.settings import WITH_WIDTH, Settings, as_json, bounds_of, contradicti
 from study.settings_groups import FIXED, OPERATIONAL
 
 ROOT = Path(__file__).parents[1]
-KINDS = (KDSettings, SWSSettings, MagnitudeSettings, KDSWSSettings)
+KINDS = (KDSettings, SWSSettings, MagnitudeSettings, KDSWSSettings, PTQSettings)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -301,7 +302,7 @@ def test_names_are_unique_over_the_groups() -> None:
 
 def test_settings_load_no_torch() -> None:
     """The flags of a method are a file without torch, which takes seconds to import."""
-    modules = ", ".join(f"study.methods.{kind}.settings" for kind in ("kd", "sws", "magnitude", "kd_sws"))
+    modules = ", ".join(f"study.methods.{kind}.settings" for kind in ("kd", "sws", "magnitude", "kd_sws", "ptq"))
     code = f"import sys, study.settings, study.run, {modules}; print({{'torch', 'ray', 'pandas'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

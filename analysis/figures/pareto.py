@@ -50,6 +50,7 @@ class FrontData:
         tested: the search's own networks on test data, those that have a place on the axis of cost.
         fresh: means over fresh seeds on test data, likewise.
         papers: published results, likewise; see `published`.
+        papers_left_out: how many others there are for this network, which do not count this cost.
         accuracies: range of the accuracy axis, see `focus`; None where nothing has an accuracy.
         costs: the axis of cost; networks that guess stretch neither of the two.
     """
@@ -61,6 +62,7 @@ class FrontData:
     tested: pd.DataFrame
     fresh: pd.DataFrame
     papers: pd.DataFrame
+    papers_left_out: int
     accuracies: list[float] | None
     costs: Axis
 
@@ -68,8 +70,8 @@ class FrontData:
 def front_data(s: Summary) -> FrontData:
     """Compute what the figure of a study that has a cost shows."""
     cost = objective_column(s.study, s.cost)
-    papers = published(s.study.meta)
-    papers = papers if s.cost in papers else papers.reindex(columns=[*papers.columns, s.cost]).head(0)
+    every_paper = published(s.study.meta)
+    papers = every_paper.reindex(columns=list(dict.fromkeys([*every_paper.columns, s.cost]))).dropna(subset=[s.cost])
     tested, fresh = _with_cost(s, s.tested), _with_cost(s, s.fresh)
     half = fresh.reindex(columns=["test_half"])["test_half"].fillna(0.0)
     important = [
@@ -90,6 +92,7 @@ def front_data(s: Summary) -> FrontData:
         tested=tested,
         fresh=fresh,
         papers=papers,
+        papers_left_out=len(every_paper) - len(papers),
         accuracies=focus(pd.concat(important).astype(float), s.sets_axis(s.searched)[ACCURACY]),
         costs=objective_axis(
             cost,
@@ -165,7 +168,7 @@ def _draw_test_results(drawing: go.Figure, data: FrontData) -> None:
         _draw_marks(drawing, data, data.fresh, FRESH, texts, look, error_y=bars)
     if len(data.papers):
         texts = [
-            f"<b>{r['method']}</b><br>MNIST test {r[TEST_ACCURACY]:.2f} % at {_cost_text(data, r, 1)}<br>"
+            f"<b>{r['method']}</b><br>test accuracy {r[TEST_ACCURACY]:.2f} % at {_cost_text(data, r, 1)}<br>"
             f"published rate {r['rate']:.0f}×: {r['definition']}<br>{r['source']}"
             for r in data.papers.to_dict("records")
         ]
@@ -243,6 +246,10 @@ def _caption(data: FrontData) -> str:
         sentences.append(f"Trials below {s.least_accuracy:g} % (dotted line) cannot be on the front.")
     if len(data.papers):
         sentences.append("Published results are test accuracies under their authors’ protocols.")
+        if data.papers_left_out:
+            others = counted(data.papers_left_out, "other published result")
+            verb = "report" if data.papers_left_out > 1 else "reports"
+            sentences.append(f"{others} of this network {verb} no {data.cost.label}.")
     missing = int(s.searched[[s.cost, ACCURACY]].isna().any(axis=1).sum())
     left_out = not_drawn_sentence(missing, "trial", f"accuracy or {data.cost.label}")
     return " ".join(sentences) + _below_axis(data) + left_out + sampling_note(s)

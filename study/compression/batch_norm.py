@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.data.images import normalise
@@ -17,7 +17,7 @@ def recalibrate(model: nn.Module, data: Splits, batch_size: int = 256) -> bool:
 
     Returns: whether there is a layer with statistics; without one nothing is run.
     """
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    norms = _norms(model)
     if not norms:
         return False
     modes, momenta = [(m, m.training) for m in model.modules()], [norm.momentum for norm in norms]
@@ -51,3 +51,55 @@ def round_batch_norm(model: nn.Module) -> None:
             fits = change <= 2.0**-10 * (tensor + norm.eps) if tensor is norm.running_var else rounded.isfinite()
             if bool(fits.all()):
                 tensor.copy_(rounded)
+
+
+Statistics = list[tuple[Tensor, Tensor]]
+"""Mean and variance of each batch-norm layer, (channels,) each, in the order of the modules."""
+
+
+@torch.no_grad()
+def measure(model: nn.Module, data: Splits) -> Statistics:
+    """The statistics that `recalibrate` would give; the model is left as it is."""
+    buffers = [buffer for norm in _norms(model) for buffer in norm.buffers()]
+    own = [buffer.clone() for buffer in buffers]
+    recalibrate(model, data)
+    measured = [(mean.clone(), variance.clone()) for mean, variance in _statistics(model)]
+    for buffer, value in zip(buffers, own, strict=True):
+        buffer.copy_(value)
+    return measured
+
+
+@torch.no_grad()
+def follow(model: nn.Module, data: Splits, before: Statistics) -> None:
+    """Move each layer's statistics by as much as its activations have moved since its weights changed.
+
+    Statistics from training may differ from those of plain images, since training augments them, and are of more images
+    than there may be now. `recalibrate` loses both; here only the change is taken from the images. A variance that fell
+    is scaled by the same factor, and one that rose grows by the same amount. The mean's distance from that of the
+    images keeps its number of standard deviations.
+
+    Args:
+        before: what `measure` gave for the same data, before the weights changed.
+    """
+    now = measure(model, data)
+    for (mean, variance), (mean_now, now_variance), (mean_before, before_variance) in zip(
+        _statistics(model), now, before, strict=True
+    ):
+        own = variance.clone()
+        fallen = own * now_variance / before_variance.clamp(min=_TINY)
+        variance.copy_(torch.where(now_variance < before_variance, fallen, own + now_variance - before_variance))
+        ratio = (variance / own.clamp(min=_TINY)).sqrt()
+        mean.copy_(mean_now + (mean - mean_before) * ratio)
+
+
+_TINY = 1e-12  # a variance of nothing
+
+
+def _norms(model: nn.Module) -> list[_BatchNorm]:
+    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+
+
+def _statistics(model: nn.Module) -> Statistics:
+    """The buffers themselves."""
+    pairs = [(norm.running_mean, norm.running_var) for norm in _norms(model)]
+    return [(mean, variance) for mean, variance in pairs if mean is not None and variance is not None]

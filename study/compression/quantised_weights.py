@@ -52,6 +52,20 @@ def _half_precision(numbers: Tensor) -> Tensor:
 _LAST_BIT = 2.0**-10  # of a float16, relative to the number
 
 
+def with_integers(levels: Tensor, steps: Tensor) -> QuantisedWeights:
+    """Weights that are integers times a step of their tensor; integers that no weight has leave the codebook.
+
+    Args:
+        levels: integers, (weights,), float32.
+        steps: one for each tensor, (tensors,).
+    """
+    values, assignment = torch.cat([levels.new_zeros(1), levels]).unique(return_inverse=True)
+    zero, index = assignment[0], assignment[1:]
+    # Zero moves to the front, and the negative integers up by one.
+    order = torch.cat([values[values == 0], values[values != 0]])
+    return QuantisedWeights(torch.where(index == zero, 0, torch.where(index < zero, index + 1, index)), order, steps)
+
+
 def shared_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Parameters that take part, each once, in the order of the modules.
 

@@ -140,6 +140,8 @@ class Method:
         without_effect: settings → hyperparameter that does nothing with them → why, as the end of a sentence.
         fixed: settings → hyperparameter that is not searched with them → why, as a sentence.
         step_cost: of epochs that take longer than plain training.
+        untrained_seconds: (settings, data) → seconds of a trial that trains nothing, from parts of it that are run;
+            None where trials train.
         packing: None where trials are always trained alone.
         search_space: settings → the module of `search_spaces` that says what is searched.
     """
@@ -162,6 +164,7 @@ class Method:
     without_effect: Callable[..., dict[str, str]] = lambda settings: {}
     fixed: Callable[..., dict[str, str]] = lambda settings: {}
     step_cost: StepCost | None = None
+    untrained_seconds: Callable[..., float] | None = None
     packing: Packing | None = None
     search_space: Callable[..., str] = lambda settings: settings.kind
 

@@ -133,6 +133,9 @@ def trial_seconds(settings: Settings, space: SearchSpace, data: Splits) -> float
     """Of one searched trial, with every hyperparameter in the middle of its range."""
     method, largest = registry.method(settings.kind), space.largest(settings)
     training, threads = method.searched_network(settings), settings.resources.threads
+    if method.untrained_seconds:
+        torch.set_num_threads(threads)
+        return method.untrained_seconds(largest, data)
     teacher = _teacher_in_every_step(settings, training)
     cost = method.step_cost
     costly_epochs = cost.epochs(largest) if cost else 0

@@ -103,6 +103,11 @@ COLUMNS: dict[str, Column] = {
     "density": Column("share of weights kept", "", 4),
     "codebook_size": Column("codebook size", "", 0),
     "bits": Column("bits", "", 0),
+    # post-training quantisation
+    "bits_per_weight": Column("bits per weight", "", 2, "log"),
+    "sensitivity_power": Column("power of the sensitivity", "", 3),
+    "rate_weight": Column("weight of the rate", "", 4),
+    "calibration_examples": Column("calibration examples", "", 0),
     "codebook_values_used": Column("codebook values in use", "", 0),
     # metrics
     "train_loss": Column("training loss", "nats", 4, direction="min"),

@@ -22,7 +22,7 @@ from analysis.figures.slices import slice_of
 from analysis.page import gallery
 from analysis.stats.held_out_results import fresh_seed_rows, mean_over_seeds, paired, search_test_rows
 from analysis.stats.pareto_front import finished, pareto_front
-from analysis.stats.published import published
+from analysis.stats.published import RESULTS, published
 from analysis.stats.standard_error import standard_error
 from analysis.stats.summary import choose, summarise
 from study.records.study_folder import Study, load
@@ -94,12 +94,46 @@ def test_a_network_of_zeros_has_a_place_in_every_figure(tmp_path: Path) -> None:
 def test_only_the_papers_network_and_data_get_published_points(sws: Study, kd: Study) -> None:
     """LeNet-300-100 and LeNet-5 on MNIST have published points, in percent and with a definition; others have none."""
     points = published(sws.meta)
-    assert len(points) == 4 and points["definition"].str.len().gt(20).all() and points["source"].str.len().gt(5).all()
+    assert len(points) == 5 and points["definition"].str.len().gt(20).all() and points["source"].str.len().gt(5).all()
     ours = points.set_index("method").loc["Soft weight-sharing (paper)"]
     assert (ours["sparsity"], ours["test_accuracy"], ours["rate"]) == (pytest.approx(95.7), pytest.approx(98.06), 64)
-    assert len(published({**sws.meta, "models": {"network": {"name": "lenet5"}}})) == 4
+    assert len(published({**sws.meta, "models": {"network": {"name": "lenet5"}}})) == 7
     assert published({**sws.meta, "data": {"name": "fashion_mnist"}}).empty
     assert published(kd.meta).empty and published({}).empty
+
+
+def test_published_bytes_stand_next_to_bytes_alone(tmp_path: Path, sws: Study) -> None:
+    """On an axis of bytes, and of the ratio of bytes, are the published results that were counted in bytes; on one of
+    sparsity those that state it. A rate by a formula is on no axis of bytes, and the caption says that there are
+    such."""
+    sized = load(synthetic.write_sized(tmp_path, "sws"))
+    of_mnist = {"data": sws.meta["data"], "models": sws.meta["models"]}
+    for cost, methods in {
+        "file_bytes": {"Entropy-penalised reparameterisation"},
+        "compression_ratio": {"Entropy-penalised reparameterisation"},
+        "sparsity": {"Deep Compression", "Dynamic network surgery", "Soft weight-sharing (paper)",
+                     "Sparse variational dropout"},
+    }.items():  # fmt: skip
+        direction = "min" if cost == "file_bytes" else "max"
+        objectives = {"val_accuracy": "max", cost: direction}
+        study = dataclasses.replace(sized, meta={**sized.meta, **of_mnist, "objectives": objectives})
+        data = pareto.front_data(summarise(study))
+        assert set(data.papers["method"]) == methods and data.papers[cost].notna().all()
+        marks = trace(pareto.draw_front(data), pareto.PAPERS)
+        assert len(marks.x) == len(methods) and all(np.isfinite(marks.x))
+        sentence = f"{5 - len(methods)} other published result{'s' * (len(methods) < 4)} of this network report"
+        assert sentence in pareto.front_figure(summarise(study)).caption
+
+
+def test_a_published_rate_is_that_of_its_bytes() -> None:
+    """Where a result has bytes, they are those of its network as float32 ÷ its rate, to within two hundredths."""
+    weights = {"lenet_300_100": 266_610, "lenet5": 431_080, "VGG-16": 14_990_000, "ResNet-20-4": 4_290_000,
+               "ResNet-50": 25_557_000}  # fmt: skip
+    counted = [(name, r) for (_, name), results in RESULTS.items() for r in results if r.file_bytes]
+    assert len(counted) == 7
+    for name, result in counted:
+        assert 4 * weights[name] / result.file_bytes == pytest.approx(result.rate, rel=0.02), result
+        assert "bytes" in result.definition
 
 
 def test_baselines_are_level_lines(kd: Study) -> None:

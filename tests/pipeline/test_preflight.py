@@ -160,7 +160,7 @@ def test_a_trial_is_not_reproduced_without_what_it_was_built_on(
     assert reproduce.main([str(folder), "t001"]) == 2
     printed = capsys.readouterr().err
     assert printed == (f"error: {folder / paths.STUDY}: kind 'nope' is unknown; this version of the harness has "
-                    "kd, kd_sws, magnitude, sws\n")  # fmt: skip
+                    "kd, kd_sws, magnitude, ptq, sws\n")  # fmt: skip
 
 
 def test_a_users_network_is_not_imported_unasked(

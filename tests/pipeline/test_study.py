@@ -104,6 +104,33 @@ def test_magnitude_study_is_complete(tmp_path: Path) -> None:
         assert score["sparsity"] == pytest.approx(trials.sparsity[trial_id])
 
 
+PTQ = "ptq --pretrain-epochs 2 --calibration-examples 64 --no-dashboard".split()
+
+
+def test_ptq_study_is_complete_and_grows(tmp_path: Path) -> None:
+    """One trial, then a second one by a larger number: bits, powers and plain rounding; every trial has its one epoch,
+    the first is not run again, sizes are those of the files, and what is tested is decoded from them."""
+    run(tmp_path, *PTQ, "--num-samples", "1")
+    first = study_folder.load(tmp_path / "ptq-digits").trials.set_index("trial_id")
+    run(tmp_path, *PTQ, "--num-samples", "2")
+    study = study_folder.load(tmp_path / "ptq-digits")
+    trials = study.trials.set_index("trial_id")
+    assert list(trials.index) == ["uncompressed", "8-bit rounding", "4-bit rounding", "t001", "t002"]
+    assert set(trials.state) == {"complete"}, trials.reason
+    assert trials.loc[first.index].seconds.equals(first.seconds)
+    searched = trials[trials.baseline == ""]
+    assert searched.bits_per_weight.between(1, 6).all() and searched.sensitivity_power.between(0, 1).all()
+    assert (study.history.groupby("trial_id").epoch.count()[["t001", "t002", "8-bit rounding"]] == 1).all()
+    weights = trials.file_bytes["uncompressed"] / 4
+    assert ((searched.file_bytes - searched.bits_per_weight * weights / 8).abs() < 0.1 * weights / 8 + 3000).all()
+    for trial_id in set(study.confirmed.trial_id) - {"uncompressed"}:
+        score = evaluate.report(Options((study.folder / paths.MODELS / f"{trial_id}.codebook",)))
+        tested = study.confirmed.set_index("trial_id").test_accuracy[trial_id]
+        assert score["accuracy"] == pytest.approx(tested)
+    page = (study.folder / "report.html").read_text()
+    assert "Post-training quantisation" in page and "power of the sensitivity" in page
+
+
 def weights_of(network: dict, data: dict) -> int:
     model = registry.build(network["name"], tuple(data["shape"]), len(data["classes"]), **network["options"])
     return sum(p.numel() for p in shared_parameters(model))

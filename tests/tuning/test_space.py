@@ -176,7 +176,8 @@ def test_the_space_of_every_kind_is_fine(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "near"),
     [("sws", "tua", "tau"), ("sws", "one_minus_pizero", "one_minus_pi_zero"), ("kd", "temprature", "temperature"),
-     ("magnitude", "densty", "density"), ("kd_sws", "student_witdh", "student_width")],
+     ("magnitude", "densty", "density"), ("kd_sws", "student_witdh", "student_width"),
+     ("ptq", "bits_per_wieght", "bits_per_weight")],
 )  # fmt: skip
 def test_a_misspelt_name_is_refused_with_the_near_one(kind: str, name: str, near: str) -> None:
     """In SPACE and in a baseline, in one line with the file."""

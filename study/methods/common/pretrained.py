@@ -21,7 +21,7 @@ from study.compression.quantised_weights import (
 from study.compression.size_metrics import ratio
 from study.data.fingerprint import identity
 from study.data.splits import Splits
-from study.methods.common.settings import CompressionSettings
+from study.methods.common.settings import CompressionSettings, NetworkSettings
 from study.methods.method import Stage, TrialResult, shift_epochs
 from study.models.state import tensors_of
 from study.models.zoo import BUILDERS
@@ -46,7 +46,7 @@ from study.training.network import (
 )
 
 
-def pretraining(settings: CompressionSettings) -> Training:
+def pretraining(settings: NetworkSettings) -> Training:
     """How the network is trained that every trial starts from: from fresh weights, or further than it was brought."""
     brought = settings.checkpoint or settings.weights
     return Training(
@@ -63,9 +63,14 @@ def pretraining(settings: CompressionSettings) -> Training:
     )
 
 
-def teacher_training(settings: CompressionSettings) -> Training | None:
+def teacher_name(settings: NetworkSettings) -> str:
+    """What `--teacher` says; "none" for methods that have no such flag."""
+    return settings.teacher if isinstance(settings, CompressionSettings) else "none"
+
+
+def teacher_training(settings: NetworkSettings) -> Training | None:
     """How a teacher of its own is trained; None where there is no teacher, or the network is it."""
-    if settings.teacher in ("none", "self"):
+    if not isinstance(settings, CompressionSettings) or settings.teacher in ("none", "self"):
         return None
     training = Training(
         network=settings.teacher,
@@ -82,7 +87,7 @@ def teacher_training(settings: CompressionSettings) -> Training | None:
     return teacher_apart(training, pretraining(settings))
 
 
-def networks(settings: CompressionSettings) -> dict[str, Training]:
+def networks(settings: NetworkSettings) -> dict[str, Training]:
     """Role → training, of all that the shared work trains."""
     teacher = teacher_training(settings)
     return {"network": pretraining(settings), **({"teacher": teacher} if teacher else {})}
@@ -90,7 +95,7 @@ def networks(settings: CompressionSettings) -> dict[str, Training]:
 
 def pretrain(
     values: Values,
-    settings: CompressionSettings,
+    settings: NetworkSettings,
     data: Splits,
     shared: SharedWork | None,
     on_epoch: Report,
@@ -124,7 +129,7 @@ def pretrain(
     metrics |= {"val_accuracy": score.accuracy, "val_loss": score.loss, "accuracy_drop": 0.0}
     metrics |= uncompressed_sizes(leave_out(network, names_in(settings.skip)))
     arrays = state_arrays(network)
-    if settings.teacher != "none":
+    if teacher_name(settings) != "none":
         arrays |= distillation.stored_logits(teacher or trained, data.train, data, settings.augment or "none")
     if teacher:
         arrays |= {TEACHER + name: array for name, array in state_arrays(teacher).items()}
@@ -146,12 +151,10 @@ def fine_tuned(shared: SharedWork) -> dict[str, SharedWork]:
     return {FINE_TUNED.removesuffix("/"): SharedWork(arrays, record)}
 
 
-def network_key(
-    settings: CompressionSettings, data: Splits, initial_weights: SharedWork | None
-) -> Mapping[str, object]:
+def network_key(settings: NetworkSettings, data: Splits, initial_weights: SharedWork | None) -> Mapping[str, object]:
     """What determines the shared work, as JSON values."""
     training = teacher_training(settings)
-    teacher = training.key() if training else settings.teacher
+    teacher = training.key() if training else teacher_name(settings)
     key = {"training": pretraining(settings).key(), "teacher": teacher, "data": identity(data)}
     code = custom_code_key(data, pretraining(settings), training)
     counted = counted_key(pretraining(settings), names_in(settings.skip), data)
@@ -172,7 +175,7 @@ def counted_key(training: Training, skip: tuple[str, ...], data: Splits) -> Mapp
     return {"left_out": list(left_out(leave_out(network, skip)))}
 
 
-def fine_tuned_names(settings: CompressionSettings) -> tuple[str, ...]:
+def fine_tuned_names(settings: NetworkSettings) -> tuple[str, ...]:
     """The row that `fine_tuned` may give."""
     return (FINE_TUNED.removesuffix("/"),) if settings.finetune_epochs else ()
 
@@ -188,31 +191,31 @@ STAGE = Stage(
 )
 
 
-def start(settings: CompressionSettings, data: Splits, shared: SharedWork) -> tuple[nn.Module, Targets]:
+def start(settings: NetworkSettings, data: Splits, shared: SharedWork) -> tuple[nn.Module, Targets]:
     """The trained network, to be compressed in place, and its teacher."""
     network = load_network(shared.start().tensors(), pretraining(settings), data)
     leave_out(network, names_in(settings.skip))
-    if settings.teacher == "none":
+    if teacher_name(settings) == "none":
         return network, Targets()
     teacher = teacher_training(settings) or pretraining(settings)
     return network, distillation.targets_from(shared.teacher(), teacher, data, settings.augment or "none")
 
 
-def no_teacher(settings: CompressionSettings) -> dict[str, Value]:
+def no_teacher(settings: NetworkSettings) -> dict[str, Value]:
     """Fixed hyperparameters where labels alone teach, whatever `--alpha` says; see `hparams_from`."""
-    return {"alpha": 0.0} if settings.teacher == "none" else {}
+    return {"alpha": 0.0} if teacher_name(settings) == "none" else {}
 
 
-def without_effect(settings: CompressionSettings) -> dict[str, str]:
+def without_effect(settings: NetworkSettings) -> dict[str, str]:
     """Hyperparameters that do nothing with these settings, and why; see `Method.without_effect`."""
-    return dict.fromkeys(("temperature", "alpha"), "without --teacher") if settings.teacher == "none" else {}
+    return dict.fromkeys(("temperature", "alpha"), "without --teacher") if teacher_name(settings) == "none" else {}
 
 
 def compressed(
     network: nn.Module,
     quantised: QuantisedWeights,
     metrics: Mapping[str, Value],
-    settings: CompressionSettings,
+    settings: NetworkSettings,
     data: Splits,
     shared: SharedWork,
 ) -> TrialResult:

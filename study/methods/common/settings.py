@@ -13,15 +13,9 @@ from study.settings import Alpha, Augment, Epochs, Rate, Settings, Values, Width
 
 
 @dataclass(frozen=True)
-class CodebookSettings(Settings):
-    """Settings of every kind of study that ends in a codebook."""
+class WeightsSettings(Settings):
+    """Which weights are compressed, and where they come from."""
 
-    weight_rate: Rate = 3e-3
-    """Peak rate of Adam for the weights while they are compressed."""
-    codebook_epochs: Annotated[int | None, AtLeast(0)] = None
-    """Epochs in which the codebook's values alone are trained after quantising. Default: 20 on digits, otherwise 4."""
-    codebook_rate: Rate = 1e-3
-    """Peak rate of Adam for the codebook's values."""
     skip: str | None = None
     """Names of parameters, or of modules, that stay as they are, with commas: --skip embedding,head.weight. Default:
     every tensor of two or more dimensions is compressed, and the biases of linear and convolution layers."""
@@ -51,8 +45,20 @@ class CodebookSettings(Settings):
 
 
 @dataclass(frozen=True)
-class CompressionSettings(CodebookSettings):
-    """Settings of studies in which every trial compresses the same trained network."""
+class CodebookSettings(WeightsSettings):
+    """Settings of every kind of study that trains a network into a codebook."""
+
+    weight_rate: Rate = 3e-3
+    """Peak rate of Adam for the weights while they are compressed."""
+    codebook_epochs: Annotated[int | None, AtLeast(0)] = None
+    """Epochs in which the codebook's values alone are trained after quantising. Default: 20 on digits, otherwise 4."""
+    codebook_rate: Rate = 1e-3
+    """Peak rate of Adam for the codebook's values."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings(WeightsSettings):
+    """Settings of studies in which every trial starts from the same trained network."""
 
     network: str = "lenet_300_100"
     """Network to compress: lenet_300_100, lenet5, minivgg, vgg11/13/16/19, resnet20/56, a torchvision.models name,
@@ -67,8 +73,6 @@ class CompressionSettings(CodebookSettings):
     network as it was brought stays the report's reference, and the one after them is a baseline."""
     finetune_rate: Rate | None = None
     """With --finetune-epochs: peak rate of Adam; 1e-4, unless given."""
-    epochs: Epochs | None = None
-    """Epochs of phase two, clustering or pruning. Default: 50 on digits, otherwise 20."""
     batch_size: Annotated[int | None, AtLeast(1)] = None
     """Images a step. Default: 32 on digits, otherwise 256."""
     learning_rate: Rate = 1e-3
@@ -77,33 +81,13 @@ class CompressionSettings(CodebookSettings):
     """In all phases: none, flip (mirror), shift1 (half of the images by one pixel), shift (by up to an eighth of the
     side), crop (flip and shift), resized-crop (mirror, and a random part enlarged), resized-crop-jitter (and the
     colours). Default: flip on CIFAR, otherwise none."""
-    teacher: str = "none"
-    """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
-    self for the uncompressed network; none for labels alone."""
-    teacher_width: Width = 1.0
-    """Multiplies the teacher's channels (VGG kinds)."""
-    teacher_epochs: Epochs = 20
-    """Epochs of the teacher."""
-    teacher_checkpoint: File | None = None
-    """Weights of a trained teacher (.safetensors, or a state dict of torch.save) instead of training one."""
-    temperature: Annotated[float, Above(0)] = 4.0
-    """With a teacher: both networks' logits are divided by it in the soft term, which carries its square."""
-    alpha: Alpha = 0.9
-    """With a teacher: weight of the soft term; the labels have the rest."""
 
     WITH_WEIGHTS: ClassVar[Values] = {"pretrain_epochs": 0, "finetune_epochs": 0, "finetune_rate": 1e-4}
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
-        "digits": {"pretrain_epochs": 40, "epochs": 50, "codebook_epochs": 20, "batch_size": 32},
+        "digits": {"pretrain_epochs": 40, "batch_size": 32},
         "cifar10": {"augment": "flip"},
         "cifar100": {"augment": "flip"},
-        "": {
-            **Settings.DEFAULTS[""],
-            "pretrain_epochs": 20,
-            "epochs": 20,
-            "codebook_epochs": 4,
-            "batch_size": 256,
-            "augment": "none",
-        },
+        "": {**Settings.DEFAULTS[""], "pretrain_epochs": 20, "batch_size": 256, "augment": "none"},
     }
 
     def check(self) -> None:
@@ -124,6 +108,41 @@ class CompressionSettings(CodebookSettings):
                     f"{flag(name)} {value:g}: needs --checkpoint FILE or --weights NAME; without them, "
                     "--pretrain-epochs trains the network"
                 )
+
+
+@dataclass(frozen=True)
+class CompressionSettings(CodebookSettings, NetworkSettings):
+    """Settings of studies in which every trial compresses the same trained network by training it."""
+
+    epochs: Epochs | None = None
+    """Epochs of phase two, clustering or pruning. Default: 50 on digits, otherwise 20."""
+    teacher: str = "none"
+    """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
+    self for the uncompressed network; none for labels alone."""
+    teacher_width: Width = 1.0
+    """Multiplies the teacher's channels (VGG kinds)."""
+    teacher_epochs: Epochs = 20
+    """Epochs of the teacher."""
+    teacher_checkpoint: File | None = None
+    """Weights of a trained teacher (.safetensors, or a state dict of torch.save) instead of training one."""
+    temperature: Annotated[float, Above(0)] = 4.0
+    """With a teacher: both networks' logits are divided by it in the soft term, which carries its square."""
+    alpha: Alpha = 0.9
+    """With a teacher: weight of the soft term; the labels have the rest."""
+
+    DEFAULTS: ClassVar[Mapping[str, Values]] = {
+        **NetworkSettings.DEFAULTS,
+        "digits": {**NetworkSettings.DEFAULTS["digits"], "epochs": 50, "codebook_epochs": 20},
+        "": {**NetworkSettings.DEFAULTS[""], "epochs": 20, "codebook_epochs": 4},
+    }
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            UserError: one line that names the flag.
+        """
+        super().check()
         if self.teacher_checkpoint and self.teacher in ("none", "self"):
             raise UserError(
                 f"--teacher-checkpoint {self.teacher_checkpoint}: needs --teacher NETWORK, the network whose weights "

@@ -14,7 +14,7 @@ from torch import nn
 from study.artifacts.checkpoints import Progress
 from study.compression.batch_norm import recalibrate, round_batch_norm
 from study.compression.codebook_training import ensure_usable, score
-from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters, with_integers
 from study.data.splits import Splits
 from study.methods.common import pinning
 from study.methods.common.pinning import PinningHparams
@@ -84,12 +84,6 @@ def post_training(model: nn.Module, bits: int) -> QuantisedWeights:
         widest = torch.stack([p.abs().max() for p in parameters])
         steps = torch.where(widest > 0, widest, 1.0) / top  # a tensor of zeros needs a step too; any serves
         levels = flatten([p / step for p, step in zip(parameters, steps, strict=True)]).round().clamp(-top, top)
-    values, assignment = torch.cat([levels.new_zeros(1), levels]).unique(return_inverse=True)
-    zero, index = assignment[0], assignment[1:]
-    # Zero moves to the front, and the negative integers up by one.
-    order = torch.cat([values[values == 0], values[values != 0]])
-    quantised = QuantisedWeights(
-        torch.where(index == zero, 0, torch.where(index < zero, index + 1, index)), order, steps
-    )
+    quantised = with_integers(levels, steps)
     quantised.write(parameters)
     return quantised

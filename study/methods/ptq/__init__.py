@@ -1,0 +1,1 @@
+"""Entropy-constrained post-training quantisation."""
