@@ -237,6 +237,6 @@ def test_files_of_version_one_left_more_out(digits: Splits) -> None:
 
 
 def registry_quantise(model: torch.nn.Module) -> Any:
-    from study.methods.magnitude.pruning import cluster as to_codebook
+    from study.methods.common.pinning import cluster as to_codebook
 
     return to_codebook(model, torch.ones(sum(p.numel() for p in shared_parameters(model)), dtype=torch.bool), 4)
