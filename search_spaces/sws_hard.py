@@ -5,7 +5,7 @@ from ray import tune
 
 SPACE = {
     # From where accuracy breaks down to where nothing is lost.
-    "density": tune.loguniform(3e-3, 0.05),
+    "density": tune.loguniform(3e-3, 0.2),
     "components": tune.randint(4, 17),
 }
 
