@@ -412,6 +412,33 @@ def write_trace(folder: Path, trial_id: str, epochs: int = 6, components: int = 
     return path
 
 
+def write_layers(folder: Path, layers: int = 8) -> Path:
+    """What a study of `write_sized` measured besides: latency of every trial, and what compression did to each layer of
+    the headline trial and how much each bears. The deeper a layer, the smaller and the more of it is pruned."""
+    trials = study_folder.read_frame(folder / paths.TRIALS, columns.TRIAL_COLUMNS)
+    ratios = np.where(trials["baseline"] == "", np.linspace(0.3, 0.9, len(trials)), 1.0)
+    study_folder.write_frame(folder / paths.TRIALS, trials.assign(latency_ratio=ratios, latency_ms=ratios / 50))
+    best = summarise(study_folder.load(folder)).best
+    assert best is not None
+    names = [f"block.{i}.weight" for i in range(layers)]
+    sizes = [20_000 // (i + 1) for i in range(layers)]
+    rows: list[dict[str, Any]] = [
+        {"tensor": name, "tensor_shape": f"100×{size // 100}", "weights": size, "compressed": 1, "values": 8,
+         "nonzero": size // (i + 2), "coded_bytes": size / (3 * i + 9), "units": 100, "units_left": 100 - 5 * i}
+        for i, (name, size) in enumerate(zip(names, sizes, strict=True))
+    ]  # fmt: skip
+    rows.append({"tensor": "norm.weight", "tensor_shape": "500", "weights": 500, "compressed": 0})
+    study_folder.write_rows(paths.layers_of(folder, str(best["trial_id"])), rows, columns.LAYER_COLUMNS)
+    bears = [{"tensor": "", "remaining": 100.0, "val_accuracy": 98.0}]
+    bears += [
+        {"tensor": name, "remaining": share, "val_accuracy": 97 - (i + 1) * 5 / share}
+        for i, name in enumerate(names)
+        for share in (50.0, 10.0, 2.0)
+    ]
+    study_folder.write_rows(folder / paths.SENSITIVITY, bears, columns.SENSITIVITY_COLUMNS)
+    return folder
+
+
 def write_knowledge(folder: Path, classes: int = 10) -> Path:
     """What a made-up teacher says of one image of each class: its own class first, the next one second."""
     rng = np.random.default_rng(0)

@@ -250,6 +250,20 @@ def test_files_that_say_too_little(
         assert_one_line(study_evaluate.main([str(path)]), words, capsys)
 
 
+def test_a_description_is_no_longer_than_a_mebibyte(exported: tuple[Path, str], tmp_path: Path) -> None:
+    """Blanks in it are harmless up to there; what is longer is refused by name before it is read as JSON."""
+    good = exported[0] / "t001.safetensors"
+    arrays, metadata = cache.read_arrays(good), cache.read_metadata(good)
+    path, text = tmp_path / "t001.safetensors", metadata[exported_files.DESCRIPTION]
+    for length, refused in ((2**20, False), (2**20 + 1, True)):
+        cache.write_arrays(path, arrays, {**metadata, exported_files.DESCRIPTION: text.ljust(length)})
+        if refused:
+            with pytest.raises(UserError, match=r"t001.safetensors: its description .* damaged .*too long"):
+                exported_files.open_file(path)
+        else:
+            assert exported_files.open_file(path).network.name == "lenet_300_100"
+
+
 def test_int8_without_its_images(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the data set is missing, one line names the format, and nothing is written, no other format either."""
     own = tmp_path / "s"

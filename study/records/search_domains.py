@@ -74,8 +74,9 @@ class Choice:
 
     def index(self, value: object) -> int | None:
         """The place of the value that a cell of a table means; None for none. A table may have 2.0 for 2, or "True"."""
-        equal = (i for i, own in enumerate(self.values) if str(own) == str(value) or _equal_numbers(own, value))
-        return next(equal, None)
+        same = (i for i, own in enumerate(self.values) if str(own) == str(value))
+        equal = (i for i, own in enumerate(self.values) if _equal_numbers(own, value))
+        return next(same, next(equal, None))
 
     def contains(self, value: object) -> bool:
         """Whether a cell of a table is one of the values."""
@@ -129,9 +130,10 @@ def domain_from_json(recorded: Mapping[str, object]) -> Domain:
 
 
 def _equal_numbers(own: Value, value: object) -> bool:
-    if not isinstance(own, int | float) or isinstance(own, bool) or isinstance(value, bool):
+    """Whether both are, or spell, the same number: a column with gaps has 3.0 for the text "3"."""
+    if isinstance(own, bool) or isinstance(value, bool):
         return False
     try:
-        return float(own) == float(str(value))
+        return float(str(own)) == float(str(value))
     except ValueError:
         return False

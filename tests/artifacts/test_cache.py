@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from study import user_code
-from study.artifacts.cache import SharedWork, digest, get_or_compute, read_arrays, write_arrays
+from study.artifacts.cache import STUDENT, SharedWork, digest, get_or_compute, read_arrays, write_arrays
 from study.data import registry
 from study.errors import UserError
 from study.methods import registry as methods
@@ -120,6 +120,38 @@ def test_a_scalar_stays_a_scalar(tmp_path: Path) -> None:
     for _ in range(2):
         shared, _ = get_or_compute(tmp_path, "teacher", {}, lambda: SharedWork({"count": np.array(7)}))
         assert shared.arrays["count"].shape == ()
+
+
+def test_parts_are_the_same_after_the_disk(tmp_path: Path) -> None:
+    """Weights, teacher and logits, student, and what trials start from, of a result as it was computed and as it is
+    read: each has its own arrays alone, under its own names."""
+    names = ("w", "logits", "teacher/w", "student/w", "fine-tuned/w")
+    everything = {name: np.full(2, float(number)) for number, name in enumerate(names)}
+    for left_out, teacher, start in ((None, 2.0, 4.0), ("teacher/w", 4.0, 4.0), ("fine-tuned/w", 2.0, 0.0)):
+        arrays = {name: array for name, array in everything.items() if name != left_out}
+        for _ in range(2):
+            shared, _ = get_or_compute(tmp_path, "network", {"without": left_out}, lambda a=arrays: SharedWork(a))
+            parts = shared.weights(), shared.teacher(), shared.start(), shared.part(STUDENT)
+            assert [{name: array[0] for name, array in part.arrays.items()} for part in parts] == [
+                {"w": 0.0}, {"w": teacher, "logits": 1.0}, {"w": start}, {"w": 3.0}
+            ]  # fmt: skip
+    plain = SharedWork({"w": everything["w"]})
+    assert plain.teacher().arrays.keys() == plain.start().arrays.keys() == {"w"}
+
+
+def test_a_teacher_of_one_method_is_not_that_of_another() -> None:
+    """Distillation with sizes needs more of a teacher's record than plain distillation, so their keys differ; and so
+    do those of teachers for students with other weights."""
+    splits, _ = registry.load("digits", None, size=32)
+
+    def key(settings: Any, weights: SharedWork | None = None) -> str:
+        return digest(methods.method(settings.kind).shared_work.key(resolve(settings), splits, weights))
+
+    teacher = {"teacher": "vgg11", "teacher_width": 0.125}
+    students = [SharedWork({"student/w": np.full(3, value, np.float32)}) for value in (0.0, 1.0)]
+    keys = [key(KDSettings.of(**teacher)), key(KDSWSSettings.of(**teacher))]
+    keys += [key(KDSWSSettings.of(**teacher), student) for student in students]
+    assert len(set(keys)) == 4 and key(KDSWSSettings.of(**teacher), students[0]) == keys[2]
 
 
 OWN = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,28 @@ def test_a_file_of_another_trial_or_a_damaged_one_is_not_read(tmp_path: Path) ->
     for end in range(0, len(content), 97):
         path.write_bytes(content[:end])
         assert Checkpoint.open(path, {"tau": 0.1}).rows == [] and checkpoints.rows_of(path) == []
+
+
+def test_a_checkpoint_that_says_it_is_larger_than_its_file_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch would take as much memory as the archive's table says before it reads a byte. All checksums are right."""
+    path, loaded = tmp_path / "t001.pt", []
+    Checkpoint.open(path, {"tau": 0.1}).write({"epoch": 1})
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo(f"{archive.namelist()[0].split('/')[0]}/data.pkl").file_size
+    content = path.read_bytes()
+    entry = content.index(b"PK\x01\x02")
+    assert content[entry + 46 :].partition(b"/data.pkl")[0].isalnum()
+    assert int.from_bytes(content[entry + 24 : entry + 28], "little") == size
+    path.write_bytes(content[: entry + 24] + (2**31).to_bytes(4, "little") + content[entry + 28 :])
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    monkeypatch.setattr(torch, "load", lambda *_, **__: loaded.append(1))
+    assert Checkpoint.open(path, {"tau": 0.1}).rows == [] and checkpoints.rows_of(path) == [] and not loaded
+    path.write_bytes(content)
+    checkpoints.rows_of(path)
+    assert loaded
 
 
 def test_seconds_add_up_over_processes(tmp_path: Path) -> None:

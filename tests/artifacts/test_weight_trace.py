@@ -78,6 +78,13 @@ def test_layers_and_codebook_are_counted(tmp_path: Path) -> None:
     assert found["occupancy"].tolist() == [int((w.abs() < 2).sum()), int((w <= -2).sum()), int((w >= 2).sum())]
 
 
+def test_epochs_before_the_trace_are_added(tmp_path: Path) -> None:
+    """A trace that follows a phase without one counts on from that phase's last epoch."""
+    trace = followed(50, 4)
+    trace.before = 3
+    assert read(trace, tmp_path)["epoch"].tolist() == [3, 4, 5, 6, 7, 7]
+
+
 def test_a_missing_or_damaged_trace_is_none(tmp_path: Path) -> None:
     """No trace, half of one, and one with a pickle in it are read as nothing, and nothing is executed."""
     assert study_folder.read_trace(tmp_path, "t001") == {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,8 +94,22 @@ def test_peak_memory() -> None:
     if peak is None:
         pytest.skip("this system does not tell the peak")
     assert 64 < peak < 300
-    with pytest.raises(UserError, match="onnxruntime does not run"):
+    with pytest.raises(UserError, match=r"onnxruntime does not run \S+: .*(Fail|Invalid|PROTOBUF)") as refused:
         latency.peak_memory_mb(b"nonsense", (1,))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "reason"), [("", "killed"), ("Traceback:\n  File x\nMemoryError: no room\n\n", "MemoryError: no room")]
+)
+def test_a_process_that_did_not_measure_says_why(stderr: str, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line of what it wrote, which is the error; one that wrote nothing was killed."""
+    if latency.peak_memory_mb(product(2, 2), (2,)) is None:
+        pytest.skip("this system does not tell the peak")
+    monkeypatch.setattr(latency.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=-9, stderr=stderr))
+    with pytest.raises(UserError) as refused:
+        latency.peak_memory_mb(Path("net.onnx"), (2,))
+    assert str(refused.value) == f"onnxruntime does not run net.onnx: {reason}"
 
 
 def test_multiply_adds_by_hand() -> None:

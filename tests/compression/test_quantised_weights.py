@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from shown import batches
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from study.compression import codebook_training
 from study.compression.codebook_training import ensure_usable
-from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, flatten, leave_out_as_version_1, shared_parameters
 from study.compression.size_metrics import size_metrics
 from study.data import registry
 from study.data.splits import Splits
@@ -40,6 +41,16 @@ def test_batch_norm_takes_no_part() -> None:
     taken = [id(p) for p in shared_parameters(model)]
     assert norms and norms.isdisjoint(taken)
     assert sorted(taken) == sorted({id(p) for p in model.parameters()} - norms)
+
+
+def test_version_1_left_out_all_but_layers_own_parameters() -> None:
+    """Of the first compressed files: weights and biases of linear and convolution layers take part, of attention its
+    output layer's alone, of a layer with weight_norm its bias alone."""
+    attention = nn.MultiheadAttention(4, 2)
+    model = nn.ModuleList([nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), attention, weight_norm(nn.Linear(4, 4))])
+    names = {id(p): name for name, p in model.named_parameters()}
+    taken = {names[id(p)] for p in shared_parameters(leave_out_as_version_1(model))}
+    assert taken == {"0.weight", "0.bias", "2.out_proj.weight", "2.out_proj.bias", "3.bias"}
 
 
 def test_a_shared_parameter_counts_once() -> None:
@@ -133,6 +144,7 @@ def test_a_value_gets_the_sum_of_its_weights_gradients(
 
 def test_training_the_values_keeps_the_assignment(digits: Splits) -> None:
     """Only values move: the same assignment, zero still zero, the network's weights the trained values."""
+    torch.manual_seed(0)
     model = build("lenet_300_100", digits.shape, 10)
     parameters = shared_parameters(model)
     values = torch.tensor([0.0, -0.1, 0.05, 0.2])
@@ -170,8 +182,11 @@ def test_frozen_and_unused_layers_have_no_say(digits: Splits) -> None:
     model = Spare()
     parameters = shared_parameters(model)
     owners = {id(model.body.weight): 1, id(model.body.bias): 1, id(model.spare.weight): 2, id(model.spare.bias): 2}
-    assignment = torch.cat([torch.full((p.numel(),), owners.get(id(p), 3)) for p in parameters])
-    before = QuantisedWeights(assignment, torch.tensor([0.0, 0.1, 0.2, 0.3]), torch.ones(len(parameters)))
+    assignment = torch.cat([torch.full((p.numel(),), owners.get(id(p), 0)) for p in parameters])
+    start = sum(p.numel() for p in parameters[: [id(p) for p in parameters].index(id(model.head.weight))])
+    assignment[start : start + 10] = 3  # of one class alone: of all classes the gradients would cancel out
+    values = torch.tensor([0.0, 0.125, 0.25, 0.375])  # which float16 has
+    before = QuantisedWeights(assignment, values, torch.ones(len(parameters)))
     after = codebook_training.train_values(
         model, before, CROSS_ENTROPY, digits, lambda row: None, epochs=1, learning_rate=1e-2, batch_size=64, seed=0
     )

@@ -183,6 +183,53 @@ def test_constants_under_zero_padding() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_constants_go_through_batch_norm(affine: bool, bias: bool) -> None:
+    """Dead units become constants of batch-norm that is part of no layer, with any mean, variance and weights; where
+    its weight is zero the constant is its bias. They move into the bias that the next layer has, or then gets."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(8, affine=affine)
+    model = sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), norm, nn.Conv2d(8, 4, 3, bias=bias))
+    model[0].weight[3:] = 0
+    model[0].bias.copy_(torch.linspace(-1, 2, 8))
+    norm.running_mean.copy_(torch.linspace(-3, 1, 8))
+    norm.running_var.copy_(torch.linspace(0.3, 3, 8))
+    if affine:
+        norm.weight.copy_(torch.linspace(-2, 2, 8))
+        norm.bias.copy_(torch.linspace(1, -3, 8))
+        norm.weight[2] = 0
+    small, report = shrink_with_report(model, (3, 9, 9))
+    left = 2 if affine else 3
+    assert report.layers == (LayerRow("0", (8, left), (3, 3)), LayerRow("3", (4, 4), (8, left)))
+    assert_same(model, small, (3, 9, 9))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", [nn.Linear, nn.Conv1d])
+@pytest.mark.parametrize("bias", ["none", "zero", "some"])
+def test_a_layer_keeps_its_bias_or_has_none(kind: type[nn.Module], bias: str) -> None:
+    """Layers that lose units have a bias, also one of zeros, exactly if they had one; a constant adds one."""
+    size, shape = ((), (6,)) if kind is nn.Linear else ((1,), (6, 4))
+    model = sequential(*(kind(6, 6, *size, bias=bias != "none") for _ in range(3)))
+    for layer in model:
+        layer.weight[1] = 0
+        if bias == "zero":
+            layer.bias.zero_()
+        elif bias == "some":
+            layer.bias[1] = 0
+    small, report = shrink_with_report(model, shape)
+    assert [row.units[1] for row in report.layers] == [5, 5, 6]
+    assert small.state_dict().keys() == model.state_dict().keys()
+    assert_same(model, small, shape)
+    model = sequential(kind(6, 6, *size), kind(6, 6, *size, bias=False))
+    model[0].weight[1] = 0
+    small, report = shrink_with_report(model, shape)
+    assert report.layers[0].units == (6, 5) and dict(small.named_parameters())["1.bias"].shape == (6,)
+    assert_same(model, small, shape)
+
+
+@torch.no_grad()
 def test_a_channel_of_a_sum_goes_if_no_branch_has_it() -> None:
     """Channel 0 is dead in both branches, 1 in one of them; a constant branch is removed completely."""
 
@@ -306,8 +353,31 @@ class Across(nn.Module):
         return self.two(self.pool(self.one(x)))
 
 
+class MeanOverChannels(nn.Module):
+    """Between two convolutions a mean of the channels, of which there are as many as rows: rows become channels."""
+
+    def __init__(self, *dims: int) -> None:
+        super().__init__()
+        self.dims = dims
+        self.one, self.two = nn.Conv2d(2, 4, 1), nn.Conv1d(4, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x).unsqueeze(2) if len(self.dims) > 1 else self.one(x)
+        return self.two(x.mean(self.dims if len(self.dims) > 1 else self.dims[0]))
+
+
 @torch.no_grad()
-@pytest.mark.parametrize(("model", "shape"), [(Twice(), (4,)), (Channelwise(), (2, 4, 4)), (Across(), (2, 6))])
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (Twice(), (4,)),
+        (Channelwise(), (2, 4, 4)),
+        (Across(), (2, 6)),
+        (MeanOverChannels(1), (2, 4, 4)),
+        (MeanOverChannels(-3), (2, 4, 4)),
+        (MeanOverChannels(2, 1), (2, 4, 4)),
+    ],
+)
 def test_what_is_not_understood_stays(model: nn.Module, shape: Shape) -> None:
     """Layers called twice, and channels that are shuffled or counted, keep every unit."""
     first = next(m for m in model.modules() if hasattr(m, "weight"))
@@ -315,6 +385,20 @@ def test_what_is_not_understood_stays(model: nn.Module, shape: Shape) -> None:
     small, report = shrink_with_report(model.eval(), shape)
     assert report.reason is None and report.parameters[0] == report.parameters[1]
     assert_same(model, small, shape)
+
+
+@torch.no_grad()
+def test_the_result_overwrites_nothing() -> None:
+    """Layers that overwrite their input, the network's own input too, give new tensors in the shrunk network."""
+    model = sequential(nn.LeakyReLU(0.5, inplace=True), nn.Linear(4, 6), nn.Hardswish(inplace=True), nn.Linear(6, 2))
+    model[1].weight[:2] = 0
+    small, report = shrink_with_report(model, (4,))
+    assert report.reason is None and report.layers[0].units == (6, 4)
+    inputs = torch.randn(5, 4)
+    before = inputs.clone()
+    outputs = small(inputs)
+    assert torch.equal(inputs, before) and bool((inputs < 0).any())
+    torch.testing.assert_close(outputs, model(inputs))
 
 
 def test_the_result_is_a_module_like_any_other() -> None:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import pytest
 import synthetic
 
-from analysis.figures import effects, fresh_seeds, interactions, pareto, plane
+from analysis.figures import effects, fresh_seeds, interactions, pareto, plane, slices
 from analysis.figures.axes import better_is_right, objective_axis, positions
 from analysis.figures.report_figure import ReportFigure
 from analysis.figures.slices import slice_of
@@ -132,6 +132,18 @@ def test_a_kind_from_elsewhere_with_one_objective(kd: Study) -> None:
     assert gains.marker.colorbar.title.text == "gain over the student alone (points)"
     assert "lottery tickets" in figures["plane"].title
     assert "Sharpness and mix together" in figures["plane"].caption and "slice-mix" in figures
+
+
+def test_the_second_hyperparameter_colours_the_main_figure(kd: Study) -> None:
+    """Of three or more the figure is over the first and coloured by the second, as its caption says."""
+    space = {"width": kd.meta["space"]["alpha"], **kd.meta["space"]}
+    study = changed(kd, kd.trials.assign(width=np.linspace(0, 1, len(kd.trials))), space=space)
+    main = slices.main_slice(summarise(study))
+    assert main is not None and "against width" in main.title and "coloured by its temperature" in main.caption
+    marks = next(t for t in main.figure.data if t.marker.colorbar.title.text)
+    coloured = dict(zip(marks.customdata, marks.marker.color, strict=True))
+    temperatures = kd.trials.set_index("trial_id")["temperature"][list(coloured)]
+    assert pd.Series(coloured).rank().tolist() == temperatures.rank().tolist()
 
 
 @pytest.mark.parametrize("left", [["temperature"], []])

@@ -393,6 +393,37 @@ def test_an_axis_has_two_labels_however_close_its_values(values: list[float]) ->
     assert comparison._short_axis(pd.Series([101_672, 101_690]))["ticktext"] == ["101,672", "101,690"]
 
 
+def test_a_short_axis_has_ticks_at_the_round_numbers_in_it() -> None:
+    """At 1, 2 and 5 of each power of ten if three of them lie in it, at more digits otherwise; by hand."""
+    assert log_axis("", [0.9, 60])["ticktext"] == ["1", "2", "5", "10", "20", "50"]
+    assert log_axis("", [2.5, 6.5])["ticktext"] == ["3", "4", "5", "7"]
+    assert log_axis("", [250, 390])["ticktext"] == ["300", "400"]
+    assert log_axis("", [15, 22])["ticktext"] == ["15", "22"], "only 20 is round, and one label makes no axis"
+    forwards, backwards = (log_axis("", [2.5, 6.5], backwards=way)["range"] for way in (False, True))
+    assert forwards == backwards[::-1] and forwards == sorted(forwards)
+
+
+def test_the_size_of_the_front_is_said_in_words(tmp_path: Path) -> None:
+    """One trial forms a front, several form one."""
+    for trials, words in ((1, "1 trial forms the Pareto front."), (20, "trials form the Pareto front.")):
+        study = load(synthetic.write_sws(tmp_path / str(trials), trials=trials, epochs=6))
+        assert pareto.front_figure(summarise(study)).alt.endswith(words)
+
+
+@pytest.mark.parametrize(("alike", "marked"), [(1, False), (2, False), (3, True), (4, True)])
+def test_a_phase_is_marked_where_most_trials_enter_it(alike: int, marked: bool, sws: Study) -> None:
+    """Of four trials more than half must change phase at one epoch; the line stands just before it, with its name."""
+    rows = [
+        {"trial_id": trial, "epoch": epoch, "phase": "cluster" if epoch < start else "<b>retrain", "val_accuracy": 90.0}
+        for trial, start in zip(("t000", "t001", "t002", "t003"), [7] * alike + [8, 9, 10, 11], strict=False)
+        for epoch in range(1, 13)
+    ]
+    drawn = learning_curves(dataclasses.replace(sws, history=pd.DataFrame(rows)))
+    lines = [shape.x0 for shape in drawn.layout.shapes if shape.type == "line" and shape.x0 == shape.x1]
+    assert lines == ([6.5] if marked else [])
+    assert [note.text for note in drawn.layout.annotations] == (["&lt;b&gt;retrain →"] if marked else [])
+
+
 def test_summary_is_the_same_whatever_the_order_of_rows(sws: Study) -> None:
     """Shuffling trials.csv changes neither the front nor the answer."""
     shuffled = dataclasses.replace(sws, trials=sws.trials.sample(frac=1, random_state=1))

@@ -43,6 +43,22 @@ def test_shares_are_drawn_with_their_intervals(sws: TradeOffs) -> None:
     assert {t.marker.symbol for t in drawn.data if t.name == ANOVA} == {"circle"}  # told apart without colour
 
 
+def test_every_panel_has_its_heading_above_it(sws: TradeOffs) -> None:
+    """The target's title stands on the upper edge of its panel; panels have room for it, and for their rows."""
+    drawn = importance.importances(sws)
+    headings = {note.yref: note for note in drawn.layout.annotations}
+    assert len(headings) == len(drawn.layout.annotations) == len(sws.targets)
+    for number, target in enumerate(sws.targets.values(), start=1):
+        note = headings[f"y{number if number > 1 else ''} domain"]
+        assert note.text.replace("<br>", " ") == f"<b>{target.title}</b>" and "<br>" not in target.title
+        assert (note.x, note.y, note.xanchor, note.yanchor) == (0, 1, "left", "bottom")
+    edges = sorted(drawn.layout[f"yaxis{n if n > 1 else ''}"].domain for n in range(1, len(sws.targets) + 1))
+    pixels = drawn.layout.height - importance.CHROME
+    assert all((below[1] - below[0]) * pixels >= importance.ROW * len(sws.names) * 0.99 for below in edges)
+    gaps = [above[0] - below[1] for below, above in zip(edges, edges[1:], strict=False)]
+    assert all(gap * pixels >= importance.HEADING * 0.99 for gap in gaps)
+
+
 @pytest.mark.parametrize("name", ["tau", "components", "one_minus_pi_zero"])
 def test_effects_stand_on_their_axes(sws: TradeOffs, name: str) -> None:
     """The curve is the effect's frame on the scale of the search, its band encloses it, and all hyperparameters share

@@ -87,6 +87,17 @@ def test_layers_are_shown(folder: Path) -> None:
     assert table.rows[2].cells[3] == "no" and "2.50 % of them take no part" in lead
 
 
+def test_many_layers_are_told_apart(tmp_path: Path) -> None:
+    """Of thirteen layers twelve are drawn, without the one that loses least; no two lines look alike, and the first
+    five are solid."""
+    folder = synthetic.write_layers(synthetic.write_sized(tmp_path / "m", "magnitude", trials=12), layers=13)
+    sensitivity = layer_groups(summarised(folder))[0].figures[1]
+    assert [t.name for t in sensitivity.figure.data] == [f"block.{i}.weight" for i in range(1, 13)]
+    assert "Not drawn: 1 layer that loses less." in sensitivity.caption
+    looks = [(t.line.color, t.line.dash) for t in sensitivity.figure.data]
+    assert len(set(looks)) == 12 and [dash for _, dash in looks[:6]] == ["solid"] * 5 + ["dash"]
+
+
 def test_what_can_be_deployed(folder: Path) -> None:
     """The commands name the study and the headline trial; the sentence its bytes and its latency."""
     s = summarised(folder)

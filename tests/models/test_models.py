@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from study.errors import UserError
@@ -45,6 +46,27 @@ def test_vgg_depths(name: str, convolutions: int) -> None:
     """VGG-N has N weight layers in the paper, three of them fully connected; here one is."""
     model = registry.build(name, (3, 32, 32), 10, width=0.1)
     assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) == convolutions == int(name[3:]) - 3
+
+
+# Published with torchvision, of ImageNet's 224×224 images and 1000 classes.
+VGG_PARAMETERS = {"vgg11": 132_863_336, "vgg13": 133_047_848, "vgg16": 138_357_544, "vgg19": 143_667_240}
+
+
+@pytest.mark.parametrize("name", VGG_PARAMETERS)
+def test_vgg_convolutions(name: str) -> None:
+    """Convolutions have the published number of parameters, and the filters and pools that torchvision's have."""
+    ours = registry.build(name, (3, 32, 32), 10)
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(name)
+    published_head = (512 * 49 + 1) * 4096 + (4096 + 1) * 4096 + (4096 + 1) * 1000
+    convolutions = [m for m in ours.modules() if isinstance(m, nn.Conv2d)]
+    assert sum(registry.parameter_count(m) for m in convolutions) == VGG_PARAMETERS[name] - published_head
+
+    def plan(model: nn.Module) -> list[object]:
+        layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d)]
+        return [m.out_channels if isinstance(m, nn.Conv2d) else "pool" for m in layers]
+
+    assert plan(ours) == plan(theirs)
 
 
 @pytest.mark.parametrize("name", registry.NAMES)

@@ -141,6 +141,19 @@ def test_it_listens_on_this_machine_alone(folder: Path) -> None:
             live.server(folder, small, port)
 
 
+@pytest.mark.parametrize(("error", "written"), [(BrokenPipeError(), False), (ZeroDivisionError("seven"), True)])
+def test_only_a_browser_that_went_away_is_no_error(
+    error: Exception, written: bool, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A connection that the browser closed leaves the terminal as it is; any other error is written there."""
+    with live.server(folder, small) as server:
+        try:
+            raise error
+        except Exception:
+            server.handle_error(None, ("127.0.0.1", 1))  # type: ignore[arg-type]
+    assert ("seven" in capsys.readouterr().err) is written
+
+
 def test_an_absent_or_damaged_study_gives_a_page_that_says_so(folder: Path, tmp_path: Path) -> None:
     """No traceback and no end: the page says what is wrong, escaped, and the report appears when the study does."""
     absent = tmp_path / "<b>later"

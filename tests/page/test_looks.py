@@ -25,9 +25,10 @@ import synthetic  # noqa: E402
 
 from analysis.page import study_page  # noqa: E402
 from analysis.stats.summary import summarise  # noqa: E402
+from study.records import study_folder  # noqa: E402
 from study.records.study_folder import load  # noqa: E402
 
-KINDS = ("kd", "sws", "seeds", "empty")
+KINDS = ("kd", "sws", "seeds", "empty", "layers", "accuracy", "single")
 LONGEST = 8
 """Lists that are longer are data, of which the length alone is written down."""
 FITTED = ("importance", "interaction", "effect")
@@ -60,6 +61,14 @@ def study_folder_of(kind: str, root: Path) -> Path:
         return folder
     if kind == "empty":
         return synthetic.write_bare(root / "study", "kd", "none")
+    if kind == "layers":
+        return synthetic.write_layers(synthetic.write_sized(root / "study", "magnitude", trials=20))
+    if kind == "accuracy":  # alone, over more than two hyperparameters
+        folder = synthetic.write_sized(root / "study", "kd_sws", trials=20)
+        study_folder.write_meta(folder, {**study_folder.read_meta(folder), "objectives": {"val_accuracy": "max"}})
+        return folder
+    if kind == "single":
+        return synthetic.write_sws(root / "study", trials=1, epochs=6)
     folder = synthetic.write_sws(root / "study", fresh=5 if kind == "seeds" else 0)
     if kind == "sws":
         best = summarise(load(folder)).best

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from study.methods.kd.method import student_training
 from study.methods.kd.settings import KDSettings
 from study.methods.kd_sws.settings import KDSWSSettings
 from study.methods.magnitude.settings import MagnitudeSettings
+from study.models.registry import build as registry_build
 from study.pipeline import final_test
+from study.records import paths
 from study.settings import resolve
 from study.training.network import build_network, state_arrays
 from study.tuning.space import SearchSpace
@@ -88,3 +91,30 @@ def test_a_users_network_that_is_searched_is_decoded(tmp_path: Path, monkeypatch
     row = {"baseline": "", "student": "chosen:build"}
     loaded = final_test.load_trained(settings, space, path, row, splits)
     assert all(map(torch.equal, loaded.parameters(), network.parameters()))
+
+
+def test_a_table_of_layers_is_as_new_as_its_compressed_file(tmp_path: Path) -> None:
+    """It is written where there is none, and again if it is older than the file; a network that was not compressed has
+    none."""
+    settings, space = resolve(MagnitudeSettings()), SearchSpace.load("magnitude")
+    splits, _ = registry.load("digits", None)
+    row, path = {"trial_id": "t001", "baseline": "uncompressed"}, tmp_path / "models" / "t001.safetensors"
+    final_test._record_layers(settings, space, tmp_path, row, path)
+    table = paths.layers_of(tmp_path, "t001")
+    assert not table.exists()
+    network = registry_build("lenet_300_100", splits.shape, 10)
+    parameters = shared_parameters(network)
+    assignment = torch.ones(sum(p.numel() for p in parameters), dtype=torch.long)
+    quantised = QuantisedWeights(assignment, torch.tensor([0.0, 0.5]), torch.ones(len(parameters)))
+    compressed = path.with_suffix(compressed_file.SUFFIX)
+    header = compressed_file.network_of("lenet_300_100", {}, splits)
+    compressed_file.save(compressed, network, quantised, header)
+    final_test._record_layers(settings, space, tmp_path, row, path)
+    written = table.read_text()
+    assert written.count("\n") == 7 and "19200" in written
+    for seconds, content in ((0, "kept"), (5, "kept"), (-5, written)):
+        table.write_text("kept")
+        at = compressed.stat().st_mtime + seconds
+        os.utime(table, (at, at))
+        final_test._record_layers(settings, space, tmp_path, row, path)
+        assert table.read_text() == content

@@ -21,6 +21,7 @@ DOMAINS: list[tuple[Domain, list[Value]]] = [
     (Choice((0.5, 1.0, 2)), [0.5, 1.0, 2]),
     (Choice(("none", "flip")), ["none", "flip"]),
     (Choice((True, False)), [True, False]),
+    (Choice(("8", "16")), ["8", "16"]),
     (Choice(("lenet5", 3, 0.5)), ["lenet5", 3, 0.5]),
 ]
 
@@ -50,8 +51,10 @@ def test_a_cell_that_is_no_choice_is_refused() -> None:
         Choice(("none", "flip")).cast("shift")
     with pytest.raises(ValueError):
         Choice((2, 4)).cast(3)
-    with pytest.raises(ValueError):
-        Choice((1, 0)).cast(True)
+    assert Choice(("1.0", "1")).cast("1") == "1", "what is written alike comes before what is equal"
+    for choice, cell in ((Choice((1, 0)), True), (Choice((True, False)), 1), (Choice((True, False)), "0.0")):
+        with pytest.raises(ValueError):
+            choice.cast(cell)
 
 
 def test_ends_and_middle_are_values_of_the_domain() -> None:

@@ -70,3 +70,16 @@ def test_a_choice_among_words_stays_words() -> None:
     table = numeric(frame, [], space)
     assert table["merge"].tolist() == ["True", "False"] and table["augment"].tolist() == ["flip", "none"]
     assert table["batch_size"].tolist() == [32.0, 64.0]
+
+
+def test_a_known_column_has_numbers_and_an_unknown_one_may_have_words() -> None:
+    """Text among a metric's numbers, and what is infinite, is missing; a column that nobody declared stays as it is if
+    it has a word, and becomes numbers if it has none; a column that is not there is added."""
+    frame = pd.DataFrame(
+        {"val_accuracy": ["97.5", "high", "inf"], "remark": ["1", "fine", "2"], "gain": ["1", None, "-inf"]}
+    )
+    table = numeric(frame, ["sparsity", "baseline"])
+    assert table["val_accuracy"].tolist()[0] == 97.5 and table["val_accuracy"].isna().tolist() == [False, True, True]
+    assert table["remark"].tolist() == ["1", "fine", "2"]
+    assert table["gain"].dtype == float and table["gain"].tolist()[0] == 1 and table["gain"][1:].isna().all()
+    assert table["sparsity"].isna().all() and table["baseline"].tolist() == ["", "", ""]

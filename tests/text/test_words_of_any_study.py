@@ -16,6 +16,7 @@ from analysis import query
 from analysis.questions.question import answer_question, parse
 from analysis.stats.importance import trade_offs
 from analysis.stats.metrics import cost_metrics
+from analysis.stats.pareto_front import finished
 from analysis.stats.several_studies import merge_studies
 from analysis.stats.summary import summarise
 from analysis.stats.targets import targets
@@ -105,6 +106,32 @@ def test_a_time_is_traded_as_a_size_is(sws: Study) -> None:
     assert "the lowest latency last" in lead and "Its knee is" in lead and "the 2.2 ms of “uncompressed”" in lead
     assert [t.log for t in targets(s, s.searched) if t.key == "latency_ms"] == [True]
     assert "given latency ≤" in targets(s, s.searched)[-1].title
+
+
+@pytest.mark.parametrize(
+    ("column", "direction", "costs", "share", "corner"),
+    [
+        # chance is 10 %: (70 · 60 + 40 · 30) / (90 · 100)
+        ("sparsity", "max", [0.0, 60.0, 90.0], 60.0, "sparsity 0 %"),
+        # (70 · 120 + 40 · 60) / (90 · 200)
+        ("file_bytes", "min", [200.0, 80.0, 20.0], 60.0, "the 200 bytes of “uncompressed”"),
+        ("rounding_error", "min", [200.0, 80.0, 20.0], None, ""),
+    ],
+)
+def test_the_area_that_a_front_covers(
+    column: str, direction: str, costs: list[float], share: float | None, corner: str, sws: Study
+) -> None:
+    """By hand, of two trials with 80 % and 50 % accuracy: the share of the rectangle from chance and the network to
+    which nothing was done up to perfection. Without a natural worst cost nothing is said."""
+    plain = sws.trials[sws.trials["baseline"] == "uncompressed"].assign(val_accuracy=90.0)
+    trials = finished(sws.trials).iloc[:2].assign(val_accuracy=[80.0, 50.0])
+    frame = pd.concat([plain, trials]).drop(columns="sparsity").assign(**{column: costs})
+    study = dataclasses.replace(traded(sws, column, 0.0), trials=frame, confirmed=sws.confirmed.iloc[:0])
+    study = dataclasses.replace(study, meta={**study.meta, "objectives": {"val_accuracy": "max", column: direction}})
+    lead = best_table(summarise(study))[2]
+    assert ("of the area" in lead) is (share is not None)
+    if share is not None:
+        assert f"The front covers {share:.1f} % of the area" in lead and f"(chance accuracy 10 %, {corner})" in lead
 
 
 def test_a_time_comes_before_sizes_in_a_sentence(sws: Study) -> None:

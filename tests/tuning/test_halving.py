@@ -95,6 +95,19 @@ def test_two_objectives_by_hand() -> None:
     assert verdicts(Rungs(BOTH, 9, 1, 2, keep_front=False), a, b, c, d, e) == [True, False, False, False, True]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_later_fronts_do_not_count(seed: int) -> None:
+    """Where a trial stands depends on its own front and those before it: rows that one of its front dominates change
+    nothing, however far away they lie. By hand: last of three on the first front, whatever lies behind."""
+    corners = [[0.0, 8.0], [8.0, 0.0]]
+    for behind in ([], [[20.0, 20.0]], [[9.0, 9.0], [4.0, 100.0], [100.0, 4.0]]):
+        assert standing(np.array([*corners, *behind, [4.0, 4.0]])) == (0, 2)
+    costs = np.random.default_rng(seed).normal(size=(30, 2))
+    place = standing(costs)
+    dominated = costs[-1] + np.random.default_rng(seed).exponential(size=(10, 2))
+    assert standing(np.concatenate([dominated, costs])) == place
+
+
 def test_the_front_is_kept() -> None:
     """With keep_front a trial that none dominates goes on though more than one third are like it; one that is dominated
     does not. Without, those between the ends of the front are stopped."""

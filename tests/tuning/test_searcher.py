@@ -197,3 +197,29 @@ def test_a_continued_study_knows_who_was_too_inaccurate(state: str, tmp_path: Pa
     expected = [{"min_accuracy": 5.0}, {"min_accuracy": -1.5}] if state == "complete" else [{}, {}]
     assert [trial.constraints for trial in bounded] == expected
     assert [trial.constraints for trial in tuning_searcher.optuna_study(ledger, SPACE).trials] == [{}, {}]
+
+
+@pytest.mark.parametrize("min_accuracy", [None, 95.0])
+@pytest.mark.parametrize(
+    ("result", "error", "lacking"),
+    [
+        ({"finished": True, "val_accuracy": 90.0, "sparsity": 50.0}, False, 5.0),
+        ({"finished": True, "val_accuracy": 96.5, "sparsity": 50.0}, False, -1.5),
+        ({"val_accuracy": 90.0, "sparsity": 50.0}, False, None),
+        ({"finished": True, "val_accuracy": math.nan, "sparsity": 50.0}, False, None),
+        ({"failure": "every weight was pruned"}, False, None),
+        (None, True, None),
+    ],
+)
+def test_the_sampler_learns_what_a_trial_lacks(
+    result: dict | None, error: bool, lacking: float | None, min_accuracy: float | None, tmp_path: Path
+) -> None:
+    """With --min-accuracy a trial that ends goes to Optuna with what it lacks, if it is complete; one that failed or
+    was stopped, and any trial of a study without the bound, has no constraint."""
+    asked = LedgerSearch(Ledger(tmp_path), tuning_searcher.optuna_study(Ledger(tmp_path), SPACE), SPACE, [], 1,
+                         lambda: 1, min_accuracy)  # fmt: skip
+    assert asked.suggest("x")
+    asked.on_trial_complete("x", result, error)
+    (trial,) = asked.study.trials
+    expected = {} if lacking is None or min_accuracy is None else {"min_accuracy": lacking}
+    assert trial.state.is_finished() and trial.constraints == expected
