@@ -254,7 +254,7 @@ def test_names_from_strangers_are_printed_harmlessly(tmp_path: Path, capsys: pyt
         assert query.main([str(folder), *every, *flags]) == 0
         printed = capsys.readouterr().out
         assert "\x1b" not in printed and "\x07" not in printed, flags
-        assert flags != ["--csv", "-"] or "'=cmd() ]0;title" in printed
+        assert flags != ["--csv", "-"] or r"'=cmd()\x1b]0;title" in printed
     assert query.main([str(folder), "max \x1b[31mre"]) == 2
     assert "\x1b" not in capsys.readouterr().err
 
