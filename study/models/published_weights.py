@@ -49,6 +49,15 @@ def published(network: str, name: str) -> WeightsEnum:
     return known[name.upper()]
 
 
+def image_size(network: str, name: str) -> int:
+    """Smallest image side, in pixels, for these weights: a vision transformer's have positions for images of one size.
+
+    Raises:
+        ValueError: see `published`.
+    """
+    return max(published(network, name).meta["min_size"])
+
+
 def constants_of(network: str, name: str) -> Constants:
     """What images are normalised by for these weights.
 

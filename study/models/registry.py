@@ -93,6 +93,8 @@ def construct(name: str, input_shape: Shape, classes: int, options: Options) -> 
 def minimum_size(name: str) -> int:
     """Smallest image side, in pixels, that the network takes; 1 where there is no limit or none is known.
 
+    A vision transformer is built for the images that there are, of one patch or more.
+
     Raises:
         UserError: an unknown name.
     """
@@ -101,7 +103,10 @@ def minimum_size(name: str) -> int:
     if _is_theirs(name):
         from torchvision.models import get_model_weights
 
-        sizes = [side for weights in get_model_weights(name.removeprefix(_THEIRS)) for side in weights.meta["min_size"]]
+        name = name.removeprefix(_THEIRS)
+        if name.startswith(_TRANSFORMER):
+            return int(name.rpartition("_")[2])
+        sizes = [side for weights in get_model_weights(name) for side in weights.meta["min_size"]]
         return max(sizes, default=1)
     if ":" not in name:
         raise _unknown(name)
@@ -114,6 +119,7 @@ def parameter_count(model: nn.Module) -> int:
 
 
 NAMES = tuple(BUILDERS)
+_TRANSFORMER = "vit_"  # torchvision's vision transformers, which end with the side of their patches
 
 
 def _build_torchvision(name: str, input_shape: Shape, classes: int, options: Options) -> nn.Module:
@@ -121,7 +127,7 @@ def _build_torchvision(name: str, input_shape: Shape, classes: int, options: Opt
 
     if input_shape[0] not in (1, 3):
         raise UserError(f"network {name} takes images of 1 or 3 channels, not {input_shape[0]}")
-    side = {"image_size": input_shape[1]} if name.startswith("vit_") else {}
+    side = {"image_size": input_shape[1]} if name.startswith(_TRANSFORMER) else {}
     options = {**_TORCHVISION_OPTIONS.get(name, {}), **side, **options}
     try:
         model: nn.Module = get_model(name, weights=None, num_classes=classes, **options)

@@ -18,7 +18,8 @@ from study.errors import UserError
 from study.methods import registry
 from study.methods.method import settings_with
 from study.models import custom
-from study.models.registry import minimum_size, parameter_count
+from study.models.published_weights import image_size
+from study.models.registry import minimum_size, parameter_count, torchvision_name
 from study.pipeline import metadata
 from study.pipeline.initial_weights import (
     check_weights,
@@ -286,6 +287,10 @@ def load_data(settings: Settings) -> tuple[Splits, Part]:
     folder = data_folder(settings.dataset, settings.files.data_dir)
     networks = registry.method(settings.kind).networks(settings)
     size = max(minimum_size(training.network) for training in networks.values())
+    weights = settings.flat().get("weights")
+    if weights and torchvision_name(network := networks[compressed_role(settings)].network):
+        with suppress(ValueError):  # no such weights: said in one line where they are loaded
+            size = max(size, image_size(network, weights))
     images = settings.folder_images
     reading = Reading(images.image_size, images.test_fraction, images.skip_damaged)
     data, test = data_registry.load(settings.dataset, folder, split_seed=settings.seed, size=size, reading=reading)

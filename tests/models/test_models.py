@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 
 from study.errors import UserError
-from study.models import custom, registry
+from study.models import custom, published_weights, registry
 from study.models.registry import GreyToColour
 from study.models.zoo import Shape
 
@@ -82,7 +82,8 @@ def test_any_shape_and_class_count(name: str, channels: int, classes: int) -> No
 
 
 def test_minimum_sizes() -> None:
-    """VGG kinds halve their images five times; LeNet-5 needs 16 pixels; torchvision states its own minima."""
+    """VGG kinds halve their images five times; LeNet-5 needs 16 pixels; torchvision states its own minima; a vision
+    transformer needs one patch, and published weights of it the images that they were trained on."""
     names = (
         "vgg11",
         "vgg19",
@@ -92,8 +93,12 @@ def test_minimum_sizes() -> None:
         "alexnet",
         "torchvision:vgg13",
         "my.module:network",
+        "vit_b_16",
+        "vit_l_32",
     )
-    assert [registry.minimum_size(name) for name in names] == [32, 32, 32, 16, 1, 63, 32, 1]
+    assert [registry.minimum_size(name) for name in names] == [32, 32, 32, 16, 1, 63, 32, 1, 16, 32]
+    assert published_weights.image_size("vit_b_16", "DEFAULT") == 224
+    assert published_weights.image_size("vit_b_16", "imagenet1k_swag_e2e_v1") == 384
 
 
 @pytest.mark.parametrize("name", [name for name in registry.NAMES if registry.minimum_size(name) > 1])
