@@ -10,6 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
+from study.data import registry
+from study.data.splits import Splits
+from study.training import network
+from study.training.network import Training
 
 torch.set_num_threads(1)  # pytest runs as many processes as there are cores; more threads would wait for each other
 
@@ -38,3 +44,15 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="module")
+def digits() -> Splits:
+    return registry.load("digits", None)[0]
+
+
+@pytest.fixture(scope="module")
+def pretrained(digits: Splits) -> nn.Module:
+    """LeNet-300-100 after five epochs; tests change copies of it."""
+    training = Training("lenet_300_100", epochs=5, batch_size=32, weight_decay=0.0)
+    return network.fit_teacher(training, digits, lambda row: None)

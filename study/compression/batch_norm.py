@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from study.data.images import normalise
 from study.data.splits import Splits
+from study.models.state import evaluating
 
 
 @torch.no_grad()
@@ -20,19 +21,17 @@ def recalibrate(model: nn.Module, data: Splits, batch_size: int = 256) -> bool:
     norms = _norms(model)
     if not norms:
         return False
-    modes, momenta = [(m, m.training) for m in model.modules()], [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the average of all batches
-        norm.train()
-    for images in data.train.images.split(batch_size):
-        if len(images) > 1 or len(data.train) == 1:  # one image has no variance
-            model(normalise(images, data.mean, data.std))
+    momenta = [norm.momentum for norm in norms]
+    with evaluating(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # the average of all batches
+            norm.train()
+        for images in data.train.images.split(batch_size):
+            if len(images) > 1 or len(data.train) == 1:  # one image has no variance
+                model(normalise(images, data.mean, data.std))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    for module, mode in modes:
-        module.training = mode
     return True
 
 

@@ -94,13 +94,11 @@ def encode_weights(coder: Encoder, model: nn.Module, quantised: QuantisedWeights
 
 def _in_use(quantised: QuantisedWeights) -> tuple[np.ndarray, np.ndarray]:
     """The codebook without values that no weight has, float32, and which of its values each weight has, (weights,)."""
-    assignment = quantised.assignment.cpu().numpy()
-    used = np.bincount(assignment, minlength=1) > 0
-    used[0] = True
-    values = quantised.values.detach().cpu().numpy().astype("<f4")[: len(used)]
-    if values[0] != 0 or used.sum() > MOST_VALUES + 1:
-        raise ValueError(f"a codebook begins with zero and has {MOST_VALUES + 1} values at most, not {used.sum()}")
-    return values[used], (np.cumsum(used) - 1)[assignment]
+    used = quantised.without_unused()
+    values = used.values.detach().cpu().numpy().astype("<f4")
+    if values[0] != 0 or len(values) > MOST_VALUES + 1:
+        raise ValueError(f"a codebook begins with zero and has {MOST_VALUES + 1} values at most, not {len(values)}")
+    return values, used.assignment.cpu().numpy()
 
 
 def decode(

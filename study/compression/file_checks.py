@@ -6,11 +6,13 @@ Every function raises ValueError with the reason in a few words.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
 import stat
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,14 @@ def read_regular(path: Path, start: bytes, most: int | None) -> bytes | None:
         if most is not None and size > most:
             raise ValueError(f"{size:,} bytes")
         return start + file.read(max(size - len(start), 0))
+
+
+def cut(data: bytes, start: int, sizes: Iterable[int]) -> list[bytes]:
+    """The parts of these sizes that stand from `start` on, and what is left behind them."""
+    ends = list(itertools.accumulate((start, *sizes)))
+    if ends[-1] > len(data):
+        raise ValueError("its parts are longer than it is")
+    return [*(data[begin:end] for begin, end in itertools.pairwise(ends)), data[ends[-1] :]]
 
 
 def inflate(data: bytes, most: int, dictionary: bytes = b"") -> bytes:

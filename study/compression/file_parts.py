@@ -14,7 +14,6 @@ Integers and floats are little-endian.
 from __future__ import annotations
 
 import enum
-import itertools
 import json
 import struct
 import zlib
@@ -141,16 +140,13 @@ def _unpack(rest: bytes) -> tuple[Network, np.ndarray, np.ndarray, bytes, bytes,
     half_values, half_scales = bool(flags & _Flag.HALF_VALUES), bool(flags & _Flag.HALF_SCALES)
     sizes = (header, 8 * vectors * channels, _float(half_values).itemsize * values,
              _float(half_scales).itemsize * scales, others)  # fmt: skip
-    ends = list(itertools.accumulate((at, *sizes)))
-    if ends[-1] > len(rest):
-        raise ValueError("its parts are longer than it is")
-    text, numbers, codebook, factors, other = (rest[start:end] for start, end in itertools.pairwise(ends))
+    text, numbers, codebook, factors, other, weights = file_checks.cut(rest, at, sizes)
     return (
         _network(text, np.frombuffer(numbers, "<f8").reshape(vectors, channels)),
         file_checks.floats(codebook, _float(half_values)),
         file_checks.floats(factors, _float(half_scales)),
         other,
-        rest[ends[-1] :],
+        weights,
         layout,
     )
 

@@ -26,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from study.errors import UserError, one_line
+from study.models.state import evaluating
 
 WARM_UP = 0.1
 """Seconds that a network runs before its first measurement: caches fill, and the processor leaves its sleep."""
@@ -256,17 +257,8 @@ def _alone() -> Iterator[None]:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def _evaluating(model: Source) -> Iterator[None]:
-    """A module in evaluation mode, and then each of its parts in the mode that it had."""
-    modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) else []
-    for m, _ in modes:
-        m.training = False
-    try:
-        yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
+def _evaluating(model: Source) -> contextlib.AbstractContextManager[None]:
+    return evaluating(model) if isinstance(model, nn.Module) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

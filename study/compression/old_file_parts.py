@@ -3,7 +3,6 @@ float32, the other tensors, and the weights."""
 
 from __future__ import annotations
 
-import itertools
 import struct
 
 import numpy as np
@@ -23,17 +22,8 @@ def unpack(rest: bytes) -> tuple[Network, np.ndarray, np.ndarray, bytes, bytes, 
         ValueError, struct.error, zlib.error: it is not as the format has it.
     """
     header, values, scales, others, layout = _LENGTHS.unpack_from(rest)
-    ends = list(itertools.accumulate((_LENGTHS.size, header, 4 * values, 4 * scales, others)))
-    if ends[-1] > len(rest):
-        raise ValueError("its parts are longer than it is")
-    text, codebook, factors, other = (rest[start:end] for start, end in itertools.pairwise(ends))
+    sizes = header, 4 * values, 4 * scales, others
+    text, codebook, factors, other, weights = file_checks.cut(rest, _LENGTHS.size, sizes)
     network = Network(*file_checks.header_entries(file_checks.inflate(text, file_checks.LONGEST_HEADER)))
     single = np.dtype("<f4")
-    return (
-        network,
-        file_checks.floats(codebook, single),
-        file_checks.floats(factors, single),
-        other,
-        rest[ends[-1] :],
-        layout,
-    )
+    return (network, file_checks.floats(codebook, single), file_checks.floats(factors, single), other, weights, layout)

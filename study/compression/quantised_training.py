@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
-from study.compression.codebook_training import CodebookHparams, ensure_usable, score
+from study.compression.codebook_training import CodebookHparams, score
 from study.compression.kmeans import kmeans
-from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
+from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters, unit_scales
 from study.compression.unread_weights import unread
 from study.data.splits import Splits
 from study.errors import TrialFailed
@@ -81,10 +81,7 @@ class SharedValues:
         """The network as it would be stored now: values without a weight leave the codebook."""
         assignment = torch.zeros_like(self._flat, dtype=torch.int64)
         assignment[self.survivors] = self.assignment()
-        used = torch.bincount(assignment, minlength=len(self.values) + 1) > 0
-        used[0] = True
-        scales = self.values.new_ones(len(self.parameters))
-        return QuantisedWeights((used.cumsum(0) - 1)[assignment], self.codebook().detach()[used], scales)
+        return QuantisedWeights(assignment, self.codebook().detach(), unit_scales(self.parameters)).without_unused()
 
 
 def straight_through(loss: Loss, shared: SharedValues) -> Loss:
@@ -175,7 +172,9 @@ def train_quantised(
         also=[shared.alive],
     )
     _drop_unread(model, shared, data)
-    return _end(shared, hparams.ALL_PRUNED_HINT)
+    quantised = shared.quantised()
+    quantised.write(shared.parameters)
+    return quantised
 
 
 def _start(model: nn.Module, survives: Tensor, codebook_size: int, all_pruned_hint: str) -> SharedValues:
@@ -185,14 +184,6 @@ def _start(model: nn.Module, survives: Tensor, codebook_size: int, all_pruned_hi
     parameters = shared_parameters(model)
     survivors = flatten(parameters).detach()[survives]
     return SharedValues(parameters, survives, kmeans(survivors, codebook_size - 1))
-
-
-def _end(shared: SharedValues, all_pruned_hint: str) -> QuantisedWeights:
-    """The quantised weights, which the network gets."""
-    quantised = shared.quantised()
-    ensure_usable(quantised, all_pruned_hint)
-    quantised.write(shared.parameters)
-    return quantised
 
 
 def _drop_unread(model: nn.Module, shared: SharedValues, data: Splits) -> None:

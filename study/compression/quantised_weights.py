@@ -36,6 +36,12 @@ class QuantisedWeights:
         that are too large or too small for it stay as they are."""
         return replace(self, values=_half_precision(self.values), scales=_half_precision(self.scales))
 
+    def without_unused(self) -> QuantisedWeights:
+        """The same with a codebook of the zero, and of the values that a weight has."""
+        used = torch.bincount(self.assignment, minlength=len(self.values)) > 0
+        used[0] = True
+        return replace(self, assignment=(used.cumsum(0) - 1)[self.assignment], values=self.values[used])
+
     @torch.no_grad()
     def write(self, parameters: Sequence[nn.Parameter]) -> None:
         """Give the parameters these weights."""

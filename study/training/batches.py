@@ -19,11 +19,11 @@ each by up to an eighth of its side; `crop` does as `flip` and `shift` do.
 `resized-crop` mirrors half of them and enlarges a random part of each, see `resized_crop`; with `-jitter` their
 colours change, too, see `jitter`."""
 
-SHIFTING = ("shift", "crop", "resized-crop", "resized-crop-jitter")
-"""Augmentations that make too many views of an image to store a teacher's logits of each."""
-
 VIEWS = {"none": 1, "flip": 2, "shift1": 5}
-"""Views of an image that the other augmentations show; view 0 is the image as it is."""
+"""How many views of an image these augmentations show; view 0 is the image as it is."""
+
+SHIFTING = tuple(augment for augment in AUGMENTATIONS if augment not in VIEWS)
+"""Augmentations that make too many views of an image to store a teacher's logits of each."""
 
 _MOVING, _RESIZING = ("shift", "crop"), ("resized-crop", "resized-crop-jitter")
 LEAST_AREA = 0.35

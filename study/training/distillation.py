@@ -105,15 +105,10 @@ def accuracy_loss(
     return loss
 
 
-def views_of(augment: str) -> int:
-    """How many views of an image have logits of their own."""
-    return VIEWS.get(augment, 2)
-
-
 def teacher_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) -> Tensor:
-    """Logits of a part in each of `views_of`: (views, examples, classes)."""
+    """Logits of a part in each of the augmentation's `VIEWS`: (views, examples, classes)."""
     views = [logits_of(teacher, part.images, data)]
-    for number in range(1, views_of(augment)):  # in pieces: the images may be mapped from a file, and not fit in memory
+    for number in range(1, VIEWS[augment]):  # in pieces: the images may be mapped from a file, and not fit in memory
         shown = (view_of(chunk, augment, number) for chunk in part.images.split(2**14))
         views.append(torch.cat([logits_of(teacher, images, data) for images in shown]))
     return torch.stack(views)
@@ -135,6 +130,6 @@ def targets_from(shared: SharedWork, teacher: Training, data: Splits, augment: s
     """
     stored = shared.arrays.get(LOGITS)
     # Every augmentation has the image as it is as view 0; further views are those of one augmentation alone.
-    if augment not in SHIFTING and stored is not None and views_of(augment) in (1, len(stored)):
+    if augment not in SHIFTING and stored is not None and VIEWS[augment] in (1, len(stored)):
         return Targets(logits=shared.tensors()[LOGITS].to(data.train.images.device))
     return Targets(teacher=load_network(shared.weights().tensors(), teacher, data).eval().requires_grad_(False))

@@ -34,6 +34,7 @@ from study.compression.size_metrics import ratio
 from study.data import registry
 from study.data.fingerprint import identity
 from study.data.splits import Splits
+from study.methods.common import pinning
 from study.methods.magnitude import pruning
 from study.methods.sws import hard, weight_sharing
 from study.training import distillation
@@ -107,7 +108,7 @@ def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir:
     if values.pop("magnitude", False):
         quantised, metrics = pruning.fit(model, pruning.Hparams(seed=seed, **values), splits, quiet, targets)
     elif values.pop("hard", False):
-        quantised, metrics = hard.fit(model, hard.Hparams(seed=seed, **values), splits, quiet, targets)
+        quantised, metrics = pinning.fit(model, hard.Hparams(seed=seed, **values), splits, quiet, targets)
     else:
         quantised, metrics = weight_sharing.fit(
             model, weight_sharing.Hparams(seed=seed, **values), splits, quiet, targets

@@ -15,17 +15,11 @@ from study.compression.codebook_training import CodebookHparams, finish, score_i
 from study.compression.compressed_file import Network
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.size_metrics import TensorRow, csr_bits, tensor_table
-from study.data import registry
 from study.data.splits import Splits
 from study.training import distillation
 from study.training.distillation import Targets
 
 CROSS_ENTROPY = distillation.accuracy_loss(Targets(), 1.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
 
 
 def linear(digits: Splits) -> tuple[nn.Module, QuantisedWeights]:

@@ -13,27 +13,14 @@ from study.compression import quantised_training
 from study.compression.codebook_training import CodebookHparams
 from study.compression.quantised_training import SharedValues, straight_through, train_quantised
 from study.compression.quantised_weights import flatten, shared_parameters
-from study.data import registry
 from study.data.splits import Splits
 from study.errors import TrialFailed
-from study.training import distillation, network
+from study.training import distillation
 from study.training.batches import Batch
 from study.training.distillation import Targets
-from study.training.network import Training
 
 CROSS_ENTROPY = distillation.accuracy_loss(Targets(), 1.0, 0.0)
 HPARAMS = CodebookHparams(batch_size=32)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
-
-
-@pytest.fixture(scope="module")
-def pretrained(digits: Splits) -> nn.Module:
-    training = Training("lenet_300_100", epochs=5, batch_size=32, weight_decay=0.0)
-    return network.fit_teacher(training, digits, lambda row: None)
 
 
 def weights_of(model: nn.Module) -> Tensor:

@@ -15,7 +15,6 @@ from study.compression import codebook_training
 from study.compression.codebook_training import ensure_usable
 from study.compression.quantised_weights import QuantisedWeights, flatten, leave_out_as_version_1, shared_parameters
 from study.compression.size_metrics import size_metrics
-from study.data import registry
 from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.models.registry import build
@@ -23,11 +22,6 @@ from study.training import distillation
 from study.training.distillation import Targets
 
 CROSS_ENTROPY = distillation.accuracy_loss(Targets(), 1.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
 
 
 def some(assignment: list[int], values: list[float], tensors: int = 1) -> QuantisedWeights:

@@ -14,30 +14,17 @@ from torch import Tensor, nn
 
 from study.compression.kmeans import kmeans, nearest
 from study.compression.quantised_weights import flatten, shared_parameters
-from study.data import registry
 from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.methods.common import pinning
 from study.methods.magnitude import pruning
 from study.methods.magnitude.pruning import Hparams
 from study.models.registry import build
-from study.training import distillation, network
+from study.training import distillation
 from study.training.distillation import Targets
 from study.training.loop import evaluate
-from study.training.network import Training
 
 HPARAMS = Hparams(density=0.1, codebook_size=6, epochs=4, batch_size=32, codebook_epochs=2)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
-
-
-@pytest.fixture(scope="module")
-def pretrained(digits: Splits) -> nn.Module:
-    training = Training("lenet_300_100", epochs=5, batch_size=32, weight_decay=0.0)
-    return network.fit_teacher(training, digits, lambda row: None)
 
 
 def weights_of(model: nn.Module) -> Tensor:
@@ -46,7 +33,7 @@ def weights_of(model: nn.Module) -> Tensor:
 
 def pruned(model: nn.Module, hparams: Hparams, digits: Splits, on_epoch: Any = lambda row: None) -> Tensor:
     loss = distillation.accuracy_loss(Targets(), 1.0, 0.0)
-    return pinning.prune(model, hparams, hparams.codebook_size, digits, loss, on_epoch)[0]
+    return pinning.prune(model, hparams, digits, loss, on_epoch)[0]
 
 
 def objective(values: Tensor, centroids: Tensor) -> float:

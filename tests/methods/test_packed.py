@@ -33,11 +33,6 @@ OTHERS = [
 
 
 @pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
-
-
-@pytest.fixture(scope="module")
 def pretrained(digits: Splits) -> nn.Module:
     training = Training("lenet_300_100", epochs=8, batch_size=32, learning_rate=1e-3)
     return weight_sharing.pretrain(training, digits, lambda row: None)

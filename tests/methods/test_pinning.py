@@ -19,24 +19,12 @@ from study.methods.common import pinning
 from study.methods.magnitude import pruning
 from study.methods.sws import hard
 from study.models.registry import build
-from study.training import distillation, network
+from study.training import distillation
 from study.training.distillation import Targets
 from study.training.loop import evaluate
-from study.training.network import Training
 
 HARD = hard.Hparams(density=0.03, components=8, epochs=6, ramp=0.4, ramp_power=3.0, batch_size=32)
 LOSS = distillation.accuracy_loss(Targets(), 1.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
-
-
-@pytest.fixture(scope="module")
-def pretrained(digits: Splits) -> nn.Module:
-    training = Training("lenet_300_100", epochs=5, batch_size=32, weight_decay=0.0)
-    return network.fit_teacher(training, digits, lambda row: None)
 
 
 def weights_of(model: nn.Module) -> Tensor:
@@ -96,7 +84,7 @@ def pruned(
 
     monkeypatch.setattr(pinning, "largest", watched)
     monkeypatch.setattr(pinning, "train", counting)
-    survives, _ = pinning.prune(model, hparams, 8, digits, LOSS, lambda row: None)
+    survives, _ = pinning.prune(model, hparams, digits, LOSS, lambda row: None)
     return survives, steps, marks
 
 
@@ -152,7 +140,7 @@ def test_all_four_recipes_end_in_a_file(
     model = copy.deepcopy(pretrained)
     rows: list[dict] = []
     hparams = dataclasses.replace(HARD, score_power=power, quantised_training=quantised_training, codebook_epochs=2)
-    quantised, metrics = hard.fit(model, hparams, digits, rows.append)
+    quantised, metrics = pinning.fit(model, hparams, digits, rows.append)
     ends = ["quantise"] * 4 if quantised_training else ["prune"] * 4 + ["codebook"] * 2
     assert [row["phase"] for row in rows] == ["prune"] * 2 + ends
     assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
@@ -167,7 +155,7 @@ def test_all_four_recipes_end_in_a_file(
 def test_magnitude_with_the_same_settings_is_the_hard_variant(digits: Splits, pretrained: nn.Module) -> None:
     """One code: `magnitude` with the score and quantised training ends with the same weights, bit for bit."""
     models = [copy.deepcopy(pretrained) for _ in range(2)]
-    hard.fit(models[0], HARD, digits, lambda row: None)
+    pinning.fit(models[0], HARD, digits, lambda row: None)
     names = {f.name for f in dataclasses.fields(pruning.Hparams)}
     same = {name: value for name, value in vars(HARD).items() if name in names}
     pruning.fit(models[1], pruning.Hparams(**same, codebook_size=8), digits, lambda row: None)
@@ -181,7 +169,7 @@ def test_a_seed_repeats_bit_for_bit_and_a_teacher_counts(digits: Splits, pretrai
     ends = []
     for hparams in (taught, taught, dataclasses.replace(taught, seed=1), dataclasses.replace(taught, alpha=0.0)):
         model = copy.deepcopy(pretrained)
-        hard.fit(model, hparams, digits, lambda row: None, targets)
+        pinning.fit(model, hparams, digits, lambda row: None, targets)
         ends.append(weights_of(model))
     assert torch.equal(ends[0], ends[1])
     assert not torch.equal(ends[0], ends[2]) and not torch.equal(ends[0], ends[3])
@@ -194,7 +182,7 @@ def test_batch_norm_keeps_the_statistics_that_training_gave_it(monkeypatch: pyte
     model = build("minivgg", (1, 32, 32), 10, width=0.125)
     larger = registry.load("digits", None, size=32)[0]
     few = dataclasses.replace(larger, train=Part(larger.train.images[:256], larger.train.labels[:256]))
-    hard.fit(model, dataclasses.replace(HARD, epochs=2, density=0.2, batch_size=64), few, lambda row: None)
+    pinning.fit(model, dataclasses.replace(HARD, epochs=2, density=0.2, batch_size=64), few, lambda row: None)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert {int(norm.num_batches_tracked) for norm in norms} == {8}  # type: ignore[arg-type]
     assert all(bool(norm.running_mean.abs().any()) for norm in norms)  # type: ignore[union-attr]
@@ -214,4 +202,4 @@ def test_bad_hyperparameters_are_refused(wrong: dict[str, Any]) -> None:
 def test_nothing_kept_is_a_failed_trial(digits: Splits, pretrained: nn.Module) -> None:
     """A share that rounds to no weight ends with a hint about density, not about tau."""
     with pytest.raises(TrialFailed, match="every weight was pruned: density is too small"):
-        hard.fit(copy.deepcopy(pretrained), dataclasses.replace(HARD, density=1e-7), digits, lambda row: None)
+        pinning.fit(copy.deepcopy(pretrained), dataclasses.replace(HARD, density=1e-7), digits, lambda row: None)

@@ -33,7 +33,7 @@ def test_pruning_ends_where_the_ramp_does(ramp: float, last: int, monkeypatch: p
     hparams = Hparams(density=0.1, ramp=ramp, epochs=2, batch_size=batch_size)
     loss = distillation.accuracy_loss(Targets(), 1.0, 0.0)
     torch.manual_seed(0)
-    survives, _ = pinning.prune(network, hparams, 16, data, loss, lambda row: None)
+    survives, _ = pinning.prune(network, hparams, data, loss, lambda row: None)
     assert int(survives.sum()) == 65 and set(left[last:]) == {65}
     assert left[0] == 650 and left[3 * last // 4] > 65 and sorted(left, reverse=True) == left
 
@@ -52,6 +52,6 @@ def test_a_long_ramp_prunes_a_hundred_times(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pinning, "train", train)
     monkeypatch.setattr(pinning, "steps_per_epoch", lambda examples, batch_size: 250)
     loss = distillation.accuracy_loss(Targets(), 1.0, 0.0)
-    pinning.prune(network, Hparams(density=0.1, ramp=1.0, epochs=1), 16, data, loss, lambda row: None)
+    pinning.prune(network, Hparams(density=0.1, ramp=1.0, epochs=1), data, loss, lambda row: None)
     changes = [step for step in range(1, 251) if left[step] != left[step - 1]]
     assert changes[:3] == [2, 4, 6] and all(step % 2 == 0 for step in changes)

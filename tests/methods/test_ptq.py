@@ -27,21 +27,8 @@ from study.methods.ptq.settings import PTQSettings
 from study.pipeline.cost_estimate import trial_seconds
 from study.run import parse
 from study.settings import resolve
-from study.training import network
 from study.training.loop import evaluate
-from study.training.network import Training
 from study.tuning.space import SearchSpace
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
-
-
-@pytest.fixture(scope="module")
-def pretrained(digits: Splits) -> nn.Module:
-    training = Training("lenet_300_100", epochs=5, batch_size=32, weight_decay=0.0)
-    return network.fit_teacher(training, digits, lambda row: None)
 
 
 def linear(seed: int, rows: int = 24, columns: int = 40) -> tuple[nn.Linear, Tensor]:

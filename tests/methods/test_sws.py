@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
-from study.data import registry
 from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.methods.sws import weight_sharing
@@ -28,11 +27,6 @@ HPARAMS = Hparams(
     tau=1e-3, components=6, pi_zero=0.9, epochs=3, batch_size=32, sigma=0.02, precision_rate=0.05, codebook_epochs=2
 )
 CROSS_ENTROPY = distillation.accuracy_loss(Targets(), 1.0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
 
 
 @pytest.fixture(scope="module")

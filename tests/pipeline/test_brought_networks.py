@@ -20,7 +20,6 @@ from study.artifacts.cache import FINE_TUNED, SharedWork
 from study.artifacts.checkpoints import Progress
 from study.compression import compressed_file
 from study.compression.file_checks import check_entries
-from study.data import registry as data_registry
 from study.data.splits import Splits
 from study.errors import UserError
 from study.methods.common import pretrained
@@ -40,11 +39,6 @@ from study.tuning.space import SearchSpace
 
 NETWORK = "lenet_300_100"
 TRAINING = Training(NETWORK, epochs=6, seed=4)
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return data_registry.load("digits", None)[0]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from study.artifacts.checkpoints import Progress
 from study.data import registry
 from study.data.splits import Splits
+from study.methods.common import pinning
 from study.methods.magnitude import pruning
 from study.methods.sws import hard, packed, weight_sharing
 from study.methods.sws.mixture import Mixture
@@ -23,11 +24,6 @@ from study.training.cuda_graphs import CudaGraphStep
 from study.training.network import Training, build_network, fit_teacher
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +52,7 @@ def rows_of(fit: Any, model: nn.Module, hparams: Any, splits: Splits, device: st
 COMPRESSING: dict[str, tuple[Any, Any]] = {
     "sws": (weight_sharing.fit, HPARAMS),
     "magnitude": (pruning.fit, pruning.Hparams(epochs=3, batch_size=32, codebook_epochs=2)),
-    "hard": (hard.fit, hard.Hparams(density=0.1, components=8, epochs=6, batch_size=32)),
+    "hard": (pinning.fit, hard.Hparams(density=0.1, components=8, epochs=6, batch_size=32)),
 }
 
 

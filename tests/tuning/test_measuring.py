@@ -7,7 +7,6 @@ import torch
 
 from study.compression import latency, measured_cost
 from study.compression.layer_facts import KEPT, layer_rows, sensitivity_rows
-from study.data import registry
 from study.data.splits import Splits
 from study.errors import TrialFailed, UserError
 from study.methods.kd.settings import KDSettings
@@ -22,11 +21,6 @@ from study.tuning.scheduler import measured_objectives
 from study.tuning.space import SearchSpace
 
 pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture(scope="module")
-def digits() -> Splits:
-    return registry.load("digits", None)[0]
 
 
 @pytest.fixture(autouse=True)

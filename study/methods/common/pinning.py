@@ -70,6 +70,11 @@ class PinningHparams(CodebookHparams):
             raise ValueError(f"epochs {self.epochs} must be at least {least}")
 
     @property
+    def distinct_values(self) -> int:
+        """Of all layers together, zero included, at least 2: what a method searches under a name of its own."""
+        raise NotImplementedError
+
+    @property
     def pruning_epochs(self) -> int:
         """Epochs before quantised training; all, where there is none."""
         if not self.quantised_training:
@@ -80,7 +85,6 @@ class PinningHparams(CodebookHparams):
 def fit(
     model: nn.Module,
     hparams: PinningHparams,
-    codebook_size: int,
     data: Splits,
     on_epoch: Report,
     targets: Targets | None = None,
@@ -89,7 +93,6 @@ def fit(
     """Prune and quantise a pretrained network, which is changed in place.
 
     Args:
-        codebook_size: distinct values, zero included, at least 2.
         targets: the teacher, where `alpha` is above 0.
         progress: of a trial that was stopped, to go on from.
     Returns: the quantised weights, and the final metrics.
@@ -98,11 +101,11 @@ def fit(
     """
     targets, progress = targets or Targets(), progress or Progress()
     loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
-    survives, optimiser = prune(model, hparams, codebook_size, data, loss, on_epoch, progress)
+    survives, optimiser = prune(model, hparams, data, loss, on_epoch, progress)
     if not hparams.quantised_training:
         return finish(
             model,
-            cluster(model, survives, codebook_size),
+            cluster(model, survives, hparams.distinct_values),
             loss,
             hparams,
             data,
@@ -114,7 +117,7 @@ def fit(
     quantised = train_quantised(
         model,
         survives,
-        codebook_size,
+        hparams.distinct_values,
         loss,
         hparams,
         data,
@@ -131,7 +134,6 @@ def fit(
 def prune(
     model: nn.Module,
     hparams: PinningHparams,
-    codebook_size: int,
     data: Splits,
     loss: Loss,
     on_epoch: Report,
@@ -166,7 +168,7 @@ def prune(
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         progress.trace.add(epoch, "prune", flatten(parameters))
-        metrics = score_if_quantised(model, lambda: cluster(model, survives, codebook_size), data)
+        metrics = score_if_quantised(model, lambda: cluster(model, survives, hparams.distinct_values), data)
         on_epoch(epoch_row(epoch, "prune", train_loss, metrics))
 
     optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate, fused=True)

@@ -36,6 +36,11 @@ class Hparams(PinningHparams):
     bits: int = 0
     weight_rate: float = 2e-3
 
+    @property
+    def distinct_values(self) -> int:
+        """See `PinningHparams`."""
+        return self.codebook_size
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.codebook_size < 2:
@@ -69,7 +74,7 @@ def fit(
         recalibrate(model, data)
         round_batch_norm(model)
         return quantised, score(model, quantised, data)
-    return pinning.fit(model, hparams, hparams.codebook_size, data, on_epoch, targets, progress)
+    return pinning.fit(model, hparams, data, on_epoch, targets, progress)
 
 
 def post_training(model: nn.Module, bits: int) -> QuantisedWeights:

@@ -21,6 +21,7 @@ from study.compression.quantised_weights import shared_parameters
 from study.data.images import normalise
 from study.data.splits import Part, Splits
 from study.errors import TrialFailed
+from study.models.state import evaluating
 
 BATCH = 32
 MOST_COLUMNS = 6144
@@ -176,19 +177,15 @@ def _random_gradient(logits: Tensor, generator: torch.Generator) -> Tensor:
 @contextmanager
 def _differentiable(model: nn.Module, parameters: list[nn.Parameter]) -> Iterator[None]:
     """Within, the model is in evaluation mode and its shared tensors have gradients."""
-    modes = [(module, module.training) for module in model.modules()]
     frozen = [p for p in parameters if not p.requires_grad]
-    model.eval()
     for p in frozen:
         p.requires_grad_(True)
     try:
-        with torch.enable_grad():
+        with evaluating(model), torch.enable_grad():
             yield
     finally:
         for p in frozen:
             p.requires_grad_(False)
-        for module, mode in modes:
-            module.training = mode
 
 
 def _collected(

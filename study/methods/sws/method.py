@@ -17,7 +17,7 @@ from study.compression.quantised_weights import flatten, shared_parameters
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.images import normalise
 from study.data.splits import Splits
-from study.methods.common import pretrained
+from study.methods.common import pinning, pretrained
 from study.methods.method import ONE_MINUS, Method, Packing, PackMember, StepCost, TrialResult, hparams_from
 from study.methods.sws import hard, packed, weight_sharing
 from study.methods.sws.network_stack import Stack
@@ -66,7 +66,7 @@ def trial(
     network, targets = pretrained.start(settings, data, shared)
     if settings.variant == "hard":
         hard_hparams = hparams_from(hard.Hparams, settings, values, **pretrained.no_teacher(settings))
-        quantised, metrics = hard.fit(network, hard_hparams, data, on_epoch, targets, progress)
+        quantised, metrics = pinning.fit(network, hard_hparams, data, on_epoch, targets, progress)
     else:
         hparams = hyperparameters(settings, values)
         quantised, metrics = weight_sharing.fit(network, hparams, data, on_epoch, targets, progress)

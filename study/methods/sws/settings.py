@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
@@ -13,7 +12,7 @@ from study.errors import UserError
 from study.methods.common.settings import CodebookSettings, CompressionSettings
 from study.records.search_domains import Value
 from study.setting_bounds import AtLeast, Within
-from study.settings import Rate, Settings, Values, flag
+from study.settings import Rate, Values, flag
 from study.settings_groups import Resources
 
 NOT_PACKABLE = ("merge", "layer_scales", "retrain_epochs")
@@ -110,7 +109,7 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
         """
         super().check()
         for name in HARD_ONLY if self.variant == "soft" else SOFT_ONLY:
-            if (value := getattr(self, name)) != (default_of(type(self), name) or 0):
+            if (value := getattr(self, name)) != (getattr(type(self), name) or 0):
                 other = "hard" if self.variant == "soft" else "soft"
                 raise UserError(f"{flag(name)} {value}: is for --variant {other}; leave it out")
         if self.resources.pack > 1 and self.variant == "hard":
@@ -121,11 +120,6 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
                 raise UserError(
                     f"--pack {self.resources.pack}: does not go with {flag(name)}; leave out one of the two flags"
                 )
-
-
-def default_of(kind: type[Settings], name: str) -> object:
-    """What a setting is that the command line does not give."""
-    return next(f.default for f in dataclasses.fields(kind) if f.name == name)
 
 
 SETTINGS = SWSSettings

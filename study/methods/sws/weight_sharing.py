@@ -236,9 +236,7 @@ def quantise(model: nn.Module, mixture: Mixture, scales: Tensor) -> QuantisedWei
     """
     parameters = shared_parameters(model)
     assignment = mixture.assign(_scaled(parameters, scales).detach())
-    used = torch.bincount(assignment, minlength=len(mixture.means)) > 0
-    used[0] = True
-    quantised = QuantisedWeights((used.cumsum(0) - 1)[assignment], mixture.means.detach()[used], scales)
+    quantised = QuantisedWeights(assignment, mixture.means.detach(), scales).without_unused()
     quantised.write(parameters)
     return quantised
 
