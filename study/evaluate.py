@@ -171,7 +171,8 @@ def _load(options: Options, network: Network) -> tuple[Splits, Part]:
     folder = commandline.data_folder(name, options.data_dir)
     # A study enlarges its images to what the largest of its networks needs; the shorter side says what that was.
     side = min(network.input_shape[1:], default=1)
-    size = side if name == network.dataset else registry.minimum_size(network.name)
+    same = name == network.dataset or registry.takes_one_size(network.name)
+    size = side if same else registry.minimum_size(network.name)
     reading = Reading(options.image_size, options.test_fraction, options.skip_damaged)
     try:
         data, test = load(name, folder, split_seed=options.split_seed, size=size, reading=reading)

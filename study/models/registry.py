@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from functools import partial
 
@@ -93,7 +94,8 @@ def construct(name: str, input_shape: Shape, classes: int, options: Options) -> 
 def minimum_size(name: str) -> int:
     """Smallest image side, in pixels, that the network takes; 1 where there is no limit or none is known.
 
-    A vision transformer is built for the images that there are, of one patch or more.
+    A vision transformer is built for the images that there are, if its patches divide them. Every data set with a name
+    has images of at most 32 pixels, so they come to this size.
 
     Raises:
         UserError: an unknown name.
@@ -104,8 +106,8 @@ def minimum_size(name: str) -> int:
         from torchvision.models import get_model_weights
 
         name = name.removeprefix(_THEIRS)
-        if name.startswith(_TRANSFORMER):
-            return int(name.rpartition("_")[2])
+        if patch := _patch(name):
+            return patch * math.ceil(_LARGEST_BY_NAME / patch)
         sizes = [side for weights in get_model_weights(name) for side in weights.meta["min_size"]]
         return max(sizes, default=1)
     if ":" not in name:
@@ -119,7 +121,27 @@ def parameter_count(model: nn.Module) -> int:
 
 
 NAMES = tuple(BUILDERS)
-_TRANSFORMER = "vit_"  # torchvision's vision transformers, which end with the side of their patches
+_LARGEST_BY_NAME = 32  # pixels of an image of CIFAR-10
+
+
+def takes_one_size(name: str) -> bool:
+    """Whether a network takes images of the size alone that it was built for."""
+    return bool(_patch(name.removeprefix(_THEIRS)))
+
+
+def _patch(name: str) -> int:
+    """Side of the patches of one of torchvision's vision transformers, whose names end with it; 0 of other networks."""
+    return int(name.rpartition("_")[2]) if name.startswith("vit_") and name in _torchvision_names() else 0
+
+
+def _check_patches(name: str, input_shape: Shape) -> None:
+    patch, (height, width) = _patch(name), input_shape[1:]
+    if patch and (height != width or height % patch):
+        fits = max(1, round(min(height, width) / patch)) * patch
+        raise UserError(
+            f"network {name}: its patches of {patch}×{patch} pixels do not divide images of {height}×{width}; give "
+            f"square images with a multiple of {patch}, those of a folder by --image-size {fits}"
+        )
 
 
 def _build_torchvision(name: str, input_shape: Shape, classes: int, options: Options) -> nn.Module:
@@ -127,7 +149,8 @@ def _build_torchvision(name: str, input_shape: Shape, classes: int, options: Opt
 
     if input_shape[0] not in (1, 3):
         raise UserError(f"network {name} takes images of 1 or 3 channels, not {input_shape[0]}")
-    side = {"image_size": input_shape[1]} if name.startswith(_TRANSFORMER) else {}
+    side = {"image_size": input_shape[1]} if takes_one_size(name) else {}
+    _check_patches(name, input_shape)
     options = {**_TORCHVISION_OPTIONS.get(name, {}), **side, **options}
     try:
         model: nn.Module = get_model(name, weights=None, num_classes=classes, **options)

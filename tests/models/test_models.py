@@ -82,8 +82,8 @@ def test_any_shape_and_class_count(name: str, channels: int, classes: int) -> No
 
 
 def test_minimum_sizes() -> None:
-    """VGG kinds halve their images five times; LeNet-5 needs 16 pixels; torchvision states its own minima; a vision
-    transformer needs one patch, and published weights of it the images that they were trained on."""
+    """VGG kinds halve their images five times; LeNet-5 needs 16 pixels; torchvision states its own minima. A vision
+    transformer has patches that divide 32 pixels, or a little more; published weights ask for their own images."""
     names = (
         "vgg11",
         "vgg19",
@@ -95,10 +95,20 @@ def test_minimum_sizes() -> None:
         "my.module:network",
         "vit_b_16",
         "vit_l_32",
+        "vit_h_14",
     )
-    assert [registry.minimum_size(name) for name in names] == [32, 32, 32, 16, 1, 63, 32, 1, 16, 32]
+    assert [registry.minimum_size(name) for name in names] == [32, 32, 32, 16, 1, 63, 32, 1, 32, 32, 42]
     assert published_weights.image_size("vit_b_16", "DEFAULT") == 224
     assert published_weights.image_size("vit_b_16", "imagenet1k_swag_e2e_v1") == 384
+
+
+@pytest.mark.parametrize(("shape", "fits"), [((3, 28, 28), 32), ((3, 100, 100), 96), ((3, 64, 80), 64)])
+def test_a_transformer_says_which_images_its_patches_divide(shape: Shape, fits: int) -> None:
+    """One line, with a size that is near; the network is built for images that fit."""
+    with pytest.raises(UserError) as error:
+        registry.build("vit_b_16", shape, 10)
+    assert f"{shape[1]}×{shape[2]}" in one_line(error) and f"--image-size {fits}" in one_line(error)
+    assert registry.takes_one_size("torchvision:vit_b_16") and not registry.takes_one_size("resnet18")
 
 
 @pytest.mark.parametrize("name", [name for name in registry.NAMES if registry.minimum_size(name) > 1])
