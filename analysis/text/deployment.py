@@ -53,8 +53,8 @@ def layer_table(s: Summary) -> tuple[Table, str, str]:
             if out
             else "All take part in compression"
         )
-        + ". Bytes are of the compressed file. Units left are what exact shrinking keeps: outputs of the network do "
-        "not change, and only removed units make it faster."
+        + ". Bytes are of the compressed file. Units left are what exact shrinking keeps, channels of images in "
+        "eights: outputs of the network do not change, and only removed units make it faster."
     )
     return Table(HEADINGS, rows, hidden=[2, 6]), f"Layers of {trial_id}", lead
 

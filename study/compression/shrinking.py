@@ -5,6 +5,8 @@ the network before it up to float rounding, for finite activations; what cannot 
 convolution layers, batch-norm, activations, pooling, flatten, sums, products and concatenations are understood. What
 other operations read stays complete, such as the width of a transformer.
 
+Channels of images stay in eights, see `BLOCK`.
+
 A channel without weights need not be zero: behind a bias or batch-norm it is a constant. Constants move into the bias
 of the next layer. Under zero padding they cannot, and one constant channel then stands for all.
 """
@@ -21,6 +23,10 @@ from study.compression.shrinking_graph import CannotTrace, calls, clean, find_sh
 from study.compression.shrinking_operations import rule_for, two_tensors
 from study.compression.shrinking_rules import Channels, Opaque
 from study.errors import one_line
+
+BLOCK = 8
+"""Channels of an image are kept by so many: onnxruntime's convolutions take eight at a time, and are slower with 15
+channels than with 16."""
 
 ROUNDING = 1e-4
 """Largest difference of an output, as a share of the largest output, that passes for float rounding."""
@@ -57,39 +63,44 @@ class ShrinkingReport:
     multiply_adds: tuple[int, int] = (0, 0)
 
 
-def shrink(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
+def shrink(model: nn.Module, input_shape: tuple[int, ...], block: int = BLOCK) -> nn.Module:
     """A smaller network with the same outputs; see `shrink_with_report`."""
     try:
-        return _shrink(model, input_shape)[1]
+        return _shrink(model, input_shape, block)[1]
     except CannotTrace:
         return model
 
 
-def shrink_with_report(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, ShrinkingReport]:
+def shrink_with_report(
+    model: nn.Module, input_shape: tuple[int, ...], block: int = BLOCK
+) -> tuple[nn.Module, ShrinkingReport]:
     """A smaller network with the same outputs, and what was removed.
 
     Args:
         model: stays as it is.
         input_shape: of one example, (channels, height, width) for images; float32.
+        block: a tensor of images keeps a multiple of so many channels, or all that it has; 1 keeps the fewest.
     Returns: the network, new, in evaluation mode and on the CPU, and the report. A network that cannot be traced, or
         does not give the same outputs for random inputs, is returned itself, with the reason in the report.
     """
     before = _parameters(model)
     try:
-        original, network, layers = _shrink(model, input_shape)
+        original, network, layers = _shrink(model, input_shape, block)
     except CannotTrace as error:
         return model, ShrinkingReport(str(error), (), (before, before))
     costs = (multiply_adds(original, input_shape), multiply_adds(network, input_shape))
     return network, ShrinkingReport(None, layers, (before, _parameters(network)), costs)
 
 
-def _shrink(model: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, nn.Module, tuple[LayerRow, ...]]:
+def _shrink(
+    model: nn.Module, input_shape: tuple[int, ...], block: int
+) -> tuple[nn.Module, nn.Module, tuple[LayerRow, ...]]:
     """A copy of the network, the shrunk one, and the table of layers."""
     original = plain_copy(model)
     network = trace(original, input_shape)
     try:
         rules = rules_of(network, input_shape)
-        mark(rules)
+        mark(rules, block)
         layers = _cut(network, rules, original)
     except Exception as error:  # an operation that is used in a way that no rule expects: nothing is lost
         raise CannotTrace(f"shrinking fails: {one_line(error)}") from error
@@ -138,18 +149,35 @@ def _free_of_constants(node: fx.Node, network: fx.GraphModule, channels: dict[fx
     return False
 
 
-def mark(rules: list[Opaque]) -> None:
-    """Mark the channels that stay: the fewest with which every rule is content, and at least one of each tensor."""
-    outputs = [rule.output for rule in rules if rule.output is not None]
+def mark(rules: list[Opaque], block: int = 1) -> None:
+    """Mark the channels that stay: the fewest with which every rule is content, at least one of each tensor, and in
+    blocks where the tensor is an image."""
     while True:
-        kept = -1
-        while kept != (kept := sum(int(channels.keep.sum()) for channels in outputs)):
-            for rule in reversed(rules):
-                rule.demand()
-        empty = next((channels for channels in outputs if not bool(channels.keep.any())), None)
-        if empty is None:
+        _spread_demands(rules)
+        short = ((rule.output, _missing(rule, block)) for rule in rules if rule.output is not None)
+        channels, missing = next(((c, n) for c, n in short if n), (None, 0))
+        if channels is None:
             return
-        empty.keep[int(empty.constant.abs().nan_to_num(0.0).argmax())] = True
+        largest_first = (
+            channels.constant.abs().nan_to_num(0.0).masked_fill(channels.keep, -1.0).argsort(descending=True)
+        )
+        channels.keep[largest_first[:missing]] = True
+
+
+def _spread_demands(rules: list[Opaque]) -> None:
+    outputs = [rule.output for rule in rules if rule.output is not None]
+    kept = -1
+    while kept != (kept := sum(int(channels.keep.sum()) for channels in outputs)):
+        for rule in reversed(rules):
+            rule.demand()
+
+
+def _missing(rule: Opaque, block: int) -> int:
+    """How many channels more the output must keep."""
+    assert rule.output is not None
+    channels, kept = len(rule.output.keep), int(rule.output.keep.sum())
+    image = rule.output.axis == 1 and len(shape_of(rule.node) or ()) > 2
+    return min(-kept % block if image and kept else int(not kept), channels - kept)
 
 
 def _cut(network: fx.GraphModule, rules: list[Opaque], original: nn.Module) -> tuple[LayerRow, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
-from study.compression.shrinking import LayerRow, shrink, shrink_with_report
+from study.compression.shrinking import BLOCK, LayerRow, shrink, shrink_with_report
 from study.models.registry import build
 
 Shape = tuple[int, ...]
+fewest = partial(shrink_with_report, block=1)
 
 
 def pruned(model: nn.Module, seed: int, units: float = 0.5) -> nn.Module:
@@ -131,7 +133,7 @@ def test_outputs_stay_the_same(name: str) -> None:
         torch.manual_seed(seed)
         model = pruned(builder(shape, 10), seed, units=0.3 + 0.05 * seed)
         before = copy.deepcopy(model.state_dict())
-        small, report = shrink_with_report(model, shape)
+        small, report = fewest(model, shape)
         assert report.reason is None and not small.training
         assert report.parameters[0] == sum(p.numel() for p in model.parameters())
         assert report.parameters[1] == sum(p.numel() for p in small.parameters()) <= share * report.parameters[0]
@@ -139,11 +141,28 @@ def test_outputs_stay_the_same(name: str) -> None:
         assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["minivgg", "residual", "mobilenet_v3_small", "tokens"])
+def test_channels_of_images_stay_in_blocks(name: str) -> None:
+    """A convolution gives a multiple of eight channels, or all that it had, and outputs stay the same."""
+    builder, shape, _ = NETWORKS[name]
+    torch.manual_seed(0)
+    model = pruned(builder(shape, 10), 0, units=0.3)
+    small, report = shrink_with_report(model, shape)
+    assert_same(model, small, shape)
+    few = {row.name: row.units[1] for row in fewest(model, shape)[1].layers}
+    convolutions = {n for n, m in model.named_modules() if isinstance(m, nn.Conv2d)}
+    for row in report.layers:
+        if row.name in convolutions:
+            assert row.units[1] % BLOCK == 0 or row.units[1] == row.units[0]
+        assert few[row.name] <= row.units[1] <= row.units[0]
+    assert name == "tokens" or any(row.units[1] < row.units[0] for row in report.layers if row.name in convolutions)
+
+
 @pytest.mark.parametrize("name", ["lenet5", "minivgg", "residual", "dense", "tokens"])
 def test_a_network_that_was_not_pruned_stays(name: str) -> None:
     """Without a zero weight, every unit of every layer is still there."""
     builder, shape, _ = NETWORKS[name]
-    _, report = shrink_with_report(builder(shape, 10), shape)
+    _, report = fewest(builder(shape, 10), shape)
     assert report.reason is None and report.layers
     assert all(row.units[0] == row.units[1] and row.inputs[0] == row.inputs[1] for row in report.layers)
 
@@ -162,7 +181,7 @@ def test_units_by_hand() -> None:
     model[2].weight[:, 3] = 0
     model[2].weight[2:5, 4] = 0
     model[4].weight[:, [0, 1, 5]] = 0  # so that nothing which is left reads unit 4 of the first layer
-    small, report = shrink_with_report(model, (4,))
+    small, report = fewest(model, (4,))
     assert report.layers == (
         LayerRow("0", (5, 2), (4, 4)), LayerRow("2", (6, 3), (5, 2)), LayerRow("4", (3, 3), (6, 3)),
     )  # fmt: skip
@@ -177,7 +196,7 @@ def test_constants_under_zero_padding() -> None:
         model = sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3, 1, padding))
         model[0].weight[3:] = 0
         model[1].bias.copy_(torch.arange(1, 9) * beta / 4)
-        small, report = shrink_with_report(model, (3, 9, 9))
+        small, report = fewest(model, (3, 9, 9))
         assert report.layers[0].units == (8, left) and report.layers[1].inputs == (8, left)
         assert_same(model, small, (3, 9, 9))
 
@@ -199,7 +218,7 @@ def test_constants_go_through_batch_norm(affine: bool, bias: bool) -> None:
         norm.weight.copy_(torch.linspace(-2, 2, 8))
         norm.bias.copy_(torch.linspace(1, -3, 8))
         norm.weight[2] = 0
-    small, report = shrink_with_report(model, (3, 9, 9))
+    small, report = fewest(model, (3, 9, 9))
     left = 2 if affine else 3
     assert report.layers == (LayerRow("0", (8, left), (3, 3)), LayerRow("3", (4, 4), (8, left)))
     assert_same(model, small, (3, 9, 9))
@@ -218,13 +237,13 @@ def test_a_layer_keeps_its_bias_or_has_none(kind: type[nn.Module], bias: str) ->
             layer.bias.zero_()
         elif bias == "some":
             layer.bias[1] = 0
-    small, report = shrink_with_report(model, shape)
+    small, report = fewest(model, shape)
     assert [row.units[1] for row in report.layers] == [5, 5, 6]
     assert small.state_dict().keys() == model.state_dict().keys()
     assert_same(model, small, shape)
     model = sequential(kind(6, 6, *size), kind(6, 6, *size, bias=False))
     model[0].weight[1] = 0
-    small, report = shrink_with_report(model, shape)
+    small, report = fewest(model, shape)
     assert report.layers[0].units == (6, 5) and dict(small.named_parameters())["1.bias"].shape == (6,)
     assert_same(model, small, shape)
 
@@ -246,16 +265,16 @@ def test_a_channel_of_a_sum_goes_if_no_branch_has_it() -> None:
     torch.manual_seed(0)
     model = Sum().eval()
     model.one.weight[:2] = model.two.weight[0] = 0
-    small, report = shrink_with_report(model, (3, 5, 5))
+    small, report = fewest(model, (3, 5, 5))
     assert {row.name: row.units for row in report.layers} == {
         "one": (4, 4), "two": (4, 4), "three": (4, 4), "four": (2, 2),  # the other summand has channel 0
     }  # fmt: skip
     model.three.weight[0] = model.three.bias[0] = 0
-    small, report = shrink_with_report(model, (3, 5, 5))
+    small, report = fewest(model, (3, 5, 5))
     assert {row.name: row.units[1] for row in report.layers} == {"one": 3, "two": 3, "three": 3, "four": 2}
     assert_same(model, small, (3, 5, 5))
     model.three.weight[:] = 0
-    small, report = shrink_with_report(model, (3, 5, 5))
+    small, report = fewest(model, (3, 5, 5))
     assert report.layers[2] == LayerRow("three", (4, 0), (4, 0))
     assert_same(model, small, (3, 5, 5))
 
@@ -265,11 +284,11 @@ def test_inputs_that_nothing_reads_are_left_out() -> None:
     """The interface stays; where at most half of the inputs are read, only those are gathered."""
     model = sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 4))
     model[1].weight[:, 20:] = 0
-    small, report = shrink_with_report(model, (1, 8, 8))
+    small, report = fewest(model, (1, 8, 8))
     assert report.layers[0] == LayerRow("1", (16, 16), (64, 20))
     assert_same(model, small, (1, 8, 8))
     model[1].weight[:, 20:50] = 1
-    assert shrink_with_report(model, (1, 8, 8))[1].layers[0].inputs == (64, 64)
+    assert fewest(model, (1, 8, 8))[1].layers[0].inputs == (64, 64)
 
 
 @torch.no_grad()
@@ -280,7 +299,7 @@ def test_everything_pruned_still_runs() -> None:
         for layer in model.modules():
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 layer.weight.zero_()
-        small, report = shrink_with_report(model, (1, 28, 28))
+        small, report = fewest(model, (1, 28, 28))
         assert report.reason is None and all(row.units[1] == 1 for row in report.layers[:-1])
         assert_same(model, small, (1, 28, 28))
 
@@ -330,7 +349,7 @@ class Channelwise(nn.Module):
 )
 def test_what_cannot_be_shrunk_is_returned(model: nn.Module, shape: Shape, reason: str) -> None:
     """A network that branches on its input, or whose tensors alias, is returned itself with the reason."""
-    returned, report = shrink_with_report(model, shape)
+    returned, report = fewest(model, shape)
     assert report.reason is not None and reason in report.reason and "\n" not in report.reason
     assert returned is model and report.parameters == (20, 20)
 
@@ -339,7 +358,7 @@ def test_hooks_are_not_lost() -> None:
     """A layer whose weight a hook computes, as torch.nn.utils.prune leaves it, is not read as if it were plain."""
     model = sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     prune.l1_unstructured(model[0], "weight", 0.5)
-    assert shrink_with_report(model, (4,))[1].reason == "module 0 has forward hooks"
+    assert fewest(model, (4,))[1].reason == "module 0 has forward hooks"
 
 
 class Across(nn.Module):
@@ -382,7 +401,7 @@ def test_what_is_not_understood_stays(model: nn.Module, shape: Shape) -> None:
     """Layers called twice, and channels that are shuffled or counted, keep every unit."""
     first = next(m for m in model.modules() if hasattr(m, "weight"))
     first.weight[1] = first.bias[1] = 0
-    small, report = shrink_with_report(model.eval(), shape)
+    small, report = fewest(model.eval(), shape)
     assert report.reason is None and report.parameters[0] == report.parameters[1]
     assert_same(model, small, shape)
 
@@ -392,7 +411,7 @@ def test_the_result_overwrites_nothing() -> None:
     """Layers that overwrite their input, the network's own input too, give new tensors in the shrunk network."""
     model = sequential(nn.LeakyReLU(0.5, inplace=True), nn.Linear(4, 6), nn.Hardswish(inplace=True), nn.Linear(6, 2))
     model[1].weight[:2] = 0
-    small, report = shrink_with_report(model, (4,))
+    small, report = fewest(model, (4,))
     assert report.reason is None and report.layers[0].units == (6, 4)
     inputs = torch.randn(5, 4)
     before = inputs.clone()
