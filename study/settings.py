@@ -278,6 +278,13 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+def typed(name: str, value: object) -> str:
+    """A setting and its value as they are typed: `--num-samples 8`, `--layer-scales`, `--no-layer-scales`."""
+    if isinstance(value, bool):
+        return flag(name if value else f"no_{name}")
+    return f"{flag(name)} {value}"
+
+
 def as_json(settings: Settings) -> dict[str, Value]:
     """Every setting as a JSON value."""
     values = settings.flat()
@@ -301,7 +308,7 @@ def contradiction(settings: Settings, recorded: Values) -> str:
     if path := had.get("teacher_checkpoint"):
         had["teacher_checkpoint"] = str(_resolved(Path(str(path))))  # older studies have it as it was given
     return ", ".join(
-        f"{flag(k)} {v} (the study has {recorded.get(k)})"
+        f"{typed(k, v)} (the study has {recorded.get(k)})"
         for k, v in {**settings.defining(), **{name: settings.flat()[name] for name in FIXED}}.items()
         if had.get(k) != v
     )

@@ -22,8 +22,9 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Address of a server, which ends with the block; the handler's own log is silenced."""
-    quiet = type("Quiet", (handler,), {"log_message": lambda *_: None})
+    """Address of a server, which ends with the block. The handler's own log is silenced, and it waits for a second, not
+    for ever, for what a client has left open."""
+    quiet = type("Quiet", (handler,), {"log_message": lambda *_: None, "timeout": 1})
     with _Server(("127.0.0.1", 0), quiet) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -124,6 +124,7 @@ def test_a_command_that_is_stopped_says_so_in_one_line(
         return commandline.INTERRUPTED
 
     with kept_handlers():
+        signal.signal(number, signal.SIG_DFL)  # nohup may run the tests
         signal.signal(signal.SIGINT, signal.default_int_handler)
         assert commandline.status(command) == code
     assert capsys.readouterr().err == "Stopped.\n"

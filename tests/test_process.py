@@ -67,6 +67,7 @@ def test_outputs_closed_before_the_start_lead_nowhere(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN])
 def test_signals_that_ask_to_stop_are_ctrl_c(number: int, ctrl_c: object) -> None:
     """They interrupt, also where Ctrl-C is ignored; which one came is known, and the handlers are put back."""
+    signal.signal(number, signal.SIG_DFL)  # nohup may run the tests
     signal.signal(signal.SIGINT, ctrl_c)  # type: ignore[arg-type]
     before = signal.getsignal(number)
     with process.stop_signals() as received:

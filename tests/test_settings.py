@@ -24,7 +24,7 @@ from study.methods.ptq.settings import PTQSettings
 from study.methods.sws.settings import SWSSettings
 from study.models import registry, zoo
 from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
-from study.settings import WITH_WIDTH, Settings, as_json, bounds_of, contradiction, from_json, resolve
+from study.settings import WITH_WIDTH, Settings, as_json, bounds_of, contradiction, flag, from_json, resolve, typed
 from study.settings_groups import FIXED, OPERATIONAL
 
 ROOT = Path(__file__).parents[1]
@@ -172,8 +172,8 @@ def test_every_defining_setting_contradicts(kind: type[Settings]) -> None:
     """Any other setting that differs is named with both values, and those that agree are not."""
     settings = resolve(kind())
     for name, value in settings.defining().items():
-        flag = f"--{name.replace('_', '-')} {value} (the study has other)"
-        assert contradiction(settings, {**settings.defining(), name: "other"}) == flag
+        difference = f"{typed(name, value)} (the study has other)"
+        assert contradiction(settings, {**settings.defining(), name: "other"}) == difference
 
 
 def test_studies_without_a_precision_are_in_float32() -> None:
@@ -324,16 +324,59 @@ def test_each_variant_has_its_flags_epochs_and_search_space() -> None:
         SearchSpace.of_study(settings).check(registry_of_methods.method("sws"), settings)
     refused = {
         "--score-power 0.5: is for --variant hard; leave it out": {"variant": "soft", "score_power": 0.5},
-        "--quantised-training False: is for --variant hard": {"variant": "soft", "quantised_training": False},
+        "--no-quantised-training: is for --variant hard": {"variant": "soft", "quantised_training": False},
         "--anneal 0.5: is for --variant soft; leave it out": {"variant": "hard", "anneal": 0.5},
         "--retrain-epochs 4: is for --variant soft": {"variant": "hard", "retrain_epochs": 4},
-        "--layer-scales True: is for --variant soft": {"variant": "hard", "layer_scales": True},
+        "--layer-scales: is for --variant soft": {"variant": "hard", "layer_scales": True},
         "--pack 4: does not go with --variant hard": {"variant": "hard", "pack": 4},
+        "--epochs 1: must be 2 or more, one for pruning and one": {"variant": "hard", "epochs": 1},
     }
     for message, values in refused.items():
         with pytest.raises(UserError, match=f"^{message}") as error:
             resolve(SWSSettings.of(**values))
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_every_trial_would_refuse_is_refused_before(kind: type[Settings]) -> None:
+    """At the end of its bound a setting is refused by its flag, or a trial takes it; no study is of trials that all
+    fail."""
+    from study.methods import registry
+    from study.methods.method import hparams_from
+    from study.methods.sws import hard, weight_sharing
+    from study.tuning.space import SearchSpace
+
+    method = registry.method(kind().kind)
+    variants: list[dict[str, Any]] = [{"variant": "soft"}, {"variant": "hard"}] if kind is SWSSettings else [{}]
+    if kind is MagnitudeSettings:
+        variants = [{"quantised_training": False}, {"quantised_training": True}]
+    for variant in variants:
+        for field, bound in bounds_of(kind).items():
+            if field not in kind.of().own() or not isinstance(bound, AtLeast | Within):
+                continue
+            least = bound.least if isinstance(bound, AtLeast) else bound.low
+            number = int(least) if int in parts(typing.get_type_hints(kind)[field]) else float(least)
+            try:
+                settings = resolve(kind.of(**variant, **{field: number}))
+            except UserError as error:
+                assert str(error).startswith(flag(field))
+                continue
+            space = SearchSpace.of_study(settings)
+            values = {name: domain.ends()[0] for name, domain in space.domains.items()}
+            of_variant = {"soft": weight_sharing.Hparams, "hard": hard.Hparams}
+            hparams_from(of_variant.get(variant.get("variant", ""), method.hparams), settings, values)
+
+
+def test_what_is_typed_of_a_switch() -> None:
+    """A switch has no value on a command line."""
+    assert [typed("layer_scales", value) for value in (True, False)] == ["--layer-scales", "--no-layer-scales"]
+    assert typed("num_samples", 8) == "--num-samples 8"
+    other = resolve(SWSSettings.of(kind="sws", layer_scales=True))
+    recorded = as_json(resolve(SWSSettings.of(kind="sws")))
+    assert contradiction(other, recorded) == "--layer-scales (the study has False)"
+    assert (
+        contradiction(resolve(SWSSettings.of(kind="sws")), as_json(other)) == "--no-layer-scales (the study has True)"
+    )
 
 
 def test_a_search_of_the_other_variants_hyperparameter_is_refused() -> None:

@@ -150,5 +150,18 @@ class CompressionSettings(CodebookSettings, NetworkSettings):
             )
 
 
+def check_quantised_training(quantised_training: bool, epochs: int | None) -> None:
+    """Refuse epochs that leave it none.
+
+    Raises:
+        UserError: one line that names the flag.
+    """
+    if quantised_training and epochs is not None and epochs < 2:
+        raise UserError(
+            f"--epochs {epochs}: must be 2 or more, one for pruning and one for quantised training; or give "
+            "--no-quantised-training"
+        )
+
+
 SETTINGS = CompressionSettings
 """Of every method that has no flags of its own."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
-from study.methods.common.settings import CompressionSettings
+from study.methods.common.settings import CompressionSettings, check_quantised_training
 from study.setting_bounds import AtLeast
 from study.settings import Rate, Values
 
@@ -33,6 +33,15 @@ class MagnitudeSettings(CompressionSettings):
     and train the codebook."""
 
     OLDER: ClassVar[Values] = {**CompressionSettings.OLDER, "score_power": 0.0, "quantised_training": False}
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            UserError: one line that names the flag.
+        """
+        super().check()
+        check_quantised_training(self.quantised_training, self.epochs)
 
 
 SETTINGS = MagnitudeSettings

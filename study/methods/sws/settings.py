@@ -9,10 +9,10 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from study.errors import UserError
-from study.methods.common.settings import CodebookSettings, CompressionSettings
+from study.methods.common.settings import CodebookSettings, CompressionSettings, check_quantised_training
 from study.records.search_domains import Value
 from study.setting_bounds import AtLeast, Within
-from study.settings import Rate, Values, flag
+from study.settings import Rate, Values, flag, typed
 from study.settings_groups import Resources
 
 NOT_PACKABLE = ("merge", "layer_scales", "retrain_epochs")
@@ -111,7 +111,9 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
         for name in HARD_ONLY if self.variant == "soft" else SOFT_ONLY:
             if (value := getattr(self, name)) != (getattr(type(self), name) or 0):
                 other = "hard" if self.variant == "soft" else "soft"
-                raise UserError(f"{flag(name)} {value}: is for --variant {other}; leave it out")
+                raise UserError(f"{typed(name, value)}: is for --variant {other}; leave it out")
+        if self.variant == "hard":
+            check_quantised_training(self.quantised_training, self.epochs)
         if self.resources.pack > 1 and self.variant == "hard":
             raise UserError(f"--pack {self.resources.pack}: does not go with --variant hard, whose trials train alone")
         values = self.flat()
