@@ -2,16 +2,20 @@
 
 For each network: bytes of the complete file, in version 2 of the format and today's; the entropy bound of
 `size_metrics`; a canonical Huffman code of the symbols; zstd (level 19) and Brotli (quality 11) of one symbol a byte,
-or two where needed. Huffman, zstd and Brotli get the codebook for nothing but its own bytes, and neither a header nor
-batch-norm. FILE is a `.codebook`, or a safetensors state dict of a quantised LeNet-300-100. Without one: with
-`--data-dir DIR`, five networks that are trained briefly on MNIST and digits (six minutes); otherwise LeNets pruned at
-random and by units, and VGG-13. Seconds are of this process, on one thread.
+or two where needed; DeepCABAC, the coder of ISO/IEC 15938-17 (Wiedemann et al. 2020, https://arxiv.org/abs/1907.11900),
+where its module is there, see the README. Huffman, zstd, Brotli and DeepCABAC get the codebook for nothing but its own
+bytes, and neither a header nor batch-norm, whose bytes in the file are in a column of their own. FILE is a `.codebook`,
+or a safetensors state dict of a quantised LeNet-300-100. Without one: with `--data-dir DIR`, five networks that are
+trained briefly on MNIST and digits (six minutes); otherwise LeNets pruned at random and by units, and VGG-13. Seconds
+are of this process, on one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import heapq
+import importlib
+import itertools
 import math
 import sys
 import time
@@ -26,7 +30,7 @@ import zstandard
 from safetensors.torch import load_file
 from torch import nn
 
-from study.compression import compressed_file
+from study.compression import compressed_file, other_tensors
 from study.compression.compressed_file import Network
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.compression.size_metrics import ratio, size_metrics
@@ -126,6 +130,35 @@ def brotli_bytes(assignment: np.ndarray) -> int:
     return len(brotli.compress(_symbols(assignment), quality=11)) + 4 * len(np.unique(assignment))
 
 
+def deepcabac_bytes(quantised: QuantisedWeights, parameters: list[nn.Parameter]) -> int:
+    """DeepCABAC's bytes of the values' ranks, those below zero negative, one stream a tensor as in the standard; 0
+    without its module.
+
+    Of each tensor the shortest of all its modes: five orders of scanning, adapted probabilities or not, rows of zeros
+    skipped or not, and the length of its unary part.
+    """
+    try:
+        coder: Any = importlib.import_module("deepCABAC")
+    except ImportError:
+        return 0
+    codes = quantised.values.numpy()
+    ranks = codes.argsort().argsort()
+    levels = (ranks - ranks[0])[quantised.assignment.numpy()].astype(np.int32)
+    total = 4 * len(codes)
+    for part, p in zip(np.split(levels, np.cumsum([p.numel() for p in parameters])[:-1]), parameters, strict=True):
+        tensor = part.reshape(p.shape)
+        empty = np.array([not row.any() for row in tensor], dtype=np.int32)
+        lengths = []
+        for order, adapted, skipped, unary in itertools.product(range(5), (0, 1), (0, 1), (1, 2, 4, 10)):
+            encoder = coder.Encoder()
+            encoder.initCtxModels(unary, adapted)
+            encoder.encodeLayer(tensor, 0, order if p.dim() > 1 else 0, 1, 0, skipped, empty, coder.HdspMode.AlwaysOff,
+                                np.zeros(2, dtype=np.int8), 0, 0)  # fmt: skip
+            lengths.append(len(encoder.finish()))
+        total += min(lengths)
+    return total
+
+
 def _symbols(assignment: np.ndarray) -> bytes:
     return assignment.astype(np.uint8 if assignment.max() < 256 else np.uint16).tobytes()
 
@@ -146,7 +179,9 @@ def measure(title: str, model: nn.Module, quantised: QuantisedWeights, network: 
     assignment = quantised.assignment.numpy()
     bound = 4 * len(assignment) / size_metrics(quantised)["entropy_ratio"]
     others = [zstd_bytes(assignment), brotli_bytes(assignment)] if slow else [0, 0]
-    sizes = (len(old_file(model, quantised, network)), len(data), huffman_bytes(assignment), *others)
+    others.append(deepcabac_bytes(quantised, parameters))
+    apart = len(other_tensors.pack(model))
+    sizes = (len(old_file(model, quantised, network)), len(data), apart, huffman_bytes(assignment), *others)
     cells = [f"{n:10,d}" if n else " " * 10 for n in sizes]
     print(f"{title:34} {ratio(parameters, len(data)):7.1f} {bound:11,.0f} {' '.join(cells)}"
           f" {seconds[0]:6.2f} {seconds[1]:6.2f}", flush=True)  # fmt: skip
@@ -159,7 +194,7 @@ def main() -> None:
     options = parser.parse_args()
     files: list[Path] = options.files
     torch.set_num_threads(1)
-    columns = ("version 2", "file", "Huffman", "zstd -19", "Brotli -11")
+    columns = ("version 2", "file", "batch-norm", "Huffman", "zstd -19", "Brotli -11", "DeepCABAC")
     print(f"{'network':34} {'ratio':>7} {'bound':>11} {' '.join(f'{name:>10}' for name in columns)}"
           f" {'enc s':>6} {'dec s':>6}")  # fmt: skip
     for path in files:
