@@ -135,7 +135,7 @@ def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir:
 
 
 def hard_variants(network: str) -> dict[str, dict[str, Any]]:
-    """The four recipes at every density, and the hard variant without shifts, and without a teacher."""
+    """The four recipes at every density, and the hard variant without shifts, without a teacher, and taught by itself."""
     common = {"epochs": EPOCHS, "ramp": 0.45, "ramp_power": 8.0, "weight_rate": 3e-3, "augment": "shift1",
               "teacher": RECIPES[network]["accurate"]["teacher"]}  # fmt: skip
     afterwards = {"quantised_training": False, "epochs": EPOCHS - 4, "codebook_epochs": 4}
@@ -149,6 +149,7 @@ def hard_variants(network: str) -> dict[str, dict[str, Any]]:
     middle = table[f"Fisher's score, quantised training, {100 * DENSITIES[network][1]:g} %"]
     table["hard, no shifts"] = {**middle, "augment": "none"}
     table["hard, no teacher"] = {**middle, "teacher": ""}
+    table["hard, taught by itself"] = {**middle, "teacher": "self"}
     return table
 
 
