@@ -135,7 +135,7 @@ def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir:
 
 
 def hard_variants(network: str) -> dict[str, dict[str, Any]]:
-    """The four recipes at every density, and the hard variant without shifts, without a teacher, and taught by itself."""
+    """The four recipes at every density, and the hard variant without shifts, with no teacher, and taught by itself."""
     common = {"epochs": EPOCHS, "ramp": 0.45, "ramp_power": 8.0, "weight_rate": 3e-3, "augment": "shift1",
               "teacher": RECIPES[network]["accurate"]["teacher"]}  # fmt: skip
     afterwards = {"quantised_training": False, "epochs": EPOCHS - 4, "codebook_epochs": 4}
