@@ -58,6 +58,13 @@ def test_a_known_time() -> None:
     assert model.training and torch.get_num_threads() == threads
 
 
+def test_unless_asked_otherwise_one_image_is_run_on_one_thread_for_a_second() -> None:
+    """Both functions have the same defaults."""
+    for found in (latency.measure(Sleeping(9), (1,)), latency.compare(Sleeping(9), Sleeping(9), (1,)).candidate):
+        assert (found.batch, found.threads) == (1, 1)
+        assert 0.2 < found.runs * found.median_ms / 1000 < 4
+
+
 def test_a_ratio_with_its_interval() -> None:
     """One network against another that takes three times as long; the interval holds the ratio, and is narrow."""
     found = latency.compare(Sleeping(60), Sleeping(20), (1,), seconds=0.5)

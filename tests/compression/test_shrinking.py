@@ -201,6 +201,72 @@ def test_constants_under_zero_padding() -> None:
         assert_same(model, small, (3, 9, 9))
 
 
+class Padded(nn.Module):
+    """Pads what a layer gives, and reads it with another one."""
+
+    def __init__(self, pads: Shape, convolutions: bool, **options: object) -> None:
+        super().__init__()
+        self.pads, self.options = pads, options
+        wide = 6 + sum(pads[4:6] if convolutions else pads[:2])
+        kind = (lambda i, o: nn.Conv2d(i, o, 3)) if convolutions else nn.Linear
+        self.one, self.two = kind(3, 6), kind(wide, 4)  # type: ignore[operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.two(F.pad(F.relu(self.one(x)), self.pads, **self.options))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("pads", "left"),
+    [
+        ((), 4),
+        ((1, 2), 4),
+        ((1, 0, 2, 1), 4),
+        ((0, 0, 0, 0, 2, 3), 4),
+        ((1, 2, 0, 1, 2, 0), 4),
+        ((1, 2, 0, 1, 0, 3), 4),
+        ((0, 0, 0, 0, 0, 0, 0, 0), 6),  # of the examples: that is left alone, and so is all that it reads
+        ((0, -1), 6),
+    ],
+)
+def test_channels_that_are_padded_are_cut(pads: Shape, left: int) -> None:
+    """Zeros around an image, around its channels, and both: dead channels in front of them go, and so do the zeros
+    behind them. A channel that is a constant goes too, where padding puts no zeros next to it."""
+    torch.manual_seed(0)
+    model = Padded(pads, convolutions=True).eval()
+    model.one.weight[[1, 4]] = 0
+    model.one.bias[1], model.one.bias[4] = -1.0, 0.0
+    small, report = shrink_with_report(model, (3, 9, 9))
+    wide = 6 + sum(pads[4:6])
+    assert [row.units for row in report.layers] == [(6, left), (4, 4)]
+    assert report.layers[1].inputs == (wide, left if left < 6 else wide)
+    assert_same(model, small, (3, 9, 9))
+    model.one.bias[1] = 1.0  # a constant: behind zeros that are padded around the image it is none
+    small, report = shrink_with_report(model, (3, 9, 9))
+    assert report.layers[0].units == (6, 6 if left == 6 else 5 if any(pads[:4]) else 4)
+    assert_same(model, small, (3, 9, 9))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("pads", "options", "left"),
+    [
+        ((2, 3), {}, 4),
+        ((0, 1), {"mode": "constant", "value": 0}, 4),
+        ((0, 1), {"value": 1.0}, 6),
+        ((1, 1), {"mode": "reflect"}, 6),
+    ],
+)
+def test_features_that_are_padded_are_cut(pads: Shape, options: dict[str, object], left: int) -> None:
+    """With zeros alone: other numbers and reflections are left as they are, and with them all that they read."""
+    torch.manual_seed(0)
+    model = Padded(pads, convolutions=False, **options).eval()
+    model.one.weight[[1, 4]] = 0
+    small, report = shrink_with_report(model, (3,))
+    assert report.layers[0].units == (6, left)
+    assert_same(model, small, (3,))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("bias", [True, False])

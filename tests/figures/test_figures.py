@@ -16,8 +16,8 @@ import pytest
 import synthetic
 
 from analysis.figures import comparison, fresh_seeds, pareto, plane, provisional, theme, trial_marks
-from analysis.figures.axes import complement_axis, focus, log_axis
-from analysis.figures.learning_curves import MOST_CURVES, learning_curves
+from analysis.figures.axes import complement_axis, focus, log_axis, number_label
+from analysis.figures.learning_curves import MOST_CURVES, learning_curve_figures, learning_curves
 from analysis.figures.slices import slice_of
 from analysis.page import gallery
 from analysis.stats.held_out_results import fresh_seed_rows, mean_over_seeds, paired, search_test_rows
@@ -172,6 +172,16 @@ def test_curves_are_history_and_are_capped(tmp_path: Path) -> None:
     assert np.allclose(best.y, rows["val_accuracy"]) and list(best.x) == list(rows["epoch"])
 
 
+def test_curves_of_trials_are_counted_without_the_baselines(kd: Study) -> None:
+    """All three baselines have a curve too, and a trial without any epoch has none."""
+    searched = kd.trials.loc[kd.trials["baseline"] == "", "trial_id"]
+    baselines = kd.trials.loc[kd.trials["baseline"] != "", "trial_id"]
+    for count in (1, 12):
+        history = kd.history[kd.history["trial_id"].isin([*baselines, *searched[:count]])]
+        figure = learning_curve_figures(summarise(dataclasses.replace(kd, history=history)))[0]
+        assert figure.caption.startswith(f"{count} trial{'s' * (count > 1)} thin and grey")
+
+
 def test_a_large_study_draws_a_sample_and_the_whole_front(tmp_path: Path) -> None:
     """Beyond the cap the marks are a sample, while every member of the front is still there."""
     study = load(synthetic.write_sws(tmp_path, trials=3000, epochs=2))
@@ -298,7 +308,11 @@ def test_paired_differences_are_drawn_seed_by_seed(confirmed: Study, sws: Study)
     assert np.allclose(one.x, paired(fresh_seed_rows(confirmed), "uncompressed")["difference"]) and len(one.x) == 6 * 5
     table = mean_over_seeds(confirmed, "uncompressed").set_index("trial_id").loc[list(mean.customdata)]
     assert np.allclose(mean.x, table["difference"]) and np.allclose(mean.error_x.array, table["difference_half"])
-    assert set(one.y) == set(mean.y) == set(drawn.layout.yaxis.categoryarray) and "uncompressed" not in set(mean.y)
+    assert set(one.y) == set(mean.y) and "uncompressed" not in set(mean.y)
+    rows = [trial for trial in summarise(confirmed).fresh["trial_id"] if trial in set(mean.customdata)]
+    assert list(mean.customdata) == rows  # in the table's order, from the top: categories start at the bottom
+    axis = drawn.layout.yaxis
+    assert list(axis.categoryarray) == list(mean.y)[::-1] and axis.range[0] < 0 and axis.range[1] > len(rows) - 1
     assert not fresh_seeds.paired_differences(sws).data
 
 
@@ -391,6 +405,37 @@ def test_an_axis_has_two_labels_however_close_its_values(values: list[float]) ->
     assert log_axis("", [13_000])["ticktext"] == ["13,000"]
     assert comparison._short_axis(pd.Series([1.1e6, 1.3e6]))["ticktext"] == ["1.1 MB", "1.3 MB"]
     assert comparison._short_axis(pd.Series([101_672, 101_690]))["ticktext"] == ["101,672", "101,690"]
+
+
+def test_a_number_on_an_axis_has_the_digits_that_it_needs() -> None:
+    """Whole numbers and large ones have all digits before the point, others as many significant ones as asked for."""
+    by_hand = {1: "1", 2.5: "2.5", 2.25: "2.25", 2.256: "2.26", 1000: "1,000", 1234.5: "1,234",
+               12345.6: "12,346", 1e6: "1,000,000", 0.5: "0.5", 0.0625: "0.0625", 0.06251: "0.0625"}  # fmt: skip
+    assert {value: number_label(value) for value in by_hand} == by_hand
+    assert (
+        number_label(1234.5, 6) == "1234.5" and number_label(2.256, 4) == "2.256" and number_label(5000, 6) == "5,000"
+    )
+
+
+def contrast(colour: str, other: str) -> float:
+    """WCAG 2.2's contrast of two "#rrggbb", from its definition of relative luminance."""
+    levels = []
+    for text in (colour, other):
+        channels = np.array([int(text[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        levels.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+    return max(levels) / min(levels)
+
+
+def test_text_on_any_colour_can_be_read() -> None:
+    """Of black and white the one with the greater contrast, at least 4.5, on a grid of colours, in both notations."""
+    steps = range(0, 256, 17)
+    for red, green, blue in ((r, g, b) for r in steps for g in steps for b in steps):
+        colour = f"#{red:02x}{green:02x}{blue:02x}"
+        ink = theme.ink_on(colour)
+        chosen, rejected = (contrast(colour, i) for i in (ink, "#000000" if ink == "#FFFFFF" else "#FFFFFF"))
+        assert chosen >= 4.5 and chosen >= rejected - 0.05, colour
+        assert theme.ink_on(f"rgb({red}, {green}, {blue})") == ink
 
 
 def test_a_short_axis_has_ticks_at_the_round_numbers_in_it() -> None:

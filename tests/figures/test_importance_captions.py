@@ -40,6 +40,7 @@ def test_every_target_has_its_figures(found: TradeOffs) -> None:
     assert ids[0] == "importance" and {"interaction-val_accuracy", "interaction-sparsity"} <= set(ids)
     assert [i for i in ids if i.startswith("effect-given-")] == [f"effect-given-{n}" for n in found.names]
     assert len(set(ids)) == len(ids)
+    assert [group.narrow for group in groups] == [False, True]  # effects stand side by side
 
 
 def test_too_few_trials_are_a_sentence(tmp_path: Path) -> None:

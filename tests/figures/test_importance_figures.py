@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 import synthetic
@@ -70,6 +73,21 @@ def test_effects_stand_on_their_axes(sws: TradeOffs, name: str) -> None:
     assert np.allclose(band.y, [*rows["high"], *rows["low"][::-1]])
     assert drawn.layout.yaxis.range == effects.effect(sws, "val_accuracy", "tau").layout.yaxis.range
     assert drawn.layout.xaxis.type == (None if name == "components" else "log")
+
+
+@pytest.mark.parametrize(("log", "expected"), [(False, [-4.0, 106.0]), (True, [-0.1, 2.1])])
+def test_a_target_has_one_range_for_all_hyperparameters(log: bool, expected: list[float]) -> None:
+    """It encloses the interval of every hyperparameter, with a twentieth of the extent at either end; of a target that
+    is judged by its logarithm it is in powers of ten. By hand."""
+    least = 1.0
+    frames = {
+        "a": pd.DataFrame({"low": [20.0, least], "high": [30.0, 40.0]}),
+        "b": pd.DataFrame({"low": [50.0, 60.0], "high": [101.0 if not log else 100.0, 70.0]}),
+    }
+    t: Any = SimpleNamespace(
+        names=list(frames), targets={"k": SimpleNamespace(log=log)}, effect=lambda key, name, points: frames[name]
+    )
+    assert effects._shared_range(t, "k") == pytest.approx(expected)
 
 
 def test_the_plane_has_the_trials_on_it(sws: TradeOffs) -> None:

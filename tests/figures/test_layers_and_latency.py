@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +112,31 @@ def test_what_can_be_deployed(folder: Path) -> None:
     page = study_page.build(study_folder.load(folder))
     for words in ("What you can deploy", commands[0], f"Layers of {trial}", "Accuracy against latency."):
         assert words in page
+
+
+def test_the_network_that_is_exported_is_the_one_that_the_report_chose(folder: Path, tmp_path: Path) -> None:
+    """Wherever it stands on the front; without a choice the front's first; only a network whose weights lie there, in a
+    file that compression made or in another one, which has fewer formats."""
+    shutil.copytree(folder, tmp_path / "m")
+    s = summarised(tmp_path / "m")
+    assert len(s.front) > 2
+    first, second, last = (str(s.front.iloc[i]["trial_id"]) for i in (0, 1, -1))
+    for trial, suffix in ((first, ".codebook"), (last, ".safetensors")):
+        paths.model_of(s.study.folder, trial, suffix).write_bytes(b"x" * 99)
+    for best, trial in ((s.front.iloc[-1], last), (s.front.iloc[0], first), (None, first)):
+        lines, (export, evaluate) = deployment(dataclasses.replace(s, best=best))
+        compressed = trial == first
+        assert f"models/{trial}.{'codebook' if compressed else 'safetensors'}, 99 bytes" in lines[0]
+        assert f"--trial {trial} --formats onnx,{'onnx-codebook,' * compressed}onnx-int8" in export
+        ends = [".onnx", *([".codebook.onnx"] * compressed), ".int8.onnx"]
+        assert evaluate.split()[3:] == [f"{s.study.folder}/exported/{trial}{end}" for end in ends]
+    paths.model_of(s.study.folder, second, ".codebook").unlink(missing_ok=True)
+    assert deployment(dataclasses.replace(s, best=s.front.iloc[1])) == ([], [])
+    assert deployment(dataclasses.replace(s, best=None, front=s.front.iloc[:0])) == ([], [])
+    unmeasured = s.front.iloc[-1].copy()
+    unmeasured["latency_ratio"] = np.nan
+    sentences = [len(deployment(dataclasses.replace(s, best=best))[0]) for best in (unmeasured, s.front.iloc[-1])]
+    assert sentences == [3, 2]  # one more: that its latency was not measured
 
 
 def test_a_study_that_measured_none_of_it(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from shown import batches
@@ -42,6 +44,22 @@ def test_a_compressed_network_is_taught_what_its_teacher_says_of_each_view(teach
     for batch in batches(splits, 64, augment, torch.Generator().manual_seed(0)):
         expected = teaching(batch.images)
         torch.testing.assert_close(targets.of(batch), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_teacher_is_trained_as_long_as_asked_and_one_from_a_file_not_at_all(tmp_path: Path) -> None:
+    """Its epochs are those of `--teacher-epochs`; none of none, and of a teacher that was brought."""
+    (tmp_path / "teacher.safetensors").touch()
+    settings = resolve(KDSettings())
+    for epochs, file, trained in (
+        (7, None, 7),
+        (0, None, 0),
+        (None, None, 0),
+        (7, tmp_path / "teacher.safetensors", 0),
+    ):
+        given = settings.changed(teacher_epochs=epochs, teacher_checkpoint=file)
+        assert method.teacher_training(given).epochs == trained
+    batches_of = [method.teacher_training(settings.changed(batch_size=size)).batch_size for size in (None, 16, 64, 65)]
+    assert batches_of == [64, 64, 64, 65]
 
 
 def test_a_teacher_of_the_same_architecture_starts_elsewhere() -> None:

@@ -24,6 +24,7 @@ from analysis.stats.standard_error import half_width
 from analysis.stats.summary import summarise
 from analysis.text import front_table
 from analysis.text.caveats import caveats
+from analysis.text.evidence import evidence_of
 from analysis.text.headline import headline
 from analysis.text.held_out_tables import fresh_table, search_table
 from analysis.text.tables import trial_records
@@ -184,6 +185,41 @@ def test_fresh_seeds_of_others_are_not_the_answers(tmp_path: Path) -> None:
     assert "test accuracy" in said.sentence and "fresh" not in said.sentence
     assert any("not trained with fresh seeds" in line and "test accuracy" in line for line in said.details)
     assert f"Trial {best['trial_id']} itself was trained with one seed" in " ".join(caveats(summarise(study)))
+
+
+def test_only_seeds_that_the_reference_has_too_are_compared(tmp_path: Path) -> None:
+    """Where the headline trial shares no fresh seed with the reference, its mean is quoted without the reference's and
+    without a difference; with two seeds in common, with both."""
+    study = load(synthetic.write_sws(tmp_path, fresh=4))
+    best, rows = summarise(study).best, study.confirmed
+    assert best is not None
+    mine, reference = rows["trial_id"] == best["trial_id"], rows["baseline"] == "uncompressed"
+    for theirs, compared in (((3, 4), False), ((1, 2, 3), True)):
+        unlike = (mine & rows["seed"].isin([3, 4])) | (reference & (rows["seed"] > 0) & ~rows["seed"].isin(theirs))
+        s = summarise(dataclasses.replace(study, confirmed=rows[~unlike]))
+        quoted = evidence_of(s, best)
+        assert (quoted.basis, quoted.seeds) == ("fresh seeds", 2)
+        assert quoted.score.startswith(f"{rows.loc[mine & rows['seed'].isin([1, 2]), 'test_accuracy'].mean():.1f}")
+        assert bool(quoted.reference) == bool(quoted.change) == compared
+        level = rows.loc[reference & rows["seed"].isin(theirs), "test_accuracy"].mean()
+        assert quoted.reference == (f"{level:.1f} %" if compared else "")
+        assert "nan" not in headline(s).sentence
+
+
+def test_the_change_of_accuracy_stands_in_one_column(sws: Path, kd: Path) -> None:
+    """A compression study that measured the drop of each trial has a column of it, and none of the change against the
+    reference; where no drop was measured, and where nothing is traded for accuracy, it is the other way round."""
+    for folder, drop in ((sws, True), (kd, False)):
+        s = summarise(load(folder))
+        headings = front_table.best_table(s)[0].headings
+        against = [h for h in headings if h.startswith("against ")]
+        name = s.column("accuracy_drop").heading
+        assert (name in headings, len(against)) == ((True, 0) if drop else (False, 1)), headings
+    study = load(sws)
+    bare = summarise(dataclasses.replace(study, trials=study.trials.drop(columns="accuracy_drop")))
+    assert "against uncompressed (points)" in front_table.best_table(bare)[0].headings
+    shown = front_table.best_table(summarise(study))[0]
+    assert 1 + shown.headings.index(s.column("accuracy_drop").heading) not in shown.hidden
 
 
 def test_one_seed_is_warned_of_until_there_are_three(tmp_path: Path) -> None:

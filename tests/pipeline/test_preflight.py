@@ -114,6 +114,24 @@ def test_a_study_keeps_its_search_space(refused: Any, monkeypatch: pytest.Monkey
         run.main(["sws"])
 
 
+def test_a_study_keeps_its_precision(refused: Any) -> None:
+    """A command without --precision goes on with the one that the study recorded, or with float32 where it is older
+    than that; one that was asked for must be the study's own. A new study has none yet."""
+    arguments = ["sws", "--precision", "bfloat16"]
+    settings, space = resolve(run.parse(["sws"])), SearchSpace.load("sws")
+    new, recorded = preflight.resume(settings, space)
+    assert new.precision is None and recorded is None
+    folder = start_study(*arguments)
+    continued, recorded = preflight.resume(settings, space)
+    assert continued.precision == "bfloat16" and recorded is not None
+    assert preflight.resume(resolve(run.parse(arguments)), space)[0].precision == "bfloat16"
+    assert "other settings: " in refused("sws", "--precision", "float32")
+    meta = study_folder.read_meta(folder)
+    change(folder, settings={k: v for k, v in meta["settings"].items() if k != "precision"})
+    assert preflight.resume(settings, space)[0].precision == "float32"
+    assert "other settings: " in refused(*arguments)
+
+
 def test_a_study_keeps_its_networks_code(tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A `module:function` that was edited since is refused by its flag, whichever role it has; one that is as it was
     goes on, and so does a study that did not record it."""

@@ -38,7 +38,8 @@ class TestPart:
         monkeypatch.setattr(final_test, "load_trained", lambda settings, space, path, row, data: path.stem)
         monkeypatch.setattr(final_test, "load_network", lambda weights, training, data: "shared work")
         monkeypatch.setattr(final_test, "evaluate", self.evaluate)
-        monkeypatch.setattr(final_test, "_record_layers", lambda *arguments: None)
+        self.layers: list[str] = []
+        monkeypatch.setattr(final_test, "_record_layers", lambda *arguments: self.layers.append(arguments[-1].stem))
 
     def evaluate(self, model: str, test: object, data: object) -> SimpleNamespace:
         if self.met.total() == self.interrupt_after:
@@ -86,6 +87,20 @@ def test_continuing_tests_only_what_is_new(ledger: Ledger, part: TestPart) -> No
     assert len(confirm(ledger.folder, "t002", "t001")) == 3
     assert len(confirm(ledger.folder, "t002")) == 3  # what was tested stays
     assert part.met == {"uncompressed": 1, "t001": 1, "t002": 1}
+
+
+def test_tables_of_layers_are_of_what_has_weights(ledger: Ledger, part: TestPart) -> None:
+    """Whether a network was tested now or by an earlier command; a trial that left nothing has no table, no test, and
+    no error."""
+    ledger.start("t002", VALUES)
+    ledger.finish("t002", "complete", metrics={"val_accuracy": 90.0, "sparsity": 50.0})
+    assert set(confirm(ledger.folder, "t001", "t002")["trial_id"]) == {"uncompressed", "t001"}
+    assert part.layers == ["uncompressed", "t001"]
+    confirm(ledger.folder, "t001")
+    assert part.layers == ["uncompressed", "t001"] * 2 and part.met.total() == 2
+    stored = [paths.model_of(ledger.folder, trial, end).exists() for trial in ("uncompressed", "t001", "t002")
+              for end in (".safetensors", ".codebook")]  # fmt: skip
+    assert stored == [True] * 4 + [False] * 2
 
 
 @pytest.mark.parametrize("after", [0, 1, 2])

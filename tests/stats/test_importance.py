@@ -19,7 +19,7 @@ from analysis.stats import functional_anova, importance
 from analysis.stats.functional_anova import Array
 from analysis.stats.importance import ANOVA, PED, TradeOffs, least_explained, trade_offs
 from analysis.stats.search_space import from_unit, to_unit
-from analysis.stats.targets import fenced, targets
+from analysis.stats.targets import _target, fenced, targets
 from study.records import paths, study_folder
 from study.records.schema import upgrade
 from study.records.study_folder import Study, load
@@ -343,6 +343,37 @@ def test_file_sizes_are_judged_by_their_logarithm() -> None:
     assert together is not None and together["share"] < 0.01 and 1000 < together["surface"].min() < 1300
     assert t.effect("file_bytes", "density")["mean"].iloc[-1] == pytest.approx(20_000 * 3**0.5, rel=0.05)
     assert "≤" in t.targets["given"].title
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_size_of_zero_has_no_logarithm() -> None:
+    """Such a trial, and one without a number, does not count for a size; on a linear scale zero is a number."""
+    values = pd.Series([100.0, 0.0, 1000.0, np.nan, 10.0, -1.0])
+    assert _target("k", "", "min", values, log=True).values.to_dict() == pytest.approx({0: 2.0, 2: 3.0, 4: 1.0})
+    assert list(_target("k", "", "min", values).values.index) == [0, 1, 2, 4, 5]
+    target = _target("k", "", "min", pd.Series([1.0, 2.0, 3.0, 2.0, 99.0, np.inf]))
+    assert target.pulled == 1 and target.values.max() < 5 and target.shown(np.array([2.0])).tolist() == [2.0]
+    assert _target("k", "", "min", values, log=True).shown(np.array([2.0])).tolist() == [100.0]
+
+
+def test_what_is_explained_is_that_of_trials_left_out() -> None:
+    """The share of variance that predictions explain, each from a fit of the same kernel to all other trials, one by
+    one; noise alone is not explained, and of a constant there is nothing to explain."""
+    rng = np.random.default_rng(4)
+    x = rng.random((30, 2))
+    for response, least, most in ((x @ [1.0, 2.0], 0.8, 1.0), (rng.normal(0, 1, 30), -0.5, 0.3)):
+        y = 50 + 3 * (response + rng.normal(0, 0.1, 30))
+        fitted = functional_anova.fit(x, y)
+        z, (variance, *lengths, noise) = (y - y.mean()) / y.std(), np.exp(fitted.kernel)
+        covariance = variance * np.exp(-0.5 * (((x[:, None] - x) / lengths) ** 2).sum(axis=2))
+        errors = []
+        for i in range(30):
+            others = np.delete(np.arange(30), i)
+            weights = np.linalg.solve(covariance[np.ix_(others, others)] + noise * np.eye(29), z[others])
+            errors.append(z[i] - covariance[i, others] @ weights)
+        assert fitted.explained == pytest.approx(1 - np.sum(np.square(errors)) / np.sum(z**2), rel=1e-6)
+        assert least < fitted.explained <= most
+    assert functional_anova.fit(x, np.full(30, 7.0)).explained == 1.0
 
 
 def test_the_same_trials_give_the_same_numbers(sws: TradeOffs) -> None:

@@ -12,14 +12,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+from scipy import stats
 
 from analysis.stats import uncertainty
-from analysis.stats.epsilon import epsilon
+from analysis.stats.epsilon import epsilon, resampled_fronts
 from analysis.stats.held_out_results import fresh_seed_rows
 from analysis.stats.pareto_front import pareto_front
 from analysis.stats.standard_error import redrawn, standard_error
 from analysis.stats.summary import summarise
-from analysis.stats.uncertainty import attainment, probability_by_images, probability_by_seeds, probability_on_front
+from analysis.stats.uncertainty import (
+    DRAWS,
+    attainment,
+    probability_by_images,
+    probability_by_seeds,
+    probability_on_front,
+)
 from study.records.study_folder import load
 
 TWO = {"test_accuracy": "max", "file_bytes": "min"}
@@ -132,6 +139,7 @@ def test_probability_over_two_seeds_in_closed_form(monkeypatch: pytest.MonkeyPat
     """The larger b is on the front where its mean accuracy is above a's: −1 with seed 1, +3 with seed 2, so 1 ± 2, and
     Student's t with one degree of freedom, which is Cauchy's distribution, lies below ½ so often."""
     monkeypatch.setattr(uncertainty, "FEWEST_SEEDS", 2)
+    monkeypatch.setattr(uncertainty, "DRAWS", 50_000)
     rows = pd.DataFrame(
         {
             "trial_id": list("aabbc"),
@@ -142,7 +150,25 @@ def test_probability_over_two_seeds_in_closed_form(monkeypatch: pytest.MonkeyPat
     )
     probabilities = probability_by_seeds(rows, TWO)
     assert list(probabilities.index) == ["a", "b"]  # c has one seed alone
-    assert probabilities["a"] == 1.0 and probabilities["b"] == pytest.approx(0.5 + math.atan(0.5) / math.pi, abs=0.05)
+    assert probabilities["a"] == 1.0 and probabilities["b"] == pytest.approx(0.5 + math.atan(0.5) / math.pi, abs=0.006)
+
+
+@pytest.mark.parametrize(("seeds", "statistic"), [(5, 1.5), (5, -1.0), (9, 0.5)])
+def test_probability_over_seeds_is_students_t(seeds: int, statistic: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two trials the larger file is on the front where its mean accuracy is above the other's: the paired
+    t-statistic's tail with one degree of freedom fewer than there are seeds."""
+    monkeypatch.setattr(uncertainty, "DRAWS", 50_000)
+    luck = stats.zscore(np.random.default_rng(seeds).normal(size=seeds), ddof=1)
+    better = luck + statistic / math.sqrt(seeds)
+    shared = 5 * np.random.default_rng(1).normal(size=seeds)  # what a seed does to both
+    rows = [
+        {"trial_id": trial, "seed": seed, "test_accuracy": accuracy, "file_bytes": size}
+        for trial, size, accuracies in (("a", 10.0, 80 + shared), ("b", 20.0, 80 + shared + better))
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    probability = probability_by_seeds(pd.DataFrame(rows), TWO)
+    assert probability["a"] == 1.0
+    assert probability["b"] == pytest.approx(stats.t(seeds - 1).cdf(statistic), abs=0.005)
 
 
 def test_equal_trials_seldom_look_different() -> None:
@@ -261,6 +287,19 @@ def test_epsilon_by_hand() -> None:
     assert np.isnan([nothing.value, nothing.low, nothing.high]).all()
     perfect = pd.DataFrame({"val_accuracy": [100.0], "file_bytes": [1000.0]})
     assert epsilon(b, perfect, 100).value == 4 / 0.5  # half of one image in a hundred
+
+
+def test_ten_trials_are_resampled_and_nine_are_not() -> None:
+    """`FEWEST` is the least number with an interval: below it there is the front of the trials alone."""
+    rng = np.random.default_rng(8)
+    trials = pd.DataFrame({"val_accuracy": rng.uniform(90, 99, 10), "file_bytes": rng.uniform(1e2, 1e4, 10)})
+    for count, resamples in ((9, 0), (10, DRAWS)):
+        fronts = resampled_fronts(trials.head(count), 1000, seed=0)
+        assert len(fronts) == 1 + resamples
+        members = pareto_front(trials.head(count), SIZED)
+        assert sorted(fronts[0][:, 1]) == sorted(members["file_bytes"])
+    for mine, theirs in ((trials, trials.head(9)), (trials.head(9), trials)):
+        assert np.isnan(epsilon(mine, theirs, 1000).low) and np.isnan(epsilon(mine, theirs, 1000).high)
 
 
 def test_resampled_fronts_are_those_of_plain_resampling() -> None:

@@ -11,8 +11,9 @@ import pytest
 import synthetic
 from scipy.stats import norm
 
-from analysis.figures import weights
+from analysis.figures import provisional, weights
 from analysis.figures.dark_knowledge import dark_knowledge, soften, teacher_trace
+from analysis.figures.provisional import provisional_groups
 from analysis.page import gallery
 from analysis.stats import weight_trace
 from analysis.stats.summary import summarise
@@ -97,6 +98,31 @@ def test_provisional_sparsity_is_that_of_the_epoch() -> None:
     short = history[(history["epoch"] < 3) & (history["trial_id"] == "a")]  # three quarters of two epochs are both
     assert weight_trace.provisional(dataclasses.replace(made, history=short))["share"].tolist() == [0.25, 0.5]
     assert weight_trace.provisional(dataclasses.replace(made, history=short[short["epoch"] == 1])).empty
+
+
+def test_early_values_have_a_figure_where_there_are_some(tmp_path: Path) -> None:
+    """Three marks for each trial that has both values; the caption counts the trials without a final one. No figure
+    where no epoch compresses, where no trial has a final value, or where no share is reported."""
+    study = study_folder.load(synthetic.write_sws(tmp_path / "sws", trials=10))
+    complete = study.trials[(study.trials["state"] == "complete") & (study.trials["baseline"] == "")]
+    ((figure,),) = [group.figures for group in provisional_groups(summarise(study))]
+    assert figure.title == "Provisional against final sparsity." and f"of {len(complete)} trials" in figure.alt
+    assert "not drawn" not in figure.caption and f"{provisional.MOST_TRIALS} trials" not in figure.caption
+    marks = [trace for trace in figure.figure.data if trace.mode == "markers"]
+    assert [len(trace.x) for trace in marks] == [len(complete)] * 3
+    trials = study.trials.copy()
+    trials.loc[trials["trial_id"] == complete["trial_id"].iloc[0], "sparsity"] = np.nan
+    without = dataclasses.replace(study, trials=trials)
+    ((figure,),) = [group.figures for group in provisional_groups(summarise(without))]
+    assert f"of {len(complete) - 1} trials" in figure.alt and "1 trial has no finite sparsity" in figure.caption
+    assert len(figure.figure.data[0].x) == len(complete) - 1
+    for bare in (
+        dataclasses.replace(study, history=study.history.assign(phase="train")),
+        dataclasses.replace(study, trials=study.trials.assign(sparsity=np.nan)),
+        dataclasses.replace(study, history=study.history.drop(columns="sparsity")),
+        study_folder.load(synthetic.write_kd(tmp_path / "kd", trials=10)),
+    ):
+        assert provisional_groups(summarise(bare)) == []
 
 
 @pytest.mark.parametrize("draw", [weights.weight_histogram, weights.joint])

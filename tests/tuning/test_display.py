@@ -46,6 +46,52 @@ def test_the_table_at_the_end_is_of_what_was_searched(tmp_path: Path, capsys: py
     assert max(map(len, table.splitlines())) <= 160
 
 
+def test_where_there_is_no_terminal_a_table_has_160_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is printed for a file, whatever the screen: complete up to that width, and never wider. The longer the names
+    of the values, the wider, until a column is left out."""
+    widths = {}
+    for letters in range(20, 120, 1):
+        ledger = ledger_of(tmp_path / str(letters), [])
+        ledger.start("t001", {**VALUES, "tau": "x" * letters}, "")
+        ledger.finish("t001", "complete", "", METRICS, 1.0)
+        display = Display(ledger, sws.OBJECTIVES, 1, "")
+        display.console = Console(width=40)
+        display.summary(["t001"], {}, sws.SPACE)
+        shown = capsys.readouterr().out
+        widths[letters] = max(map(len, shown.splitlines())), "In the report" in shown
+        if widths[letters][1]:
+            break
+    assert max(width for width, _ in widths.values()) == 158  # and two blanks between it and the edge
+    assert [out for _, out in widths.values()] == [False] * (len(widths) - 1) + [True]
+
+
+@pytest.mark.parametrize(("objectives", "best"), [
+    ({"val_accuracy": "max", "file_bytes": "min"}, "t002: "),
+    ({"file_bytes": "min", "val_accuracy": "max"}, "t001: "),
+    ({"compression_ratio": "max"}, "t003: "),
+    ({"latency_ms": "min"}, "none yet"),
+])  # fmt: skip
+def test_the_best_trial_so_far_is_that_of_the_first_objective(
+    objectives: dict[str, str], best: str, tmp_path: Path
+) -> None:
+    """Highest or lowest as the objective says, with all its objectives; baselines and unfinished trials do not count,
+    nor do trials that lack an objective."""
+    ledger = Ledger.open(tmp_path)
+    rows = {
+        "uncompressed": ("complete", {"val_accuracy": 99.9, "file_bytes": 1, "compression_ratio": 999.0}),
+        "t001": ("complete", {"val_accuracy": 90.0, "file_bytes": 500, "compression_ratio": 5.0}),
+        "t002": ("complete", {"val_accuracy": 95.0, "file_bytes": 900, "compression_ratio": 3.0}),
+        "t003": ("complete", {"compression_ratio": 7.0}),
+        "t004": ("failed", {"val_accuracy": 99.0, "file_bytes": 2, "compression_ratio": 99.0, "latency_ms": 1.0}),
+    }
+    for trial_id, (state, metrics) in rows.items():
+        ledger.start(trial_id, VALUES, "" if trial_id.startswith("t0") else trial_id)
+        ledger.finish(trial_id, state, "", metrics, 1.0)
+    sentence = Display(ledger, objectives, 9, "")._best()
+    assert sentence.startswith(best)
+    assert all(name == "latency_ms" or label(name) in sentence for name in objectives)
+
+
 @pytest.mark.parametrize("width", [160, 100, 80, 60, 40])
 def test_no_word_of_a_heading_is_broken(width: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What does not fit is left out, and named; test accuracy and all that was searched for fit into 80 columns."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +92,20 @@ def test_a_signal_while_ray_starts_stops_the_command() -> None:
             signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
             signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is ours and received == [signal.SIGTERM]
+
+
+def test_rays_daemons_are_in_a_process_group_of_their_own() -> None:
+    """A signal to the command's group does not reach them; afterwards, also after an error, Ray starts processes as
+    before."""
+    services: Any = importlib.import_module("ray._private.services")
+    before = services.ConsolePopen
+    with pytest.raises(RuntimeError), ray_home.signals_left_alone():
+        with services.ConsolePopen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as daemon:
+            group = os.getpgid(daemon.pid)
+            daemon.communicate(b"\n")
+        assert group == daemon.pid != os.getpgrp() and daemon.returncode == 0
+        raise RuntimeError
+    assert services.ConsolePopen is before
 
 
 def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,28 @@ def test_what_a_trial_reports_is_recorded_and_what_tune_adds_is_not(tmp_path: Pa
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(("baseline", "reported", "state"), [
+    ("uncompressed", {"val_accuracy": 90.0}, "complete"),
+    ("uncompressed", {"sparsity": 0.0}, "failed"),
+    ("paper mixture", {"val_accuracy": 90.0}, "failed"),
+    ("", {"val_accuracy": 90.0}, "failed"),
+    ("", {"val_accuracy": 90.0, "sparsity": 50.0}, "complete"),
+])  # fmt: skip
+def test_shared_work_needs_no_more_than_an_accuracy(
+    baseline: str, reported: dict[str, float], state: str, tmp_path: Path
+) -> None:
+    """Every other trial, and every other baseline, has failed if it ends without one of the objectives; the reason
+    names the one."""
+    made, ledger, _ = recorder(tmp_path)
+    ledger.start("t001", {}, baseline)
+    result = {**reported, "finished": True, "reported": ",".join(reported)}
+    made.on_trial_complete(0, [], SimpleNamespace(config={"trial_id": "t001"}, last_result=result, error_file=""))
+    row = ledger.trials["t001"]
+    assert row["state"] == state
+    missing = [name for name in OBJECTIVES if name not in reported]
+    assert (state == "complete") == (row["reason"] == "") and (state == "complete" or missing[0] in row["reason"])
+
+
 def test_a_full_disk_stops_the_study_and_loses_no_trial(tmp_path: Path) -> None:
     """A trial that could not write runs again."""
     made, ledger, searcher = recorder(tmp_path)
