@@ -16,6 +16,8 @@ from study.methods import registry
 from study.settings import Settings, flag, resolve
 
 PROG = "python -m study.run"
+VARIANTS = ("soft", "hard")
+"""Of kinds of study that have a flag of that name."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -80,20 +82,31 @@ def _explain(kind: str, name: str) -> str:
     """Why a kind of study has no flag of this name, where that can be said; otherwise ""."""
     if not name.startswith("--"):
         return ""
-    from study.tuning.space import SearchSpace, file_of  # this imports Ray, which only this message needs
-
-    domains = {k: {flag(n): d for n, d in SearchSpace.load(k).domains.items()} for k in registry.names()}
-    if name in domains[kind]:
-        return (
-            f"not a flag, because {kind} searches it ({domains[kind][name]}); leave it out, or change {file_of(kind)}"
-        )
+    spaces = {k: _searched(k) for k in registry.names()}  # this imports Ray, which only this message needs
+    if name in spaces[kind]:
+        where, variant, file = spaces[kind][name]
+        return f"not a flag, because {kind}{variant} searches it ({where}); leave it out, or change {file}"
     having = [k for k in registry.names() if name in map(flag, registry.default_settings(k).flat())]
     if having:
         return f"not a flag of {kind}, but of {commandline.any_of(having)}, as in {_command(having[0], [name])}"
-    searching = [k for k in registry.names() if name in domains[k]]
+    searching = [k + spaces[k][name][1] for k in registry.names() if name in spaces[k]]
     if searching:
         return f"not a flag; {kind} does not have it, and {commandline.any_of(searching)} searches it"
     return ""
+
+
+def _searched(kind: str) -> dict[str, tuple[str, str, str]]:
+    """What a kind of study searches, as flags: where, by which variant unless it is the default, and the file."""
+    from study.tuning.space import SearchSpace, file_of
+
+    default, method = registry.default_settings(kind), registry.method(kind)
+    variants = [v for v in VARIANTS if "variant" in default.own() and v != default.flat()["variant"]]
+    spaces = {" --variant " + v: method.search_space(default.changed(variant=v)) for v in variants}
+    searched: dict[str, tuple[str, str, str]] = {}
+    for variant, module in {**spaces, "": method.search_space(default)}.items():
+        domains = SearchSpace.load(module).domains
+        searched |= {flag(name): (str(domain), variant, file_of(module)) for name, domain in domains.items()}
+    return searched
 
 
 def _run(settings: Settings) -> int:

@@ -35,7 +35,14 @@ from study.process import kept_handlers
         (run, "swss --seed 3", "swss: name the study first: kd, kd_sws, magnitude, ptq or sws; did you mean python"),
         (run, "--seed 3 kd", "--seed: name the study first: kd, kd_sws, magnitude, ptq or sws; did you mean python"),
         (run, "--seed 3", "--seed: name the study first: kd, kd_sws, magnitude, ptq or sws, as in python"),
-        (run, "kd --tau 3", "--tau 3: not a flag; kd does not have it, and kd_sws or sws searches it"),
+        (run, "kd --tau 3", "--tau 3: not a flag; kd does not have it, and kd_sws or sws --variant soft searches it"),
+        (run, "sws --tau 3", "--tau 3: not a flag, because sws --variant soft searches it (0.003 to 0.3)"),
+        (
+            run,
+            "sws --density 0.1",
+            "--density 0.1: not a flag, because sws searches it (0.003 to 0.2); leave it out, or "
+            "change search_spaces/sws_hard.py",
+        ),
         (run, "kd --temperature 3", "--temperature 3: not a flag, because kd searches it"),
         (run, "kd --out x", "--out x: not understood (see"),
         (export, "", "missing: results/NAME: Folder of the study"),

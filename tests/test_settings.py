@@ -71,7 +71,10 @@ def test_defaults_are_those_of_the_data_set() -> None:
     assert digits.files.name == "kd-digits" and digits.folder == Path("results/kd-digits")
     assert [resolve(SWSSettings.of(dataset=name)).precision_rate for name in ("digits", "mnist")] == [1e-2, 3e-3]
     assert [resolve(kind(dataset="cifar10")).augment for kind in (SWSSettings, MagnitudeSettings)] == ["flip", "flip"]
-    assert resolve(SWSSettings.of(dataset="mnist")).augment == "none"
+    hard, soft = (resolve(SWSSettings.of(dataset="mnist", variant=variant)) for variant in ("hard", "soft"))
+    assert [(s.augment, s.teacher) for s in (hard, soft)] == [("shift1", "lenet5"), ("none", "none")]
+    assert resolve(SWSSettings.of(dataset="mnist", teacher="none", augment="none")).teacher == "none"
+    assert resolve(MagnitudeSettings.of(dataset="mnist")).teacher == "none"
 
 
 def test_a_default_width_is_for_networks_that_have_one() -> None:
@@ -371,11 +374,12 @@ def test_what_is_typed_of_a_switch() -> None:
     """A switch has no value on a command line."""
     assert [typed("layer_scales", value) for value in (True, False)] == ["--layer-scales", "--no-layer-scales"]
     assert typed("num_samples", 8) == "--num-samples 8"
-    other = resolve(SWSSettings.of(kind="sws", layer_scales=True))
-    recorded = as_json(resolve(SWSSettings.of(kind="sws")))
+    other = resolve(SWSSettings.of(kind="sws", variant="soft", layer_scales=True))
+    recorded = as_json(resolve(SWSSettings.of(kind="sws", variant="soft")))
     assert contradiction(other, recorded) == "--layer-scales (the study has False)"
     assert (
-        contradiction(resolve(SWSSettings.of(kind="sws")), as_json(other)) == "--no-layer-scales (the study has True)"
+        contradiction(from_json(SWSSettings, "sws", recorded), as_json(other))
+        == "--no-layer-scales (the study has True)"
     )
 
 

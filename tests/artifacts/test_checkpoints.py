@@ -32,7 +32,9 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "kd": (KDSettings.of(**SMALL_KD), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
     "kd, augmented": (KDSettings.of(**SMALL_KD, augment="crop"), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
     "sws": (
-        SWSSettings.of(**{**SMALL, **SHARING}, teacher="lenet_300_100", teacher_epochs=2, anneal=0.5, merge=0.1),  # type: ignore
+        SWSSettings.of(  # type: ignore[arg-type]
+            **{**SMALL, **SHARING}, variant="soft", teacher="lenet_300_100", teacher_epochs=2, anneal=0.5, merge=0.1
+        ),
         {"tau": 0.02, "components": 6, "one_minus_pi_zero": 0.01},
     ),
     "magnitude": (MagnitudeSettings.of(**SMALL, teacher="self"), {"density": 0.1, "codebook_size": 8}),  # type: ignore[arg-type]

@@ -83,7 +83,7 @@ class Side:
 
 def sws_settings(dataset: str, o: argparse.Namespace) -> SWSSettings:
     """Those of a study; of MNIST's for a case of its clustering alone, which needs no well trained network."""
-    settings = resolve(SWSSettings.of(dataset="digits" if dataset == "digits" else "mnist"))
+    settings = resolve(SWSSettings.of(variant="soft", dataset="digits" if dataset == "digits" else "mnist"))
     if dataset == "clustering":
         return settings.changed(epochs=o.epochs, pretrain_epochs=2)
     return settings
@@ -301,7 +301,9 @@ def study_command(case: str, side: Side, concurrent: int, folder: Path, o: argpa
         return [sys.executable, str(peer), *counts, *where]
     cpus = max(1, (os.cpu_count() or 1) // concurrent)
     counts = ["--num-samples", str(o.trials), "--max-concurrent", str(concurrent), "--cpus-per-trial", str(cpus)]
-    return [sys.executable, "-m", "study.run", kind, *counts, *where, "--results-dir", str(folder), "--name", "study"]
+    soft = ["--variant", "soft"] if kind == "sws" else []  # what the peer does
+    command = [sys.executable, "-m", "study.run", kind, *soft, *counts, *where]
+    return [*command, "--results-dir", str(folder), "--name", "study"]
 
 
 def run_study(case: str, side: Side, concurrent: int, o: argparse.Namespace) -> dict[str, float]:

@@ -4,8 +4,8 @@
     python tests/benchmarks/peer_sws.py --trials 8 --dataset mnist --data-dir DIR
 
 Every trial trains the network first, the prior is plain autograd on a weights × components tensor, images are
-transformed one at a time. Network, epochs, rates and ranges are those of `python -m study.run sws`. The last line
-printed is the outcome as JSON.
+transformed one at a time. Network, epochs, rates and ranges are those of `python -m study.run sws --variant soft`. The
+last line printed is the outcome as JSON.
 """
 
 from __future__ import annotations
@@ -195,12 +195,14 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     same = {"pretrain_epochs": int, "epochs": int, "codebook_epochs": int, "sigma": float, "precision_rate": float}
     for name, kind in same.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help="as of `python -m study.run sws`")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, help="as of `python -m study.run sws --variant soft`"
+        )
     options = parser.parse_args()
     import ray
 
     given = {name: getattr(options, name) for name in same if getattr(options, name) is not None}
-    config = settings_of(resolve(SWSSettings.of(dataset=options.dataset, **given)), options.workers)
+    config = settings_of(resolve(SWSSettings.of(variant="soft", dataset=options.dataset, **given)), options.workers)
     data = peer_data.load(options.dataset, options.data_dir)
     ray.init(log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:

@@ -284,16 +284,15 @@ def test_the_table_of_the_readme_is_compressed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.syspath_prepend(tmp_path)
     try:
         settings = resolve(parse([*command.split(), "--epochs", "2", "--codebook-epochs", "1"]))
-        inputs = preflight.load_inputs(settings, SearchSpace.load("sws"), None)
+        space = SearchSpace.of_study(settings)
+        inputs = preflight.load_inputs(settings, space, None)
         assert inputs.data.shape == (8,) and [len(p) for p in (inputs.data.train, inputs.test)] == [900, 200]
-        meta = metadata.study_metadata(
-            settings, SearchSpace.load("sws"), inputs.data, inputs.test, inputs.networks, ["run"]
-        )
+        meta = metadata.study_metadata(settings, space, inputs.data, inputs.test, inputs.networks, ["run"])
         assert meta["data"]["name"] == meta["settings"]["dataset"] == "mytable:data" and meta["data"]["shape"] == [8]
         assert not problem_of({**meta, "shared_work": ""})
         work = pretrained.pretrain({}, settings, inputs.data, None, lambda row: None, Progress())
         assert work.metrics["val_accuracy"] > 90
-        values = {"tau": 0.01, "components": 17, "one_minus_pi_zero": 1e-3}
+        values = {"density": 0.2, "components": 16}
         shared = SharedWork(dict(work.arrays), {"metrics": work.metrics})
         trial = method.trial(values, settings, inputs.data, shared, lambda row: None, Progress())
         (tmp_path / "t.codebook").write_bytes(trial.file)

@@ -35,8 +35,8 @@ from study.records import columns, paths, study_folder
 ROOT = Path(__file__).parents[2]
 TRIALS, EPOCHS = 4, 10
 STUDY = (
-    f"sws --num-samples {TRIALS} --pretrain-epochs 4 --epochs {EPOCHS - 2} --codebook-epochs 2 --sigma 0.02 "
-    "--precision-rate 0.05 --no-dashboard"
+    f"sws --variant soft --num-samples {TRIALS} --pretrain-epochs 4 --epochs {EPOCHS - 2} --codebook-epochs 2 "
+    "--sigma 0.02 --precision-rate 0.05 --no-dashboard"
 ).split()
 NAME = "sws-digits"
 LIMIT = 600.0

@@ -75,7 +75,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings_for(kind: str, network: str, *arguments: str) -> Settings:
-    short = "--pretrain-epochs 1 --epochs 1 --codebook-epochs 1"
+    short = "--pretrain-epochs 1 --epochs 2 --codebook-epochs 1"
     return resolve(run.parse([kind, "--network", f"{MODULE}:{network}", *short.split(), *arguments]))
 
 
@@ -116,12 +116,13 @@ def test_every_network_is_tried_trained_and_compressed(
 
 
 @pytest.mark.parametrize("name", ["attention", "gru", "embedding", "view"])
-@pytest.mark.parametrize("scales", [False, True])
-def test_soft_weight_sharing_takes_them_too(name: str, scales: bool, digits: Splits) -> None:
+@pytest.mark.parametrize("variant", ["hard", "soft", "soft --layer-scales"])
+def test_soft_weight_sharing_takes_them_too(name: str, variant: str, digits: Splits) -> None:
     """Also with a scale for each tensor, of which one begins with zeros alone."""
-    settings = settings_for("sws", name, "--precision", "float32", *(["--layer-scales"] if scales else []))
+    settings = settings_for("sws", name, "--precision", "float32", "--variant", *variant.split())
     settings = settings.changed(contiguous=f"{MODULE}:{name}" if name in CONTIGUOUS else None)
-    result = trial(settings, digits, tau=1e-7, components=8, pi_zero=0.2)
+    values = {"density": 0.3} if variant == "hard" else {"tau": 1e-7, "pi_zero": 0.2}
+    result = trial(settings, digits, components=8, **values)
     decoded = compressed_file.decode(result.file, custom=f"{MODULE}:{name}")
     assert len(decoded.quantised.assignment) == WEIGHTS[name] and 0 < result.metrics["sparsity"] < 100
 
@@ -138,7 +139,7 @@ def test_what_cannot_be_trained_is_one_line_with_the_cause(name: str, said: list
     """The flag, the network, the layer and the line of the user's file."""
     settings = settings_for("sws", name)
     with pytest.raises(UserError) as error:
-        trainable_settings(settings, SearchSpace.load("sws"), digits, None)
+        trainable_settings(settings, SearchSpace.of_study(settings), digits, None)
     line = str(error.value)
     assert line.startswith(f"--network {MODULE}:{name}: cannot be trained (") and "\n" not in line
     assert all(words in line for words in said), line
@@ -148,12 +149,12 @@ def test_a_precision_that_was_asked_for_is_not_changed(digits: Splits) -> None:
     """Where the user asked for bfloat16 the command is refused, and says what to type."""
     settings = settings_for("sws", "mask", "--precision", "bfloat16")
     with pytest.raises(UserError, match=r"^--precision bfloat16: .*:mask cannot .*give --precision float32$"):
-        trainable_settings(settings, SearchSpace.load("sws"), digits, None)
+        trainable_settings(settings, SearchSpace.of_study(settings), digits, None)
 
 
 def test_a_study_that_goes_on_keeps_its_layout(digits: Splits) -> None:
     """What the first command settled is recorded with the settings; what was settled otherwise is refused."""
-    space = SearchSpace.load("sws")
+    space = SearchSpace.of_study(settings_for("sws", "view"))
     recorded: dict[str, Any] = {"settings": {}}
     with pytest.raises(UserError, match="cannot be trained here as .* was started .*choose another --name"):
         trainable_settings(settings_for("sws", "view"), space, digits, recorded)

@@ -75,7 +75,7 @@ def test_a_trial_that_the_machine_cannot_hold_is_refused(digits: Splits) -> None
 
 def test_packed_trials_run_all_at_one_time(digits: Splits) -> None:
     """As many as a pack holds, in one process after another on CPUs; the shared work has the cores."""
-    cost = cost_estimate.estimate(resolve(SWSSettings.of(pack=64, pretrain_epochs=16)), SWS, digits)
+    cost = cost_estimate.estimate(resolve(SWSSettings.of(variant="soft", pack=64, pretrain_epochs=16)), SWS, digits)
     assert (cost.at_once, cost.lanes, cost.shared) == (64, CORES, 16 / CORES)
 
 
@@ -90,7 +90,7 @@ def test_a_study_that_was_started_otherwise_is_refused(tmp_path: Path) -> None:
 
 def test_prior_and_teacher_in_every_step_have_their_price(digits: Splits) -> None:
     """The prior in the epochs of clustering alone; the teacher where augmentation leaves no logits to keep."""
-    shared = resolve(SWSSettings.of(epochs=10, codebook_epochs=4))
+    shared = resolve(SWSSettings.of(variant="soft", epochs=10, codebook_epochs=4))
     assert cost_estimate.trial_seconds(shared, SWS, digits) == 10 * 1.5 + 4
     pruned = resolve(MagnitudeSettings.of(epochs=10, codebook_epochs=4))
     assert cost_estimate.trial_seconds(pruned, MAGNITUDE, digits) == 14

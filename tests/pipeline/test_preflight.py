@@ -34,10 +34,13 @@ def images(folder: Path, seed: int) -> Path:
     return folder
 
 
+SOFT = ("sws", "--variant", "soft")
+
+
 def start_study(*arguments: str) -> Path:
     """The folder of a study that was started with this command, and then cut off."""
     settings = resolve(run.parse([*arguments]))
-    space = SearchSpace.load(settings.kind)
+    space = SearchSpace.of_study(settings)
     data, test = preflight.load_data(settings)
     networks = preflight.describe_networks(settings, space, data)
     meta = metadata.study_metadata(settings, space, data, test, networks, ["", *arguments])
@@ -97,35 +100,35 @@ def test_a_study_keeps_its_data(tmp_path: Path, refused: Any) -> None:
 def test_a_study_keeps_its_search_space(refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A range, an objective or a baseline that was edited since is refused with what it is and was, all in one line;
     the space as it was goes on."""
-    folder = start_study("sws")
+    folder = start_study(*SOFT)
     spaces = importlib.import_module("search_spaces.sws")
     with monkeypatch.context() as edited:
         edited.setitem(spaces.SPACE, "components", tune.randint(4, 200))
-        line = refused("sws")
+        line = refused(*SOFT)
         assert "search_spaces/sws.py: space 'components' is " in line and "'high': 199" in line and "has {" in line
         edited.setitem(spaces.SPACE, "anneal", tune.uniform(0, 1))
         edited.setitem(spaces.OBJECTIVES, "sparsity", "min")
         edited.delitem(spaces.BASELINES, "paper mixture")
-        line = refused("sws")
+        line = refused(*SOFT)
         assert "space 'anneal' is " in line and "objectives 'sparsity' is min (the study has max)" in line
         assert "baselines 'paper mixture' is None (the study has {" in line
     change(folder, **SearchSpace.load("sws").as_json())
     with pytest.raises(Started):
-        run.main(["sws"])
+        run.main([*SOFT])
 
 
 def test_a_study_keeps_its_precision(refused: Any) -> None:
     """A command without --precision goes on with the one that the study recorded, or with float32 where it is older
     than that; one that was asked for must be the study's own. A new study has none yet."""
-    arguments = ["sws", "--precision", "bfloat16"]
-    settings, space = resolve(run.parse(["sws"])), SearchSpace.load("sws")
+    arguments = [*SOFT, "--precision", "bfloat16"]
+    settings, space = resolve(run.parse([*SOFT])), SearchSpace.load("sws")
     new, recorded = preflight.resume(settings, space)
     assert new.precision is None and recorded is None
     folder = start_study(*arguments)
     continued, recorded = preflight.resume(settings, space)
     assert continued.precision == "bfloat16" and recorded is not None
     assert preflight.resume(resolve(run.parse(arguments)), space)[0].precision == "bfloat16"
-    assert "other settings: " in refused("sws", "--precision", "float32")
+    assert "other settings: " in refused(*SOFT, "--precision", "float32")
     meta = study_folder.read_meta(folder)
     change(folder, settings={k: v for k, v in meta["settings"].items() if k != "precision"})
     assert preflight.resume(settings, space)[0].precision == "float32"
@@ -187,7 +190,7 @@ def test_a_users_network_is_not_imported_unasked(
     """A study folder may come from a stranger, and its code with it: `reproduce` imports a network of the user's own
     only if its name is given."""
     monkeypatch.chdir(tmp_path)
-    folder = start_study("sws")
+    folder = start_study(*SOFT)
     (tmp_path / "strange_net.py").write_text("raise RuntimeError('imported')")
     change(folder, settings={**study_folder.read_meta(folder)["settings"], "network": "strange_net:build"})
     study_folder.write_rows(
@@ -204,13 +207,13 @@ def test_a_network_that_cannot_be_packed(tmp_path: Path, refused: Any, monkeypat
     """One that decides by what it sees is refused with the flag before anything starts; without the flag it is not."""
     (tmp_path / "branching.py").write_text(BRANCHING)
     monkeypatch.syspath_prepend(str(tmp_path))
-    command = ["sws", "--network", "branching:build", "--num-samples", "1"]
+    command = [*SOFT, "--network", "branching:build", "--num-samples", "1"]
     line = refused(*command, "--pack", "4")
     assert line.startswith("error: --pack 4: branching:build cannot be trained in packs (") and "vmap" in line
     with pytest.raises(Started):
         refused(*command)
     with pytest.raises(Started):
-        refused("sws", "--pack", "4", "--num-samples", "1")
+        refused(*SOFT, "--pack", "4", "--num-samples", "1")
 
 
 BRANCHING = """
@@ -232,7 +235,7 @@ def build(input_shape, classes):
 
 def test_a_study_that_lost_its_description_is_not_started_again(tmp_path: Path) -> None:
     """Its trials may have had other settings; the command says which file is missing."""
-    settings = resolve(run.parse(["sws", "--results-dir", str(tmp_path), "--name", "lost"]))
+    settings = resolve(run.parse([*SOFT, "--results-dir", str(tmp_path), "--name", "lost"]))
     settings.folder.mkdir()
     (settings.folder / paths.TRIALS).write_text("trial_id,state\n")
     with pytest.raises(UserError, match="study.json: missing, though trials.csv is there"):

@@ -45,7 +45,10 @@ ROOT = Path(__file__).parents[2]
 SWS_SPACE = SearchSpace.load("sws")
 SMALL = "--teacher-epochs 1 --epochs 2 --student-width 0.125 --teacher vgg11 --teacher-width 0.125"
 KD = ["kd", *SMALL.split(), "--no-dashboard"]
-SWS = "sws --pretrain-epochs 9 --epochs 2 --codebook-epochs 1 --sigma 0.02 --precision-rate 0.05 --no-dashboard".split()
+SWS = (
+    "sws --variant soft --pretrain-epochs 9 --epochs 2 --codebook-epochs 1 --sigma 0.02 --precision-rate 0.05 "
+    "--no-dashboard"
+).split()
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
@@ -102,6 +105,21 @@ def test_magnitude_study_is_complete(tmp_path: Path) -> None:
         tested = study.confirmed.set_index("trial_id").test_accuracy[trial_id]
         assert score["accuracy"] == pytest.approx(tested)
         assert score["sparsity"] == pytest.approx(trials.sparsity[trial_id])
+
+
+def test_the_default_study_of_soft_weight_sharing_is_complete(tmp_path: Path) -> None:
+    """Density and number of values are searched, next to magnitude's score; what is tested is decoded from the file."""
+    run(tmp_path, *"sws --pretrain-epochs 6 --epochs 8 --num-samples 2 --no-dashboard".split())
+    study = study_folder.load(tmp_path / "sws-digits")
+    trials = study.trials.set_index("trial_id")
+    assert list(trials.index) == ["uncompressed", "magnitude's score", "t001", "t002"]
+    assert set(trials.state) == {"complete"}, trials.reason
+    searched = trials[trials.baseline == ""]
+    assert (1 - searched.sparsity / 100 <= searched.density + 1e-4).all() and searched.components.between(4, 16).all()
+    assert {"prune", "quantise"} <= set(study.history.phase)
+    for trial_id in set(study.confirmed.trial_id) - {"uncompressed"}:
+        score = evaluate.report(Options((study.folder / paths.MODELS / f"{trial_id}.codebook",)))
+        assert score["accuracy"] == pytest.approx(study.confirmed.set_index("trial_id").test_accuracy[trial_id])
 
 
 PTQ = "ptq --pretrain-epochs 2 --calibration-examples 64 --no-dashboard".split()

@@ -16,6 +16,7 @@ import pytest
 from ray import tune
 from ray.tune.search.sample import Categorical, Float, Quantized
 
+from study import run
 from study.errors import UserError
 from study.methods import registry
 from study.records import study_folder
@@ -165,11 +166,12 @@ def test_nothing_to_search_and_nowhere_to_go_are_refused() -> None:
         SearchSpace.of("sws", tau, {"val_accuracy": "max", "sparsity": "up"}, {})
 
 
-@pytest.mark.parametrize("kind", registry.names())
-def test_the_space_of_every_kind_is_fine(kind: str) -> None:
+@pytest.mark.parametrize("command", [*registry.names(), "sws --variant soft"])
+def test_the_space_of_every_kind_is_fine(command: str) -> None:
     """What comes with the harness passes its own checks, and is read back from `study.json` as it was."""
-    loaded = SearchSpace.load(kind)
-    loaded.check(registry.method(kind), resolve(registry.default_settings(kind)))
+    settings = resolve(run.parse(command.split()))
+    loaded = SearchSpace.of_study(settings)
+    loaded.check(registry.method(settings.kind), settings)
     assert {name: domain_from_json(d) for name, d in loaded.as_json()["space"].items()} == loaded.domains
 
 

@@ -65,12 +65,12 @@ def pretraining(settings: NetworkSettings) -> Training:
 
 def teacher_name(settings: NetworkSettings) -> str:
     """What `--teacher` says; "none" for methods that have no such flag."""
-    return settings.teacher if isinstance(settings, CompressionSettings) else "none"
+    return settings.teacher or "none" if isinstance(settings, CompressionSettings) else "none"
 
 
 def teacher_training(settings: NetworkSettings) -> Training | None:
     """How a teacher of its own is trained; None where there is no teacher, or the network is it."""
-    if not isinstance(settings, CompressionSettings) or settings.teacher in ("none", "self"):
+    if not isinstance(settings, CompressionSettings) or settings.teacher in (None, "none", "self"):
         return None
     training = Training(
         network=settings.teacher,

@@ -116,9 +116,9 @@ class CompressionSettings(CodebookSettings, NetworkSettings):
 
     epochs: Epochs | None = None
     """Epochs of phase two, clustering or pruning. Default: 50 on digits, otherwise 20."""
-    teacher: str = "none"
+    teacher: str | None = None
     """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
-    self for the uncompressed network; none for labels alone."""
+    self for the uncompressed network; none for labels alone. Default: none."""
     teacher_width: Width = 1.0
     """Multiplies the teacher's channels (VGG kinds)."""
     teacher_epochs: Epochs = 20
@@ -133,7 +133,7 @@ class CompressionSettings(CodebookSettings, NetworkSettings):
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
         **NetworkSettings.DEFAULTS,
         "digits": {**NetworkSettings.DEFAULTS["digits"], "epochs": 50, "codebook_epochs": 20},
-        "": {**NetworkSettings.DEFAULTS[""], "epochs": 20, "codebook_epochs": 4},
+        "": {**NetworkSettings.DEFAULTS[""], "epochs": 20, "codebook_epochs": 4, "teacher": "none"},
     }
 
     def check(self) -> None:
@@ -143,7 +143,7 @@ class CompressionSettings(CodebookSettings, NetworkSettings):
             UserError: one line that names the flag.
         """
         super().check()
-        if self.teacher_checkpoint and self.teacher in ("none", "self"):
+        if self.teacher_checkpoint and self.teacher in (None, "none", "self"):
             raise UserError(
                 f"--teacher-checkpoint {self.teacher_checkpoint}: needs --teacher NETWORK, the network whose weights "
                 "they are"

@@ -12,7 +12,7 @@ from study.errors import UserError
 from study.methods.common.settings import CodebookSettings, CompressionSettings, check_quantised_training
 from study.records.search_domains import Value
 from study.setting_bounds import AtLeast, Within
-from study.settings import Rate, Values, flag, typed
+from study.settings import Augment, Epochs, Rate, Values, flag, typed
 from study.settings_groups import Resources
 
 NOT_PACKABLE = ("merge", "layer_scales", "retrain_epochs")
@@ -59,17 +59,30 @@ class PackedResources(Resources):
 
 @dataclass(frozen=True)
 class SWSSettings(WeightSharingSettings, CompressionSettings):
-    """Soft weight-sharing: a network is pruned and quantised under a mixture prior; searches tau, components, pi_zero.
+    """Soft weight-sharing: every weight becomes zero or one of a few values; searches density and components, or with
+    --variant soft tau, components and pi_zero.
 
-    Every trial starts from the same pretrained network, clusters its weights, and is quantised. With --variant hard it
-    prunes by a score of sensitivity, trains at quantised values, and searches density and components.
+    Every trial starts from the same pretrained network, prunes the weights that the loss misses least, and trains the
+    rest at their shared values. With --variant soft it clusters all weights under a Gaussian-mixture prior, and then
+    prunes and quantises them.
     """
 
     kind: Annotated[str, tyro.conf.Suppress] = "sws"
 
-    variant: Literal["soft", "hard"] = "soft"
-    """soft clusters weights under a mixture prior, and searches tau, components and pi_zero. hard prunes the weights
-    that the loss misses least, trains the rest at a few values, and searches density and components."""
+    variant: Literal["soft", "hard"] = "hard"
+    """hard prunes the weights that the loss misses least, trains the rest at a few values, and searches density and
+    components. soft is the method of the paper: it clusters weights under a mixture prior, and searches tau,
+    components and pi_zero."""
+    epochs: Epochs | None = None
+    """Epochs of phase two: of pruning and of quantised training, or of clustering. With --variant soft 50 on digits,
+    otherwise 20. Default: 70 on digits, otherwise 38."""
+    teacher: str | None = None
+    """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
+    self for the uncompressed network; none for labels alone. Default: none, but with --variant hard lenet5 on MNIST."""
+    augment: Augment | None = None
+    """In all phases: none, flip (mirror), shift1 (half of the images by one pixel), shift (by up to an eighth of the
+    side), crop (flip and shift), resized-crop (mirror, and a random part enlarged), resized-crop-jitter (and the
+    colours). Default: flip on CIFAR, otherwise none, but with --variant hard shift1 on MNIST."""
     ramp: Annotated[float, Within(0, 1)] = 0.45
     """With --variant hard: share of --epochs in which weights are pruned; in the others they train at their values."""
     score_power: Annotated[float, AtLeast(0)] = 1.0
@@ -86,7 +99,11 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
         "": {**CompressionSettings.DEFAULTS[""], "retrain_epochs": 0, "precision_rate": 3e-3},
     }
 
-    HARD_DEFAULTS: ClassVar[Mapping[str, Values]] = {"digits": {"epochs": 70}, "": {"epochs": 38}}
+    HARD_DEFAULTS: ClassVar[Mapping[str, Values]] = {
+        "digits": {"epochs": 70},
+        "mnist": {"epochs": 38, "augment": "shift1", "teacher": "lenet5"},
+        "": {"epochs": 38},
+    }
     """As `DEFAULTS`, of the hard variant, whose epochs include those of quantised training."""
     OLDER: ClassVar[Values] = {
         **CompressionSettings.OLDER,
