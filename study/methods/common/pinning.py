@@ -165,10 +165,7 @@ def prune(
     def pruning(step: int) -> None:
         if step == rise or (start < step < rise and step % every == 0):
             share = 1 - pruned_share((step - start) / (rise - start), hparams.density, hparams.ramp_power)
-            now = flatten(parameters).detach()
-            if hparams.score_power:
-                decisions.update(now, mean_squares(optimiser, parameters), undecided=survives)
-            scores = scores_of(now, optimiser, parameters, hparams.score_power)
+            scores = _recorded_scores(decisions, optimiser, parameters, survives)
             survives.copy_(largest(scores.masked_fill(~survives, -1.0), round(share * weights)))
             zero()
 
@@ -196,6 +193,16 @@ def prune(
     )
     progress.trace.fixed |= decisions.arrays(survives)
     return survives, optimiser
+
+
+def _recorded_scores(
+    decisions: Decisions, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], survives: Tensor
+) -> Tensor:
+    """`scores_of` all weights now, (weights,); `decisions` records what they are made of."""
+    weights = flatten(parameters).detach()
+    if decisions.power:
+        decisions.update(weights, mean_squares(optimiser, parameters), undecided=survives)
+    return scores_of(weights, optimiser, parameters, decisions.power)
 
 
 def _trace(progress: Progress, epoch: int, phase: str, parameters: Sequence[nn.Parameter]) -> None:
