@@ -412,6 +412,31 @@ def write_trace(folder: Path, trial_id: str, epochs: int = 6, components: int = 
     return path
 
 
+def write_pruned_trace(folder: Path, trial_id: str, epochs: int = 6, power: float = 1.0) -> Path:
+    """The trace of a trial whose weights are pinned at zero step by step, by a score w² v̂ᵖ; by magnitude for p = 0."""
+    path = write_trace(folder, trial_id, epochs)
+    with np.load(path) as file:
+        arrays = {name: array for name, array in file.items() if not name.startswith(("means", "sigmas", "propor"))}
+    sizes = np.asarray(arrays["layer_weights"])
+    shares = np.linspace(1, 0, epochs + 1)[:, None] ** 3
+    counts = np.round(arrays["layer_nonzero"] ** (1 - shares) * sizes**shares).astype(int)
+    arrays["phase"] = np.asarray(
+        ["before", *["prune"] * (epochs // 2), *["quantise"] * (epochs - epochs // 2), "quantised"]
+    )
+    arrays |= {f"nonzero/{i}": count for i, count in enumerate(counts)}
+    if power:
+        rng = np.random.default_rng(1)
+        magnitude, gradient = np.exp(rng.normal(-4, 1, 2000)), np.exp(rng.normal(-7, 2, 2000))
+        scores = magnitude**2 * gradient ** (2 * power)
+        survives = scores > np.median(scores)
+        thresholds = [scores[survives].min(), np.median(magnitude)]
+        disputed = int((survives & (magnitude < thresholds[1])).sum())
+        arrays |= {"score_magnitude": magnitude, "score_gradient": gradient, "score_survives": survives}
+        arrays |= {"score_counts": [1000, 29_000, disputed, 3000], "score_power": power, "score_thresholds": thresholds}
+    np.savez_compressed(path, **arrays)
+    return path
+
+
 def write_layers(folder: Path, layers: int = 8) -> Path:
     """What a study of `write_sized` measured besides: latency of every trial, and what compression did to each layer of
     the headline trial and how much each bears. The deeper a layer, the smaller and the more of it is pruned."""

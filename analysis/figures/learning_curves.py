@@ -90,7 +90,7 @@ def draw_curves(data: CurveData) -> go.Figure:
         _draw_curve(drawing, data, row["trial_id"], row["baseline"], BASELINE_COLOURS[i % 3], 1.8)
     if s.best is not None:
         _draw_curve(drawing, data, str(s.best["trial_id"]), f"trial {s.best['trial_id']}", VERMILLION, 2.6)
-    _draw_phases(drawing, data.history)
+    draw_phases(drawing, data.history)
     drawing.update_xaxes(title={"text": axis_title(s.column("epoch"))}, rangemode="tozero")
     drawing.update_yaxes(title={"text": axis_title(s.column(data.metric))}, range=data.window)
     return drawing
@@ -133,7 +133,13 @@ def _draw_curve(drawing: go.Figure, data: CurveData, trial_id: str, name: str, c
         )
 
 
-def _draw_phases(drawing: go.Figure, history: pd.DataFrame) -> None:
+def draw_phases(drawing: go.Figure, history: pd.DataFrame, at_top: bool = False) -> None:
+    """A dotted line where most trials change phase at the same epoch, with the name of the phase that begins.
+
+    Args:
+        history: one row an epoch of a trial, in order: `trial_id`, `epoch`, `phase`.
+        at_top: the name is there, not at the bottom.
+    """
     before = history[["trial_id", "phase"]].shift()
     changes = history[(history["trial_id"] == before["trial_id"]) & (history["phase"] != before["phase"])]
     for phase, rows in changes.groupby("phase", sort=False):
@@ -145,12 +151,12 @@ def _draw_phases(drawing: go.Figure, history: pd.DataFrame) -> None:
             drawing.add_vline(x=at, line={"color": GREY, "width": 1, "dash": "dot"})
             drawing.add_annotation(
                 x=at,
-                y=0,
+                y=int(at_top),
                 yref="paper",
                 text=f"{escape(str(phase))} →",
                 showarrow=False,
                 xanchor="right" if late else "left",
-                yanchor="bottom",
+                yanchor="top" if at_top else "bottom",
                 font={"size": 11},
             )
 

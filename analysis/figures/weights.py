@@ -244,10 +244,8 @@ def _rounded(values: Any) -> list[float | None]:
 
 
 def weight_groups(s: Summary) -> list[FigureGroup]:
-    """The weights of one trial that left a trace: the headline trial of a study with a cost, or else the first of the
-    front, or of all trials. None for a study without traces."""
-    answer = [s.best["trial_id"]] if s.best is not None and s.has_cost else []
-    trial_id, trace = weight_trace.traced(s.study, [*answer, *s.front["trial_id"], *s.searched["trial_id"]])
+    """The weights of `weight_trace.shown`. None for a study without traces."""
+    trial_id, trace = weight_trace.shown(s)
     if not trace:
         return []
     return [

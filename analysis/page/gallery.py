@@ -14,6 +14,7 @@ from analysis.figures.learning_curves import learning_curve_groups
 from analysis.figures.pareto import front_figure
 from analysis.figures.plane import plane_groups
 from analysis.figures.provisional import provisional_groups
+from analysis.figures.pruning import pruning_groups
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.slices import main_slice, objective_slices
 from analysis.figures.weights import weight_groups
@@ -80,6 +81,7 @@ def closeup_groups(s: Summary) -> list[FigureGroup]:
     """Single networks, for a study that recorded what these figures need."""
     families: dict[str, Callable[[Summary], list[FigureGroup]]] = {
         "What the teacher knows": dark_knowledge_groups,
+        "Pruning": pruning_groups,
         "Weights": weight_groups,
         "Layer by layer": layer_groups,
         "How early the size is known": provisional_groups,

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.special import logsumexp, ndtr
 
 from analysis.stats.pareto_front import finished
-from analysis.stats.summary import numeric
+from analysis.stats.summary import Summary, numeric
 from study.records import study_folder
 from study.records.columns import COLUMNS
 from study.records.study_folder import Study
@@ -29,6 +29,13 @@ def traced(study: Study, trial_ids: list[str]) -> tuple[str, Trace]:
         if {"edges", "epoch", "phase", "occupancy"} <= trace.keys():
             return trial_id, trace
     return "", {}
+
+
+def shown(s: Summary) -> tuple[str, Trace]:
+    """The trial whose weights the report shows, and its trace: the headline trial of a study with a cost, or else the
+    first of the front, or of all trials; ("", {}) if none left a trace."""
+    answer = [str(s.best["trial_id"])] if s.best is not None and s.has_cost else []
+    return traced(s.study, [*answer, *s.front["trial_id"], *s.searched["trial_id"]])
 
 
 def moments(trace: Trace, most: int) -> list[int]:

@@ -42,7 +42,7 @@ class Trace:
 
     Attributes:
         fixed: `edges` of the histograms, (BINS + 1,), and `index` of the weights that are followed, (sample,), both
-            from the first weights that are seen; at the end also the layers and the codebook.
+            from the first weights that are seen; at the end also the layers and the codebook. A method may add more.
         frames: one for every epoch that is recorded; see `add`.
         every: epochs between frames.
         before: epochs of the trial before those that are counted here.
@@ -54,20 +54,29 @@ class Trace:
     before: int = 0
 
     @torch.no_grad()
-    def add(self, epoch: int, phase: str, weights: Tensor, mixture: Mapping[str, Tensor] | None = None) -> None:
+    def add(
+        self,
+        epoch: int,
+        phase: str,
+        weights: Tensor,
+        mixture: Mapping[str, Tensor] | None = None,
+        nonzero: Tensor | None = None,
+    ) -> None:
         """Record an epoch; one that is there already (the trial was continued) stays as it is.
 
         Args:
             epoch: of those that move the weights; 0 is before the first.
             weights: (weights,), as the prior sees them.
             mixture: `means`, `sigmas` and `proportions`, (components,) each, where there is one.
+            nonzero: weights of each layer that are not zero, (layers,), where a method sets weights to zero as it goes.
         """
         if epoch % self.every or any(frame["epoch"] == epoch for frame in self.frames):
             return
         weights = weights.detach()
         if not self.fixed:
             self.fixed = _fixed(weights)
-        self.frames.append(self._frame(epoch, phase, weights, mixture or {}))
+        counts = {} if nonzero is None else {"nonzero": nonzero.cpu()}
+        self.frames.append({**self._frame(epoch, phase, weights, mixture or {}), **counts})
         if len(self.frames) > MOST_FRAMES:
             self.every *= 2
             self.frames = [frame for frame in self.frames if _epoch(frame) % self.every == 0]
@@ -84,11 +93,11 @@ class Trace:
             layers: name and number of weights of each shared tensor, in the order of `weights`.
         """
         self.frames.append(self._frame(epoch, "quantised", weights, {}))
-        parts = assignment.split([size for _, size in layers])
+        sizes = [size for _, size in layers]
         self.fixed |= {
             "layers": [name for name, _ in layers],
-            "layer_weights": torch.tensor([size for _, size in layers]),
-            "layer_nonzero": torch.stack([(part != 0).sum() for part in parts]).cpu(),
+            "layer_weights": torch.tensor(sizes),
+            "layer_nonzero": nonzero_by_layer(assignment, sizes).cpu(),
             "codebook": values.detach().float().cpu(),
             "occupancy": torch.bincount(assignment, minlength=len(values)).cpu(),
         }
@@ -119,6 +128,16 @@ class Trace:
         for number, frame in enumerate(self.frames):
             arrays |= {f"{name}/{number}": np.asarray(v) for name, v in frame.items() if isinstance(v, Tensor)}
         return arrays
+
+
+def nonzero_by_layer(weights: Tensor, sizes: Sequence[int]) -> Tensor:
+    """How many weights of each layer are not zero. (weights,) → (layers,), int64.
+
+    Args:
+        weights: or which value each has, 0 being zero.
+        sizes: weights of each layer.
+    """
+    return torch.stack([(part != 0).sum() for part in weights.split(list(sizes))])
 
 
 def _epoch(frame: Frame) -> int:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
+from study.artifacts.weight_trace import nonzero_by_layer
 from study.compression.codebook_training import CodebookHparams, score
 from study.compression.kmeans import kmeans
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters, unit_scales
@@ -154,7 +155,8 @@ def train_quantised(
         now = shared.quantised()
         now.write(shared.parameters)
         epoch += first_epoch - 1
-        progress.trace.add(epoch, PHASE, shared.all_weights())
+        counts = nonzero_by_layer(now.assignment, [p.numel() for p in shared.parameters])
+        progress.trace.add(epoch, PHASE, shared.all_weights(), nonzero=counts)
         on_epoch(epoch_row(epoch, PHASE, train_loss, score(model, now, data)))
 
     train(

@@ -70,7 +70,10 @@ def _weights_fit(arrays: Mapping[str, np.ndarray]) -> bool:
     if not all("".join(str(name).split()).isprintable() for name in phase):
         return False
     whole = all(_frame_fits(arrays, number, len(edges) - 1, sample) for number in range(frames))
-    return whole and (not {"codebook", "occupancy", "layers"} & arrays.keys() or _codebook_fits(arrays))
+    if not whole or ({"codebook", "occupancy", "layers"} & arrays.keys() and not _codebook_fits(arrays)):
+        return False
+    survivors = [arrays[name] for name in (f"nonzero/{number}" for number in range(frames)) if name in arrays]
+    return all(_survivors_fit(arrays, counts) for counts in survivors) and _scores_fit(arrays)
 
 
 def _frame_fits(arrays: Mapping[str, np.ndarray], number: int, bins: int, sample: int) -> bool:
@@ -100,6 +103,32 @@ def _codebook_fits(arrays: Mapping[str, np.ndarray]) -> bool:
     if (occupancy < 0).any() or not occupancy.any():
         return False
     return bool((weights > 0).all() and (nonzero >= 0).all() and (nonzero <= weights).all())
+
+
+def _survivors_fit(arrays: Mapping[str, np.ndarray], counts: np.ndarray) -> bool:
+    """Weights of each layer that are not zero at one epoch."""
+    weights = arrays["layer_weights"]
+    if counts.shape != weights.shape or counts.dtype.kind not in "iu":
+        return False
+    return bool((counts >= 0).all() and (counts <= weights).all())
+
+
+def _scores_fit(arrays: Mapping[str, np.ndarray]) -> bool:
+    """See `study.methods.common.decisions.Decisions.arrays`."""
+    if not any(name.startswith("score_") for name in arrays):
+        return True
+    magnitude, gradient, survives = (arrays[f"score_{name}"] for name in ("magnitude", "gradient", "survives"))
+    power, thresholds, counts = (arrays[f"score_{name}"] for name in ("power", "thresholds", "counts"))
+    if not magnitude.ndim == 1 or not magnitude.shape == gradient.shape == survives.shape:
+        return False
+    if survives.dtype.kind != "b" or not all(map(_are_numbers, (magnitude, gradient, power, thresholds))):
+        return False
+    if (magnitude <= 0).any() or (gradient <= 0).any() or power.shape != () or power <= 0:
+        return False
+    if thresholds.shape != (2,) or (thresholds < 0).any() or counts.shape != (4,) or counts.dtype.kind not in "iu":
+        return False
+    survivors, pruned, disputed, _ = (int(count) for count in counts)
+    return bool((counts >= 0).all()) and survivors > 0 and pruned > 0 and disputed <= min(survivors, pruned)
 
 
 def _knowledge_fits(arrays: Mapping[str, np.ndarray]) -> bool:

@@ -62,7 +62,9 @@ def study_folder_of(kind: str, root: Path) -> Path:
     if kind == "empty":
         return synthetic.write_bare(root / "study", "kd", "none")
     if kind == "layers":
-        return synthetic.write_layers(synthetic.write_sized(root / "study", "magnitude", trials=20))
+        folder = synthetic.write_layers(synthetic.write_sized(root / "study", "magnitude", trials=20))
+        synthetic.write_pruned_trace(folder, summarise(load(folder)).front["trial_id"].iloc[0])
+        return folder
     if kind == "accuracy":  # alone, over more than two hyperparameters
         folder = synthetic.write_sized(root / "study", "kd_sws", trials=20)
         study_folder.write_meta(folder, {**study_folder.read_meta(folder), "objectives": {"val_accuracy": "max"}})

@@ -61,6 +61,32 @@ def test_arrays_that_do_not_fit_make_it_none(name: str, value: Any, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("nonzero/1", [1]), ("nonzero/1", [0.5, 0.5]), ("nonzero/1", [-1, 5]), ("nonzero/0", [29_000, 1001]),
+        ("nonzero/2", ["x", "y"]), ("score_magnitude", np.ones(3)), ("score_magnitude", np.zeros(2000)),
+        ("score_gradient", np.full(2000, np.nan)), ("score_gradient", -np.ones(2000)),
+        ("score_survives", np.ones(2000)),
+        ("score_power", 0.0), ("score_power", [1.0]), ("score_power", np.inf), ("score_thresholds", [1.0]),
+        ("score_thresholds", [-1.0, 1.0]), ("score_thresholds", ["x", "y"]), ("score_counts", [1000, 29_000, 5]),
+        ("score_counts", [0, 30_000, 0, 0]), ("score_counts", [1000, 29_000, 1001, 0]),
+        ("score_counts", [1000.0, 29_000.0, 5.0, 0.0]), ("score_counts", [1000, 29_000, 5, -1]),
+        ("score_counts", None), ("score_power", None), ("score_survives", None), ("layers", None),
+    ],
+)  # fmt: skip
+def test_what_pruning_left_fits_or_is_nothing(name: str, value: Any, tmp_path: Path) -> None:
+    """Survivors are counted for each layer, and no more than it has weights; what the score decided on has numbers that
+    a logarithmic axis and a share can be made of."""
+    path = synthetic.write_pruned_trace(tmp_path, "t001")
+    with np.load(path) as file:
+        arrays = dict(file)
+    assert name in arrays and read_trace(tmp_path, "t001")
+    changed = {k: v for k, v in arrays.items() if k != name}
+    np.savez_compressed(path, **changed, **({} if value is None else {name: np.asarray(value)}))
+    assert read_trace(tmp_path, "t001") == {}
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"logits": np.full((10, 10), np.nan)}, {"logits": np.zeros(10)}, {"labels": np.arange(10) + 1},

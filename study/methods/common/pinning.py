@@ -15,12 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
+from study.artifacts.weight_trace import nonzero_by_layer
 from study.compression.codebook_training import CodebookHparams, conclude, finish, score_if_quantised
 from study.compression.kmeans import kmeans, nearest
 from study.compression.quantised_training import train_quantised
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters
 from study.data.splits import Splits
 from study.errors import TrialFailed
+from study.methods.common.decisions import Decisions
 from study.training import distillation
 from study.training.batches import steps_per_epoch
 from study.training.distillation import Targets
@@ -153,21 +155,22 @@ def prune(
     """
     progress = progress or Progress()
     parameters = shared_parameters(model)
-    progress.trace.add(0, "before", flatten(parameters))
+    _trace(progress, 0, "before", parameters)
     weights = _require_survivors(hparams, sum(p.numel() for p in parameters))
     start, rise, every = ramp_steps(hparams, steps_per_epoch(len(data.train), hparams.batch_size))
     survives = torch.ones(weights, dtype=torch.bool, device=parameters[0].device)
+    decisions = Decisions(survives, hparams.score_power)
     zero = _zeroing(parameters, survives)
 
     def pruning(step: int) -> None:
         if step == rise or (start < step < rise and step % every == 0):
             share = 1 - pruned_share((step - start) / (rise - start), hparams.density, hparams.ramp_power)
-            scores = scores_of(flatten(parameters).detach(), optimiser, parameters, hparams.score_power)
+            scores = _recorded_scores(decisions, optimiser, parameters, survives)
             survives.copy_(largest(scores.masked_fill(~survives, -1.0), round(share * weights)))
             zero()
 
     def after_epoch(epoch: int, train_loss: float) -> None:
-        progress.trace.add(epoch, "prune", flatten(parameters))
+        _trace(progress, epoch, "prune", parameters)
         metrics = score_if_quantised(model, lambda: cluster(model, survives, hparams.distinct_values), data)
         on_epoch(epoch_row(epoch, "prune", train_loss, metrics))
 
@@ -186,9 +189,25 @@ def prune(
         before_step=pruning,
         after_epoch=after_epoch,
         progress=progress,
-        also=[survives],
+        also=[survives, *decisions.state],
     )
+    progress.trace.fixed |= decisions.arrays(survives)
     return survives, optimiser
+
+
+def _recorded_scores(
+    decisions: Decisions, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], survives: Tensor
+) -> Tensor:
+    """`scores_of` all weights now, (weights,); `decisions` records what they are made of."""
+    weights = flatten(parameters).detach()
+    if decisions.power:
+        decisions.update(weights, mean_squares(optimiser, parameters), undecided=survives)
+    return scores_of(weights, optimiser, parameters, decisions.power)
+
+
+def _trace(progress: Progress, epoch: int, phase: str, parameters: Sequence[nn.Parameter]) -> None:
+    weights = flatten(parameters)
+    progress.trace.add(epoch, phase, weights, nonzero=nonzero_by_layer(weights, [p.numel() for p in parameters]))
 
 
 def _zeroing(parameters: Sequence[nn.Parameter], survives: Tensor) -> Callable[..., None]:
@@ -252,17 +271,22 @@ def scores_of(
         parameters: whose weights they are.
     Returns: (weights,), at least 0.
     """
-    if not power:
-        return weights.abs()
+    return weights.square() * mean_squares(optimiser, parameters).pow(power) if power else weights.abs()
+
+
+@torch.no_grad()
+def mean_squares(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Adam's second moment of each weight's gradient, corrected for bias, (weights,); ones before its first step."""
     states = [optimiser.state.get(p, {}) for p in parameters]
     if not any(states):
-        return weights.square()
+        return torch.ones_like(flatten(parameters))
     beta = optimiser.param_groups[0]["betas"][1]
-    moments = [
-        state["exp_avg_sq"] / (1 - beta ** state["step"].to(p.device)) if state else torch.zeros_like(p)
-        for p, state in zip(parameters, states, strict=True)
-    ]
-    return weights.square() * flatten(moments).pow(power)
+    return flatten(
+        [
+            state["exp_avg_sq"] / (1 - beta ** state["step"].to(p.device)) if state else torch.zeros_like(p)
+            for p, state in zip(parameters, states, strict=True)
+        ]
+    )
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
