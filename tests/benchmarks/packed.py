@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.methods.sws.network_stack import Stack
+from study.methods.common.network_stack import Stack
 from study.models import registry
 
 CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
