@@ -189,7 +189,7 @@ class Packer:
             return
         members = [PackMember(t.reporter.values, t.epoch, t.end) for t in tickets]
         ended = zip(tickets, members, self.trainer.train(members), strict=True)
-        results = [(t, m, result) for t, m, result in ended if not isinstance(result, Exception)]  # `end` has those
+        results = [(t, m, result) for t, m, result in ended if not isinstance(result, Exception)]
         if self.settings.measuring.measure != "none":
             results = self._measured(results)
         for ticket, member, result in results:

@@ -16,12 +16,16 @@ from study.compression.quantised_weights import leave_out
 from study.data import registry
 from study.data.splits import Splits, subset_per_class
 from study.errors import TrialFailed
+from study.methods import registry as registry_of_methods
 from study.methods.common import packed_pinning, pinning
 from study.methods.common.packed_training import Member
 from study.methods.common.pinning import PinningHparams
 from study.methods.magnitude import pruning
+from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.sws import hard
+from study.methods.sws.settings import SWSSettings
 from study.models.registry import build
+from study.settings import Settings, resolve
 from study.training import distillation
 from study.training.distillation import Targets
 from study.training.loop import evaluate
@@ -209,6 +213,25 @@ def test_members_that_are_only_rounded_take_no_part_in_training(digits: Splits, 
         if h.bits:
             assert torch.equal(weights_of(network), weights_of(own)) and metrics == expected
     assert [len(together(pretrained, hparams[:1], digits, fit=pruning.fit_pack)[0]), len(rows[1])] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "space"),
+    [
+        (SWSSettings.of(variant="hard"), "ramp", "sws_hard"),
+        (SWSSettings.of(), "merge", "sws"),
+        (MagnitudeSettings.of(), "epochs", "magnitude"),
+    ],
+)
+def test_a_search_of_what_members_have_in_common_is_refused(
+    settings: Settings, name: str, space: str, digits: Splits
+) -> None:
+    """With the file that sets it; what is searched by default is each member's own."""
+    packing = registry_of_methods.method(settings.kind).packing
+    assert packing is not None
+    packing.check(resolve(settings), digits, {"density", "bits", "score_power", "alpha", "components", "codebook_size"})
+    with pytest.raises(ValueError, match=f"search_spaces/{space}.py sets {name}, which all trials"):
+        packing.check(resolve(settings), digits, {"density", name})
 
 
 def test_what_cannot_be_packed_is_refused(digits: Splits, pretrained: nn.Module) -> None:

@@ -17,7 +17,7 @@ from study.methods.common.network_stack import Stack
 from study.methods.common.packed_codebooks import finish
 from study.methods.common.packed_quantised import train_quantised
 from study.methods.common.packed_training import (
-    HparamsT,
+    Member,
     MemberResult,
     conclude_members,
     end_unless_finite,
@@ -30,15 +30,15 @@ from study.training.batches import steps_per_epoch
 from study.training.distillation import Targets
 from study.training.loop import Loss
 
-Member = packed_training.Member[PinningHparams]
-"""One trial of a pack."""
+Members = Sequence[Member[PinningHparams]]
+"""Of one pack."""
 
 SAME_IN_A_PACK = (*packed_training.SAME_IN_A_PACK, "ramp", "quantised_training")
 """Hyperparameters that all members share."""
 
 
 def fit(
-    networks: Sequence[nn.Module], members: Sequence[Member], data: Splits, targets: Targets | None = None
+    networks: Sequence[nn.Module], members: Members, data: Splits, targets: Targets | None = None
 ) -> list[MemberResult]:
     """`pinning.fit` of many pretrained networks of one architecture at once.
 
@@ -69,7 +69,7 @@ def fit(
     return conclude_members(members, lambda i: (shared.network(i, ends[i]), ends[i]), data, common.epochs, trained=True)
 
 
-def prune(stack: Stack, members: Sequence[Member], data: Splits, loss: Loss) -> tuple[Tensor, torch.optim.Optimizer]:
+def prune(stack: Stack, members: Members, data: Splits, loss: Loss) -> tuple[Tensor, torch.optim.Optimizer]:
     """`pinning.prune` of every member; the stack is changed in place.
 
     Returns: which weights stay, (members, weights), bool, and the optimiser.
@@ -120,7 +120,7 @@ def _pinning(
     survives: Tensor,
     zero: Callable[..., None],
     optimiser: torch.optim.Optimizer,
-    members: Sequence[Member],
+    members: Members,
     data: Splits,
 ) -> Callable[[int], None]:
     """What pins weights at zero before a step, of the members whose ramp has it so; nothing waits for a GPU."""
@@ -163,9 +163,7 @@ def _zeroing(stack: Stack, survives: Tensor) -> Callable[..., None]:
     return zero
 
 
-def _quantise(
-    stack: Stack, survives: Tensor, sizes: Sequence[int], members: Sequence[packed_training.Member[HparamsT]]
-) -> list[QuantisedWeights]:
+def _quantise(stack: Stack, survives: Tensor, sizes: Sequence[int], members: Members) -> list[QuantisedWeights]:
     """`pinning.quantise` of every member; of one that has ended, no weight."""
     weights, tensors = stack.weights().detach(), len(stack.shared)
     none = QuantisedWeights(

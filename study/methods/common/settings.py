@@ -19,7 +19,7 @@ class PackedResources(Resources):
 
     pack: Annotated[int, AtLeast(1)] = 1
     """Trials trained together as one batched program on each GPU, together with the baselines, for small networks: 64
-    trials of soft weight-sharing at once train in a ninth of the time. The searcher learns from one pack to the next,
+    trials of soft weight-sharing at once trained in a ninth of the time. The searcher learns from one pack to the next,
     so of a single pack it learns nothing. A trial that was cut off starts again, and one that is stopped saves no time.
     1 for none; the results differ by rounding alone (and dropout)."""
 

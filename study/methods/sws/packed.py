@@ -17,7 +17,7 @@ from study.data.splits import Splits
 from study.methods.common import packed_training
 from study.methods.common.network_stack import Stack
 from study.methods.common.packed_codebooks import finish, occupancy
-from study.methods.common.packed_training import MemberResult, loss_of_members, require_same, train
+from study.methods.common.packed_training import Member, MemberResult, loss_of_members, require_same, train
 from study.methods.sws import weight_sharing
 from study.methods.sws.mixture import Mixture
 from study.methods.sws.settings import NOT_PACKABLE
@@ -25,15 +25,12 @@ from study.methods.sws.weight_sharing import Hparams
 from study.training.distillation import Targets
 from study.training.loop import Loss
 
-Member = packed_training.Member[Hparams]
-"""One trial of a pack."""
-
 SAME_IN_A_PACK = (*packed_training.SAME_IN_A_PACK, "mean_rate", "precision_rate", "proportion_rate", "anneal")
 """Hyperparameters that all members share."""
 
 
 def fit(
-    networks: Sequence[nn.Module], members: Sequence[Member], data: Splits, targets: Targets | None = None
+    networks: Sequence[nn.Module], members: Sequence[Member[Hparams]], data: Splits, targets: Targets | None = None
 ) -> list[MemberResult]:
     """`weight_sharing.fit` of many pretrained networks of one architecture at once.
 
@@ -54,7 +51,7 @@ def fit(
     return finish(stack, quantised, members, data, loss, seed_offset=2)
 
 
-def cluster(stack: Stack, members: Sequence[Member], data: Splits, loss: Loss) -> list[Mixture]:
+def cluster(stack: Stack, members: Sequence[Member[Hparams]], data: Splits, loss: Loss) -> list[Mixture]:
     """`weight_sharing.cluster` of every member; the stack is changed in place."""
     common = members[0].hparams
     starts = [weight_sharing.mixture_over(w, m.hparams) for w, m in zip(stack.weights().detach(), members, strict=True)]
