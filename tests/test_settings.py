@@ -313,7 +313,7 @@ def test_settings_load_no_torch() -> None:
 
 def test_each_variant_has_its_flags_epochs_and_search_space() -> None:
     """The paper's variant is as it always was; the other prunes by a score, in epochs of its own, and searches density.
-    What is for one of them alone is refused with the other, and a pack with the hard one."""
+    What is for one of them alone is refused with the other."""
     from study.methods import registry as registry_of_methods
     from study.tuning.space import SearchSpace
 
@@ -331,7 +331,7 @@ def test_each_variant_has_its_flags_epochs_and_search_space() -> None:
         "--anneal 0.5: is for --variant soft; leave it out": {"variant": "hard", "anneal": 0.5},
         "--retrain-epochs 4: is for --variant soft": {"variant": "hard", "retrain_epochs": 4},
         "--layer-scales: is for --variant soft": {"variant": "hard", "layer_scales": True},
-        "--pack 4: does not go with --variant hard": {"variant": "hard", "pack": 4},
+        "--pack 4: does not go with --trial-timeout": {"variant": "hard", "pack": 4, "trial_timeout": 9.0},
         "--epochs 1: must be 2 or more, one for pruning and one": {"variant": "hard", "epochs": 1},
     }
     for message, values in refused.items():

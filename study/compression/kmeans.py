@@ -18,7 +18,7 @@ def kmeans(values: Tensor, clusters: int, iterations: int = 1000) -> Tensor:
         iterations: at most; fewer when nothing moves any more.
     Returns: rising, (clusters,), float64, on the values' device.
     """
-    x = values.double().cpu().sort().values  # on the host, where a cumulative sum is the same every time
+    x = values.sort().values.double().cpu()  # on the host, where a cumulative sum is the same every time
     clusters = min(clusters, len(x.unique_consecutive()))
     sums = F.pad(x.cumsum(0), (1, 0))
     centroids = torch.linspace(float(x[0]), float(x[-1]), clusters, dtype=x.dtype)

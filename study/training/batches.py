@@ -45,7 +45,7 @@ class Batch:
         images: normalised and augmented, (batch, channels, height, width), float32; other data, (batch, …).
         labels: (batch,), int64.
 
-    Of networks that are trained together (`study.methods.sws.packed`) all have one more axis in front,
+    Of networks that are trained together (`study.methods.common.packed_training`) all have one more axis in front,
     (members, batch, …).
     """
 

@@ -73,10 +73,7 @@ class _Ticket:
 
         def report() -> Row:
             self.reporter.checkpoint.progress.trace = trace
-            try:
-                return self.reporter.final_report(result())
-            except TrialFailed as error:  # its cost could not be measured
-                return self.reporter.failure_report(error)
+            return self.reporter.final_report(result())
 
         self.reports.put(report)
 
@@ -87,6 +84,10 @@ class _Ticket:
             raise RuntimeError(f"this trial's pack failed: {reason}")
 
         self.reports.put(report)
+
+
+_Result = tuple[_Ticket, PackMember, Callable[[], TrialResult]]
+"""Of a member that was trained to its end."""
 
 
 class Packer:
@@ -187,12 +188,31 @@ class Packer:
         if not tickets:
             return
         members = [PackMember(t.reporter.values, t.epoch, t.end) for t in tickets]
-        for ticket, member, result in zip(tickets, members, self.trainer.train(members), strict=True):
-            if not isinstance(result, Exception):  # of those, `end` has heard
-                ticket.finish(partial(self._with_cost, result, member), member.trace)
+        ended = zip(tickets, members, self.trainer.train(members), strict=True)
+        results = [(t, m, result) for t, m, result in ended if not isinstance(result, Exception)]
+        if self.settings.measuring.measure != "none":
+            results = self._measured(results)
+        for ticket, member, result in results:
+            ticket.finish(result, member.trace)
 
-    def _with_cost(self, result: Callable[[], TrialResult], member: PackMember) -> TrialResult:
-        return with_cost(result(), settings_with(self.settings, member.values), self.data)
+    def _measured(self, results: Sequence[_Result]) -> list[_Result]:
+        """The results with their measured cost, of members whose cost can be measured; the others end here.
+
+        One after another, and nothing is trained in this process meanwhile: that would slow what is measured, and torch
+        exports one network at a time.
+        """
+        measured: list[_Result] = []
+        for ticket, member, result in results:
+            if ticket.gone:
+                continue
+            try:
+                with_its_cost = with_cost(result(), settings_with(self.settings, member.values), self.data)
+                measured.append((ticket, member, partial(TrialResult, **vars(with_its_cost))))
+            except torch.AcceleratorError:
+                raise
+            except Exception as error:
+                ticket.end(error)
+        return measured
 
 
 def start_packs(settings: Settings) -> list[ActorHandle]:

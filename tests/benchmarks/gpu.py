@@ -28,9 +28,9 @@ from study.compression.quantised_weights import flatten, shared_parameters
 from study.data import registry
 from study.data.splits import Splits
 from study.errors import TrialFailed
+from study.methods.common.packed_training import Member
 from study.methods.sws import packed, weight_sharing
 from study.methods.sws.mixture import Mixture, negative_log_likelihood
-from study.methods.sws.packed import Member
 from study.methods.sws.weight_sharing import Hparams
 from study.training import cuda_graphs, distillation
 from study.training.batches import Batch, EpochBatches

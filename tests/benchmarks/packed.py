@@ -1,15 +1,19 @@
 """Would packing trials help on this machine? K networks in one batched program against the same K one after another:
 
-    python tests/benchmarks/packed.py                # --device cuda
+    python tests/benchmarks/packed.py                # --device cuda, --cases steps or trials
 
-A step is forward, cross-entropy, backward and fused Adam; packed, the weights lie on a leading axis (`torch.func`), so
-that matrix products become `bmm` and convolutions grouped ones. The mixture prior, which packing cannot speed up on a
-CPU, is left out: packing looks better here than it would be in a study.
+Steps: a step is forward, cross-entropy, backward and fused Adam; packed, the weights lie on a leading axis
+(`torch.func`), so that matrix products become `bmm` and convolutions grouped ones. The mixture prior, which packing
+cannot speed up on a CPU, is left out: packing looks better here than it would be in a study.
+
+Trials: complete trials of the hard variant of soft weight-sharing on digits, k-means and scores of every epoch
+included. On a CPU they are timed in CPU seconds of their one thread, which other processes hardly change.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.methods.sws.network_stack import Stack
+from study.data import registry as data_registry
+from study.methods.common import packed_pinning, pinning
+from study.methods.common.network_stack import Stack
+from study.methods.common.packed_training import Member
+from study.methods.sws import hard
 from study.models import registry
 
 CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
@@ -72,11 +80,35 @@ def milliseconds(step: Callable[[], None], device: str, steps: int = 5) -> float
     return statistics.median(times[1:])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    device = parser.parse_args().device
-    torch.set_num_threads(1)
+def trial_seconds(size: int, batch: int, count: int, epochs: int, device: str) -> tuple[float, float]:
+    """Of so many trials one after another, and of the same trials packed.
+
+    Args:
+        size: of the side of an image, in pixels.
+    """
+    data = data_registry.load("digits", None, size=size)[0].to(device)
+    network = registry.build("lenet_300_100", data.shape, len(data.classes)).to(device)
+    hparams = [
+        hard.Hparams(density=0.01 * 2**k, components=4 + 4 * k, epochs=epochs, batch_size=batch, seed=k)
+        for k in range(count)
+    ]
+
+    def silent(row: object) -> None:
+        pass
+
+    now = time.process_time if device == "cpu" else time.perf_counter
+    start = now()
+    for h in hparams:
+        pinning.fit(copy.deepcopy(network), h, data, silent)
+    between = now()
+    members = [Member(h, silent) for h in hparams]
+    results = packed_pinning.fit([copy.deepcopy(network) for _ in members], members, data)
+    end = now()
+    assert not any(isinstance(result, Exception) for result in results)
+    return between - start, end - between
+
+
+def print_steps(device: str) -> None:
     print("| network | image | batch | networks | one after another, ms | packed, ms | gain |\n" + "|---" * 7 + "|")
     for name, shape, batch, options in CASES:
         for count in (4, 8):
@@ -86,6 +118,25 @@ def main() -> None:
             labels = torch.randint(0, 10, (batch,), device=device)
             before, after = (milliseconds(f(networks, images, labels), device) for f in (one_after_another, packed))
             print(f"| {name} | {shape} | {batch} | {count} | {before:.1f} | {after:.1f} | {before / after:.2f} × |")
+
+
+def print_trials(device: str, epochs: int = 10) -> None:
+    print("| image | batch | trials | one after another, s | packed, s | gain |\n" + "|---" * 6 + "|")
+    for size, batch in ((8, 32), (28, 128)):
+        before, after = trial_seconds(size, batch, 4, epochs, device)
+        print(f"| {size}×{size} | {batch} | 4 | {before:.1f} | {after:.1f} | {before / after:.2f} × |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--cases", default="steps,trials")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if "steps" in options.cases:
+        print_steps(options.device)
+    if "trials" in options.cases:
+        print_trials(options.device)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from torch import nn
 
 from study.data import registry
 from study.data.splits import Splits
+from study.methods.common.packed_training import Member
 from study.methods.sws import packed
-from study.methods.sws.packed import Member
 from study.methods.sws.weight_sharing import Hparams
 
 Metrics = dict[str, float] | None

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from study.data import registry
 from study.data.splits import Splits, subset_per_class
 from study.errors import TrialFailed
+from study.methods.common.packed_training import Member
 from study.methods.sws import packed, weight_sharing
 from study.methods.sws.mixture import Mixture, negative_log_likelihood
-from study.methods.sws.packed import Member
 from study.methods.sws.weight_sharing import Hparams
 from study.training import distillation
 from study.training.batches import Batch

@@ -203,17 +203,20 @@ def test_a_users_network_is_not_imported_unasked(
         assert ("imported" in printed) == bool(given)
 
 
-def test_a_network_that_cannot_be_packed(tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["sws", "sws --variant hard", "magnitude"])
+def test_a_network_that_cannot_be_packed(
+    kind: str, tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One that decides by what it sees is refused with the flag before anything starts; without the flag it is not."""
     (tmp_path / "branching.py").write_text(BRANCHING)
     monkeypatch.syspath_prepend(str(tmp_path))
-    command = [*SOFT, "--network", "branching:build", "--num-samples", "1"]
+    command = [*kind.split(), "--network", "branching:build", "--num-samples", "1"]
     line = refused(*command, "--pack", "4")
     assert line.startswith("error: --pack 4: branching:build cannot be trained in packs (") and "vmap" in line
     with pytest.raises(Started):
         refused(*command)
     with pytest.raises(Started):
-        refused(*SOFT, "--pack", "4", "--num-samples", "1")
+        refused(*kind.split(), "--pack", "4", "--num-samples", "1")
 
 
 BRANCHING = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from study.artifacts.checkpoints import Progress
 from study.data import registry
 from study.data.splits import Splits
-from study.methods.common import pinning
+from study.methods.common import packed_pinning, pinning
+from study.methods.common.packed_training import Member
 from study.methods.magnitude import pruning
 from study.methods.sws import hard, packed, weight_sharing
 from study.methods.sws.mixture import Mixture
-from study.methods.sws.packed import Member
 from study.models import registry as models_registry
 from study.training import batches, cuda_graphs, precision
 from study.training.cuda_graphs import CudaGraphStep
@@ -165,6 +166,23 @@ def test_a_pack_is_what_its_members_are_alone(digits: Splits, pretrained: nn.Mod
         ):
             assert mine["train_loss"] == pytest.approx(alone["train_loss"], rel=0.02, abs=0.01)
             assert mine["val_accuracy"] == pytest.approx(alone["val_accuracy"], abs=3)
+
+
+@pytest.mark.parametrize("quantised_training", [True, False])
+def test_so_is_a_pack_that_is_pinned(quantised_training: bool, digits: Splits, pretrained: nn.Module) -> None:
+    """Rows of packed trials of the hard variant are those of the same trials alone, but for rounding."""
+    h = hard.Hparams(components=8, epochs=4, batch_size=32, codebook_epochs=2, quantised_training=quantised_training)
+    hparams = [dataclasses.replace(h, density=0.1 * 2**k, components=4 + 6 * k, seed=k) for k in range(3)]
+    hparams[1] = dataclasses.replace(hparams[1], score_power=0.0)
+    reported: list[list[dict[str, Any]]] = [[], [], []]
+    members = [Member(h, rows.append) for h, rows in zip(hparams, reported, strict=True)]
+    splits = digits.to("cuda")
+    packed_pinning.fit([copy.deepcopy(pretrained).cuda() for _ in members], members, splits)
+    for h, rows in zip(hparams, reported, strict=True):
+        for mine, alone in zip(rows, rows_of(pinning.fit, pretrained, h, digits, "cuda"), strict=True):
+            assert mine["train_loss"] == pytest.approx(alone["train_loss"], rel=0.02, abs=0.01)
+            assert mine["val_accuracy"] == pytest.approx(alone["val_accuracy"], abs=3)
+            assert mine["sparsity"] == pytest.approx(alone["sparsity"], abs=0.5)
 
 
 def test_memory_does_not_grow_with_trainings(larger: Splits) -> None:

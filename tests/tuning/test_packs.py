@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from study.artifacts.cache import SharedWork
+from study.compression import latency, measured_cost
 from study.data import registry
-from study.errors import UserError
+from study.errors import TrialFailed, UserError
 from study.methods.common import pretrained
+from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.sws import packed as sws_packed
 from study.methods.sws.settings import SWSSettings
 from study.pipeline import driver
@@ -30,10 +33,11 @@ from study.tuning import pack_trial, packs
 from study.tuning.packs import Packer
 
 
-def settings(folder: Path, **changes: Any) -> SWSSettings:
+def settings(folder: Path, kind: type[SWSSettings | MagnitudeSettings] = SWSSettings, **changes: Any) -> Any:
     small: dict[str, Any] = {"epochs": 3, "pretrain_epochs": 5, "codebook_epochs": 1, "batch_size": 64}
     common: dict[str, Any] = {"searcher": "random", "dashboard": False, "results_dir": folder, "num_samples": 3}
-    return resolve(SWSSettings.of(**small | common | changes))
+    variant = {"variant": "soft"} if kind is SWSSettings else {}
+    return resolve(kind.of(**variant | small | common | changes))
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,26 @@ def test_trials_are_those_of_an_unpacked_study(packed: Path, tmp_path: Path) -> 
         assert ours[column].astype(str).tolist() == theirs[column].astype(str).tolist()
     for column, off in (("tau", 1e-12), ("val_accuracy", 3.0), ("sparsity", 0.3)):
         assert ours[column].fillna(0).tolist() == pytest.approx(theirs[column].fillna(0).tolist(), abs=off)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "size"),
+    [(SWSSettings, {"variant": "hard", "epochs": 8}, "components"), (MagnitudeSettings, {}, "codebook_size")],
+)
+def test_so_are_those_of_other_methods(kind: Any, changes: dict[str, Any], size: str, tmp_path: Path) -> None:
+    """The hard variant with its baseline of another score, and magnitude with baselines that train nothing."""
+    both = []
+    for pack in (4, 1):
+        outcome = driver.run(settings(tmp_path / str(pack), kind, pack=pack, **changes))
+        assert outcome.complete
+        both.append(study_folder.load(outcome.folder).trials.sort_values(["baseline", "density"]))
+    ours, theirs = both
+    assert (ours["state"] == "complete").sum() > 3
+    for column in ("state", "baseline", size, "epochs"):
+        assert ours[column].astype(str).tolist() == theirs[column].astype(str).tolist()
+    for column, off in (("density", 1e-12), ("val_accuracy", 1.0), ("sparsity", 0.1), ("train_loss", 0.01)):
+        assert ours[column].fillna(0).tolist() == pytest.approx(theirs[column].fillna(0).tolist(), abs=off)
+    assert ours["file_bytes"].tolist() == pytest.approx(theirs["file_bytes"].tolist(), rel=0.01)
 
 
 def test_a_packed_study_leaves_the_same_files(packed: Path) -> None:
@@ -193,6 +217,56 @@ def test_a_trial_that_comes_again_takes_its_own_place(tmp_path: Path, monkeypatc
     assert ticket.gone and packer.others("second") == 1
     assert [packer.next(again)["epoch"] for _ in range(4)] == [1, 2, 3, 4]
     assert packer.next(again)["finished"]
+
+
+def last_rows(packer: Any, tickets: list[str]) -> list[dict[str, Any]]:
+    """What trials report last, each of which waits in a thread of its own."""
+
+    def follow(ticket: str) -> dict[str, Any]:
+        row: dict[str, Any] = {}
+        while not ("finished" in row or "failure" in row):
+            row = packer.next(ticket)
+        return row
+
+    with ThreadPoolExecutor(len(tickets)) as pool:
+        return list(pool.map(follow, tickets))
+
+
+def test_members_are_measured_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--measure latency` each has its own cost, from the thread that trains, once the pack has been trained."""
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(measured_cost, "SECONDS", 0.05)
+    monkeypatch.setattr(latency, "WARM_UP", 0.01)
+    measure, threads = packs.with_cost, list[threading.Thread]()
+
+    def watched(*arguments: Any) -> Any:
+        threads.append(threading.current_thread())
+        return measure(*arguments)
+
+    monkeypatch.setattr(packs, "with_cost", watched)
+    packer, join = make_packer(tmp_path, monkeypatch, pack=2, measure="latency")
+    rows = last_rows(packer, [join("first", components=5), join("second", components=9, tau=0.003)])
+    assert len(threads) == 2 and len(set(threads)) == 1
+    for row in rows:
+        assert row["finished"] and 0 < row["latency_ms"] <= row["latency_p95_ms"] and row["latency_ratio"] > 0
+        assert 0 < row["multiply_adds"] <= 50_200
+
+
+def test_a_member_that_cannot_be_measured_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the reason of a trial alone; after any other error of one it is tried again, and the others are done."""
+    errors = [TrialFailed("its cost cannot be measured: no"), None, ValueError("strange")]
+
+    def refusing(result: Any, s: Any, data: Any) -> Any:
+        if error := errors.pop(0):
+            raise error
+        return result
+
+    monkeypatch.setattr(packs, "with_cost", refusing)
+    packer, join = make_packer(tmp_path, monkeypatch, pack=2, measure="latency", epochs=1)
+    failed, done = last_rows(packer, [join("first"), join("second")])
+    assert failed["failure"] == "its cost cannot be measured: no (after epoch 2)" and done["finished"]
+    with pytest.raises(RuntimeError, match="pack failed: ValueError: strange"):
+        last_rows(packer, [join("third")])
 
 
 @pytest.fixture

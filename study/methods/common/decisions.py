@@ -26,14 +26,15 @@ class Decisions:
         """|w| and v̂, (weights,) each, or nothing: a part of the training's state."""
 
     @torch.no_grad()
-    def update(self, weights: Tensor, squares: Tensor, undecided: Tensor) -> None:
+    def update(self, weights: Tensor, squares: Tensor | None, undecided: Tensor) -> None:
         """Record the weights that a pruning chooses from.
 
         Args:
-            weights, squares: all weights and their v̂ now, (weights,).
+            weights, squares: all weights and their v̂ now, (weights,); None for ones.
             undecided: which are not pinned yet, (weights,), bool.
         """
-        for recorded, now in zip(self.state, (weights.abs(), squares), strict=True):
+        squares = torch.ones_like(weights) if squares is None else squares
+        for recorded, now in zip(self.state, (weights.abs(), squares), strict=False):  # no state without a power
             recorded.copy_(torch.where(undecided, now, recorded))
 
     @torch.no_grad()

@@ -156,17 +156,17 @@ def prune(
     progress = progress or Progress()
     parameters = shared_parameters(model)
     _trace(progress, 0, "before", parameters)
-    weights = _require_survivors(hparams, sum(p.numel() for p in parameters))
-    start, rise, every = ramp_steps(hparams, steps_per_epoch(len(data.train), hparams.batch_size))
+    weights = require_survivors(hparams, sum(p.numel() for p in parameters))
+    ramp = ramp_steps(hparams, steps_per_epoch(len(data.train), hparams.batch_size))
     survives = torch.ones(weights, dtype=torch.bool, device=parameters[0].device)
     decisions = Decisions(survives, hparams.score_power)
     zero = _zeroing(parameters, survives)
 
     def pruning(step: int) -> None:
-        if step == rise or (start < step < rise and step % every == 0):
-            share = 1 - pruned_share((step - start) / (rise - start), hparams.density, hparams.ramp_power)
-            scores = _recorded_scores(decisions, optimiser, parameters, survives)
-            survives.copy_(largest(scores.masked_fill(~survives, -1.0), round(share * weights)))
+        if (count := survivors_after(step, ramp, hparams, weights)) is not None:
+            moments = second_moments(optimiser, parameters) if decisions.power else None
+            now = flatten(parameters).detach()
+            survives.copy_(survivors(now, flatten(moments) if moments else None, survives, count, decisions))
             zero()
 
     def after_epoch(epoch: int, train_loss: float) -> None:
@@ -195,16 +195,6 @@ def prune(
     return survives, optimiser
 
 
-def _recorded_scores(
-    decisions: Decisions, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], survives: Tensor
-) -> Tensor:
-    """`scores_of` all weights now, (weights,); `decisions` records what they are made of."""
-    weights = flatten(parameters).detach()
-    if decisions.power:
-        decisions.update(weights, mean_squares(optimiser, parameters), undecided=survives)
-    return scores_of(weights, optimiser, parameters, decisions.power)
-
-
 def _trace(progress: Progress, epoch: int, phase: str, parameters: Sequence[nn.Parameter]) -> None:
     weights = flatten(parameters)
     progress.trace.add(epoch, phase, weights, nonzero=nonzero_by_layer(weights, [p.numel() for p in parameters]))
@@ -222,8 +212,12 @@ def _zeroing(parameters: Sequence[nn.Parameter], survives: Tensor) -> Callable[.
     return zero
 
 
-def _require_survivors(hparams: PinningHparams, weights: int) -> int:
-    """The number of weights, where the density leaves one or more of them."""
+def require_survivors(hparams: PinningHparams, weights: int) -> int:
+    """The number of weights, where the density leaves one or more of them.
+
+    Raises:
+        TrialFailed: it leaves none.
+    """
     if not round(hparams.density * weights):
         rounded = f"{hparams.density} of {weights} weights rounds to none"
         raise TrialFailed(f"every weight was pruned: {hparams.ALL_PRUNED_HINT} ({rounded})")
@@ -240,6 +234,20 @@ def ramp_steps(hparams: PinningHparams, steps_an_epoch: int) -> tuple[int, int, 
     start = min(WARM, total - 1) if hparams.score_power else 0
     rise = max(start + 1, rise)
     return start, rise, max(1, rise // PRUNINGS)
+
+
+def survivors_after(step: int, ramp: tuple[int, int, int], hparams: PinningHparams, weights: int) -> int | None:
+    """How many weights stay when those of the smallest score are pinned before this step; None where none are pinned.
+
+    Args:
+        ramp: as `ramp_steps` gives it.
+        weights: of the network.
+    """
+    start, rise, every = ramp
+    if step != rise and not (start < step < rise and step % every == 0):
+        return None
+    share = 1 - pruned_share((step - start) / (rise - start), hparams.density, hparams.ramp_power)
+    return round(share * weights)
 
 
 def pruned_share(progress: float, density: float, power: float = 3) -> float:
@@ -271,22 +279,40 @@ def scores_of(
         parameters: whose weights they are.
     Returns: (weights,), at least 0.
     """
-    return weights.square() * mean_squares(optimiser, parameters).pow(power) if power else weights.abs()
+    moments = second_moments(optimiser, parameters) if power else None
+    return score(weights, flatten(moments) if moments else None, power)
 
 
-@torch.no_grad()
-def mean_squares(optimiser: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Adam's second moment of each weight's gradient, corrected for bias, (weights,); ones before its first step."""
+def score(weights: Tensor, moments: Tensor | None, power: float) -> Tensor:
+    """w² v̂ᵖ of each weight, or |w| for p = 0; where there is no v̂ yet, each is 1. (weights,) → (weights,)."""
+    if not power:
+        return weights.abs()
+    return weights.square() if moments is None else weights.square() * moments.pow(power)
+
+
+def second_moments(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[Tensor] | None:
+    """v̂ of each parameter, in its shape: Adam's second moment, corrected for bias. None before its first step."""
     states = [optimiser.state.get(p, {}) for p in parameters]
     if not any(states):
-        return torch.ones_like(flatten(parameters))
+        return None
     beta = optimiser.param_groups[0]["betas"][1]
-    return flatten(
-        [
-            state["exp_avg_sq"] / (1 - beta ** state["step"].to(p.device)) if state else torch.zeros_like(p)
-            for p, state in zip(parameters, states, strict=True)
-        ]
-    )
+    return [
+        state["exp_avg_sq"] / (1 - beta ** state["step"].to(p.device)) if state else torch.zeros_like(p)
+        for p, state in zip(parameters, states, strict=True)
+    ]
+
+
+def survivors(weights: Tensor, moments: Tensor | None, survives: Tensor, count: int, decisions: Decisions) -> Tensor:
+    """Mark the `count` weights of largest score among those that survive so far; (weights,), bool.
+
+    Args:
+        weights: of one network, (weights,).
+        moments: v̂ of each, (weights,); None before Adam's first step, or where the score does not read it.
+        survives: which are not pinned yet, (weights,), bool.
+        decisions: records what was decided on.
+    """
+    decisions.update(weights, moments, undecided=survives)
+    return largest(score(weights, moments, decisions.power).masked_fill(~survives, -1.0), count)
 
 
 def largest(scores: Tensor, count: int) -> Tensor:
@@ -305,11 +331,16 @@ def cluster(model: nn.Module, survives: Tensor, codebook_size: int) -> Quantised
         survives: (weights,), bool.
     """
     parameters = shared_parameters(model)
-    survivors = flatten(parameters).detach()[survives]
+    quantised = quantise(flatten(parameters).detach(), survives, codebook_size, len(parameters))
+    quantised.write(parameters)
+    return quantised
+
+
+def quantise(weights: Tensor, survives: Tensor, codebook_size: int, tensors: int) -> QuantisedWeights:
+    """What `cluster` gives a network of so many shared tensors, from its weights, (weights,)."""
+    survivors = weights[survives]
     centroids = kmeans(survivors, codebook_size - 1)
     assignment = torch.zeros_like(survives, dtype=torch.int64)
     assignment[survives] = nearest(survivors, centroids) + 1
     values = F.pad(centroids.to(survivors.dtype), (1, 0))
-    quantised = QuantisedWeights(assignment, values, values.new_ones(len(parameters)))
-    quantised.write(parameters)
-    return quantised
+    return QuantisedWeights(assignment, values, values.new_ones(tensors))

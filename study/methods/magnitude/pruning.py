@@ -6,6 +6,7 @@ Zhu & Gupta (2017), https://arxiv.org/abs/1710.01878.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,9 @@ from study.compression.batch_norm import recalibrate, round_batch_norm
 from study.compression.codebook_training import ensure_usable, score
 from study.compression.quantised_weights import QuantisedWeights, flatten, shared_parameters, with_integers
 from study.data.splits import Splits
-from study.methods.common import pinning
+from study.errors import TrialFailed
+from study.methods.common import packed_pinning, pinning
+from study.methods.common.packed_training import Member, MemberResult
 from study.methods.common.pinning import PinningHparams
 from study.training.distillation import Targets
 from study.training.loop import Report
@@ -75,6 +78,26 @@ def fit(
         round_batch_norm(model)
         return quantised, score(model, quantised, data)
     return pinning.fit(model, hparams, data, on_epoch, targets, progress)
+
+
+def fit_pack(
+    networks: Sequence[nn.Module], members: Sequence[Member], data: Splits, targets: Targets | None = None
+) -> list[MemberResult]:
+    """`fit` of many networks: those that are pruned at once, and those that are only rounded one after another.
+
+    Returns: the outcome of each member.
+    """
+    pruned = [index for index, member in enumerate(members) if not member.hparams.bits]
+    chosen = [networks[index] for index in pruned], [members[index] for index in pruned]
+    results = dict(zip(pruned, packed_pinning.fit(*chosen, data, targets), strict=True)) if pruned else {}
+    for index, (network, member) in enumerate(zip(networks, members, strict=True)):
+        if index not in results:
+            try:
+                results[index] = (network, *fit(network, member.hparams, data, member.on_epoch))
+            except TrialFailed as error:
+                member.fail(error)
+                results[index] = error
+    return [results[index] for index in range(len(members))]
 
 
 def post_training(model: nn.Module, bits: int) -> QuantisedWeights:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import tyro
 
-from study.methods.common.settings import CompressionSettings, check_quantised_training
+from study.methods.common.settings import CompressionSettings, PackedResources, check_pack, check_quantised_training
 from study.setting_bounds import AtLeast
 from study.settings import Rate, Values
 
@@ -31,17 +31,19 @@ class MagnitudeSettings(CompressionSettings):
     quantised_training: bool = False
     """After the ramp, train the survivors at their quantised values, rather than retrain them, cluster them by k-means,
     and train the codebook."""
+    resources: PackedResources = field(default_factory=PackedResources)
 
     OLDER: ClassVar[Values] = {**CompressionSettings.OLDER, "score_power": 0.0, "quantised_training": False}
 
     def check(self) -> None:
-        """Refuse what does not go together.
+        """Refuse what does not go together, and what cannot be packed.
 
         Raises:
-            UserError: one line that names the flag.
+            UserError: one line that names the flag, or both flags.
         """
         super().check()
         check_quantised_training(self.quantised_training, self.epochs)
+        check_pack(self)
 
 
 SETTINGS = MagnitudeSettings

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
 from study.compression.quantised_weights import flatten, shared_parameters
 from study.compression.size_metrics import COUNTS_OVER
-from study.data.images import normalise
 from study.data.splits import Splits
-from study.methods.common import pinning, pretrained
-from study.methods.method import ONE_MINUS, Method, Packing, PackMember, StepCost, TrialResult, hparams_from
+from study.methods.common import pack_trainer, packed_pinning, pinning, pretrained
+from study.methods.common.pack_trainer import CompressionPacks
+from study.methods.method import Method, Packing, StepCost, TrialResult, hparams_from
 from study.methods.sws import hard, packed, weight_sharing
-from study.methods.sws.network_stack import Stack
 from study.methods.sws.settings import NOT_PACKABLE, SWSSettings
 from study.methods.sws.weight_sharing import Hparams
 from study.settings import Values
 from study.training.loop import Report
-from study.training.network import build_network
-from study.training.precision import autocast_logits, uses_bfloat16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +50,13 @@ def epochs(settings: SWSSettings) -> int:
 
 
 def hyperparameters(settings: SWSSettings, values: Values) -> Hparams:
-    """Of one trial."""
+    """Of one trial of the soft variant."""
     return hparams_from(Hparams, settings, values, **pretrained.no_teacher(settings))
+
+
+def hard_hyperparameters(settings: SWSSettings, values: Values) -> hard.Hparams:
+    """Of one trial of the hard variant."""
+    return hparams_from(hard.Hparams, settings, values, **pretrained.no_teacher(settings))
 
 
 def trial(
@@ -65,7 +65,7 @@ def trial(
     """Cluster the pretrained network under a mixture prior, or by the prior's hard limit, and quantise it."""
     network, targets = pretrained.start(settings, data, shared)
     if settings.variant == "hard":
-        hard_hparams = hparams_from(hard.Hparams, settings, values, **pretrained.no_teacher(settings))
+        hard_hparams = hard_hyperparameters(settings, values)
         quantised, metrics = pinning.fit(network, hard_hparams, data, on_epoch, targets, progress)
     else:
         hparams = hyperparameters(settings, values)
@@ -82,64 +82,18 @@ def prior_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
     return lambda: mixture.complexity(flatten(parameters))
 
 
-class Pack:
-    """Trains trials of one study as one program; see `PackTrainer`."""
-
-    def __init__(self, settings: SWSSettings, data: Splits, shared: SharedWork) -> None:
-        self.settings, self.data, self.shared = settings, data, shared
-        self.network, self.targets = pretrained.start(settings, data, shared)
-
-    def train(self, members: Sequence[PackMember]) -> list[Callable[[], TrialResult] | Exception]:
-        """For each member what makes its result, or why it ended early."""
-        ready: list[tuple[PackMember, packed.Member]] = []
-        results: dict[int, Callable[[], TrialResult] | Exception] = {}
-        for number, member in enumerate(members):
-            try:
-                hparams = hyperparameters(self.settings, member.values)
-                ready.append((member, packed.Member(hparams, member.on_epoch, member.on_failure)))
-            except (TypeError, ValueError) as error:  # this configuration cannot be, and the others can
-                member.on_failure(error)
-                results[number] = error
-        trained = iter(self._train(ready) if ready else [])
-        return [results[n] if n in results else next(trained) for n in range(len(members))]
-
-    def _train(
-        self, members: Sequence[tuple[PackMember, packed.Member]]
-    ) -> list[Callable[[], TrialResult] | Exception]:
-        networks = [copy.deepcopy(self.network) for _ in members]
-        torch.manual_seed(self.settings.seed)  # as of a trial alone, which dropout draws from
-        results: list[Callable[[], TrialResult] | Exception] = []
-        ends = packed.fit(networks, [packed_member for _, packed_member in members], self.data, self.targets)
-        for (member, packed_member), end in zip(members, ends, strict=True):
-            member.trace = packed_member.trace
-            if isinstance(end, Exception):
-                results.append(end)
-                continue
-            network, quantised, metrics = end
-            on_host = replace(quantised, **{name: tensor.cpu() for name, tensor in vars(quantised).items()})
-            results.append(
-                partial(pretrained.compressed, network.cpu(), on_host, metrics, self.settings, self.data, self.shared)
-            )
-        return results
+def packs(settings: SWSSettings, data: Splits, shared: SharedWork) -> CompressionPacks:
+    """Trains trials of one study as one program."""
+    if settings.variant == "hard":
+        return CompressionPacks(settings, data, shared, partial(hard_hyperparameters, settings), packed_pinning.fit)
+    return CompressionPacks(settings, data, shared, partial(hyperparameters, settings), packed.fit)
 
 
 def check_packing(settings: SWSSettings, data: Splits, searched: Collection[str]) -> None:
-    """Try two networks of the study as one program, as they train. Raises whatever torch raises of it.
-
-    Raises:
-        ValueError: something is searched that members of a pack have in common, or the data are no images.
-    """
-    if not data.has_images:
-        raise ValueError("a pack takes images alone, (channels, height, width)")
-    names = [name.removeprefix(ONE_MINUS) for name in searched]
-    common = [name for name in names if name in (*packed.SAME_IN_A_PACK, *NOT_PACKABLE)]
-    if common:
-        raise ValueError(f"search_spaces/sws.py sets {common[0]}, which all trials of a pack have in common")
-    training = pretrained.pretraining(settings)
-    networks = [build_network(training, data) for _ in range(2)]
-    images = normalise(data.train.images[:4], data.mean, data.std, len(data.shape))
-    half = uses_bfloat16(networks[0], images.device, settings.precision)
-    autocast_logits(Stack(networks).train(), torch.stack([images, images]), half).sum().backward()
+    """See `pack_trainer.check_packing`."""
+    soft = settings.variant == "soft"
+    same = (*packed.SAME_IN_A_PACK, *NOT_PACKABLE) if soft else packed_pinning.SAME_IN_A_PACK
+    pack_trainer.check_packing(settings, data, searched, METHOD.search_space(settings), same)
 
 
 METHOD = Method(
@@ -152,6 +106,6 @@ METHOD = Method(
     counts_over=COUNTS_OVER,
     without_effect=without_effect,
     step_cost=StepCost(epochs=lambda settings: settings.epochs if settings.variant == "soft" else 0, term=prior_term),
-    packing=Packing(check=check_packing, trainer=Pack),
+    packing=Packing(check=check_packing, trainer=packs),
     search_space=lambda settings: "sws" if settings.variant == "soft" else "sws_hard",
 )

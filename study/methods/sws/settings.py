@@ -9,14 +9,19 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from study.errors import UserError
-from study.methods.common.settings import CodebookSettings, CompressionSettings, check_quantised_training
+from study.methods.common.settings import (
+    CodebookSettings,
+    CompressionSettings,
+    PackedResources,
+    check_pack,
+    check_quantised_training,
+)
 from study.records.search_domains import Value
 from study.setting_bounds import AtLeast, Within
-from study.settings import Augment, Epochs, Rate, Values, flag, typed
-from study.settings_groups import Resources
+from study.settings import Augment, Epochs, Rate, Values, typed
 
 NOT_PACKABLE = ("merge", "layer_scales", "retrain_epochs")
-"""What soft weight-sharing leaves out while it is packed: these would give trials different programs."""
+"""What the soft variant leaves out while it is packed: these would give trials different programs."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +49,6 @@ HARD_ONLY = ("ramp", "score_power", "quantised_training")
 """Settings of the hard variant alone."""
 SOFT_ONLY = ("sigma", "pi_zero_strength", "anneal", "merge", "layer_scales", "retrain_epochs")
 """Settings of the soft variant alone that differ from their default only where they were given."""
-
-
-@dataclass(frozen=True)
-class PackedResources(Resources):
-    """What a trial gets of the machines. May differ between two commands on one study."""
-
-    pack: Annotated[int, AtLeast(1)] = 1
-    """Trials trained together as one batched program on each GPU, together with the baselines, for small networks: 64
-    at once train in a ninth of the time. The searcher learns from one pack to the next, so of a single pack it learns
-    nothing. A trial that was cut off starts again, and one that is stopped saves no time. 1 for none; the results
-    differ by rounding alone (and dropout)."""
 
 
 @dataclass(frozen=True)
@@ -131,14 +125,7 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
                 raise UserError(f"{typed(name, value)}: is for --variant {other}; leave it out")
         if self.variant == "hard":
             check_quantised_training(self.quantised_training, self.epochs)
-        if self.resources.pack > 1 and self.variant == "hard":
-            raise UserError(f"--pack {self.resources.pack}: does not go with --variant hard, whose trials train alone")
-        values = self.flat()
-        for name in (*NOT_PACKABLE, "trial_timeout", "memory_per_trial") if self.resources.pack > 1 else ():
-            if values[name]:
-                raise UserError(
-                    f"--pack {self.resources.pack}: does not go with {flag(name)}; leave out one of the two flags"
-                )
+        check_pack(self, NOT_PACKABLE)
 
 
 SETTINGS = SWSSettings

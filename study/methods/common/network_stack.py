@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -65,13 +65,25 @@ class Stack(nn.Module):
                 self.tensors[name].copy_(tensor)
         return logits
 
-    def with_weights(self, weights: Tensor) -> dict[str, Tensor]:
-        """All tensors, with those of `shared` taken from (members, weights)."""
+    def with_weights(self, weights: Tensor, others_learn: bool = False) -> dict[str, Tensor]:
+        """All tensors, with those of `shared` taken from (members, weights).
+
+        Args:
+            others_learn: whether the other parameters have gradients, too.
+        """
         shapes = {name: self.tensors[name].shape for name in self.shared}
-        parts = weights.split([shape[1:].numel() for shape in shapes.values()], dim=1)
-        own = {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+        own = {name: part.reshape(shapes[name]) for name, part in zip(shapes, self.split(weights), strict=True)}
         frozen = {name: part.detach() for name, part in own.items() if not self.tensors[name].requires_grad}
-        return {**{name: tensor.detach() for name, tensor in self.tensors.items()}, **own, **frozen}
+        others = {name: tensor if others_learn else tensor.detach() for name, tensor in self.tensors.items()}
+        return {**others, **own, **frozen}
+
+    def split(self, weights: Tensor) -> Sequence[Tensor]:
+        """Views of (members, weights), one for each tensor of `shared`: (members, weights of the tensor)."""
+        return weights.split(self.sizes(), dim=1)
+
+    def sizes(self) -> list[int]:
+        """Weights of each tensor of `shared`, of one network."""
+        return [self.tensors[name][0].numel() for name in self.shared]
 
     @torch.no_grad()
     def scores(self, tensors: Mapping[str, Tensor], data: Splits, at_once: int = 1 << 15) -> list[Score]:
@@ -102,6 +114,24 @@ class Stack(nn.Module):
         for name, tensor in _tensors(self._network[0]).items():
             tensor.copy_(self.tensors[name][index])
         return self._network[0]
+
+
+class WithWeights(nn.Module):
+    """A stack whose shared weights are computed whenever it runs.
+
+    Args:
+        weights: gives them, (members, weights).
+        others_learn: whether the other parameters have gradients, too.
+    """
+
+    def __init__(self, stack: Stack, weights: Callable[[], Tensor], others_learn: bool = False) -> None:
+        super().__init__()
+        self._stack, self._weights, self._others_learn = [stack], weights, others_learn  # the stack is no submodule
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(members, batch, channels, height, width) → (members, batch, classes)."""
+        stack = self._stack[0]
+        return stack.through(stack.with_weights(self._weights(), self._others_learn), images)
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
