@@ -1,4 +1,7 @@
-"""Soft weight-sharing: what is searched. `study.methods.sws.weight_sharing.Hparams` states the conventions."""
+"""The soft variant of soft weight-sharing: what is searched.
+
+`study.methods.sws.weight_sharing.Hparams` states the conventions.
+"""
 
 from ray import tune
 

@@ -1,5 +1,7 @@
-"""The hard variant of soft weight-sharing: what is searched. `study.methods.sws.hard.Hparams` states the
-conventions."""
+"""The hard variant of soft weight-sharing, the default of `sws`: what is searched.
+
+`study.methods.sws.hard.Hparams` states the conventions.
+"""
 
 from ray import tune
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import itertools
 import os
 import shlex
 import sys
 import textwrap
+import typing
 from functools import partial
+from typing import NamedTuple
 
 from study import commandline
 from study.errors import UserError, system_error
@@ -16,8 +19,6 @@ from study.methods import registry
 from study.settings import Settings, flag, resolve
 
 PROG = "python -m study.run"
-VARIANTS = ("soft", "hard")
-"""Of kinds of study that have a flag of that name."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,7 +46,7 @@ def parse(argv: list[str]) -> Settings:
         raise UserError(_no_study(argv, kinds))
     default = registry.default_settings(argv[0])
     about = inspect.getdoc(type(default))
-    explain = partial(_explain, argv[0])
+    explain = partial(_explain, argv)
     return commandline.parse(type(default), f"{PROG} {argv[0]}", about, argv[1:], default, explain)
 
 
@@ -78,34 +79,56 @@ def _help(kinds: list[str]) -> str:
     return "\n".join([*lines, "", f"{PROG} STUDY --help lists its flags."])
 
 
-def _explain(kind: str, name: str) -> str:
+def _explain(argv: list[str], name: str) -> str:
     """Why a kind of study has no flag of this name, where that can be said; otherwise ""."""
     if not name.startswith("--"):
         return ""
-    spaces = {k: _searched(k) for k in registry.names()}  # this imports Ray, which only this message needs
+    kind = argv[0]
+    spaces = {k: _flags_searched(k, argv) for k in registry.names()}  # this imports Ray, which only this message needs
     if name in spaces[kind]:
-        where, variant, file = spaces[kind][name]
-        return f"not a flag, because {kind}{variant} searches it ({where}); leave it out, or change {file}"
+        searched = spaces[kind][name]
+        return (
+            f"not a flag, because {searched.command} searches it ({searched.domain}); leave it out, or change "
+            f"{searched.file}"
+        )
     having = [k for k in registry.names() if name in map(flag, registry.default_settings(k).flat())]
     if having:
         return f"not a flag of {kind}, but of {commandline.any_of(having)}, as in {_command(having[0], [name])}"
-    searching = [k + spaces[k][name][1] for k in registry.names() if name in spaces[k]]
+    searching = [spaces[k][name].command for k in registry.names() if name in spaces[k]]
     if searching:
         return f"not a flag; {kind} does not have it, and {commandline.any_of(searching)} searches it"
     return ""
 
 
-def _searched(kind: str) -> dict[str, tuple[str, str, str]]:
-    """What a kind of study searches, as flags: where, by which variant unless it is the default, and the file."""
+class _Searched(NamedTuple):
+    """Where a hyperparameter is searched.
+
+    Attributes:
+        domain: as text.
+        command: of the kind of study, with its variant where that is not the one of this command.
+        file: of the search space.
+    """
+
+    domain: str
+    command: str
+    file: str
+
+
+def _flags_searched(kind: str, argv: list[str]) -> dict[str, _Searched]:
+    """What a kind of study searches, as flags: by the variant of this command first, and then by others."""
     from study.tuning.space import SearchSpace, file_of
 
     default, method = registry.default_settings(kind), registry.method(kind)
-    variants = [v for v in VARIANTS if "variant" in default.own() and v != default.flat()["variant"]]
-    spaces = {" --variant " + v: method.search_space(default.changed(variant=v)) for v in variants}
-    searched: dict[str, tuple[str, str, str]] = {}
-    for variant, module in {**spaces, "": method.search_space(default)}.items():
+    variants = typing.get_args(typing.get_type_hints(type(default)).get("variant"))
+    words = " ".join(argv).replace("=", " ").split()
+    named = [b for a, b in itertools.pairwise(words) if a == "--variant" and b in variants]
+    own = default.changed(variant=named[-1]) if named else default
+    commands = {f"{kind} --variant {v}": default.changed(variant=v) for v in variants} | {kind: own}
+    searched: dict[str, _Searched] = {}
+    for command, settings in commands.items():
+        module = method.search_space(settings)
         domains = SearchSpace.load(module).domains
-        searched |= {flag(name): (str(domain), variant, file_of(module)) for name, domain in domains.items()}
+        searched |= {flag(name): _Searched(str(d), command, file_of(module)) for name, d in domains.items()}
     return searched
 
 

@@ -278,7 +278,7 @@ def flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def typed(name: str, value: object) -> str:
+def flag_with_value(name: str, value: object) -> str:
     """A setting and its value as they are typed: `--num-samples 8`, `--layer-scales`, `--no-layer-scales`."""
     if isinstance(value, bool):
         return flag(name if value else f"no_{name}")
@@ -307,11 +307,11 @@ def contradiction(settings: Settings, recorded: Values) -> str:
     had = dict(recorded)
     if path := had.get("teacher_checkpoint"):
         had["teacher_checkpoint"] = str(_resolved(Path(str(path))))  # older studies have it as it was given
-    return ", ".join(
-        f"{typed(k, v)} (the study has {recorded.get(k)})"
-        for k, v in {**settings.defining(), **{name: settings.flat()[name] for name in FIXED}}.items()
-        if had.get(k) != v
-    )
+    given = {**settings.defining(), **{name: settings.flat()[name] for name in FIXED}}
+    different = {name: value for name, value in given.items() if had.get(name) != value}
+    if "variant" in different:  # from which other defaults follow
+        different = {"variant": different["variant"]}
+    return ", ".join(f"{flag_with_value(k, v)} (the study has {recorded.get(k)})" for k, v in different.items())
 
 
 def _resolved(path: Path) -> Path:

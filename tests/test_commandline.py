@@ -37,6 +37,7 @@ from study.process import kept_handlers
         (run, "--seed 3", "--seed: name the study first: kd, kd_sws, magnitude, ptq or sws, as in python"),
         (run, "kd --tau 3", "--tau 3: not a flag; kd does not have it, and kd_sws or sws --variant soft searches it"),
         (run, "sws --tau 3", "--tau 3: not a flag, because sws --variant soft searches it (0.003 to 0.3)"),
+        (run, "sws --variant soft --components 8", "--components 8: not a flag, because sws searches it (4 to 64)"),
         (
             run,
             "sws --density 0.1",

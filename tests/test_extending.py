@@ -144,7 +144,7 @@ def test_flags_are_searched_by_a_study(tmp_path: Path) -> None:
 def test_a_misspelt_name_is_refused_before_ray_starts(tmp_path: Path) -> None:
     """One line with the name, what was probably meant and the file, status 2, and nothing on disk."""
     folder = search_space(tmp_path / "folder", "sws", '{"tua": tune.uniform(0.0, 1.0)}')
-    done = run("study.run", "sws", "--results-dir", tmp_path / "results", folder=folder)
+    done = run("study.run", "sws", "--variant", "soft", "--results-dir", tmp_path / "results", folder=folder)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "tua" in done.stderr and "did you mean tau" in done.stderr and "search_spaces/sws.py" in done.stderr
     assert not (tmp_path / "results").exists() or not list((tmp_path / "results").iterdir())

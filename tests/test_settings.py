@@ -24,7 +24,17 @@ from study.methods.ptq.settings import PTQSettings
 from study.methods.sws.settings import SWSSettings
 from study.models import registry, zoo
 from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
-from study.settings import WITH_WIDTH, Settings, as_json, bounds_of, contradiction, flag, from_json, resolve, typed
+from study.settings import (
+    WITH_WIDTH,
+    Settings,
+    as_json,
+    bounds_of,
+    contradiction,
+    flag,
+    flag_with_value,
+    from_json,
+    resolve,
+)
 from study.settings_groups import FIXED, OPERATIONAL
 
 ROOT = Path(__file__).parents[1]
@@ -175,7 +185,7 @@ def test_every_defining_setting_contradicts(kind: type[Settings]) -> None:
     """Any other setting that differs is named with both values, and those that agree are not."""
     settings = resolve(kind())
     for name, value in settings.defining().items():
-        difference = f"{typed(name, value)} (the study has other)"
+        difference = f"{flag_with_value(name, value)} (the study has other)"
         assert contradiction(settings, {**settings.defining(), name: "other"}) == difference
 
 
@@ -326,11 +336,17 @@ def test_each_variant_has_its_flags_epochs_and_search_space() -> None:
     for settings in (soft, hard):
         SearchSpace.of_study(settings).check(registry_of_methods.method("sws"), settings)
     refused = {
-        "--score-power 0.5: is for --variant hard; leave it out": {"variant": "soft", "score_power": 0.5},
+        "--score-power 0.5: is for --variant hard; give that, or leave it out": {"variant": "soft", "score_power": 0.5},
         "--no-quantised-training: is for --variant hard": {"variant": "soft", "quantised_training": False},
-        "--anneal 0.5: is for --variant soft; leave it out": {"variant": "hard", "anneal": 0.5},
+        "--anneal 0.5: is for --variant soft; give that, or leave it out": {"variant": "hard", "anneal": 0.5},
         "--retrain-epochs 4: is for --variant soft": {"variant": "hard", "retrain_epochs": 4},
         "--layer-scales: is for --variant soft": {"variant": "hard", "layer_scales": True},
+        "--precision-rate 0.1: is for --variant soft": {"variant": "hard", "precision_rate": 0.1},
+        "--teacher-checkpoint .*t.pt: needs --teacher NETWORK": {
+            "variant": "hard",
+            "dataset": "mnist",
+            "teacher_checkpoint": Path("t.pt"),
+        },
         "--pack 4: does not go with --trial-timeout": {"variant": "hard", "pack": 4, "trial_timeout": 9.0},
         "--epochs 1: must be 2 or more, one for pruning and one": {"variant": "hard", "epochs": 1},
     }
@@ -370,10 +386,19 @@ def test_what_every_trial_would_refuse_is_refused_before(kind: type[Settings]) -
             hparams_from(of_variant.get(variant.get("variant", ""), method.hparams), settings, values)
 
 
+def test_a_study_of_the_other_variant_is_one_word() -> None:
+    """Its other defaults were typed by nobody, and are not named."""
+    soft, hard = (resolve(SWSSettings.of(kind="sws", dataset="mnist", variant=variant)) for variant in ("soft", "hard"))
+    assert contradiction(hard, as_json(soft)) == "--variant hard (the study has soft)"
+
+
 def test_what_is_typed_of_a_switch() -> None:
     """A switch has no value on a command line."""
-    assert [typed("layer_scales", value) for value in (True, False)] == ["--layer-scales", "--no-layer-scales"]
-    assert typed("num_samples", 8) == "--num-samples 8"
+    assert [flag_with_value("layer_scales", value) for value in (True, False)] == [
+        "--layer-scales",
+        "--no-layer-scales",
+    ]
+    assert flag_with_value("num_samples", 8) == "--num-samples 8"
     other = resolve(SWSSettings.of(kind="sws", variant="soft", layer_scales=True))
     recorded = as_json(resolve(SWSSettings.of(kind="sws", variant="soft")))
     assert contradiction(other, recorded) == "--layer-scales (the study has False)"

@@ -61,13 +61,16 @@ def survivors(trace: Trace) -> pd.DataFrame:
 
 
 def scores(trace: Trace) -> Scores | None:
-    """What the score decided on; None where weights were pruned by their magnitude, or not at all."""
+    """What the score decided on; None where weights were pruned by their magnitude, or not at all, and where no weight
+    has a place on logarithmic axes."""
     if "score_counts" not in trace:
         return None
     kept, pruned, disputed, hidden = (int(count) for count in trace["score_counts"])
     threshold, magnitude_threshold = (float(value) for value in trace["score_thresholds"])
     columns = {"weight": "score_magnitude", "gradient": "score_gradient", "survives": "score_survives"}
     frame = pd.DataFrame({name: trace[key] for name, key in columns.items()})
+    if frame.empty:
+        return None
     power = float(trace["score_power"])
     return Scores(frame, power, threshold, magnitude_threshold, kept, pruned, disputed, hidden)
 

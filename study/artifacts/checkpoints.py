@@ -79,6 +79,10 @@ class Progress:
         self._calls += 1
         return self.states[self._calls - 1] if self._calls <= len(self.states) else None
 
+    def restart(self) -> None:
+        """Forget the current call, and those after it: the state is that of an older version, which had other parts."""
+        del self.states[self._calls - 1 :]
+
     def keep(self, state: TrainingState) -> None:
         """Replace the state of the current call."""
         self.states[self._calls - 1 : self._calls] = [state]

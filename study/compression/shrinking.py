@@ -159,7 +159,10 @@ def mark(rules: list[Opaque], block: int = 1) -> None:
         if channels is None:
             return
         largest_first = (
-            channels.constant.abs().nan_to_num(0.0).masked_fill(channels.keep, -1.0).argsort(descending=True)
+            channels.constant.abs()
+            .nan_to_num(0.0)
+            .masked_fill(channels.keep, -1.0)
+            .argsort(descending=True, stable=True)
         )
         channels.keep[largest_first[:missing]] = True
 

@@ -82,7 +82,9 @@ def resume(settings: Settings, space: SearchSpace) -> tuple[Settings, Meta | Non
         settings = settings.changed(precision=recorded["settings"].get("precision", OLDER_PRECISION))
     settings = settings.changed(contiguous=recorded["settings"].get("contiguous"))
     if difference := contradiction(settings, recorded["settings"]):
-        raise UserError(f"{folder} was started with other settings: {difference}; choose another --name")
+        raise UserError(
+            f"{folder} was started with other settings: {difference}; give them as they were, or choose another --name"
+        )
     check_space(recorded, space, folder)
     return settings, recorded
 

@@ -69,7 +69,11 @@ def train(
     rates = schedule(epoch_batches, optimiser, epochs, batch_size)
     if constant_rates:
         rates = [rates[0] for _ in rates]
-    done = _restore(progress.begin(), model, others, optimiser, generator)
+    state = progress.begin()
+    if state and len(state["others"]) != len(_others(model, others)):
+        progress.restart()
+        state = None
+    done = _restore(state, model, others, optimiser, generator)
     trained = train_epochs(
         model,
         epoch_batches,

@@ -236,13 +236,13 @@ def test_channels_that_are_padded_are_cut(pads: Shape, left: int) -> None:
     model = Padded(pads, convolutions=True).eval()
     model.one.weight[[1, 4]] = 0
     model.one.bias[1], model.one.bias[4] = -1.0, 0.0
-    small, report = shrink_with_report(model, (3, 9, 9))
+    small, report = fewest(model, (3, 9, 9))
     wide = 6 + sum(pads[4:6])
     assert [row.units for row in report.layers] == [(6, left), (4, 4)]
     assert report.layers[1].inputs == (wide, left if left < 6 else wide)
     assert_same(model, small, (3, 9, 9))
     model.one.bias[1] = 1.0  # a constant: behind zeros that are padded around the image it is none
-    small, report = shrink_with_report(model, (3, 9, 9))
+    small, report = fewest(model, (3, 9, 9))
     assert report.layers[0].units == (6, 6 if left == 6 else 5 if any(pads[:4]) else 4)
     assert_same(model, small, (3, 9, 9))
 

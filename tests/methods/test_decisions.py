@@ -18,6 +18,7 @@ from study.data.splits import Splits
 from study.methods.common import decisions, pinning
 from study.methods.common.decisions import DRAWN, Decisions
 from study.methods.sws import hard
+from study.models.registry import build
 from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
 from study.training import distillation
@@ -142,3 +143,18 @@ def test_survivors_of_every_epoch_are_those_that_it_reports(
             assert 100 - 100 * part.sum() / sum(sizes) == pytest.approx(row["sparsity"])
     assert round(0.03 * sum(sizes)) >= counts[-1].sum() >= trace["layer_nonzero"].sum() > 0
     assert ("score_counts" in trace) == bool(power)
+
+
+def test_a_checkpoint_from_before_decisions_were_recorded_starts_its_phase_again(digits: Splits) -> None:
+    """A trial of an older version, cut off in either phase, comes to the same end; the score's figure is that of all of
+    its prunings."""
+    torch.manual_seed(0)
+    start = build("lenet_300_100", (1, 8, 8), 10)
+    whole = Progress()
+    expected, _ = pinning.fit(copy.deepcopy(start), HARD, digits, lambda row: None, progress=whole)
+    for phases in (1, 2):
+        older = Progress(copy.deepcopy(whole.states[:phases]))
+        del older.states[0]["others"][-2:]
+        done, _ = pinning.fit(copy.deepcopy(start), HARD, digits, lambda row: None, progress=older)
+        assert torch.equal(done.assignment, expected.assignment) and torch.equal(done.values, expected.values)
+        assert np.array_equal(older.trace.arrays()["score_counts"], whole.trace.arrays()["score_counts"])

@@ -33,8 +33,10 @@ class Decisions:
             weights, squares: all weights and their v̂ now, (weights,); None for ones.
             undecided: which are not pinned yet, (weights,), bool.
         """
+        if not self.state:
+            return
         squares = torch.ones_like(weights) if squares is None else squares
-        for recorded, now in zip(self.state, (weights.abs(), squares), strict=False):  # no state without a power
+        for recorded, now in zip(self.state, (weights.abs(), squares), strict=True):
             recorded.copy_(torch.where(undecided, now, recorded))
 
     @torch.no_grad()

@@ -263,10 +263,7 @@ def pruned_share(progress: float, density: float, power: float = 3) -> float:
     return (1 - density) * (1 - (1 - progress) ** power)
 
 
-@torch.no_grad()
-def scores_of(
-    weights: Tensor, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], power: float
-) -> Tensor:
+def pruning_scores(weights: Tensor, moments: Tensor | None, power: float) -> Tensor:
     """What a weight is worth, by which the smallest are pruned: w² v̂ᵖ, or |w| for p = 0, which has the same order.
 
     A weight at zero costs the loss about ½ B v̂ w² nats, where v̂ is the mean square of its gradient over batches of B
@@ -275,21 +272,15 @@ def scores_of(
 
     Args:
         weights: (weights,).
-        optimiser: Adam; v̂ is its second moment, corrected for bias. Before its first step every v̂ is 1.
-        parameters: whose weights they are.
+        moments: v̂ of each, (weights,); None for ones, as before Adam's first step.
     Returns: (weights,), at least 0.
     """
-    moments = second_moments(optimiser, parameters) if power else None
-    return score(weights, flatten(moments) if moments else None, power)
-
-
-def score(weights: Tensor, moments: Tensor | None, power: float) -> Tensor:
-    """w² v̂ᵖ of each weight, or |w| for p = 0; where there is no v̂ yet, each is 1. (weights,) → (weights,)."""
     if not power:
         return weights.abs()
     return weights.square() if moments is None else weights.square() * moments.pow(power)
 
 
+@torch.no_grad()
 def second_moments(optimiser: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> list[Tensor] | None:
     """v̂ of each parameter, in its shape: Adam's second moment, corrected for bias. None before its first step."""
     states = [optimiser.state.get(p, {}) for p in parameters]
@@ -312,7 +303,7 @@ def survivors(weights: Tensor, moments: Tensor | None, survives: Tensor, count: 
         decisions: records what was decided on.
     """
     decisions.update(weights, moments, undecided=survives)
-    return largest(score(weights, moments, decisions.power).masked_fill(~survives, -1.0), count)
+    return largest(pruning_scores(weights, moments, decisions.power).masked_fill(~survives, -1.0), count)
 
 
 def largest(scores: Tensor, count: int) -> Tensor:

@@ -19,7 +19,7 @@ class PackedResources(Resources):
 
     pack: Annotated[int, AtLeast(1)] = 1
     """Trials trained together as one batched program on each GPU, together with the baselines, for small networks: 64
-    trials of soft weight-sharing at once trained in a ninth of the time. The searcher learns from one pack to the next,
+    trials of sws --variant soft at once trained in a ninth of the time. The searcher learns from one pack to the next,
     so of a single pack it learns nothing. A trial that was cut off starts again, and one that is stopped saves no time.
     1 for none; the results differ by rounding alone (and dropout)."""
 
@@ -79,7 +79,8 @@ class CodebookSettings(WeightsSettings):
     weight_rate: Rate = 3e-3
     """Peak rate of Adam for the weights while they are compressed."""
     codebook_epochs: Annotated[int | None, AtLeast(0)] = None
-    """Epochs in which the codebook's values alone are trained after quantising. Default: 20 on digits, otherwise 4."""
+    """Epochs in which the codebook's values alone are trained after quantising; with quantised training there
+    are none. Default: 20 on digits, otherwise 4."""
     codebook_rate: Rate = 1e-3
     """Peak rate of Adam for the codebook's values."""
 

@@ -18,7 +18,7 @@ from study.methods.common.settings import (
 )
 from study.records.search_domains import Value
 from study.setting_bounds import AtLeast, Within
-from study.settings import Augment, Epochs, Rate, Values, typed
+from study.settings import Augment, Epochs, Rate, Values, flag_with_value
 
 NOT_PACKABLE = ("merge", "layer_scales", "retrain_epochs")
 """What the soft variant leaves out while it is packed: these would give trials different programs."""
@@ -26,23 +26,25 @@ NOT_PACKABLE = ("merge", "layer_scales", "retrain_epochs")
 
 @dataclass(frozen=True)
 class WeightSharingSettings(CodebookSettings):
-    """Settings of soft weight-sharing itself; `study.methods.sws.weight_sharing.Hparams` explains each."""
+    """Settings of clustering under the prior; `study.methods.sws.weight_sharing.Hparams` explains each."""
 
     retrain_epochs: Annotated[int | None, AtLeast(0)] = None
-    """Epochs between clustering and quantising in which the pruned weights stay at zero. Default: 0."""
+    """Mixture prior: epochs between clustering and quantising in which the pruned weights stay at zero.
+    Default: 0."""
     precision_rate: Rate | None = None
-    """Peak rate of Adam for the mixture's log-precisions. Default: 1e-2 on digits, whose epochs have few steps,
+    """Mixture prior: peak rate of Adam for its log-precisions. Default: 1e-2 on digits, whose epochs have few steps,
     otherwise 3e-3."""
     sigma: Rate = 0.05
-    """Initial standard deviation of every component, in units of weight."""
+    """Mixture prior: initial standard deviation of every component, in units of weight."""
     pi_zero_strength: Annotated[float, AtLeast(0)] = 0.0
-    """0 keeps pi_zero fixed; above it pi_zero is learned under a Beta prior worth this many weights."""
+    """Mixture prior: 0 keeps pi_zero fixed; above it pi_zero is learned under a Beta prior worth this many weights."""
     anneal: Annotated[float, Within(0, 1)] = 0.0
-    """Share of the clustering epochs over which tau rises from zero; 0 for tau constant."""
+    """Mixture prior: share of the clustering epochs over which tau rises from zero; 0 for tau constant."""
     merge: Annotated[float, AtLeast(0)] = 0.0
-    """Components closer than this many nats of symmetric KL divergence become one before quantising; 0 for none."""
+    """Mixture prior: components closer than so many nats of symmetric KL divergence become one before quantising; 0 for
+    none."""
     layer_scales: bool = False
-    """Give every layer its own scale, so that one mixture fits layers of different width."""
+    """Mixture prior: give every layer its own scale, so that one mixture fits layers of different width."""
 
 
 HARD_ONLY = ("ramp", "score_power", "quantised_training")
@@ -110,19 +112,25 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
     def defaults(self) -> dict[str, Value]:
         """See `Settings.defaults`."""
         hard = self.HARD_DEFAULTS.get(self.dataset, self.HARD_DEFAULTS[""]) if self.variant == "hard" else {}
-        return {**super().defaults(), **hard}
+        values = {**super().defaults(), **hard}
+        # Whose weights a file has is not known, so that has to be said.
+        return {**values, "teacher": "none"} if self.teacher_checkpoint else values
 
     def check(self) -> None:
         """Refuse what does not go together, and what cannot be packed.
 
         Raises:
-            UserError: one line that names both flags.
+            UserError: one line that names the flag, or both flags.
         """
         super().check()
         for name in HARD_ONLY if self.variant == "soft" else SOFT_ONLY:
             if (value := getattr(self, name)) != (getattr(type(self), name) or 0):
                 other = "hard" if self.variant == "soft" else "soft"
-                raise UserError(f"{typed(name, value)}: is for --variant {other}; leave it out")
+                raise UserError(f"{flag_with_value(name, value)}: is for --variant {other}; give that, or leave it out")
+        if self.variant == "hard" and self.precision_rate != self.defaults()["precision_rate"]:
+            raise UserError(
+                f"--precision-rate {self.precision_rate}: is for --variant soft; give that, or leave it out"
+            )
         if self.variant == "hard":
             check_quantised_training(self.quantised_training, self.epochs)
         check_pack(self, NOT_PACKABLE)
