@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -197,29 +197,46 @@ def _drop_unread(model: nn.Module, shared: SharedValues, data: Splits) -> None:
 def _adam(
     model: nn.Module, shared: SharedValues, hparams: CodebookHparams, before: torch.optim.Optimizer | None
 ) -> torch.optim.Adam:
-    """Adam over weights, values, and the parameters that are not shared, with the moments of the training before."""
-    own = set(shared.parameters)
-    others = [p for p in model.parameters() if p not in own and p.requires_grad]
-    optimiser = torch.optim.Adam(
-        [
-            {"params": [shared.weights, *others], "lr": hparams.weight_rate},
-            {"params": [shared.values], "lr": hparams.codebook_rate},
-        ],
-        fused=True,
-    )
+    """`adam_over` one network."""
+    own, rates = set(shared.parameters), (hparams.weight_rate, hparams.codebook_rate)
+    others = [p for p in model.parameters() if p not in own]
+
+    def survivors_of(parts: list[Tensor]) -> Tensor:
+        return flatten(parts)[shared.survivors]
+
+    return adam_over(shared.weights, shared.values, others, rates, before, shared.parameters, survivors_of)
+
+
+def adam_over(
+    weights: nn.Parameter,
+    values: nn.Parameter,
+    others: Sequence[nn.Parameter],
+    rates: tuple[float, float],
+    before: torch.optim.Optimizer | None,
+    own: Sequence[Tensor],
+    survivors_of: Callable[[list[Tensor]], Tensor],
+) -> torch.optim.Adam:
+    """Adam over weights, values, and the parameters that are not shared, with the moments of the training before.
+
+    Args:
+        others: those not shared; of them what is trained.
+        rates: of the weights, and of the values.
+        own: the shared tensors that the weights come from.
+        survivors_of: numbers of all weights, in tensors as `own` has them → those of `weights`.
+    """
+    others = [p for p in others if p.requires_grad]
+    groups = [{"params": [weights, *others], "lr": rates[0]}, {"params": [values], "lr": rates[1]}]
+    optimiser = torch.optim.Adam(groups, fused=True)
     states = {p: state for p, state in before.state.items() if state} if before else {}
-    if not own & states.keys():  # a trial that goes on in a later epoch has them in its checkpoint
+    known = [p for p in own if p in states]
+    if not known:  # a trial that goes on in a later epoch has them in its checkpoint
         return optimiser
-    optimiser.state[shared.weights] = {
-        "step": next(states[p]["step"] for p in shared.parameters if p in states).clone(),
+    optimiser.state[weights] = {
+        "step": states[known[0]]["step"].clone(),
         **{
-            name: flatten([states[p][name] if p in states else torch.zeros_like(p) for p in shared.parameters])[
-                shared.survivors
-            ].clone()
+            name: survivors_of([states[p][name] if p in states else torch.zeros_like(p) for p in own]).clone()
             for name in ("exp_avg", "exp_avg_sq")
         },
     }
-    for p in others:
-        if p in states:
-            optimiser.state[p] = states[p]
+    optimiser.state.update({p: states[p] for p in others if p in states})
     return optimiser

@@ -66,9 +66,7 @@ def train(
     progress = progress or Progress()
     epoch_batches = EpochBatches(data, augment)
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
-    rates = schedule(epoch_batches, optimiser, epochs, batch_size)
-    if constant_rates:
-        rates = [rates[0] for _ in rates]
+    rates = schedule(epoch_batches, optimiser, epochs, batch_size, constant_rates)
     state = progress.begin()
     if state and len(state["others"]) != len(_others(model, others)):
         progress.restart()
@@ -97,11 +95,12 @@ def train(
 
 
 def schedule(
-    epoch_batches: EpochBatches, optimiser: torch.optim.Optimizer, epochs: int, batch_size: int
+    epoch_batches: EpochBatches, optimiser: torch.optim.Optimizer, epochs: int, batch_size: int, constant: bool = False
 ) -> list[list[float]]:
-    """Learning rates in every step of so many epochs, from the optimiser's rates now to zero."""
+    """Learning rates in every step of so many epochs, from the optimiser's rates now to zero; constant where asked."""
     steps = epochs * len(epoch_batches.split(batch_size))
-    return cosine_schedule([group["lr"] for group in optimiser.param_groups], steps)
+    rates = cosine_schedule([group["lr"] for group in optimiser.param_groups], steps)
+    return [rates[0] for _ in rates] if constant else rates
 
 
 def train_epochs(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from study.artifacts.weight_trace import nonzero_by_layer
 from study.compression.codebook_training import validation_metrics
 from study.compression.kmeans import kmeans
-from study.compression.quantised_training import DROP_AT, PHASE
+from study.compression.quantised_training import DROP_AT, PHASE, adam_over
 from study.compression.quantised_weights import QuantisedWeights, shared_parameters
 from study.compression.size_metrics import metrics_of_counts
 from study.compression.unread_weights import unread
@@ -198,26 +198,11 @@ def _start(
 def _adam(
     stack: Stack, shared: SharedValuesOfMembers, weight_rate: float, value_rate: float, before: torch.optim.Optimizer
 ) -> torch.optim.Adam:
-    """Adam over weights, values, and the parameters that are not shared, with the moments of the training before."""
+    """`adam_over` all members."""
     own = [stack.tensors[name] for name in stack.shared]
     others = [p for name, p in stack.tensors.items() if isinstance(p, nn.Parameter) and name not in stack.shared]
-    others = [p for p in others if p.requires_grad]
-    optimiser = torch.optim.Adam(
-        [{"params": [shared.weights, *others], "lr": weight_rate}, {"params": [shared.values], "lr": value_rate}],
-        fused=True,
-    )
-    states = {p: state for p, state in before.state.items() if state}
-    if not any(p in states for p in own):
-        return optimiser
 
-    def taken_over(name: str) -> Tensor:
-        parts = [states[p][name] if p in states else torch.zeros_like(p) for p in own]
+    def survivors_of(parts: list[Tensor]) -> Tensor:
         return torch.cat([part.flatten(1) for part in parts], dim=1).flatten()[shared.survivors]
 
-    step = next(states[p]["step"] for p in own if p in states).clone()
-    moments = {name: taken_over(name) for name in ("exp_avg", "exp_avg_sq")}
-    optimiser.state[shared.weights] = {"step": step, **moments}
-    for p in others:
-        if p in states:
-            optimiser.state[p] = states[p]
-    return optimiser
+    return adam_over(shared.weights, shared.values, others, (weight_rate, value_rate), before, own, survivors_of)

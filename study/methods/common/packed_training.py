@@ -126,13 +126,12 @@ def train(
         return
     common = members[0].hparams
     batches = EpochBatches(data, common.augment, members=stack.members)
-    rates = schedule(batches, optimiser, epochs, common.batch_size)
     trained = train_epochs(
         stack,
         batches,
         loss,
         optimiser,
-        rates=[rates[0] for _ in rates] if constant_rates else rates,
+        rates=schedule(batches, optimiser, epochs, common.batch_size, constant_rates),
         generators=[torch.Generator().manual_seed(m.hparams.seed + seed_offset) for m in members],
         epochs=range(1, epochs + 1),
         batch_size=common.batch_size,

@@ -127,11 +127,11 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
             if (value := getattr(self, name)) != (getattr(type(self), name) or 0):
                 other = "hard" if self.variant == "soft" else "soft"
                 raise UserError(f"{flag_with_value(name, value)}: is for --variant {other}; give that, or leave it out")
-        if self.variant == "hard" and self.precision_rate != self.defaults()["precision_rate"]:
-            raise UserError(
-                f"--precision-rate {self.precision_rate}: is for --variant soft; give that, or leave it out"
-            )
         if self.variant == "hard":
+            if self.precision_rate != self.defaults()["precision_rate"]:
+                raise UserError(
+                    f"--precision-rate {self.precision_rate}: is for --variant soft; give that, or leave it out"
+                )
             check_quantised_training(self.quantised_training, self.epochs)
         check_pack(self, NOT_PACKABLE)
 
