@@ -31,4 +31,5 @@ def test_the_fuzzer_notices(targets: dict[str, fuzz.Target], monkeypatch: pytest
     monkeypatch.setattr(fuzz, "LIMIT", -1.0)
     assert fuzz.outcome(len, b"")[0] == "too slow"
     monkeypatch.setattr(fuzz, "MEMORY", 10)
-    assert fuzz.outcome(lambda _: bytearray(b"x" * (50 << 20)), b"")[0] == "too large"
+    # Linux counts a process's pages by processor, and sums them up to 128 MB wrong where there are many processors.
+    assert fuzz.outcome(lambda _: bytearray(b"x" * (400 << 20)), b"")[0] == "too large"
