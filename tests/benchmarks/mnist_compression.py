@@ -20,6 +20,7 @@ import csv
 import dataclasses
 import fnmatch
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from study.compression.quantised_weights import shared_parameters
 from study.compression.size_metrics import ratio
 from study.data import registry
 from study.data.fingerprint import identity
-from study.data.splits import Splits
+from study.data.splits import Part, Splits
 from study.methods.common import pinning
 from study.methods.magnitude import pruning
 from study.methods.sws import hard, weight_sharing
@@ -69,41 +70,40 @@ CHANGES: dict[str, dict[str, Any]] = {
 KEPT = {"lenet_300_100": 0.018, "lenet5": 0.01}
 DENSITIES = {"lenet_300_100": (0.0155, 0.01, 0.0072), "lenet5": (0.01, 0.006, 0.004)}
 SCORES = {"magnitude's score": 0.0, "Fisher's score": 1.0}
-EPOCHS = 38
+EPOCHS = {"lenet_300_100": 38, "lenet5": 13}
 """Of each of the four recipes: with k-means the last four train the codebook."""
 TEACHING = {"temperature": 4.0, "alpha": 0.9}
-
-
-def trained(training: Training, splits: Splits, folder: Path) -> tuple[nn.Module, Tensor]:
-    """A network trained on the labels, from the cache if it was before, and its logits of the training part."""
-
-    def compute() -> SharedWork:
-        model = fit_teacher(training, splits, lambda row: None)
-        return SharedWork({**state_arrays(model), **distillation.stored_logits(model, splits.train, splits, "none")})
-
-    kept, _ = get_or_compute(folder, training.network, {"training": vars(training), "data": identity(splits)}, compute)
-    return load_network(kept.weights().tensors(), training, splits), kept.tensors()[LOGITS]
 
 
 def quiet(row: dict[str, Any]) -> None:
     """Takes an epoch's row, and leaves it."""
 
 
-def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir: Path) -> dict[str, Any]:
-    """One network: pretrained, compressed, encoded, decoded, tested."""
-    splits, test = registry.load("mnist", data_dir, split_seed=seed)
-    training = dataclasses.replace(PRETRAINING[network], seed=seed)
-    model, logits = trained(training, splits, folder)
-    before = evaluate(model, test, splits).accuracy
-    values = dict(values)
-    teacher, taught_by = values.pop("teacher", ""), model
-    if teacher:
-        values = {**TEACHING, **values}
-        if teacher != "self":
-            taught_by, logits = trained(dataclasses.replace(PRETRAINING[teacher], seed=seed), splits, folder)
-    if values.get("augment", "none") != "none":
-        logits = distillation.teacher_logits(taught_by, splits.train, splits, values["augment"])
-    targets = Targets(logits)
+def trained(
+    training: Training, splits: Splits, folder: Path, initial: Mapping[str, Tensor] | None = None
+) -> tuple[nn.Module, Tensor]:
+    """A network trained on the labels, from the cache if it was before, and its logits of the training part."""
+
+    def compute() -> SharedWork:
+        model = fit_teacher(training, splits, quiet, initial=initial)
+        return SharedWork({**state_arrays(model), **distillation.stored_logits(model, splits.train, splits, "none")})
+
+    key = {"training": vars(training), "data": identity(splits)}
+    kept, _ = get_or_compute(folder, training.network, key, compute)
+    return load_network(kept.weights().tensors(), training, splits), kept.tensors()[LOGITS]
+
+
+def compressed(
+    model: nn.Module,
+    training: Training,
+    values: dict[str, Any],
+    splits: Splits,
+    test: Part,
+    targets: Targets,
+    seed: int,
+) -> dict[str, Any]:
+    """The row of one network, compressed as `values` say, encoded, decoded and tested."""
+    before, values = evaluate(model, test, splits).accuracy, dict(values)
     start, cpu = time.perf_counter(), time.process_time()
     if values.pop("magnitude", False):
         quantised, metrics = pruning.fit(model, pruning.Hparams(seed=seed, **values), splits, quiet, targets)
@@ -134,11 +134,27 @@ def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir:
     }
 
 
+def run(network: str, values: dict[str, Any], seed: int, folder: Path, data_dir: Path) -> dict[str, Any]:
+    """One network: pretrained, compressed, encoded, decoded, tested."""
+    splits, test = registry.load("mnist", data_dir, split_seed=seed)
+    training = dataclasses.replace(PRETRAINING[network], seed=seed)
+    model, logits = trained(training, splits, folder)
+    values = dict(values)
+    teacher, taught_by = values.pop("teacher", ""), model
+    if teacher:
+        values = {**TEACHING, **values}
+        if teacher != "self":
+            taught_by, logits = trained(dataclasses.replace(PRETRAINING[teacher], seed=seed), splits, folder)
+    if values.get("augment", "none") != "none":
+        logits = distillation.teacher_logits(taught_by, splits.train, splits, values["augment"])
+    return compressed(model, training, values, splits, test, Targets(logits), seed)
+
+
 def hard_variants(network: str) -> dict[str, dict[str, Any]]:
     """The four recipes at every density, and the hard variant without shifts, with no teacher, and taught by itself."""
-    common = {"epochs": EPOCHS, "ramp": 0.45, "ramp_power": 8.0, "weight_rate": 3e-3, "augment": "shift1",
+    common = {"epochs": EPOCHS[network], "ramp": 0.45, "ramp_power": 8.0, "weight_rate": 3e-3, "augment": "shift1",
               "teacher": RECIPES[network]["accurate"]["teacher"]}  # fmt: skip
-    afterwards = {"quantised_training": False, "epochs": EPOCHS - 4, "codebook_epochs": 4}
+    afterwards = {"quantised_training": False, "epochs": EPOCHS[network] - 4, "codebook_epochs": 4}
     table: dict[str, dict[str, Any]] = {}
     for density in DENSITIES[network]:
         for score, power in SCORES.items():
@@ -182,6 +198,27 @@ def table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def repeat(
+    run: Callable[[dict[str, Any], int], dict[str, Any]], chosen: dict[str, dict[str, Any]], seeds: range, file: Path
+) -> None:
+    """Run every configuration with every seed that has no row in `file` yet, and print the table."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for name, values in chosen.items():
+            done = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["variant", "seed"])
+            if ((done["variant"] == name) & (done["seed"] == seed)).any():
+                continue
+            row = {"variant": name, "values_given": str(values), **run(values, seed)}
+            with file.open("a", newline="") as handle:
+                writer = csv.DictWriter(handle, list(row))
+                if not len(done):
+                    writer.writeheader()
+                writer.writerow(row)
+            print(f"{name}, seed {seed}: {row['test_accuracy']:.2f} % at {row['sparsity']:.2f} %, "
+                  f"{row['compression_ratio']:.0f} x, {row['seconds']:.0f} s", flush=True)  # fmt: skip
+    print(table(pd.read_csv(file)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
@@ -193,7 +230,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/mnist-compression"))
     options = parser.parse_args()
     torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
     file = options.out / (options.network + ("-hard" if options.variants == "hard" else "") + ".csv")
     chosen = {
         name: values
@@ -202,21 +238,12 @@ def main() -> None:
     }
     if not chosen:
         parser.error(f"--only: none of {', '.join(variants(options.network, options.variants))}")
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        for name, values in chosen.items():
-            done = pd.read_csv(file) if file.exists() else pd.DataFrame(columns=["variant", "seed"])
-            if ((done["variant"] == name) & (done["seed"] == seed)).any():
-                continue
-            row = {"variant": name, "values_given": str(values),
-                   **run(options.network, values, seed, options.out / ".cache", options.data_dir)}  # fmt: skip
-            with file.open("a", newline="") as handle:
-                writer = csv.DictWriter(handle, list(row))
-                if not len(done):
-                    writer.writeheader()
-                writer.writerow(row)
-            print(f"{name}, seed {seed}: {row['test_accuracy']:.2f} % at {row['sparsity']:.2f} %, "
-                  f"{row['compression_ratio']:.0f} x, {row['seconds']:.0f} s", flush=True)  # fmt: skip
-    print(table(pd.read_csv(file)))
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+
+    def one(values: dict[str, Any], seed: int) -> dict[str, Any]:
+        return run(options.network, values, seed, options.out / ".cache", options.data_dir)
+
+    repeat(one, chosen, seeds, file)
 
 
 if __name__ == "__main__":
