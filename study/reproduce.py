@@ -20,7 +20,7 @@ from study.methods import registry
 from study.path_arguments import Folder
 from study.records import paths, study_folder
 from study.records.columns import COST_COLUMNS, Row
-from study.records.search_domains import domain_from_json
+from study.records.search_domains import domain_from_json, is_active
 from study.records.study_folder import Study
 from study.settings import Settings, Values, check_bounds, check_types, from_json
 
@@ -160,7 +160,8 @@ def _values(study: Study, row: Row) -> Values:
         values: Values = study.recorded("baselines", row["baseline"])
         return values
     try:
-        return {name: domain_from_json(domain).cast(row[name]) for name, domain in study.meta["space"].items()}
+        space = study.meta["space"]
+        return {k: domain_from_json(d).cast(row[k]) for k, d in space.items() if is_active(d, row)}
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{study.folder / paths.TRIALS}: {row['trial_id']} has no value of {error} that {paths.STUDY} knows; "

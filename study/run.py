@@ -88,8 +88,8 @@ def _explain(argv: list[str], name: str) -> str:
     if name in spaces[kind]:
         searched = spaces[kind][name]
         return (
-            f"not a flag, because {searched.command} searches it ({searched.domain}); leave it out, or change "
-            f"{searched.file}"
+            f"not a flag, because {searched.command} searches it ({searched.domain}); give "
+            f"--fix {name.removeprefix('--').replace('-', '_')}=VALUE, or a --range or --choice of it"
         )
     having = [k for k in registry.names() if name in map(flag, registry.default_settings(k).flat())]
     if having:
@@ -106,17 +106,15 @@ class _Searched(NamedTuple):
     Attributes:
         domain: as text.
         command: of the kind of study, with its variant where that is not the one of this command.
-        file: of the search space.
     """
 
     domain: str
     command: str
-    file: str
 
 
 def _flags_searched(kind: str, argv: list[str]) -> dict[str, _Searched]:
     """What a kind of study searches, as flags: by the variant of this command first, and then by others."""
-    from study.tuning.space import SearchSpace, file_of
+    from study.tuning.space import SearchSpace
 
     default, method = registry.default_settings(kind), registry.method(kind)
     variants = typing.get_args(typing.get_type_hints(type(default)).get("variant"))
@@ -126,9 +124,8 @@ def _flags_searched(kind: str, argv: list[str]) -> dict[str, _Searched]:
     commands = {f"{kind} --variant {v}": default.changed(variant=v) for v in variants} | {kind: own}
     searched: dict[str, _Searched] = {}
     for command, settings in commands.items():
-        module = method.search_space(settings)
-        domains = SearchSpace.load(module).domains
-        searched |= {flag(name): _Searched(str(d), command, file_of(module)) for name, d in domains.items()}
+        domains = SearchSpace.load(method.search_space(settings)).domains
+        searched |= {flag(name): _Searched(str(d), command) for name, d in domains.items()}
     return searched
 
 
@@ -142,6 +139,11 @@ def _run(settings: Settings) -> int:
     from study.pipeline import driver
     from study.pipeline.cost_estimate import dry_run
 
+    if settings.searched.show_space:
+        from study.tuning.space_text import described
+
+        print(described(settings))
+        return 0
     if settings.budget.dry_run:
         dry_run(settings)
         return 0

@@ -30,6 +30,7 @@ from study.settings_groups import (
     Measuring,
     Resources,
     Search,
+    SpaceFlags,
     Values,
     Watching,
 )
@@ -82,6 +83,7 @@ class Settings:
     What is tried before a study starts finds them; no flag of the command line."""
     budget: Budget = field(default_factory=Budget)
     search: Search = field(default_factory=Search)
+    searched: SpaceFlags = field(default_factory=SpaceFlags)
     folder_images: FolderImages = field(default_factory=FolderImages)
     files: Files = field(default_factory=Files)
     resources: Resources = field(default_factory=Resources)
@@ -286,8 +288,8 @@ def flag_with_value(name: str, value: object) -> str:
 
 
 def as_json(settings: Settings) -> dict[str, Value]:
-    """Every setting as a JSON value."""
-    values = settings.flat()
+    """Every setting as a JSON value, but for the flags of the search space, which is recorded itself."""
+    values = {name: value for group, name, value in _leaves(settings) if not isinstance(group, SpaceFlags)}
     if values["data_dir"]:  # study.json is read from other folders, too
         values["data_dir"] = _resolved(values["data_dir"])
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}

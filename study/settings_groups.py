@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from study.path_arguments import Folder
+import tyro
+
+from study.path_arguments import File, Folder
 from study.records.search_domains import Value
 from study.setting_bounds import Above, AtLeast, Between, Percentage
 
@@ -58,6 +60,32 @@ class Search:
     min_accuracy: Annotated[float | None, Percentage()] = None
     """Validation accuracy (%) below which a trial is of no use: a constraint for the searcher, and the front has none
     below it. Default: none."""
+
+
+Words = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
+"""A flag that may be given several times."""
+
+
+@dataclass(frozen=True)
+class SpaceFlags:
+    """What is searched, where it is not what search_spaces/ has: every hyperparameter of a trial (--show-space lists
+    them). Fixed for a study."""
+
+    range: Words = ()
+    """Search a number within NAME=LOW:HIGH, both included, with :log, :int or :step=S behind it. May be given several
+    times, as the next three: --range temperature=2:8 --range learning_rate=1e-4:1e-2:log."""
+    choice: Words = ()
+    """Search one of several values: --choice augment=none,flip."""
+    fix: Words = ()
+    """Do not search it: --fix alpha=0.9. Of what has a flag of its own, in trials and baselines alone."""
+    when: Words = ()
+    """Search NAME only where another one has one of some values: --when NAME:OTHER=VALUE,VALUE."""
+    objective: Words = ()
+    """Add an objective, NAME:max or NAME:min, or leave one out, NAME:none; one to four in all."""
+    space: File | None = None
+    """A file such as those in search_spaces/ in place of the one there. Default: none."""
+    show_space: bool = False
+    """Print what is searched and what could be, then stop."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +170,9 @@ class Measuring:
     show the accuracies in the report. May be added to a study later."""
 
 
-OPERATIONAL = (Budget, Files, Resources, Watching, Measuring)
+OPERATIONAL = (Budget, Files, Resources, Watching, Measuring, SpaceFlags)
 """Groups of settings that make no trial another one: they say how much, where, and what is looked at. They may differ
-between two commands on one study, but for `FIXED`."""
+between two commands on one study, but for `FIXED`. Of `SpaceFlags` the search space that follows is compared."""
 
 FIXED: Values = {"measure": "none", "latency_batch": None}
 """Of those groups the settings that add columns to a study's tables, and what they are in studies older than they."""

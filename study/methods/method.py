@@ -144,6 +144,8 @@ class Method:
             None where trials train.
         packing: None where trials are always trained alone.
         search_space: settings → the module of `search_spaces` that says what is searched.
+        hyperparameters: (settings, searched values) → those of a trial; `hparams_from` of `hparams` if none.
+        metrics: what every finished trial reports, and can be an objective; () where the method does not say.
     """
 
     title: str
@@ -167,6 +169,8 @@ class Method:
     untrained_seconds: Callable[..., float] | None = None
     packing: Packing | None = None
     search_space: Callable[..., str] = lambda settings: settings.kind
+    hyperparameters: Callable[..., object] | None = None
+    metrics: Sequence[str] = ()
 
     def networks(self, settings: Settings) -> dict[str, Training]:
         """Role → training, of every network of a study."""

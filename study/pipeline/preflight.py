@@ -37,7 +37,7 @@ from study.settings import OLDER_PRECISION, Settings, contradiction
 from study.training.network import Training, build_network
 from study.tuning import measuring
 from study.tuning.searcher import front
-from study.tuning.space import SearchSpace, file_of
+from study.tuning.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,8 @@ def check_space(recorded: Meta, space: SearchSpace, folder: Path) -> None:
     ]
     if differ:
         raise UserError(
-            f"{folder} was started with another {file_of(space.name)}: {', '.join(differ)}; choose another --name"
+            f"{folder} was started with another {space.file}: {', '.join(differ)}; give the flags of the search "
+            "space as they were, or choose another --name"
         )
 
 
@@ -236,12 +237,13 @@ def describe_networks(settings: Settings, space: SearchSpace, data: Splits) -> d
     for name, domain in space.domains.items():
         for value in domain.ends():
             other = method.networks(settings_with(settings, {name: value}))
-            _check_searched(settings, name, value, networks, other, data)
+            _check_searched(settings, space.origins.get(name, space.file), name, value, networks, other, data)
     return {role: _described(settings, role, training, data) for role, training in networks.items()}
 
 
 def _check_searched(
     settings: Settings,
+    place: str,
     name: str,
     value: object,
     networks: dict[str, Training],
@@ -257,7 +259,7 @@ def _check_searched(
         except UserError as error:
             raise UserError(
                 f"--{role} {training.network}: {settings.kind} searches {name}, and at {value} it cannot be built "
-                f"({error}); give another --{role}, or another range in {file_of(settings.kind)}"
+                f"({error}); give another --{role}, or another range in {place}"
             ) from error
         if role == compressed_role(settings):
             describe_left_out(settings, role, training, model)

@@ -126,6 +126,7 @@ COLUMNS: dict[str, Column] = {
     "file_bytes": Column(
         "compressed file", "bytes", 0, "log", "min", stands_in="entropy_bytes", phrase="in a file of {} bytes"
     ),
+    "weight_bytes": Column("weights as float32", "bytes", 0, "log", "min", phrase="in {} bytes of float32 weights"),
     "latency_ms": Column("latency", "ms", 3, "log", "min"),
     "latency_p95_ms": Column("latency, 95th percentile", "ms", 3, "log", "min"),
     "latency_ratio": Column(

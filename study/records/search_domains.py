@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Value = float | int | str | bool | None
 """One hyperparameter, as JSON and tables have it."""
@@ -70,7 +71,7 @@ class Choice:
     values: tuple[Value, ...]
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(map(str, self.values))
+        return f"fixed at {self.values[0]}" if len(self.values) == 1 else "one of " + ", ".join(map(str, self.values))
 
     def index(self, value: object) -> int | None:
         """The place of the value that a cell of a table means; None for none. A table may have 2.0 for 2, or "True"."""
@@ -109,6 +110,25 @@ class Choice:
 Domain = Range | Choice
 
 
+@dataclass(frozen=True)
+class Condition:
+    """When a hyperparameter has an effect, and is searched: while another one has one of these values."""
+
+    name: str
+    values: tuple[Value, ...]
+
+    def __str__(self) -> str:
+        return f"where {self.name} is {' or '.join(map(str, self.values))}"
+
+    def holds(self, configuration: Mapping[str, object]) -> bool:
+        """Whether a configuration, or a row of a table, has such a value."""
+        return self.name in configuration and Choice(self.values).contains(configuration[self.name])
+
+    def as_json(self) -> dict[str, list[Value]]:
+        """As `study.json` has it."""
+        return {self.name: list(self.values)}
+
+
 def domain_from_json(recorded: Mapping[str, object]) -> Domain:
     """The domain that `as_json` wrote.
 
@@ -127,6 +147,11 @@ def domain_from_json(recorded: Mapping[str, object]) -> Domain:
         None if step is None else float(str(step)),
         recorded["type"] == "int",
     )
+
+
+def is_active(recorded: Mapping[str, Any], row: Mapping[str, object]) -> bool:
+    """Whether a hyperparameter of `study.json` is searched in a row of a table: its condition holds, or it has none."""
+    return all(Condition(name, tuple(values)).holds(row) for name, values in recorded.get("when", {}).items())
 
 
 def _equal_numbers(own: Value, value: object) -> bool:

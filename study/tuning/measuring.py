@@ -16,7 +16,7 @@ from study.records.columns import MEASURED
 from study.records.search_domains import Value
 from study.settings import Settings, flag
 from study.training.network import Training, build_network, load_network
-from study.tuning.space import SearchSpace, file_of
+from study.tuning.space import SearchSpace
 
 
 def check_objectives(settings: Settings, space: SearchSpace) -> None:
@@ -29,10 +29,11 @@ def check_objectives(settings: Settings, space: SearchSpace) -> None:
     for name in space.objectives:
         if name not in MEASURED:
             continue
+        place = space.origins.get(name, space.file)
         if measuring.measure == "none":
-            raise UserError(f"{file_of(space.name)}: the objective {name} is not measured; add --measure latency")
+            raise UserError(f"{place}: the objective {name} is not measured; add --measure latency")
         if name.startswith("batch_") and measuring.latency_batch is None:
-            raise UserError(f"{file_of(space.name)}: the objective {name} is not measured; add --latency-batch N")
+            raise UserError(f"{place}: the objective {name} is not measured; add --latency-batch N")
 
 
 def check(settings: Settings, data: Splits) -> None:

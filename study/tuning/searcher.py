@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import moocore
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -24,11 +25,15 @@ from study.tuning.space import SearchSpace
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
-def make_sampler(name: str, seed: int, trials_before: int) -> optuna.samplers.BaseSampler:
-    """The sampler of this name. Its seed depends on the trials there are, so continuing does not repeat samples."""
+def make_sampler(name: str, seed: int, trials_before: int, conditional: bool = False) -> optuna.samplers.BaseSampler:
+    """The sampler of this name. Its seed depends on the trials there are, so continuing does not repeat samples.
+
+    Args:
+        conditional: whether some hyperparameters are not searched in every trial.
+    """
     derived = int(np.random.SeedSequence([seed, trials_before]).generate_state(1)[0])
     if name == "tpe":
-        return optuna.samplers.TPESampler(seed=derived, multivariate=True, constant_liar=True)
+        return optuna.samplers.TPESampler(seed=derived, multivariate=True, group=conditional, constant_liar=True)
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=derived, population_size=20)
     if name == "gp":
@@ -53,10 +58,11 @@ def recorded_trial(row: Row, space: SearchSpace, min_accuracy: float | None = No
     complete = row["state"] == "complete"
     bounded = complete and min_accuracy is not None
     try:
+        params = space.configuration(row)
         return create_trial(
             state=STATES[row["state"]],
-            params=space.configuration(row),
-            distributions=space.distributions(),
+            params=params,
+            distributions={name: d for name, d in space.distributions().items() if name in params},
             values=[float(row[metric]) for metric in space.objectives] if complete else None,
             user_attrs={"trial_id": row["trial_id"]},
             constraints={CONSTRAINT: constraint_violation(row, min_accuracy or 0.0)} if bounded else None,
@@ -166,7 +172,7 @@ class LedgerSearch(Searcher):
     ) -> None:
         super().__init__()
         self.ledger, self.study, self.objectives = ledger, study, list(space.objectives)
-        self.distributions, self.min_accuracy = space.distributions(), min_accuracy
+        self.space, self.min_accuracy = space, min_accuracy
         self.queue, self.wanted, self.capacity = list(queue), wanted, capacity
         self.seed = seed
         self.running: dict[str, optuna.Trial | None] = {}
@@ -207,7 +213,13 @@ class LedgerSearch(Searcher):
     def _ask(self, values: Row | None) -> optuna.Trial:
         if values is not None:
             self.study.enqueue_trial(values)
-        return self.study.ask(dict(self.distributions))
+        conditions, distributions = self.space.conditions, self.space.distributions()
+        always = {name: d for name, d in distributions.items() if name not in conditions}
+        trial = self.study.ask(always)
+        for name, condition in conditions.items():
+            if condition.holds(trial.params):
+                suggest(trial, name, distributions[name])
+        return trial
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         asked = self.running.pop(trial_id, None)
@@ -225,6 +237,16 @@ class LedgerSearch(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         raise NotImplementedError("a study continues from its ledger")
+
+
+def suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> None:
+    """Ask for one more value, which depends on the condition that the others have met."""
+    if isinstance(distribution, CategoricalDistribution):
+        trial.suggest_categorical(name, distribution.choices)
+    elif isinstance(distribution, IntDistribution):
+        trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+    elif isinstance(distribution, FloatDistribution):
+        trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 def final_state(result: Mapping[str, object], objectives: list[str], error: bool) -> tuple[str, str]:

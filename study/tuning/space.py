@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,12 +17,15 @@ from optuna.distributions import BaseDistribution
 
 from study.errors import UserError
 from study.methods import registry
-from study.methods.method import ONE_MINUS, Method, settings_with
-from study.records.search_domains import Domain, Value
+from study.methods.method import ONE_MINUS, Method, hparams_from, settings_with
+from study.records.columns import MEASURED
+from study.records.search_domains import Choice, Condition, Domain, Value
 from study.settings import Settings, Values
+from study.tuning.space_flags import typed
 from study.tuning.tune_domains import from_tune, to_optuna
 
 PACKAGE = "search_spaces"
+MOST_OBJECTIVES = 4
 
 
 @dataclass(frozen=True)
@@ -27,67 +33,132 @@ class SearchSpace:
     """What a kind of study searches.
 
     Attributes:
-        name: of its module, which is that of the kind unless the method has several.
-        domains: hyperparameter → where it is searched.
+        file: that says so, as a message names it.
+        domains: hyperparameter → where it is searched; one that is fixed is a choice of one.
         objectives: metric → "max" or "min".
         baselines: name → hyperparameters, of configurations that are tried in addition to the search.
+        conditions: hyperparameter → when it has an effect, and is searched; of those that are not always.
+        origins: hyperparameter or metric → the flag that says of it something else than the file.
     """
 
-    name: str
+    file: str
     domains: Mapping[str, Domain]
     objectives: Mapping[str, str]
     baselines: Mapping[str, Values]
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, name: str) -> SearchSpace:
-        """The search space of this kind of study.
+        """The search space that comes with a kind of study.
 
         Raises:
             UserError: there is none, or one that says something else than domains, directions and configurations.
         """
+        return cls._read(file_of(name), lambda: importlib.import_module(f"{PACKAGE}.{name}"))
+
+    @classmethod
+    def from_file(cls, path: Path) -> SearchSpace:
+        """The search space in a user's file.
+
+        Raises:
+            UserError: see `load`.
+        """
+
+        def run() -> ModuleType:
+            module = ModuleType(path.stem)
+            exec(compile(path.read_bytes(), path, "exec"), vars(module))  # any file the user names, whatever its ending
+            return module
+
+        return cls._read(f"--space {path}", run)
+
+    @classmethod
+    def _read(cls, file: str, run: Callable[[], ModuleType]) -> SearchSpace:
         try:
-            module = importlib.import_module(f"{PACKAGE}.{name}")
-        except ModuleNotFoundError as error:
-            raise UserError(
-                f"{file_of(name)}: there is none ({error}); write one, see .github/CONTRIBUTING.md"
-            ) from error
+            module = run()
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            raise UserError(f"{file}: there is none ({error}); write one, see .github/CONTRIBUTING.md") from error
         except Exception as error:  # a domain that Ray Tune refuses, or anything else in a user's file
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{file_of(name)}: cannot be read ({reason}); .github/CONTRIBUTING.md says what it must have"
+                f"{file}: cannot be read ({reason}); .github/CONTRIBUTING.md says what it must have"
             ) from error
-        space, objectives, baselines = (_part(module, name, part) for part in ("SPACE", "OBJECTIVES", "BASELINES"))
-        return cls.of(name, space, objectives, baselines)
+        space, objectives, baselines = (_part(module, file, part) for part in ("SPACE", "OBJECTIVES", "BASELINES"))
+        conditions = _part(module, file, "CONDITIONS") if hasattr(module, "CONDITIONS") else {}
+        return cls.of(file, space, objectives, baselines, conditions)
 
     @classmethod
     def of(
-        cls, name: str, space: Mapping[str, object], objectives: Mapping[str, Any], baselines: Mapping[str, Any]
+        cls,
+        file: str,
+        space: Mapping[str, object],
+        objectives: Mapping[str, Any],
+        baselines: Mapping[str, Any],
+        conditions: Mapping[str, Any] | None = None,
     ) -> SearchSpace:
         """From Ray Tune's domains.
 
+        Args:
+            conditions: hyperparameter → another one → its values with which the first is searched.
         Raises:
             UserError: a value that is no domain that can be searched, or an objective without a direction.
         """
         if not space or not objectives:
-            raise UserError(f"{file_of(name)}: SPACE and OBJECTIVES must name one thing or more")
+            raise UserError(f"{file}: SPACE and OBJECTIVES must name one thing or more")
         for metric, direction in objectives.items():
             if direction not in ("max", "min"):
-                raise UserError(f"{file_of(name)}: objective {metric} is {direction!r}; give 'max' or 'min'")
-        return cls(name, {k: _domain(name, k, v) for k, v in space.items()}, dict(objectives), dict(baselines))
+                raise UserError(f"{file}: objective {metric} is {direction!r}; give 'max' or 'min'")
+        domains = {k: _domain(file, k, v) for k, v in space.items()}
+        return cls(file, domains, dict(objectives), dict(baselines), _conditions(file, conditions or {}))
 
     @classmethod
     def of_study(cls, settings: Settings) -> SearchSpace:
-        """The search space of a study's kind, without what its settings fix.
+        """What a study searches: what its kind has, or the user's file, changed by flags, without what settings fix.
 
         Raises:
-            UserError: see `load`; or nothing is left.
+            UserError: see `load` and `with_flags`; or nothing is left.
         """
-        method = registry.method(settings.kind)
-        space, fixed = cls.load(method.search_space(settings)), method.fixed(settings)
+        method, flags = registry.method(settings.kind), settings.searched
+        space = cls.from_file(flags.space) if flags.space else cls.load(method.search_space(settings))
+        space, fixed = space.with_flags(settings, method), method.fixed(settings)
+        typed_too = [name for name in space.domains if name in fixed and name in space.origins]
+        if typed_too:
+            raise UserError(f"{space.origins[typed_too[0]]}: is not searched, since {fixed[typed_too[0]]}")
         domains = {name: domain for name, domain in space.domains.items() if name not in fixed}
         if not domains:
-            raise UserError(f"{file_of(space.name)}: SPACE has only what is fixed: {'; '.join(fixed.values())}")
-        return cls(space.name, domains, space.objectives, space.baselines)
+            raise UserError(f"{space.file}: SPACE has only what is fixed: {'; '.join(fixed.values())}")
+        return replace(space, domains=domains)
+
+    def with_flags(self, settings: Settings, method: Method) -> SearchSpace:
+        """The space as `--range`, `--choice`, `--fix`, `--when` and `--objective` change it.
+
+        What is fixed holds for baselines too, unless they say something else.
+
+        Raises:
+            UserError: a flag that cannot be read, or objectives that are too many or none.
+        """
+        read = typed(settings.searched, [name for name in method.searchable() if int in _types(method, name)])
+        domains = {**self.domains, **read.domains}
+        for name in read.domains:  # 1 − x and x are one hyperparameter
+            other = name.removeprefix(ONE_MINUS) if name.startswith(ONE_MINUS) else ONE_MINUS + name
+            if other in read.domains:
+                raise UserError(f"{read.origins[name]}: {read.origins[other]} says something of it already")
+            domains.pop(other, None)
+        objectives = {k: v for k, v in {**self.objectives, **read.objectives}.items() if v != "none"}
+        if not 1 <= len(objectives) <= MOST_OBJECTIVES:
+            words = " ".join(read.origins[name] for name in read.objectives) or self.file
+            raise UserError(f"{words}: makes {len(objectives)} objectives; there must be 1 to {MOST_OBJECTIVES}")
+        unknown = [name for name, v in read.objectives.items() if v == "none" and name not in self.objectives]
+        if unknown:
+            raise UserError(
+                f"{read.origins[unknown[0]]}: is none of the objectives; they are {', '.join(self.objectives)}"
+            )
+        fixed = {k: d.values[0] for k, d in read.domains.items() if isinstance(d, Choice) and len(d.values) == 1}
+        baselines = {name: {**_without_twins(fixed, values), **values} for name, values in self.baselines.items()}
+        conditions = {
+            k: c for k, c in {**self.conditions, **read.conditions}.items() if k in {**domains, **read.conditions}
+        }
+        return SearchSpace(self.file, domains, objectives, baselines, conditions, {**self.origins, **read.origins})
 
     def check(self, method: Method, settings: Settings | None = None) -> None:
         """Refuse what the method does not know, before anything starts.
@@ -95,32 +166,84 @@ class SearchSpace:
         Args:
             settings: of the study; with them, values that a flag of that name would not take are refused too.
         Raises:
-            UserError: a name that is no hyperparameter of the method, with the nearest that is, or such a value.
+            UserError: a name that is no hyperparameter of the method, with the nearest that is, such a value, a
+                condition that is never met, or an objective that no trial reports.
         """
         known = method.searchable()
-        groups = {"SPACE": self.domains, **{f"baseline {b!r}": values for b, values in self.baselines.items()}}
-        for where, names in groups.items():
-            for name in names:
-                if name not in known:
-                    raise UserError(f"{file_of(self.name)}: {name} in {where}: {_no_hyperparameter(name, known)}")
-                values = self.domains[name].ends() if where == "SPACE" else [self.baselines[where[10:-1]][name]]
-                for value in values:
-                    if problem := _problem(method, settings, name, value):
-                        raise UserError(
-                            f"{file_of(self.name)}: {name} of {_shown(value)} in {where}: must be {problem}"
-                        )
+        for name, value, (place, part) in self._values():
+            if name not in known:
+                raise UserError(f"{place}: {name}{part}: {_no_hyperparameter(name, known)}")
+            if problem := _problem(method, settings, name, value):
+                raise UserError(f"{place}: {name} of {_shown(value)}{part}: must be {problem}")
         idle = method.without_effect(settings) if settings else {}
         for name in self.domains:
             if reason := idle.get(name.removeprefix(ONE_MINUS)):
-                raise UserError(f"{file_of(self.name)}: {name} in SPACE: has no effect {reason}; leave it out of SPACE")
+                place, part = self._place(name)
+                raise UserError(f"{place}: {name}{part}: has no effect {reason}; leave it out")
+        if settings:
+            self._check_trials(method, settings)
+        self._check_conditions(known)
+        self._check_objectives(method)
+
+    def _values(self) -> Iterator[tuple[str, Value, tuple[str, str]]]:
+        """Hyperparameter, value, and its place, of the ends of every domain and of the baselines."""
+        for name, domain in self.domains.items():
+            yield from ((name, value, self._place(name)) for value in domain.ends())
+        for baseline, values in self.baselines.items():
+            yield from ((name, value, (self.file, f" in baseline {baseline!r}")) for name, value in values.items())
+
+    def _check_trials(self, method: Method, settings: Settings) -> None:
+        """Refuse a value that no trial takes: of each hyperparameter the ends, the others in the middle."""
+        middle = {name: domain.middle() for name, domain in self.domains.items()}
+        for name in sorted(self.domains, key=lambda name: name not in self.origins):  # what was typed is to blame first
+            for value in self.domains[name].ends():
+                if reason := _refused(method, settings, {**middle, name: value}):
+                    place, part = self._place(name)
+                    raise UserError(f"{place}: {name} of {_shown(value)}{part}: no trial takes it ({reason})")
+        for baseline, values in self.baselines.items():
+            if reason := _refused(method, settings, values):
+                raise UserError(f"{self.file}: baseline {baseline!r} is refused ({reason})")
+
+    def _place(self, name: str) -> tuple[str, str]:
+        """Where a hyperparameter's domain is said, as a message has it before and behind its name."""
+        return (self.origins[name], "") if name in self.origins else (self.file, " in SPACE")
+
+    def _check_conditions(self, known: list[str]) -> None:
+        for name, condition in self.conditions.items():
+            where = self.origins.get(f"when {name}", f"{self.file}: CONDITIONS of {name}")
+            if name not in self.domains:
+                raise UserError(f"{where}: it is not searched; add it to SPACE, or with --range or --choice")
+            if condition.name not in self.domains:
+                near = difflib.get_close_matches(condition.name, self.domains, 1)
+                hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(self.domains)}"
+                raise UserError(f"{where}: {condition.name} is not searched; {hint}")
+            if condition.name in self.conditions:
+                raise UserError(f"{where}: {condition.name} has a condition itself; name one without")
+            domain = self.domains[condition.name]
+            for value in condition.values:
+                if not isinstance(domain, Choice) or not domain.contains(value):
+                    raise UserError(f"{where}: {condition.name} is never {_shown(value)}; it is {domain}")
+
+    def _check_objectives(self, method: Method) -> None:
+        """Refuse an objective that no trial of the method reports, where the method says what they report."""
+        for name in self.objectives:
+            if method.metrics and name not in (*method.metrics, *MEASURED):
+                near = difflib.get_close_matches(name, (*method.metrics, *MEASURED), 1, 0.5)
+                hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join((*method.metrics, *MEASURED))}"
+                place = self.origins.get(name, f"{self.file}: the objective {name}")
+                raise UserError(f"{place}: no trial of this study reports {name}; {hint}")
 
     def cast(self, name: str, value: object) -> Value:
         """A cell of a table as the value that the search had."""
         return self.domains[name].cast(value)
 
     def configuration(self, row: Mapping[str, object]) -> dict[str, Value]:
-        """The searched values in a row of a table."""
-        return {name: self.cast(name, row[name]) for name in self.domains}
+        """The searched values in a row of a table, without those whose condition does not hold there."""
+        return {name: self.cast(name, row[name]) for name in self.active(row)}
+
+    def active(self, values: Mapping[str, object]) -> list[str]:
+        """Names of the hyperparameters that are searched in a configuration, or in a row of a table."""
+        return [k for k in self.domains if k not in self.conditions or self.conditions[k].holds(values)]
 
     def largest(self, settings: Settings) -> Settings:
         """The settings with every searched number that is a setting at its largest: what a trial takes at most."""
@@ -139,9 +262,12 @@ class SearchSpace:
         """As `study.json` has them."""
         return {
             "objectives": dict(self.objectives),
-            "space": {name: domain.as_json() for name, domain in self.domains.items()},
+            "space": {name: domain.as_json() | self._condition(name) for name, domain in self.domains.items()},
             "baselines": {name: dict(values) for name, values in self.baselines.items()},
         }
+
+    def _condition(self, name: str) -> dict[str, object]:
+        return {"when": self.conditions[name].as_json()} if name in self.conditions else {}
 
 
 def file_of(name: str) -> str:
@@ -149,11 +275,36 @@ def file_of(name: str) -> str:
     return f"{PACKAGE}/{name}.py"
 
 
-def _part(module: ModuleType, name: str, part: str) -> dict[str, Any]:
+def _part(module: ModuleType, file: str, part: str) -> dict[str, Any]:
     value = getattr(module, part, None)
     if not isinstance(value, Mapping):
-        raise UserError(f"{file_of(name)}: {part} is missing, or no dict; see search_spaces/kd.py")
+        raise UserError(f"{file}: {part} is missing, or no dict; see search_spaces/kd.py")
     return dict(value)
+
+
+def _conditions(file: str, given: Mapping[str, Any]) -> dict[str, Condition]:
+    conditions = {}
+    for name, condition in given.items():
+        if not isinstance(condition, Mapping) or len(condition) != 1:
+            raise UserError(f'{file}: CONDITIONS of {name}: give another one and its values, as in {{"loss": ["dkd"]}}')
+        ((other, values),) = condition.items()
+        values = values if isinstance(values, list | tuple) else [values]
+        conditions[name] = Condition(other, tuple(values))
+    return conditions
+
+
+def _without_twins(fixed: Values, values: Values) -> Values:
+    """What is fixed, but for that of which a baseline has the distance from 1, or the other way round."""
+    own = {name.removeprefix(ONE_MINUS) for name in values}
+    return {name: value for name, value in fixed.items() if name.removeprefix(ONE_MINUS) not in own}
+
+
+def _types(method: Method, name: str) -> list[type]:
+    """The types of a hyperparameter's values; those of its distance from 1 are numbers."""
+    if name.startswith(ONE_MINUS):
+        return [float]
+    hint = typing.get_type_hints(method.hparams)[name]
+    return [kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None)]
 
 
 def _no_hyperparameter(name: str, known: list[str]) -> str:
@@ -171,8 +322,7 @@ def _problem(method: Method, settings: Settings | None, name: str, value: Value)
     """What a value of a hyperparameter must be, or "" where it is that: its type, and what a flag of its name takes."""
     field = name.removeprefix(ONE_MINUS)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    hint = typing.get_type_hints(method.hparams)[field]
-    kinds = [kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None)]
+    kinds = _types(method, field)
     if field != name:
         if not number or float not in kinds:
             return "a number, of a hyperparameter that is one"
@@ -188,7 +338,20 @@ def _problem(method: Method, settings: Settings | None, name: str, value: Value)
     return "" if settings is None else type(settings).problem(field, value)
 
 
-def _domain(kind: str, name: str, domain: object) -> Domain:
+def _refused(method: Method, settings: Settings, values: Values) -> str:
+    """Why no trial has these values, or ""."""
+    make = method.hyperparameters or partial(hparams_from, method.hparams)
+    try:
+        make(settings, values)
+    except ValueError as error:
+        return str(error)
+    except TypeError as error:
+        missing = re.findall("'(.*?)'", str(error).partition(": ")[2])
+        return f"nothing says its {' and '.join(missing)}" if missing else ""
+    return ""
+
+
+def _domain(file: str, name: str, domain: object) -> Domain:
     """A domain of Ray Tune's as one of ours.
 
     Raises:
@@ -197,4 +360,4 @@ def _domain(kind: str, name: str, domain: object) -> Domain:
     try:
         return from_tune(domain)
     except ValueError as problem:
-        raise UserError(f"{file_of(kind)}: {name} in SPACE {problem}") from problem
+        raise UserError(f"{file}: {name} in SPACE {problem}") from problem

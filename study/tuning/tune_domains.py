@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -25,7 +26,7 @@ def from_tune(domain: object) -> Domain:
         ValueError: it cannot be searched as it stands; the message is the end of a sentence that begins with its name.
     """
     if type(domain) is Categorical and type(domain.get_sampler()) is Categorical._Uniform:
-        return _choice(domain)
+        return choice_of(domain.categories)
     if type(domain) is Float or type(domain) is Integer:
         sampler, step = domain.get_sampler(), None
         if isinstance(sampler, Quantized):
@@ -55,15 +56,41 @@ def _range(domain: Float | Integer, log: bool, quantum: object) -> Range:
     """Tune's upper end is part of a stepped range alone, whose values are the multiples of its step."""
     integer = isinstance(domain, Integer)
     low, high = (_number(end, integer, "ends") for end in (domain.lower, domain.upper))
-    step = None if quantum is None else _number(quantum, integer, "a step")
-    if step is not None and step <= 0:
-        raise ValueError(f"has the step {step:g}; give one above 0")
+    step = _step(quantum, integer)
     if integer and step in (None, 1):
         high, step = high - 1, None
     if log and step:
         raise ValueError("has steps on a logarithmic scale; leave one of them out")
     if step:
         low, high = _multiple(low, step, up=True), _multiple(high, step, up=False)
+    return _as_optuna_has_it(low, high, log, step, integer)
+
+
+def range_of(low: float, high: float, *, log: bool = False, step: float | None = None, integer: bool = False) -> Range:
+    """The range from `low` to `high`, both included; its steps begin at `low`.
+
+    Raises:
+        ValueError: see `from_tune`.
+    """
+    low, high = (_number(end, integer, "ends") for end in (low, high))
+    step = _step(step, integer)
+    if log and step:
+        raise ValueError("has steps on a logarithmic scale; leave one of them out")
+    if log and low <= 0:
+        raise ValueError(f"has a logarithmic scale from {low:g}; give one from a number above 0")
+    if low == high:
+        raise ValueError(f"is one number; give two, or --fix for one: {low:g}")
+    return _as_optuna_has_it(low, high, log, step, integer)
+
+
+def _step(quantum: object, integer: bool) -> float | None:
+    step = None if quantum is None else _number(quantum, integer, "a step")
+    if step is not None and step <= 0:
+        raise ValueError(f"has the step {step:g}; give one above 0")
+    return step
+
+
+def _as_optuna_has_it(low: float, high: float, log: bool, step: float | None, integer: bool) -> Range:
     if low > high:
         raise ValueError("is empty; give a range with its smaller end first")
     if not math.isfinite(high - low):
@@ -93,8 +120,13 @@ def _multiple(end: float, step: float, up: bool) -> float:
     return (math.ceil(places) if up else math.floor(places)) * step
 
 
-def _choice(domain: Categorical) -> Choice:
-    values: list[Value] = [v.item() if isinstance(v, np.generic) else v for v in domain.categories]
+def choice_of(values: Sequence[Value]) -> Choice:
+    """One of these values.
+
+    Raises:
+        ValueError: see `from_tune`.
+    """
+    values = [v.item() if isinstance(v, np.generic) else v for v in values]
     for value in values:
         if problem := _problem_of_choice(value):
             raise ValueError(f"has the choice {' '.join(repr(value).split())[:50]}; {problem}")

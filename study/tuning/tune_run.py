@@ -125,7 +125,7 @@ def _searcher(job: Job, settings: Settings, queue: Sequence[Queued], wanted: int
         job.space,
         min_accuracy=settings.search.min_accuracy,
         storage=fresh_journal(job.folder / paths.JOURNAL),
-        sampler=make_sampler(settings.search.searcher, settings.seed, known),
+        sampler=make_sampler(settings.search.searcher, settings.seed, known, bool(job.space.conditions)),
         name=job.folder.name,
     )
     return LedgerSearch(

@@ -22,14 +22,14 @@ from study.methods import registry
 from study.records import study_folder
 from study.records.search_domains import Choice, Range, domain_from_json
 from study.settings import resolve
-from study.tuning.space import SearchSpace
+from study.tuning.space import SearchSpace, file_of
 from study.tuning.tune_domains import to_optuna
 
 ACCURACY = {"val_accuracy": "max"}
 
 
 def space(domains: dict[str, Any], kind: str = "sws", baselines: dict[str, Any] | None = None) -> SearchSpace:
-    return SearchSpace.of(kind, domains, ACCURACY, baselines or {})
+    return SearchSpace.of(file_of(kind), domains, ACCURACY, baselines or {})
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_nothing_to_search_and_nowhere_to_go_are_refused() -> None:
     tau = {"tau": tune.uniform(0.1, 1.0)}
     for domains, objectives in (({}, ACCURACY), (tau, {})):
         with pytest.raises(UserError, match="^search_spaces/sws.py: SPACE and OBJECTIVES must name one thing or more$"):
-            SearchSpace.of("sws", domains, objectives, {})
+            SearchSpace.of("search_spaces/sws.py", domains, objectives, {})
     with pytest.raises(UserError, match="objective sparsity is 'up'; give 'max' or 'min'$"):
-        SearchSpace.of("sws", tau, {"val_accuracy": "max", "sparsity": "up"}, {})
+        SearchSpace.of("search_spaces/sws.py", tau, {"val_accuracy": "max", "sparsity": "up"}, {})
 
 
 @pytest.mark.parametrize("command", [*registry.names(), "sws --variant soft"])
@@ -299,7 +299,7 @@ def test_a_file_that_lacks_a_part_is_refused(tmp_path: Path, monkeypatch: pytest
         ("sws", "one_minus_augment", tune.uniform(0.5, 5.0),
          "one_minus_augment of 0.5 in SPACE: must be a number, of a hyperparameter that is one"),
         ("sws", "alpha", tune.uniform(0.0, 1.0),
-         "alpha in SPACE: has no effect without --teacher; leave it out of SPACE"),
+         "alpha in SPACE: has no effect without --teacher; leave it out"),
     ],
 )  # fmt: skip
 def test_values_of_the_wrong_kind_are_refused(kind: str, name: str, domain: Any, line: str) -> None:

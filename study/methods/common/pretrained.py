@@ -247,6 +247,20 @@ def compressed_result(
     return TrialResult({**metrics, **size, "accuracy_drop": drop}, state_arrays(network), file)
 
 
+METRICS = (
+    "val_accuracy",
+    "val_loss",
+    "accuracy_drop",
+    "file_bytes",
+    "compression_ratio",
+    "sparsity",
+    "nonzero_ratio",
+    "entropy_ratio",
+    "codebook_values_used",
+)
+"""What every trial reports that leaves a compressed network."""
+
+
 def uncompressed_sizes(network: nn.Module) -> dict[str, float]:
     """Metrics of size of a network as it was trained."""
     return {

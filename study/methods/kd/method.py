@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
+from torch import nn
 
 from study.artifacts.cache import TEACHER, SharedWork, digest
 from study.artifacts.checkpoints import Progress
@@ -15,6 +16,8 @@ from study.methods.kd import student
 from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
 from study.methods.method import Arrays, Method, Stage, TrialResult, hparams_from
+from study.models.registry import parameter_count
+from study.records.search_domains import Value
 from study.settings import Values
 from study.training import distillation, network
 from study.training.loop import Report, evaluate
@@ -86,7 +89,7 @@ def train_teacher(
     teacher = network.fit_teacher(training, data, on_epoch, progress, initial)
     score = evaluate(teacher, data.validation, data)
     logits = distillation.stored_logits(teacher, students_data(settings, data).train, data, training.augment)
-    metrics = {"val_accuracy": score.accuracy, "val_loss": score.loss}
+    metrics = {"val_accuracy": score.accuracy, "val_loss": score.loss, **sizes(teacher)}
     return TrialResult(metrics, {**network.state_arrays(teacher), **logits})
 
 
@@ -101,6 +104,7 @@ def teacher_key(settings: KDSettings, data: Splits, initial_weights: SharedWork 
         "transfer": fingerprint(students_data(settings, data).train),
         "torch": torch.__version__,
         "recipe": RECIPE,
+        "sizes": sorted(SIZES),
         **normalisation_key(data),
         **custom_code_key(data, teacher_training(settings)),
     }
@@ -124,8 +128,16 @@ def trial(
     hparams = hparams_from(Hparams, settings, values)
     targets = distillation.targets_from(shared, teacher_training(settings), data, hparams.augment)
     trained = student.fit_student(hparams, data, targets, on_epoch, progress)
-    return TrialResult({}, network.state_arrays(trained))
+    return TrialResult(sizes(trained), network.state_arrays(trained))
 
+
+def sizes(model: nn.Module) -> dict[str, Value]:
+    """Metrics of size of a network that is not compressed: a student's, for fronts over its architecture."""
+    count = parameter_count(model)
+    return dict(zip(SIZES, (count, 4 * count), strict=True))
+
+
+SIZES = ("parameters", "weight_bytes")
 
 STAGE = Stage(
     name="teacher", run=train_teacher, key=teacher_key, networks=networks, role="teacher", trace=teacher_trace
@@ -143,5 +155,6 @@ METHOD = Method(
     trial_data=students_data,
     data_note=data_note,
     replaced=("teacher",),
+    metrics=("val_accuracy", "val_loss", "train_loss", *SIZES),
     dense={"": "student", "student alone": "student", "label smoothing": "student", "teacher": "teacher"},
 )

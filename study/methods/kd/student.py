@@ -44,8 +44,10 @@ class Hparams:
     contiguous: str | None = None
 
     def __post_init__(self) -> None:
-        if not (self.temperature > 0 and 0 <= self.alpha <= 1):
-            raise ValueError(f"temperature {self.temperature} must be above 0, and alpha {self.alpha} between 0 and 1")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature} must be above 0")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha {self.alpha} must be between 0 and 1")
         if self.alpha and self.label_smoothing:
             raise ValueError("label smoothing is a baseline without a teacher: alpha must be 0")
 

@@ -12,7 +12,7 @@ from study.artifacts.checkpoints import Progress
 from study.compression.quantised_weights import leave_out, names_in
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
-from study.methods.common.pretrained import compressed_result, counted_key, uncompressed_sizes
+from study.methods.common.pretrained import METRICS, compressed_result, counted_key, uncompressed_sizes
 from study.methods.kd import method as distillation_study
 from study.methods.kd import student
 from study.methods.kd_sws.settings import KDSWSSettings
@@ -120,6 +120,7 @@ METHOD = Method(
         "compression_ratio": "compression ratio against its own uncompressed student (file bytes, ×)",
         "accuracy_drop": "accuracy below the teacher's (points)",
     },
+    metrics=METRICS,
     counts_over=COUNTS_OVER,
     fixed=fixed,
     step_cost=StepCost(epochs=lambda settings: settings.cluster_epochs, term=prior_term),

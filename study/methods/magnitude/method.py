@@ -52,6 +52,8 @@ METHOD = Method(
     shared_work=pretrained.STAGE,
     trial=trial,
     epochs=lambda settings: settings.epochs + (0 if settings.quantised_training else settings.codebook_epochs),
+    hyperparameters=hyperparameters,
+    metrics=pretrained.METRICS,
     counts_over=COUNTS_OVER,
     without_effect=pretrained.without_effect,
     packing=Packing(check=check_packing, trainer=packs),

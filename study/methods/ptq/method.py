@@ -40,6 +40,7 @@ METHOD = Method(
     shared_work=pretrained.STAGE,
     trial=trial,
     epochs=lambda settings: 1,
+    metrics=pretrained.METRICS,
     counts_over=COUNTS_OVER,
     untrained_seconds=seconds,
 )

@@ -59,6 +59,11 @@ def hard_hyperparameters(settings: SWSSettings, values: Values) -> hard.Hparams:
     return hparams_from(hard.Hparams, settings, values, **pretrained.no_teacher(settings))
 
 
+def of_either_variant(settings: SWSSettings, values: Values) -> Hparams | hard.Hparams:
+    """Of one trial."""
+    return (hyperparameters if settings.variant == "soft" else hard_hyperparameters)(settings, values)
+
+
 def trial(
     values: Values, settings: SWSSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
@@ -103,6 +108,8 @@ METHOD = Method(
     shared_work=pretrained.STAGE,
     trial=trial,
     epochs=epochs,
+    hyperparameters=of_either_variant,
+    metrics=pretrained.METRICS,
     counts_over=COUNTS_OVER,
     without_effect=without_effect,
     step_cost=StepCost(epochs=lambda settings: settings.epochs if settings.variant == "soft" else 0, term=prior_term),
