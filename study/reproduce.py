@@ -146,7 +146,7 @@ def retrain(study: Study, settings: Settings, row: Row) -> Row:
         shared, _ = get_or_compute(cache, stage.name, key, lambda: shared_stage(_row(study, stage.name)))
     values = _values(study, row)
     seen = method.trial_data(settings, data)
-    trained = _train(settings, method.trial, values, seen, shared, row, stage.name)
+    trained = _train(settings, method.trial, values, seen, shared, row, stage.name, repeated=True)
     return dict(trained.record["metrics"])
 
 
@@ -177,18 +177,21 @@ def _train(
     shared: SharedWork | None,
     row: Row,
     stage: str,
+    repeated: bool = False,
 ) -> SharedWork:
     """Train one trial, or the shared work, as a study would; what it leaves, with its metrics.
 
     Args:
         row: of the study's table, of which the number of threads is taken.
         stage: name of the shared work, under which a study stores what it reported.
+        repeated: with as many seeds as the study has for each trial.
     """
     import torch
 
     from study.artifacts.cache import SharedWork
     from study.artifacts.checkpoints import Progress
     from study.methods.method import settings_with
+    from study.tuning.repeats import train_with_seeds
     from study.tuning.trainable import trial_device
 
     rows: list[Row] = []
@@ -196,7 +199,8 @@ def _train(
     torch.manual_seed(settings.seed)
     torch.set_num_threads(int(row.get("threads") or settings.resources.threads))
     device = trial_device(settings)
-    result = run(values, settings_with(settings, values), data.to(device), shared, rows.append, Progress())
+    own = settings_with(settings, values).changed(seeds_per_trial=settings.search.seeds_per_trial if repeated else None)
+    result = train_with_seeds(run, values, own, data.to(device), shared, rows.append, Progress())
     last = rows[-1] if rows else {}
     metrics = {k: v for k, v in {**last, **result.metrics}.items() if k not in ("epoch", "phase")}
     metrics |= {"seconds": time.perf_counter() - start, "threads": torch.get_num_threads()}

@@ -164,6 +164,10 @@ def _run(settings: Settings) -> int:
         advice = "" if outcome.complete else " The same command continues."
         print(f"Stopped: {outcome.stopped}.{advice}", file=sys.stderr)
         return 1
+    if outcome.ended:
+        done = f"{outcome.finished} of {outcome.wanted} trials"
+        print(f"Ended with {done} ({outcome.ended}). The same command goes on.")
+        return 0
     if outcome.finished < outcome.wanted:
         done = f"{outcome.finished} of {outcome.wanted} trials finished"
         print(f"Stopped with {done}. The same command continues.", file=sys.stderr)

@@ -32,6 +32,12 @@ class Budget:
 
     num_samples: Annotated[int, AtLeast(1)] = 64
     """Trials that the study has when the command ends, baselines not counted. Run again to continue or to add."""
+    time: str | None = None
+    """Start no further trial after so long, such as 90m, 2h or 1d, and end the study with what there is; the same
+    command goes on with it. Default: no limit."""
+    until: Literal["stalled"] | None = None
+    """stalled ends the study once the last 20 trials, or the last third of all if that is more, added less than 0.5 %
+    to the front's hypervolume (or nothing to the best value). Default: --num-samples."""
     confirm: Annotated[int, AtLeast(0)] = 0
     """After the search, retrain up to this many members of the front (the best trials where accuracy is the only
     objective), and the baselines, with --seeds fresh seeds. Default: 0; the front is then tested as it was found."""
@@ -57,6 +63,9 @@ class Search:
     scheduler: Scheduler | None = None
     """asha stops trials that fall behind (see study.tuning.halving), in validation accuracy or, with several
     objectives, by non-dominated rank. none lets every trial finish. Default: asha for kd, otherwise none."""
+    seeds_per_trial: Annotated[int | None, AtLeast(2, 100)] = None
+    """Train every trial with so many seeds from the same shared work: its score is the mean, val_accuracy_sd the
+    spread. Its network, which is tested, is that of the first. Default: one seed."""
     min_accuracy: Annotated[float | None, Percentage()] = None
     """Validation accuracy (%) below which a trial is of no use: a constraint for the searcher, and the front has none
     below it. Default: none."""

@@ -4,6 +4,7 @@ seed, so a number comes out the same each time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 import moocore
@@ -15,6 +16,7 @@ from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.pareto_front import pareto_front
 from analysis.stats.standard_error import redrawn, standard_error
 from analysis.stats.summary import summarise
+from study.records.columns import SPREAD
 from study.records.study_folder import Study
 
 DRAWS = 1000
@@ -29,6 +31,11 @@ BY_IMAGES = (
     "out the luck of the seed, and treat trials as independent, which overstates doubt."
 )
 """What `probability_by_images` is, for the reader of a table."""
+BY_IMAGES_AND_SEEDS = (
+    "Probabilities are by bootstrap of the validation accuracies, as other images and other seeds might give them; "
+    "they treat trials as independent, which overstates doubt."
+)
+"""The same in a study whose trials have several seeds each."""
 
 
 def attainment(
@@ -82,7 +89,8 @@ def probability_on_front(study: Study) -> pd.DataFrame:
     basis = "fresh seeds"
     if len(known) < 2:
         s = summarise(study)
-        known, basis = probability_by_images(s.feasible, study.objectives, s.validation), "validation images"
+        error = seed_error(s.feasible, study.meta.get("settings", {}).get("seeds_per_trial") or 1)
+        known, basis = probability_by_images(s.feasible, study.objectives, s.validation, error), "validation images"
         known.index = pd.Index(s.feasible["trial_id"])
     table = known.dropna().rename("probability").rename_axis("trial_id").reset_index()
     return (table if len(table) > 1 else table.iloc[:0]).assign(basis=basis)
@@ -121,7 +129,23 @@ def probability_by_seeds(rows: pd.DataFrame, objectives: Mapping[str, str]) -> p
     return pd.Series(_share_on_front(np.stack(means, axis=2), objectives), index=trials)
 
 
-def probability_by_images(trials: pd.DataFrame, objectives: Mapping[str, str], images: int) -> pd.Series:
+def seed_error(trials: pd.DataFrame, seeds: int) -> float:
+    """Standard error of a trial's mean accuracy over its seeds, in points: 0 where each has one.
+
+    The spread is pooled over trials, since that of a few seeds is hardly known.
+
+    Args:
+        seeds: of each trial.
+    """
+    if seeds < 2 or SPREAD not in trials:
+        return 0.0
+    spread = pd.to_numeric(trials[SPREAD], errors="coerce").dropna()
+    return float(np.sqrt((spread**2).mean() / seeds)) if len(spread) else 0.0
+
+
+def probability_by_images(
+    trials: pd.DataFrame, objectives: Mapping[str, str], images: int, error_by_seed: float = 0.0
+) -> pd.Series:
     """Share of parametric bootstrap samples in which no other trial beats a trial: its validation accuracy is drawn
     from the binomial distribution, the other objectives stay.
 
@@ -133,6 +157,7 @@ def probability_by_images(trials: pd.DataFrame, objectives: Mapping[str, str], i
         trials: complete trials, one a row.
         objectives: column → "min" or "max"; without `val_accuracy` among them there is no probability.
         images: in the validation part.
+        error_by_seed: see `seed_error`; as much is added by a normal distribution.
     Returns: probability, with the index of `trials`; missing for a row with a missing objective, and everywhere where
         there are no images.
     """
@@ -142,25 +167,28 @@ def probability_by_images(trials: pd.DataFrame, objectives: Mapping[str, str], i
     scored = np.flatnonzero(np.isfinite(points).all(axis=1))
     if images and len(scored) and ACCURACY in objectives:
         probability[scored] = 0.0
-        near = scored[_can_reach(points[scored], objectives, images)]
-        probability[near] = _share_on_front(_redraw(points[near], columns.index(ACCURACY), images), objectives)
+        near = scored[_can_reach(points[scored], objectives, images, error_by_seed)]
+        draws = _redraw(points[near], columns.index(ACCURACY), images, error_by_seed)
+        probability[near] = _share_on_front(draws, objectives)
     return pd.Series(probability, index=trials.index)
 
 
-def _redraw(points: np.ndarray, accuracy: int, images: int) -> Iterator[np.ndarray]:
+def _redraw(points: np.ndarray, accuracy: int, images: int, error_by_seed: float) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(0)
     for _ in range(DRAWS // 50):  # all at once would take a gigabyte for a very long study
         for accuracies in redrawn(points[:, accuracy], images, 50, rng):
             sample = points.copy()
             sample[:, accuracy] = accuracies
+            if error_by_seed:
+                sample[:, accuracy] += rng.normal(scale=error_by_seed, size=len(points))
             yield sample
 
 
-def _can_reach(points: np.ndarray, objectives: Mapping[str, str], images: int) -> np.ndarray:
+def _can_reach(points: np.ndarray, objectives: Mapping[str, str], images: int, error_by_seed: float) -> np.ndarray:
     """Which trials no other dominates even when it is 2.2 standard errors less accurate, and they as much more. The
     rest are 3.1 standard errors of the difference behind it, and so reach the front less than once in `DRAWS`."""
     accuracy = list(objectives).index(ACCURACY)
-    error = np.array([standard_error(a, images) for a in points[:, accuracy]])
+    error = np.array([math.hypot(standard_error(a, images), error_by_seed) for a in points[:, accuracy]])
     costs = np.where([d == "max" for d in objectives.values()], -1.0, 1.0) * points
     worst, best = costs.copy(), costs.copy()
     worst[:, accuracy] += 2.2 * error

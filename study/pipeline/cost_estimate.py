@@ -114,7 +114,8 @@ def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
     shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trainings)
     return Estimate(
         shared=shared,
-        trial=trial_seconds(settings, space, method.trial_data(settings, data)),
+        trial=(settings.search.seeds_per_trial or 1)
+        * trial_seconds(settings, space, method.trial_data(settings, data)),
         trials=budget.num_samples + baselines,
         confirming=budget.seeds * (budget.confirm + baselines) if budget.confirm else 0,
         seeds=budget.seeds if budget.confirm else 0,

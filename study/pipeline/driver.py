@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from study.records.schema import Meta
 from study.settings import Settings
 from study.tuning import cluster
 from study.tuning.display import Display
+from study.tuning.ending import seconds_of
 from study.tuning.recorder import FULL_DISK, Recorder
 from study.tuning.searcher import Queued, front
 from study.tuning.space import SearchSpace
@@ -48,6 +50,7 @@ class Outcome:
         finished, wanted: trials in a final state, and how many were asked for.
         complete: whether all that was asked for is there, the confirmation too.
         stopped: why it stopped before that, if it did so by itself.
+        ended: why the search ended with fewer trials, as the command asked for.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class Outcome:
     wanted: int
     complete: bool
     stopped: str = ""
+    ended: str = ""
 
 
 def run(settings: Settings) -> Outcome:
@@ -74,7 +78,7 @@ def run(settings: Settings) -> Outcome:
             sweep(folder.parent / paths.CACHE, older_than=DAY)
             check_results(settings, space, folder, ledger)
             recover_history(ledger, folder)
-            stopped = ""
+            stopped = ended = ""
             if is_complete(ledger, settings, space, folder):
                 finished = len(ledger.of_state(*FINAL_STATES))
                 print(f"Nothing to do: {folder} has {finished} trials. A larger --num-samples adds to them.")
@@ -82,7 +86,7 @@ def run(settings: Settings) -> Outcome:
                     wanted = {**recorded["settings"], "num_samples": settings.budget.num_samples}
                     study_folder.write_meta(folder, {**recorded, "settings": wanted})
             else:
-                stopped = _search(settings, space, folder, ledger, recorded)
+                stopped, ended = _search(settings, space, folder, ledger, recorded)
         except Exception as error:
             if ledger.anchor and not ledger.anchor.exists():
                 _remove_remains(folder)
@@ -91,7 +95,8 @@ def run(settings: Settings) -> Outcome:
                 raise UserError(reason) from error
             raise
         complete = is_complete(ledger, settings, space, folder)
-        return Outcome(folder, len(ledger.of_state(*FINAL_STATES)), settings.budget.num_samples, complete, stopped)
+        finished = len(ledger.of_state(*FINAL_STATES))
+        return Outcome(folder, finished, settings.budget.num_samples, complete, stopped, ended)
 
 
 def _remove_remains(folder: Path) -> None:
@@ -132,12 +137,15 @@ def remaining_trials(ledger: Ledger, settings: Settings, space: SearchSpace) -> 
     return max(0, searched) + len(baselines - have)
 
 
-def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger, recorded: Meta | None) -> str:
-    """All stages of a study; returns why it stopped early, or "".
+def _search(
+    settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger, recorded: Meta | None
+) -> tuple[str, str]:
+    """All stages of a study; returns why it stopped by itself, and why it ended early as the command asked, or "".
 
     Args:
         recorded: its `study.json`, if it was started before.
     """
+    deadline = time.monotonic() + seconds_of(settings.budget.time)
     cluster.check_limits(settings)
     inputs = preflight.load_inputs(settings, space, recorded)
     settings = inputs.settings
@@ -154,10 +162,11 @@ def _search(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger
         for line in metadata.data_warnings(meta):
             print(line)
         with _display(settings, space, ledger, concurrent, dashboard) as display:
-            job = Job(settings, space, folder, Recorder(ledger, display, space.objectives, settings, folder))
-            best, confirmed, stopped = _stages(job, display, inputs)
+            recorder = Recorder(ledger, display, space.objectives, settings, folder)
+            job = Job(settings, space, folder, recorder, deadline)
+            best, confirmed, stopped, ended = _stages(job, display, inputs)
         display.summary(best[:10], confirmed, space.domains)
-        return stopped
+        return stopped, ended
     finally:
         cluster.stop_ray()
 
@@ -199,10 +208,11 @@ def _announce(
         print(line)
 
 
-def _stages(job: Job, display: Display, inputs: Inputs) -> tuple[list[str], dict[str, Row], str]:
+def _stages(job: Job, display: Display, inputs: Inputs) -> tuple[list[str], dict[str, Row], str, str]:
     """Shared work, search, test, fresh seeds.
 
-    Returns: ids of the front, its tested rows, and why the study stopped early, or "".
+    Returns: ids of the front, its tested rows, why the study stopped by itself, and why its search ended early as the
+        command asked, or "".
     """
     settings, space, ledger = job.settings, job.space, job.ledger
     shared = study_shared_work(job, inputs.data, inputs.initial_weights)
@@ -211,11 +221,12 @@ def _stages(job: Job, display: Display, inputs: Inputs) -> tuple[list[str], dict
     best = front(ledger, space.objectives, settings.search.min_accuracy)
     confirmed: dict[str, Row] = {}
     stopped = job.recorder.stopped
-    if shared is not None and searched and remaining_trials(ledger, settings, space) == 0:
+    ended = job.recorder.searcher.ended if searched and job.recorder.searcher and not stopped else ""
+    if shared is not None and searched and (ended or remaining_trials(ledger, settings, space) == 0):
         record_sensitivity(settings, job.folder, shared, inputs.data)
         confirmed = confirm(settings, space, job.folder, ledger, best, inputs.data, inputs.test)
         stopped = retrain(job, display, inputs) or stopped
-    return best, confirmed, stopped
+    return best, confirmed, stopped, ended
 
 
 def _search_trials(job: Job, data: Splits, shared: SharedWork, warm_start: Sequence[Row]) -> bool:

@@ -180,6 +180,10 @@ def check_packing(settings: Settings, space: SearchSpace, data: Splits) -> None:
     """
     if settings.resources.pack == 1:
         return
+    if settings.search.seeds_per_trial:
+        raise UserError(
+            f"--pack {settings.resources.pack}: does not go with --seeds-per-trial; leave out one of the two flags"
+        )
     method = registry.method(settings.kind)
     if method.packing is None:
         raise UserError(f"--pack {settings.resources.pack}: {settings.kind} trains no packs; leave --pack out")

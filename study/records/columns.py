@@ -11,6 +11,9 @@ Row = dict[str, Any]
 ACCURACY = "val_accuracy"
 """What every trial has, and every study looks at."""
 
+SPREAD = "val_accuracy_sd"
+"""Standard deviation of the validation accuracy over the seeds of one trial, see `--seeds-per-trial`."""
+
 FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
 
@@ -113,6 +116,7 @@ COLUMNS: dict[str, Column] = {
     "train_loss": Column("training loss", "nats", 4, direction="min"),
     "val_loss": Column("validation loss", "nats", 4, direction="min"),
     "val_accuracy": Column("validation accuracy", "%", 2, direction="max"),
+    SPREAD: Column("spread of the validation accuracy over a trial's seeds", "points", 2, direction="min"),
     "unquantised_val_accuracy": Column("validation accuracy before quantising", "%", 2, direction="max"),
     "teacher_val_accuracy": Column("validation accuracy of the teacher", "%", 2, direction="max"),
     "accuracy_drop": Column("accuracy lost to compression", "points", 2, direction="min"),

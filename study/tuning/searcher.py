@@ -157,6 +157,9 @@ class LedgerSearch(Searcher):
         capacity: most trials at one time, asked again each time: a cluster grows and shrinks.
         min_accuracy: see `constraint_violation`.
         seed: of every trial whose configuration names none.
+        ending: why the search is over before all trials that are wanted, or ""; asked before each.
+    Attributes:
+        ended: what `ending` said.
     """
 
     def __init__(
@@ -169,6 +172,7 @@ class LedgerSearch(Searcher):
         capacity: Callable[[], int],
         min_accuracy: float | None = None,
         seed: int = 0,
+        ending: Callable[[], str] | None = None,
     ) -> None:
         super().__init__()
         self.ledger, self.study, self.objectives = ledger, study, list(space.objectives)
@@ -176,7 +180,7 @@ class LedgerSearch(Searcher):
         self.queue, self.wanted, self.capacity = list(queue), wanted, capacity
         self.seed = seed
         self.running: dict[str, optuna.Trial | None] = {}
-        self.stopped = ""
+        self.stopped, self.ended, self.ending = "", "", ending
 
     def stop(self, reason: str) -> None:
         """Start no further trial; those that run may end."""
@@ -187,7 +191,9 @@ class LedgerSearch(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next configuration, None while enough are running, or `Searcher.FINISHED`."""
-        if self.stopped or self.ledger.full:
+        if self.ending and not self.ended:
+            self.ended = self.ending()
+        if self.stopped or self.ended or self.ledger.full:
             return Searcher.FINISHED
         if len(self.running) >= self.capacity():
             return None

@@ -27,6 +27,7 @@ from study.records.paths import trace_of
 from study.records.search_domains import Value
 from study.settings import Settings
 from study.tuning.measuring import with_cost
+from study.tuning.repeats import train_with_seeds
 
 
 def trial_device(settings: Settings) -> torch.device:
@@ -168,7 +169,8 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
                     tune.report(row)
                 progress = reporter.checkpoint.progress
                 data = data.to(trial_device(settings))
-                result = run(values, settings, data, shared[seed], on_epoch, progress)
+                work, before = shared[seed], dict(reporter.last)
+                result = train_with_seeds(run, values, settings, data, work, on_epoch, progress, alive, before)
             result = with_cost(result, settings, data)
         except TrialFailed as error:
             tune.report(reporter.failure_report(error))

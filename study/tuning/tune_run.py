@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from study.records.ledger import Ledger, epochs_reported
 from study.settings import Settings
 from study.tuning import cluster, pack_trial, packs
 from study.tuning.cluster import Capacity
+from study.tuning.ending import Ending
 from study.tuning.recorder import FULL_DISK, Recorder
 from study.tuning.scheduler import HalvingScheduler, make_rungs
 from study.tuning.searcher import LedgerSearch, Queued, fresh_journal, make_sampler, optuna_study
@@ -35,12 +37,20 @@ from study.tuning.trainable import make_trainable
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage of a study needs to know: settings, what is searched, its folder, and who hears of its trials."""
+    """What a stage of a study needs to know.
+
+    Attributes:
+        space: what is searched.
+        folder: of the study.
+        recorder: hears of the trials.
+        deadline: `time.monotonic()` after which no further trial starts.
+    """
 
     settings: Settings
     space: SearchSpace
     folder: Path
     recorder: Recorder
+    deadline: float = math.inf
 
     @property
     def ledger(self) -> Ledger:
@@ -77,7 +87,7 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
         return True
     baselines = {trial.trial_id for trial in queue if trial.baseline}
     packers: list[ActorHandle] = []
-    settings = job.settings
+    settings = job.settings if searching else job.settings.changed(seeds_per_trial=None)
     if searching and settings.resources.pack > 1:
         # Room for the baselines too, or the last trial would have to wait.
         settings = settings.changed(pack=settings.resources.pack + len(baselines))
@@ -99,7 +109,7 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
             shared=work.shared,
             working_folder=Path.cwd(),
         )
-    job.recorder.searcher = _searcher(job, settings, queue, wanted)
+    job.recorder.searcher = _searcher(job, settings, queue, wanted, searching)
     scheduler = None
     if searching and settings.search.scheduler == "asha":
         rungs = make_rungs(job.method, job.space.largest(settings), job.space.objectives, job.ledger, job.folder)
@@ -117,7 +127,7 @@ def _complete(shared: Mapping[int, SharedWork | None]) -> dict[int, SharedWork]:
     return {seed: work for seed, work in shared.items() if work is not None}
 
 
-def _searcher(job: Job, settings: Settings, queue: Sequence[Queued], wanted: int) -> LedgerSearch:
+def _searcher(job: Job, settings: Settings, queue: Sequence[Queued], wanted: int, searching: bool) -> LedgerSearch:
     """What hands out the configurations, with all that the ledger knows."""
     known = len(job.ledger.of_state("running", *FINAL_STATES))  # those that were cut off have been suggested, too
     study = optuna_study(
@@ -137,6 +147,7 @@ def _searcher(job: Job, settings: Settings, queue: Sequence[Queued], wanted: int
         Capacity(settings),
         settings.search.min_accuracy,
         seed=settings.seed,
+        ending=Ending(settings, job.ledger, job.space.objectives, job.deadline) if searching else None,
     )
 
 

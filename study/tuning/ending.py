@@ -1,0 +1,101 @@
+"""When a search is over before `--num-samples`: after `--time`, or `--until stalled`."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+
+import moocore
+import numpy as np
+
+from study.errors import UserError
+from study.records.columns import FINAL_STATES, Row, column
+from study.records.ledger import Ledger
+from study.settings import Settings
+from study.tuning.searcher import constraint_violation
+
+FEWEST = 20
+"""Trials that must bring nothing before a search counts as stalled."""
+LEAST_GAIN = 0.005
+"""Share of the front's hypervolume that they must add."""
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def seconds_of(text: str | None) -> float:
+    """A duration such as 90m, 1.5h or 1h30m, in seconds; infinity for None.
+
+    Raises:
+        UserError: it is none.
+    """
+    if text is None:
+        return math.inf
+    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
+    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
+    if "".join(a + b for a, b in parts) != text or not seconds > 0:
+        raise UserError(f"--time {text}: is no duration; give one such as 90s, 30m, 2h, 1h30m or 1d")
+    return seconds
+
+
+class Ending:
+    """Says why a search is over, or "".
+
+    Args:
+        objectives: metric → "max" or "min".
+        deadline: `time.monotonic()` after which no further trial starts.
+    """
+
+    def __init__(self, settings: Settings, ledger: Ledger, objectives: Mapping[str, str], deadline: float) -> None:
+        self.settings, self.ledger, self.objectives, self.deadline = settings, ledger, objectives, deadline
+
+    def __call__(self) -> str:
+        budget = self.settings.budget
+        if time.monotonic() >= self.deadline:
+            return f"--time {budget.time} is over"
+        rows = self.ledger.of_state(*FINAL_STATES)
+        if budget.until and (last := last_without_gain(rows, self.objectives, self.settings.search.min_accuracy)):
+            return f"--until stalled: the last {last} trials brought nothing"
+        return ""
+
+
+def last_without_gain(rows: Sequence[Row], objectives: Mapping[str, str], min_accuracy: float | None = None) -> int:
+    """How many of the last trials were to bring something and did not; 0 while the search has not stalled.
+
+    Args:
+        rows: of finished trials, in the order in which they ended; those that were stopped or failed brought nothing.
+    """
+    last = max(FEWEST, len(rows) // 3)
+    if len(rows) < 2 * last:
+        return 0
+    costs = np.array([_costs(row, objectives, min_accuracy) for row in rows])
+    return 0 if _gain(costs, len(rows) - last) > LEAST_GAIN * (len(objectives) > 1) else last
+
+
+def _costs(row: Row, objectives: Mapping[str, str], min_accuracy: float | None) -> list[float]:
+    """Less is better; not finite where a trial has no place on the front."""
+    if row["state"] != "complete" or (min_accuracy is not None and constraint_violation(row, min_accuracy) > 0):
+        return [math.inf] * len(objectives)
+    costs = []
+    for metric, direction in objectives.items():
+        value = float(row[metric])
+        if column(metric).scale == "log" and value > 0:
+            value = math.log(value)
+        costs.append(-value if direction == "max" else value)
+    return costs
+
+
+def _gain(costs: np.ndarray, before: int) -> float:
+    """What the rows behind the first so many add: of one objective to the best, otherwise as a share of the
+    hypervolume that all dominate, within the range of all."""
+    finite = np.isfinite(costs).all(axis=1)
+    if not finite[:before].any():
+        return math.inf
+    if costs.shape[1] == 1:
+        return float(costs[:before][finite[:before]].min() - costs[finite].min())
+    low, high = costs[finite].min(axis=0), costs[finite].max(axis=0)
+    scaled = (costs - low) / np.where(high > low, high - low, 1.0)
+    reference = np.full(costs.shape[1], 1.1)  # so that the ends of the front count
+    now = moocore.hypervolume(scaled[finite], ref=reference)
+    then = moocore.hypervolume(scaled[:before][finite[:before]], ref=reference)
+    return float((now - then) / now)
