@@ -50,7 +50,7 @@ MAX_WIDTH = 16
 CHECKPOINTS = ("checkpoint", "teacher_checkpoint")
 """Settings that are files of trained networks."""
 
-WITH_WIDTH = frozenset("minivgg vgg11 vgg13 vgg16 vgg19".split())
+WITH_WIDTH = frozenset("minivgg vgg8 vgg11 vgg13 vgg13_3pools vgg16 vgg19".split())
 """Networks of `study.models` whose channels a width multiplies; a default other than 1 is meant for them alone."""
 
 

@@ -1,15 +1,17 @@
-"""The networks that this project defines: the VGG kinds, MiniVGG, the LeNets, and the ResNets for CIFAR."""
+"""The networks that this project defines, by name; the VGG kinds, MiniVGG and the LeNets are built here."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from study.errors import UserError
+from study.models.cifar_mobile_networks import MobileNetV2, ShuffleNet, ShuffleNetV2
+from study.models.cifar_resnets import CifarResNet, WiderCifarResNet, WideResNet, initialise_convolutions
 
 Shape = tuple[int, ...]
 """(channels, height, width) of an image; of other data, the shape of one example."""
@@ -28,6 +30,13 @@ _VGG: dict[str, tuple[int | str, ...]] = {
 }
 _NARROWEST = 4
 
+Blocks = tuple[tuple[int, ...], ...]
+_THREE_POOLS: dict[str, Blocks] = {
+    "vgg8": ((64,), (128,), (256,), (512,), (512,)),
+    "vgg13_3pools": ((64, 64), (128, 128), (256, 256), (512, 512), (512, 512)),
+}
+_POOLS = 3
+
 
 def _vgg(plan: tuple[int | str, ...], input_shape: Shape, classes: int, width: float = 1.0) -> nn.Sequential:
     channels, height, image_width = input_shape
@@ -43,11 +52,33 @@ def _vgg(plan: tuple[int | str, ...], input_shape: Shape, classes: int, width: f
     if max(height, image_width) >> pools > 1:  # at 32×32 a single pixel remains, and pooling it would do nothing
         layers.append(nn.AdaptiveAvgPool2d(1))
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, classes))
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d):  # He et al. 2015, https://arxiv.org/abs/1502.01852, eq. 14
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+    initialise_convolutions(model)
+    return model
+
+
+def _three_pool_vgg(blocks: Blocks, input_shape: Shape, classes: int, width: float = 1.0) -> nn.Sequential:
+    """RepDistiller's VGG: max pools behind the first three of five blocks alone, then the mean over the image.
+
+    So a CIFAR image still has 4×4 pixels in the last two blocks, where `vgg13` has 2×2 and 1. The number of
+    parameters is the same. Names of layers are those of github.com/HobbitLong/RepDistiller; it pools 64×64 images a
+    fourth time, which this does not.
+    """
+    channels, parts = input_shape[0], dict[str, nn.Module]()
+    for at, block in enumerate(blocks):
+        layers: list[nn.Module] = []
+        for step in block:
+            filters = max(_NARROWEST, round(step * width))
+            layers += [nn.Conv2d(channels, filters, 3, padding=1), nn.BatchNorm2d(filters), nn.ReLU(inplace=True)]
+            channels = filters
+        parts[f"block{at}"] = nn.Sequential(*layers)
+        if at < _POOLS:
+            parts[f"pool{at}"] = nn.MaxPool2d(2)
+    classifier = nn.Linear(channels, classes)
+    parts |= {"pool4": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "classifier": classifier}
+    model = nn.Sequential(OrderedDict(parts))
+    initialise_convolutions(model)
+    nn.init.normal_(classifier.weight, std=0.01)
+    nn.init.zeros_(classifier.bias)
     return model
 
 
@@ -75,64 +106,28 @@ def _lenet5(input_shape: Shape, classes: int) -> nn.Module:
     )
 
 
-class _BasicBlock(nn.Module):
-    """Two convolutions and a shortcut without parameters (He et al. 2015, sec. 4.2, option A)."""
+def _on_images(network: Callable[..., nn.Module], *sizes: int) -> Callable[..., nn.Module]:
+    """The builder of a network that asks for its own sizes, the images' channels and the classes, in this order."""
 
-    def __init__(self, channels: int, filters: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(channels, filters, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(filters)
-        self.conv2 = nn.Conv2d(filters, filters, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(filters)
-        self.stride, self.added = stride, filters - channels
+    def build(input_shape: Shape, classes: int) -> nn.Module:
+        return network(*sizes, input_shape[0], classes)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, channels, height, width) → (n, filters, height / stride, width / stride)."""
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(images)))))
-        if self.added or self.stride > 1:  # every other pixel, with channels of zeros on both sides
-            kept = images[:, :, :: self.stride, :: self.stride]
-            images = F.pad(kept, (0, 0, 0, 0, self.added // 2, self.added - self.added // 2))
-        return F.relu(out + images)
-
-
-class _CifarResNet(nn.Module):
-    """He et al. 2015, https://arxiv.org/abs/1512.03385, sec. 4.2: 6n + 2 layers, of 16, 32 and 64 channels.
-
-    Names of layers are those of the published files of github.com/akamaster/pytorch_resnet_cifar10.
-    """
-
-    def __init__(self, blocks: int, input_shape: Shape, classes: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(input_shape[0], 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.Sequential(*(_BasicBlock(16, 16, 1) for _ in range(blocks)))
-        self.layer2 = nn.Sequential(*(_BasicBlock(32 if n else 16, 32, 1 if n else 2) for n in range(blocks)))
-        self.layer3 = nn.Sequential(*(_BasicBlock(64 if n else 32, 64, 1 if n else 2) for n in range(blocks)))
-        self.linear = nn.Linear(64, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(n, channels, height, width) → logits, (n, classes)."""
-        out = F.relu(self.bn1(self.conv1(images)))
-        out = self.layer3(self.layer2(self.layer1(out)))
-        logits: Tensor = self.linear(F.adaptive_avg_pool2d(out, 1).flatten(1))
-        return logits
-
-
-def _cifar_resnet(blocks: int, input_shape: Shape, classes: int) -> nn.Module:
-    return _CifarResNet(blocks, input_shape, classes)
+    return build
 
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
     **{name: functools.partial(_vgg, plan) for name, plan in _VGG.items()},
     "lenet_300_100": _lenet_300_100,
     "lenet5": _lenet5,
-    "resnet20": functools.partial(_cifar_resnet, 3),
-    "resnet56": functools.partial(_cifar_resnet, 9),
+    **{f"resnet{6 * blocks + 2}": _on_images(CifarResNet, blocks) for blocks in (3, 5, 9, 18)},
+    **{f"resnet{6 * blocks + 2}x4": _on_images(WiderCifarResNet, blocks) for blocks in (1, 5)},
+    **{f"wrn_{depth}_{k}": _on_images(WideResNet, depth, k) for depth, k in ((16, 2), (40, 1), (40, 2))},
+    **{name: functools.partial(_three_pool_vgg, blocks) for name, blocks in _THREE_POOLS.items()},
+    "shufflenetv1": _on_images(ShuffleNet),
+    "shufflenetv2": _on_images(ShuffleNetV2),
+    "mobilenetv2": _on_images(MobileNetV2),
 }
-MINIMUM_SIZES = {**dict.fromkeys(_VGG, 32), "lenet5": 16}
+MINIMUM_SIZES = {**dict.fromkeys(_VGG, 32), **dict.fromkeys(_THREE_POOLS, 2**_POOLS), "lenet5": 16}
 
 
 def build_ours(name: str, input_shape: Shape, classes: int, options: Options) -> nn.Module:

@@ -74,7 +74,10 @@ def test_a_sigmoid_of_nothing_is_not_zero() -> None:
 
 
 @pytest.mark.parametrize(("name", "shape"), [("lenet_300_100", (1, 28, 28)), ("lenet5", (1, 28, 28)),
-                                             ("minivgg", (1, 32, 32)), ("resnet20", (3, 32, 32))])  # fmt: skip
+                                             ("minivgg", (1, 32, 32)), ("resnet20", (3, 32, 32)),
+                                             ("resnet8x4", (1, 8, 8)), ("wrn_16_2", (1, 8, 8)), ("vgg8", (1, 8, 8)),
+                                             ("shufflenetv1", (1, 8, 8)), ("shufflenetv2", (1, 8, 8)),
+                                             ("mobilenetv2", (1, 8, 8))])  # fmt: skip
 def test_outputs_stay(name: str, shape: tuple[int, int, int]) -> None:
     """A network with 2 % of its weights has some without a use; in evaluation mode all outputs stay without them."""
     torch.manual_seed(1)

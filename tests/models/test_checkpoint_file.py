@@ -164,7 +164,9 @@ def test_a_head_of_another_size_names_both_shapes_and_the_flag() -> None:
 
 
 @pytest.mark.parametrize(("name", "file", "count"), [("resnet20", "resnet20-12fca82f.th", 269_722),
-                                                     ("resnet56", "resnet56-4bfd9763.th", 853_018)])  # fmt: skip
+                                                     ("resnet32", "resnet32-d509ac18.th", 464_154),
+                                                     ("resnet56", "resnet56-4bfd9763.th", 853_018),
+                                                     ("resnet110", "resnet110-1d1ed7c2.th", 1_727_962)])  # fmt: skip
 def test_published_resnets_for_cifar(name: str, file: str, count: int) -> None:
     """He et al. (2015), sec. 4.2: the parameters of the published files, by their names, and all of them fit."""
     model = registry.build(name, (3, 32, 32), 10)

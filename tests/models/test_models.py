@@ -9,6 +9,7 @@ from study.errors import UserError
 from study.models import custom, published_weights, registry
 from study.models.registry import GreyToColour
 from study.models.zoo import Shape
+from study.settings import WITH_WIDTH
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 _LAYERS = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.ReLU, nn.Linear, *_POOLS)
@@ -75,18 +76,21 @@ def test_any_shape_and_class_count(name: str, channels: int, classes: int) -> No
     """Each of our networks takes any channels and sides from its minimum upwards, and gives one logit a class."""
     least = registry.minimum_size(name)
     for height, width in ((least, least), (least + 1, 2 * least + 3)):
-        options = {} if name.startswith(("lenet", "resnet")) else {"width": 0.05}
+        options = {"width": 0.05} if name in WITH_WIDTH else {}
         model = registry.build(name, (channels, height, width), classes, **options)
         assert model.training
         assert model(torch.zeros(2, channels, height, width)).shape == (2, classes)
 
 
 def test_minimum_sizes() -> None:
-    """VGG kinds halve their images five times; LeNet-5 needs 16 pixels; torchvision states its own minima. A vision
-    transformer has patches that divide 32 pixels, or a little more; published weights ask for their own images."""
+    """VGG kinds halve their images five times, or three; LeNet-5 needs 16 pixels; torchvision states its own minima. A
+    vision transformer's patches divide 32 pixels, or a little more; published weights ask for their own images."""
     names = (
         "vgg11",
         "vgg19",
+        "vgg8",
+        "vgg13_3pools",
+        "mobilenetv2",
         "minivgg",
         "lenet5",
         "lenet_300_100",
@@ -97,7 +101,7 @@ def test_minimum_sizes() -> None:
         "vit_l_32",
         "vit_h_14",
     )
-    assert [registry.minimum_size(name) for name in names] == [32, 32, 32, 16, 1, 63, 32, 1, 32, 32, 42]
+    assert [registry.minimum_size(name) for name in names] == [*(32, 32, 8, 8, 1, 32, 16, 1, 63, 32, 1, 32, 32, 42)]
     assert published_weights.image_size("vit_b_16", "DEFAULT") == 224
     assert published_weights.image_size("vit_b_16", "imagenet1k_swag_e2e_v1") == 384
 

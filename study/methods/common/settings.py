@@ -90,8 +90,8 @@ class NetworkSettings(WeightsSettings):
     """Settings of studies in which every trial starts from the same trained network."""
 
     network: str = "lenet_300_100"
-    """Network to compress: lenet_300_100, lenet5, minivgg, vgg11/13/16/19, resnet20/56, a torchvision.models name,
-    or module:function."""
+    """Network to compress: lenet_300_100, lenet5, minivgg, vgg11/13/16/19, resnet20/32/56/110, another one for CIFAR
+    (study/README.md lists them), a torchvision.models name, or module:function."""
     network_width: Width = 1.0
     """Multiplies the network's channels (VGG kinds)."""
     pretrain_epochs: Annotated[int | None, AtLeast(0)] = None

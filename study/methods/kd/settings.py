@@ -27,8 +27,8 @@ class KDSettings(Settings):
     epochs: Epochs | None = None
     """Epochs of each student. Default: 40 on digits, 75 on CIFAR, otherwise 20."""
     teacher: str = "vgg13"
-    """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, resnet20/56, a torchvision.models name, or
-    module:function."""
+    """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, resnet20/32/56/110, another one for CIFAR
+    (study/README.md lists them), a torchvision.models name, or module:function."""
     teacher_width: Width | None = None
     """Multiplies the teacher's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
     teacher_epochs: Epochs | None = None
