@@ -36,6 +36,7 @@ BY_IMAGES_AND_SEEDS = (
     "they treat trials as independent, which overstates doubt."
 )
 """The same in a study whose trials have several seeds each."""
+BASIS = ("validation images", "validation images and seeds")
 
 
 def attainment(
@@ -77,7 +78,7 @@ def probability_on_front(study: Study) -> pd.DataFrame:
     `probability_by_seeds`; in any other study among all complete ones that keep to its constraint, see
     `probability_by_images`.
 
-    Returns: `trial_id`, `probability` and `basis` ("fresh seeds" or "validation images"), one row for each trial that
+    Returns: `trial_id`, `probability` and `basis` ("fresh seeds" or one of `BASIS`), one row for each trial that
         was considered; empty where there are fewer than two, since a single one is on the front for certain, where the
         number of validation images is not recorded, or where accuracy is no objective.
     """
@@ -90,7 +91,7 @@ def probability_on_front(study: Study) -> pd.DataFrame:
     if len(known) < 2:
         s = summarise(study)
         error = seed_error(s.feasible, study.meta.get("settings", {}).get("seeds_per_trial") or 1)
-        known, basis = probability_by_images(s.feasible, study.objectives, s.validation, error), "validation images"
+        known, basis = probability_by_images(s.feasible, study.objectives, s.validation, error), BASIS[error > 0]
         known.index = pd.Index(s.feasible["trial_id"])
     table = known.dropna().rename("probability").rename_axis("trial_id").reset_index()
     return (table if len(table) > 1 else table.iloc[:0]).assign(basis=basis)

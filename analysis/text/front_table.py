@@ -9,7 +9,7 @@ from analysis.stats.metrics import network_facts, scaled, settings_of_baselines
 from analysis.stats.names import ACCURACY, ACCURACY_DROP, TEST_ACCURACY
 from analysis.stats.pareto_front import hypervolume, knee
 from analysis.stats.summary import Summary, counts_of, superlative
-from analysis.stats.uncertainty import BY_IMAGES, probability_on_front
+from analysis.stats.uncertainty import BASIS, BY_IMAGES, BY_IMAGES_AND_SEEDS, probability_on_front
 from analysis.text.tables import Table, table
 
 BEST_SHOWN = 5
@@ -117,7 +117,7 @@ def _probability_lead(chances: pd.DataFrame) -> str:
             "Probabilities are by Student's t over the fresh seeds, paired by seed, among the "
             f"{len(chances)} trials that were trained with them."
         )
-    return BY_IMAGES
+    return BY_IMAGES_AND_SEEDS if chances["basis"].iloc[0] == BASIS[1] else BY_IMAGES
 
 
 def _with_comparison(s: Summary, rows: pd.DataFrame, chances: pd.DataFrame) -> pd.DataFrame:
