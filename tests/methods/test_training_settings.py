@@ -5,20 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from study.artifacts.cache import LOGITS, SharedWork
+from study.artifacts.checkpoints import Progress
+from study.data import registry
 from study.errors import UserError
 from study.methods.common import pretrained
 from study.methods.common.training_settings import SGD_RATE, TeacherTrainingSettings
 from study.methods.kd import method as kd
 from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
+from study.methods.kd_sws import method as kd_sws
 from study.methods.kd_sws.settings import KDSWSSettings
 from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.method import hparams_from
 from study.methods.ptq.settings import PTQSettings
 from study.methods.sws.settings import SWSSettings
 from study.settings import Settings, contradiction, from_json, resolve
+from study.training.network import build_network, state_arrays
 from study.training.recipe import Recipe
 
 KINDS = (KDSettings, SWSSettings, MagnitudeSettings, KDSWSSettings, PTQSettings)
@@ -132,3 +138,29 @@ def test_a_searched_recipe_is_the_students_alone() -> None:
     hparams = hparams_from(Hparams, settings, values)
     assert hparams.training.recipe == Recipe(optimizer="adam", ema=0.9, mixup=0.3)
     assert kd.teacher_training(settings).recipe == Recipe(optimizer="sgd", ema=0.9)
+
+
+def test_images_are_mixed_while_a_student_is_distilled_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In `kd_sws` the teacher runs on mixed images, and clustering reads its stored logits."""
+    digits = registry.load("digits", None, size=32)[0]
+    settings = resolve(KDSWSSettings.of(mixup=0.2))
+    teacher = build_network(kd.teacher_training(settings), digits)
+    logits = np.zeros((1, len(digits.train), 10), dtype=np.float32)
+    given: list[Any] = []
+
+    def fit_student(hparams: Any, data: Any, targets: Any, *others: Any) -> Any:
+        given.append(targets)
+        return build_network(hparams.training, digits)
+
+    def fit(model: Any, hparams: Any, data: Any, on_epoch: Any, targets: Any, progress: Any) -> Any:
+        given.append(targets)
+        raise InterruptedError
+
+    monkeypatch.setattr(kd_sws.student, "fit_student", fit_student)
+    monkeypatch.setattr(kd_sws.weight_sharing, "fit", fit)
+    values = {"temperature": 4.0, "alpha": 0.5, "tau": 0.1, "components": 8, "pi_zero": 0.99}
+    shared = SharedWork({**state_arrays(teacher), LOGITS: logits})
+    with pytest.raises(InterruptedError):
+        kd_sws.trial(values, settings, digits, shared, lambda row: None, Progress())
+    distilling, clustering = given
+    assert distilling.teacher is not None and clustering.teacher is None and clustering.logits is not None
