@@ -16,7 +16,7 @@ from study.data.image_folder import Reading
 from study.data.splits import Part, Splits
 from study.errors import UserError
 from study.methods import registry
-from study.methods.method import settings_with
+from study.methods.method import hparams_from, settings_with
 from study.models import custom
 from study.models.published_weights import image_size
 from study.models.registry import minimum_size, parameter_count, torchvision_name
@@ -69,6 +69,7 @@ def resume(settings: Settings, space: SearchSpace) -> tuple[Settings, Meta | Non
             other settings or another search space.
     """
     space.check(registry.method(settings.kind), settings)
+    check_hyperparameters(settings, space)
     measuring.check_objectives(settings, space)
     folder = settings.folder.resolve()
     if not (folder / paths.STUDY).exists():
@@ -222,6 +223,24 @@ def load_warm_start(settings: Settings, space: SearchSpace) -> list[Row]:
             if all(d._contains(d.to_internal_repr(values[name])) for name, d in domains.items()):
                 configurations.append(values)
     return configurations
+
+
+def check_hyperparameters(settings: Settings, space: SearchSpace) -> None:
+    """Refuse a searched value that the method's hyperparameters refuse, with the others in the middle of their ranges.
+
+    Raises:
+        UserError: the first one.
+    """
+    hparams = registry.method(settings.kind).hparams
+    middle = {name: domain.middle() for name, domain in space.domains.items()}
+    for name, domain in space.domains.items():
+        for value in domain.ends():
+            try:
+                hparams_from(hparams, settings, {**middle, name: value})
+            except ValueError as error:
+                raise UserError(f"{file_of(space.name)}: SPACE: {error}") from error
+            except TypeError:  # a hyperparameter without any value
+                return
 
 
 def describe_networks(settings: Settings, space: SearchSpace, data: Splits) -> dict[str, Meta]:

@@ -54,9 +54,6 @@ class Training:
     contiguous: bool = False
     recipe: Recipe = Recipe()
 
-    def __post_init__(self) -> None:
-        self.recipe.check_length(self.epochs)
-
     def key(self) -> dict[str, object]:
         """What determines the network that comes out, as JSON values, for the key of a cache."""
         own = {k: v for k, v in vars(self).items() if k != "recipe" and (k != "contiguous" or v)}

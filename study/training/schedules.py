@@ -54,7 +54,7 @@ def learning_rates(recipe: Recipe, epochs: int, peaks: Sequence[float], steps: i
         epochs: of the training that has these steps.
         peaks: of every group of parameters.
     """
-    warmup = recipe.warmup_epochs * steps // max(1, epochs)
+    warmup = min(steps, recipe.warmup_epochs * steps // max(1, epochs))
     rising = [[peak * (step + 1) / (warmup + 1) for peak in peaks] for step in range(warmup)]
     if recipe.schedule == "step":
         return rising + step_schedule(peaks, steps, parse_milestones(recipe.milestones))[warmup:]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray import tune
 
 from study.artifacts.cache import LOGITS, SharedWork
 from study.artifacts.checkpoints import Progress
@@ -23,9 +24,11 @@ from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.method import hparams_from
 from study.methods.ptq.settings import PTQSettings
 from study.methods.sws.settings import SWSSettings
+from study.pipeline.preflight import check_hyperparameters
 from study.settings import Settings, contradiction, from_json, resolve
 from study.training.network import build_network, state_arrays
 from study.training.recipe import Recipe
+from study.tuning.space import SearchSpace
 
 KINDS = (KDSettings, SWSSettings, MagnitudeSettings, KDSWSSettings, PTQSettings)
 NEW = (
@@ -164,3 +167,41 @@ def test_images_are_mixed_while_a_student_is_distilled_alone(monkeypatch: pytest
         kd_sws.trial(values, settings, digits, shared, lambda row: None, Progress())
     distilling, clustering = given
     assert distilling.teacher is not None and clustering.teacher is None and clustering.logits is not None
+
+
+@pytest.mark.parametrize(
+    ("space", "flags", "message"),
+    [
+        ({"warmup_epochs": tune.randint(0, 41)}, {}, "warmup_epochs 40 must be fewer than"),
+        ({"epochs": tune.choice([5, 40])}, {"warmup_epochs": 5}, "warmup_epochs 5 must be fewer"),
+        ({"milestones": tune.choice(["0.5,0.7", "0.7,0.5"])}, {}, "milestones 0.7,0.5"),
+        ({"momentum": tune.choice([0.0, 0.9])}, {"optimizer": "nesterov"}, "nesterov needs"),
+    ],
+)
+def test_a_searched_value_is_refused_before_a_trial(space: dict, flags: dict[str, Any], message: str) -> None:
+    """What a trial would refuse is refused where the command starts, by the file that searches it."""
+    space = {"temperature": tune.uniform(1.0, 9.0), "alpha": tune.uniform(0.0, 1.0), **space}
+    settings = resolve(KDSettings.of(kind="kd", teacher_epochs=50, **flags))
+    with pytest.raises(UserError) as refused:
+        check_hyperparameters(settings, SearchSpace.of("kd", space, {"val_accuracy": "max"}, {}))
+    assert str(refused.value).startswith(f"search_spaces/kd.py: SPACE: {message}")
+
+
+def test_a_searched_recipe_is_taken() -> None:
+    """Optimisers with and without a momentum in one space: those without leave it alone."""
+    space = {
+        "temperature": tune.uniform(1.0, 9.0),
+        "alpha": tune.uniform(0.0, 1.0),
+        "optimizer": tune.choice(["adamw", "adam", "sgd", "nesterov"]),
+        "momentum": tune.uniform(0.5, 0.95),
+        "schedule": tune.choice(["cosine", "step", "constant"]),
+        "warmup_epochs": tune.randint(0, 6),
+        "ema": tune.choice([0.0, 0.99]),
+        "mixup": tune.uniform(0.0, 0.4),
+        "clip_norm": tune.choice([0.0, 1.0]),
+        "label_smoothing": tune.uniform(0.0, 0.2),
+    }
+    settings = resolve(KDSettings.of(kind="kd"))
+    searched = SearchSpace.of("kd", space, {"val_accuracy": "max"}, {})
+    searched.check(kd.METHOD, settings)
+    check_hyperparameters(settings, searched)
