@@ -62,6 +62,15 @@ class Between:
 
 
 @dataclass(frozen=True)
+class BelowOne:
+    """A number from 0 on, below 1."""
+
+    def problem(self, value: float) -> str:
+        """What the value must be, or "" where it is."""
+        return "" if 0 <= value < 1 else "0 or more and below 1"
+
+
+@dataclass(frozen=True)
 class Percentage:
     """A percentage below 100."""
 
@@ -70,4 +79,4 @@ class Percentage:
         return "" if 0 <= value < 100 else "a percentage, 0 or more and below 100"
 
 
-Bound = AtLeast | Above | Within | Between | Percentage
+Bound = AtLeast | Above | Within | Between | BelowOne | Percentage

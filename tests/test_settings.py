@@ -23,7 +23,7 @@ from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.ptq.settings import PTQSettings
 from study.methods.sws.settings import SWSSettings
 from study.models import registry, zoo
-from study.setting_bounds import Above, AtLeast, Bound, Percentage, Within
+from study.setting_bounds import Above, AtLeast, BelowOne, Bound, Percentage, Within
 from study.settings import (
     WITH_WIDTH,
     Settings,
@@ -49,8 +49,9 @@ def test_every_default_is_filled(kind: type, dataset: str) -> None:
     absent = {name for name, value in resolved.flat().items() if value is None}
     assert absent <= set("data_dir precision max_concurrent gpus_per_trial address teacher_checkpoint memory_per_trial "
                          "trial_timeout min_accuracy warm_start skip contiguous checkpoint weights reinit normalise "
-                         "finetune_epochs finetune_rate image_size test_fraction latency_batch "
-                         "space".split())  # fmt: skip
+                         "finetune_epochs finetune_rate image_size test_fraction latency_batch momentum milestones "
+                         "teacher_optimizer teacher_schedule teacher_learning_rate "
+                         "teacher_weight_decay space time until seeds_per_trial".split())  # fmt: skip
 
 
 def test_a_flag_wins_over_the_default() -> None:
@@ -293,6 +294,9 @@ def test_every_bound_refuses_what_no_run_can_use(kind: type[Settings]) -> None:
         (Within(0, 1), 1.5, "between 0 and 1"),
         (Within(0, 1), math.nan, "between 0 and 1"),
         (Within(0, 1), 1, ""),
+        (BelowOne(), 1, "0 or more and below 1"),
+        (BelowOne(), math.nan, "0 or more and below 1"),
+        (BelowOne(), 0, ""),
         (Percentage(), 100, "a percentage, 0 or more and below 100"),
         (Percentage(), 99.9, ""),
     ],

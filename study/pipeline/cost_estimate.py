@@ -22,6 +22,7 @@ from study.training.batches import SHIFTING, Batch, EpochBatches
 from study.training.cuda_graphs import make_step
 from study.training.loop import logits_of
 from study.training.network import Training, build_network
+from study.training.optimiser import WeightAverage, make_optimiser
 from study.training.precision import logits
 from study.tuning.cluster import check_limits, resource_request, resources, shared_cores, trials_that_fit
 from study.tuning.space import SearchSpace
@@ -150,9 +151,11 @@ def trial_seconds(settings: Settings, space: SearchSpace, data: Splits) -> float
 
 def _teacher_in_every_step(settings: Settings, training: Training) -> Training | None:
     """The teacher, where its logits cannot be stored."""
-    if training.augment not in SHIFTING or settings.flat().get("teacher", "none") == "none":
+    method = registry.method(settings.kind)
+    mixed = bool(method.student and training.recipe.mixup)  # no trial mixes images but one that trains a student
+    if not (mixed or training.augment in SHIFTING) or settings.flat().get("teacher", "none") == "none":
         return None
-    networks = registry.method(settings.kind).networks(settings)
+    networks = method.networks(settings)
     return networks.get("teacher", training)  # without one of its own, the network itself
 
 
@@ -172,7 +175,9 @@ def seconds_an_epoch(
     torch.set_num_threads(threads)
     model = build_network(training, data)
     teaching = build_network(teacher, data).eval() if teacher else None
-    optimiser = torch.optim.AdamW(model.parameters(), fused=True)
+    optimiser = make_optimiser(training.recipe, model.parameters(), training.learning_rate, training.weight_decay)
+    if training.recipe.ema:
+        WeightAverage(model, training.recipe.ema).follow(optimiser)
     added = term(model) if term else None
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
@@ -184,7 +189,7 @@ def seconds_an_epoch(
                 logits(teaching, batch.images, training.precision)
         return value
 
-    batches = EpochBatches(data, training.augment)
+    batches = EpochBatches(data, training.augment, mixup=training.recipe.mixup)
     batches.shuffle(torch.Generator().manual_seed(training.seed))
     steps = batches.split(training.batch_size)
     step = make_step(model, batches, loss, optimiser, torch.zeros((), device=batches.order.device))

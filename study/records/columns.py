@@ -98,6 +98,15 @@ COLUMNS: dict[str, Column] = {
     "alpha": Column("soft-target weight α", "", 3),
     "label_smoothing": Column("label smoothing", "", 2),
     "student_width": Column("student width", "", 3),
+    # ordinary training
+    "optimizer": Column("optimiser"),
+    "momentum": Column("momentum", "", 3),
+    "schedule": Column("learning-rate schedule"),
+    "milestones": Column("milestones"),
+    "warmup_epochs": Column("warm-up epochs", "", 0),
+    "clip_norm": Column("largest norm of the gradients", "", 3),
+    "ema": Column("decay of the weights' average", "", 4),
+    "mixup": Column("mixup", "", 3),
     # SWS
     "tau": Column("prior weight τ", "", 4),
     "components": Column("components", "", 0),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,6 +36,22 @@ JITTER = 0.4
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """What the images of a batch are mixed with: λ times its own, plus 1 − λ times its partner's.
+
+    Reference: Zhang et al. (2018), sec. 2, https://arxiv.org/abs/1710.09412, with one λ a batch as in its code. A
+    partner is the example before it in the batch, whose order is random.
+
+    Attributes:
+        share: λ of Beta(a, a), scalar or (members,).
+        labels: of the partners, (batch,) or (members, batch), int64.
+    """
+
+    share: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """One step's examples, on the training device.
 
@@ -44,6 +61,7 @@ class Batch:
             also move or enlarge, 1 says that the image is mirrored.
         images: normalised and augmented, (batch, channels, height, width), float32; other data, (batch, …).
         labels: (batch,), int64.
+        mixed: with what the images are mixed; None if they are not.
 
     Of networks that are trained together (`study.methods.common.packed_training`) all have one more axis in front,
     (members, batch, …).
@@ -53,6 +71,7 @@ class Batch:
     view: Tensor
     images: Tensor
     labels: Tensor
+    mixed: Mixed | None = None
 
 
 def steps_per_epoch(examples: int, batch_size: int) -> int:
@@ -67,10 +86,11 @@ class EpochBatches:
 
     Args:
         members: networks that are trained together, each with its own order; 0 for one alone, without that axis.
+        mixup: a of the Beta(a, a) that `Mixed.share` comes from; 0 for images as they are.
     """
 
-    def __init__(self, data: Splits, augment: str, members: int = 0) -> None:
-        self.data, self.augment = data, augment
+    def __init__(self, data: Splits, augment: str, members: int = 0, mixup: float = 0.0) -> None:
+        self.data, self.augment, self.mixup = data, augment, mixup
         shape = ((members,) if members else ()) + (len(data.train),)
         device = data.train.images.device
         self.order = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -79,7 +99,8 @@ class EpochBatches:
         chances = (4 if augment in _RESIZING else 0) + (3 if augment.endswith("-jitter") else 0)
         self._chances = [torch.zeros(shape, device=device) for _ in range(chances)]
         self._views = [torch.zeros_like(self.order)] if augment == "shift1" else []
-        self._places = [self.order, self._flips, *self._moves, *self._chances, *self._views]
+        self._shares = [torch.ones(shape, device=device)] if mixup else []
+        self._places = [self.order, self._flips, *self._moves, *self._chances, *self._views, *self._shares]
 
     def shuffle(self, *generators: torch.Generator) -> None:
         """Draw an epoch on the host, where every device gets the same; one generator a member."""
@@ -95,7 +116,8 @@ class EpochBatches:
         moves = [torch.randint(0, 2 * most + 1, (count,), generator=generator) for most in shifts]
         chances = [torch.rand(count, generator=generator) for _ in self._chances]
         views = [torch.randint(-3, 5, (count,), generator=generator).clamp_(min=0) for _ in self._views]
-        return [order, flips, *moves, *chances, *views]
+        shares = [_beta(self.mixup, count, generator) for _ in self._shares]
+        return [order, flips, *moves, *chances, *views, *shares]
 
     def split(self, batch_size: int) -> Sequence[Tensor]:
         """The order in batches, (members, batch) each, which `shuffle` changes in place.
@@ -124,7 +146,23 @@ class EpochBatches:
                 views = jitter(views, *chances[4:])
             images = views.round_().to(torch.uint8).view_as(images)  # bytes, as without augmentation
         normalised = normalise(images, self.data.mean, self.data.std, len(self.data.shape))
-        return Batch(index, view, normalised, self.data.train.labels[index])
+        batch = Batch(index, view, normalised, self.data.train.labels[index])
+        for shares in self._shares:
+            batch = _mix(batch, shares.gather(-1, index[..., :1]).squeeze(-1))
+        return batch
+
+
+def _beta(parameter: float, count: int, generator: torch.Generator) -> Tensor:
+    """Numbers from Beta(parameter, parameter), (count,), float32. NumPy's are numbers for small parameters, too."""
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.from_numpy(np.random.default_rng(seed).beta(parameter, parameter, count)).float()
+
+
+def _mix(batch: Batch, share: Tensor) -> Batch:
+    """A batch whose images are mixed with those of their partners, see `Mixed`."""
+    own = share.view(*batch.index.shape[:-1], *[1] * (batch.images.dim() - share.dim()))
+    images = own * batch.images + (1 - own) * batch.images.roll(1, batch.index.dim() - 1)
+    return replace(batch, images=images, mixed=Mixed(share, batch.labels.roll(1, -1)))
 
 
 def view_of(images: Tensor, augment: str, number: int) -> Tensor:

@@ -1,11 +1,10 @@
-"""One step of training, recorded and replayed on a GPU, and the learning rate in each."""
+"""One step of training, recorded and replayed on a GPU, and the steps of an epoch."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import gc
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -175,17 +174,6 @@ def run_epoch(
         if before_step:
             before_step(step + 1)
         run(index)
-
-
-def cosine_schedule(peaks: Sequence[float], steps: int) -> list[list[float]]:
-    """Learning rates in each of so many steps, and after them: from the peaks to zero along half a cosine."""
-    rates, schedule = [float(peak) for peak in peaks], []
-    for step in range(1, steps + 1):
-        schedule.append(list(rates))
-        # The same as PyTorch's CosineAnnealingLR to the last bit, which is slow where the rates are on a GPU.
-        fall = (1 + math.cos(math.pi * step / steps)) / (1 + math.cos(math.pi * (step - 1) / steps))
-        rates = [fall * rate for rate in rates]
-    return [*schedule, rates]
 
 
 def set_rates(optimiser: torch.optim.Optimizer, rates: Sequence[float]) -> None:

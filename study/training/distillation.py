@@ -14,13 +14,19 @@ from torch import Tensor, nn
 from study.artifacts.cache import LOGITS, SharedWork
 from study.data.splits import Part, Splits
 from study.training.batches import SHIFTING, VIEWS, Batch, view_of
+from study.training.labels import cross_entropy, label_loss
 from study.training.loop import Loss, logits_of
 from study.training.network import Training, load_network
 from study.training.precision import logits
 
 
 def distillation_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor, temperature: float | Tensor, alpha: float | Tensor
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    temperature: float | Tensor,
+    alpha: float | Tensor,
+    hard: Tensor | None = None,
 ) -> Tensor:
     """Soft-target loss of Hinton et al. (2015), sec. 2.
 
@@ -32,12 +38,14 @@ def distillation_loss(
         temperature: T > 0, a number or (members,). The soft term carries T², so its gradient keeps its size as T
             varies.
         alpha: weight of the soft term, in [0, 1], a number or (members,); 0 is plain cross-entropy.
+        hard: the labels' term, scalar or (members,), where it is another than plain cross-entropy.
     Returns: nats per example, scalar or (members,).
     """
     divisor = temperature[..., None, None] if isinstance(temperature, Tensor) else temperature
     log_q = F.log_softmax(student / divisor, dim=-1)
     log_p = F.log_softmax(teacher / divisor, dim=-1)
-    return alpha * temperature**2 * divergence(log_q, log_p) + (1 - alpha) * cross_entropy(student, labels)
+    hard = cross_entropy(student, labels) if hard is None else hard
+    return alpha * temperature**2 * divergence(log_q, log_p) + (1 - alpha) * hard
 
 
 def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
@@ -45,16 +53,6 @@ def divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
     if log_q.dim() == 2:  # apart, since one call is faster than two
         return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=(-2, -1)) / log_q.shape[-2]
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of each member: (batch, classes) or (members, batch, classes) → scalar or (members,), in nats."""
-    if logits.dim() == 2:  # apart, since `mean` rounds otherwise than the loss itself
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    examples = F.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=label_smoothing
-    )
-    return examples.view(labels.shape).mean(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -72,6 +70,7 @@ class Targets:
     def of(self, batch: Batch, precision: str | None = None) -> Tensor:
         """Teacher logits of exactly the views in the batch, (batch, classes) or (members, batch, classes)."""
         if self.logits is not None:
+            assert batch.mixed is None, "stored logits are of images as they are"
             return self.logits[batch.view, batch.index]
         assert self.teacher is not None
         with torch.no_grad():
@@ -91,6 +90,7 @@ def accuracy_loss(
 
     Args:
         temperature, alpha: numbers or (members,), as `distillation_loss` takes them.
+        label_smoothing: of the labels' term, see `label_loss`.
         student_logits: of the model and the batch's images; `precision.logits` if none.
     """
     of_student = student_logits or partial(logits, precision=precision)
@@ -98,9 +98,10 @@ def accuracy_loss(
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         student = of_student(model, batch.images)
+        hard = label_loss(student, batch, label_smoothing)
         if not taught:  # the teacher's term is exactly zero: do not ask it
-            return cross_entropy(student, batch.labels, label_smoothing)
-        return distillation_loss(student, targets.of(batch, precision), batch.labels, temperature, alpha)
+            return hard
+        return distillation_loss(student, targets.of(batch, precision), batch.labels, temperature, alpha, hard)
 
     return loss
 
@@ -119,17 +120,20 @@ def stored_logits(teacher: nn.Module, part: Part, data: Splits, augment: str) ->
     return {} if augment in SHIFTING else {LOGITS: teacher_logits(teacher, part, data, augment).cpu().numpy()}
 
 
-def targets_from(shared: SharedWork, teacher: Training, data: Splits, augment: str) -> Targets:
-    """The stored logits of a trained teacher, or the teacher itself where they lack a view that `augment` makes.
+def targets_from(shared: SharedWork, teacher: Training, data: Splits, augment: str, mixup: float = 0.0) -> Targets:
+    """The stored logits of a trained teacher, or the teacher itself where they lack a view that `augment` makes, or
+    where images are mixed: then both networks see the same mixed image (Beyer et al. 2022, sec. 3,
+    https://arxiv.org/abs/2106.05237).
 
     Args:
         shared: the teacher's weights and, unless it was trained to be asked in every step, its logits.
         teacher: what the weights are of.
-        augment: of the student's training; the teacher's own may differ.
+        augment, mixup: of the student's training; the teacher's own may differ.
     Returns: on the data's device. A teacher is in evaluation mode, its weights frozen.
     """
     stored = shared.arrays.get(LOGITS)
     # Every augmentation has the image as it is as view 0; further views are those of one augmentation alone.
-    if augment not in SHIFTING and stored is not None and VIEWS[augment] in (1, len(stored)):
+    stored_views = augment not in SHIFTING and not mixup
+    if stored_views and stored is not None and VIEWS[augment] in (1, len(stored)):
         return Targets(logits=shared.tensors()[LOGITS].to(data.train.images.device))
     return Targets(teacher=load_network(shared.weights().tensors(), teacher, data).eval().requires_grad_(False))

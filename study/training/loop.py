@@ -17,7 +17,8 @@ from study.data.splits import Part, Splits
 from study.errors import TrialFailed
 from study.models.state import load_tensors, tensors_of
 from study.training.batches import Batch, EpochBatches
-from study.training.cuda_graphs import cosine_schedule, make_step, run_epoch
+from study.training.cuda_graphs import make_step, run_epoch
+from study.training.schedules import RateSchedule, cosine_schedule
 
 Report = Callable[[Row], None]
 """Takes an epoch's row."""
@@ -44,16 +45,18 @@ def train(
     batch_size: int,
     generator: torch.Generator,
     augment: str = "none",
-    constant_rates: bool = False,
+    mixup: float = 0.0,
+    rate_schedule: RateSchedule = cosine_schedule,
     before_step: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, float], None],
     progress: Progress | None = None,
     also: Sequence[Tensor] = (),
 ) -> None:
-    """Minimise `loss` for `epochs`, every learning rate falling to zero along half a cosine.
+    """Minimise `loss` for `epochs`.
 
     Args:
-        constant_rates: the learning rates stay as they are instead.
+        augment, mixup: as `EpochBatches` takes them.
+        rate_schedule: of the optimiser's learning rates, which are the peaks.
         loss: scalar, nats per example. On a GPU it is recorded: it must do the same operations in every step, on
             tensors that stay in place.
         before_step: takes the step's number, from 1; what differs from step to step belongs here.
@@ -64,9 +67,9 @@ def train(
         TrialFailed: the training loss of an epoch is not a finite number.
     """
     progress = progress or Progress()
-    epoch_batches = EpochBatches(data, augment)
+    epoch_batches = EpochBatches(data, augment, mixup=mixup)
     others = [*(p for group in optimiser.param_groups for p in group["params"]), *also]
-    rates = schedule(epoch_batches, optimiser, epochs, batch_size, constant_rates)
+    rates = schedule(epoch_batches, optimiser, epochs, batch_size, rate_schedule)
     state = progress.begin()
     if state and len(state["others"]) != len(_others(model, others)):
         progress.restart()
@@ -95,12 +98,15 @@ def train(
 
 
 def schedule(
-    epoch_batches: EpochBatches, optimiser: torch.optim.Optimizer, epochs: int, batch_size: int, constant: bool = False
+    epoch_batches: EpochBatches,
+    optimiser: torch.optim.Optimizer,
+    epochs: int,
+    batch_size: int,
+    rate_schedule: RateSchedule = cosine_schedule,
 ) -> list[list[float]]:
-    """Learning rates in every step of so many epochs, from the optimiser's rates now to zero; constant where asked."""
+    """Learning rates in every step of so many epochs, with the optimiser's rates now as the peaks."""
     steps = epochs * len(epoch_batches.split(batch_size))
-    rates = cosine_schedule([group["lr"] for group in optimiser.param_groups], steps)
-    return [rates[0] for _ in rates] if constant else rates
+    return rate_schedule([float(group["lr"]) for group in optimiser.param_groups], steps)
 
 
 def train_epochs(

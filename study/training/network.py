@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from uuid import uuid4
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
@@ -19,8 +20,12 @@ from study.models.state import load_tensors, tensors_of
 from study.models.zoo import Options
 from study.settings import MAX_SEED
 from study.training.batches import Batch
+from study.training.labels import label_loss
 from study.training.loop import Loss, Report, epoch_row, evaluate, train
+from study.training.optimiser import WeightAverage, make_optimiser
 from study.training.precision import logits
+from study.training.recipe import Recipe
+from study.training.schedules import learning_rates
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,11 @@ class Training:
 
     Attributes:
         network, options: as `models.build` takes them.
-        learning_rate: peak rate of Adam with decoupled weight decay; it falls to zero along half a cosine.
+        learning_rate: peak rate, which the recipe's schedule starts from.
+        weight_decay: decoupled or not, see `Recipe.optimizer`.
         augment: one of `batches.AUGMENTATIONS`.
         precision: as `precision.logits` takes it.
+        recipe: how it is optimised.
         contiguous: in torch's ordinary memory layout rather than channels last, for a network that cannot take that.
     """
 
@@ -45,10 +52,12 @@ class Training:
     seed: int = 0
     precision: str | None = None
     contiguous: bool = False
+    recipe: Recipe = Recipe()
 
     def key(self) -> dict[str, object]:
         """What determines the network that comes out, as JSON values, for the key of a cache."""
-        return {k: v for k, v in vars(self).items() if k != "contiguous" or v}
+        own = {k: v for k, v in vars(self).items() if k != "recipe" and (k != "contiguous" or v)}
+        return {**own, **self.recipe.key()}
 
 
 _SEEDING = threading.Lock()
@@ -84,7 +93,7 @@ def fit_teacher(
     """Train a network on the labels alone, and report every epoch. `initial`: see `start_network`."""
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
-        return F.cross_entropy(logits(model, batch.images, training.precision), batch.labels)
+        return label_loss(logits(model, batch.images, training.precision), batch, training.recipe.label_smoothing)
 
     return train_network(training, data, loss, on_epoch, progress, initial)
 
@@ -97,25 +106,38 @@ def train_network(
     progress: Progress | None,
     initial: Mapping[str, Tensor] | None = None,
 ) -> nn.Module:
-    """Build a network, train it with AdamW under `loss`, and report every epoch. `initial`: see `start_network`."""
-    model = start_network(training, data, initial)
+    """Build a network, train it by its recipe under `loss`, and report every epoch. `initial`: see `start_network`.
+
+    Returns: the network after its last epoch, or the moving average of its weights where the recipe has one.
+    """
+    model, recipe = start_network(training, data, initial), training.recipe
+    optimiser = make_optimiser(recipe, model.parameters(), training.learning_rate, training.weight_decay)
+    average = WeightAverage(model, recipe.ema) if recipe.ema else None
+    if average:
+        average.follow(optimiser)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
-        score = evaluate(model, data.validation, data)
+        with average.in_model() if average else nullcontext():
+            score = evaluate(model, data.validation, data)
         on_epoch(epoch_row(epoch, "train", train_loss, {"val_loss": score.loss, "val_accuracy": score.accuracy}))
 
     train(
         model,
         data,
         loss,
-        torch.optim.AdamW(model.parameters(), training.learning_rate, weight_decay=training.weight_decay, fused=True),
+        optimiser,
         epochs=training.epochs,
         batch_size=training.batch_size,
         generator=torch.Generator().manual_seed(training.seed),
         augment=training.augment,
+        mixup=recipe.mixup,
+        rate_schedule=partial(learning_rates, recipe, training.epochs),
         after_epoch=after_epoch,
         progress=progress,
+        also=average.state if average else (),
     )
+    if average:
+        average.keep()
     return model
 
 

@@ -20,9 +20,10 @@ from study.artifacts.finite import not_finite
 from study.data.splits import Part, Splits, as_tensor
 from study.errors import one_line
 from study.training.batches import Batch, EpochBatches
-from study.training.distillation import cross_entropy
+from study.training.labels import label_loss
 from study.training.loop import logits_of, schedule, train_epochs
 from study.training.network import Training, build_network, load_network, state_arrays
+from study.training.optimiser import make_optimiser
 from study.training.precision import logits
 
 EXAMPLES = 2
@@ -109,10 +110,11 @@ def _take_step(model: nn.Module, training: Training, data: Splits) -> None:
         if tuple(output.shape) != (len(batch.labels), classes):
             raise CannotTrain(f"in training mode it gives {tuple(output.shape)} for {len(batch.labels)} images, but "
                               f"logits of shape ({len(batch.labels)}, {classes}) are needed")  # fmt: skip
-        return cross_entropy(output, batch.labels)
+        return label_loss(output, batch)
 
     batches = EpochBatches(data, training.augment)
-    optimiser = torch.optim.AdamW(model.parameters(), RATE, fused=True)
+    # Gradients are looked at afterwards: unclipped.
+    optimiser = make_optimiser(replace(training.recipe, clip_norm=0.0), model.parameters(), RATE, weight_decay=1e-2)
     size = len(data.train)
     rates = schedule(batches, optimiser, 1, size)
     generators = [torch.Generator().manual_seed(training.seed)]

@@ -26,11 +26,20 @@ from study.settings import resolve
 from study.tuning import trainable
 
 SHARING = dict(codebook_epochs=2, sigma=0.02, precision_rate=0.05, retrain_epochs=2, layer_scales=True)
+RECIPE = dict(optimizer="nesterov", schedule="step", warmup_epochs=1, clip_norm=1.0, ema=0.9)
 SMALL_KD = dict(teacher="vgg11", teacher_width=0.125, student_width=0.125, teacher_epochs=2, epochs=2)
 SMALL = dict(pretrain_epochs=2, epochs=3, codebook_epochs=2)
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "kd": (KDSettings.of(**SMALL_KD), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
     "kd, augmented": (KDSettings.of(**SMALL_KD, augment="crop"), {"temperature": 2.0, "alpha": 0.5}),  # type: ignore[arg-type]
+    "kd, another recipe": (
+        KDSettings.of(**SMALL_KD, **RECIPE, mixup=0.2),  # type: ignore[arg-type]
+        {"temperature": 2.0, "alpha": 0.5},
+    ),
+    "magnitude, another recipe": (
+        MagnitudeSettings.of(**SMALL, **RECIPE, teacher="lenet_300_100", teacher_epochs=2),  # type: ignore[arg-type]
+        {"density": 0.1, "codebook_size": 8},
+    ),
     "sws": (
         SWSSettings.of(  # type: ignore[arg-type]
             **{**SMALL, **SHARING}, variant="soft", teacher="lenet_300_100", teacher_epochs=2, anneal=0.5, merge=0.1

@@ -70,11 +70,11 @@ def test_gradient_keeps_its_size_as_temperature_rises() -> None:
         {"alpha": math.nan},
         {"alpha": 0.5, "temperature": 0},
         {"alpha": 0.5, "temperature": -1},
-        {"alpha": 0.5, "label_smoothing": 0.1},
+        {"alpha": 0.5, "label_smoothing": 1.0},
     ],
 )
 def test_values_that_cannot_be_meant_are_refused(values: dict[str, float]) -> None:
-    """α beyond [0, 1], T of zero, and smoothing beside a teacher raise ValueError; so does a misspelt name."""
+    """α beyond [0, 1], T of zero, and labels that are smoothed away raise ValueError; so does a misspelt name."""
     with pytest.raises(ValueError):
         Hparams(student="minivgg", **values)
     with pytest.raises(TypeError):

@@ -96,6 +96,9 @@ def test_prior_and_teacher_in_every_step_have_their_price(digits: Splits) -> Non
     assert cost_estimate.trial_seconds(pruned, MAGNITUDE, digits) == 14
     assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, augment="flip")), KD, digits) == 10
     assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, augment="crop")), KD, digits) == 15
+    assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, mixup=0.2)), KD, digits) == 15
+    before = resolve(MagnitudeSettings.of(epochs=10, codebook_epochs=4, mixup=0.2, teacher="self"))
+    assert cost_estimate.trial_seconds(before, MAGNITUDE, digits) == 14  # images are mixed before compression alone
     for teacher, seconds in (("none", 14), ("self", 21), ("lenet5", 21)):
         taught = resolve(MagnitudeSettings.of(epochs=10, codebook_epochs=4, augment="shift", teacher=teacher))
         assert cost_estimate.trial_seconds(taught, MAGNITUDE, digits) == seconds

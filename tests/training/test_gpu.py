@@ -23,6 +23,7 @@ from study.models import registry as models_registry
 from study.training import batches, cuda_graphs, precision
 from study.training.cuda_graphs import CudaGraphStep
 from study.training.network import Training, build_network, fit_teacher
+from study.training.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -91,6 +92,33 @@ def test_a_recorded_training_is_the_unrecorded_one(
     assert set(recorded[0].graphs) == {31, 32}
     monkeypatch.setattr(cuda_graphs, "CudaGraphStep", lambda step, held: step)
     assert replayed == pytest.approx(losses(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "rate"),
+    [
+        (Recipe(optimizer="sgd", schedule="step", warmup_epochs=1), 0.01),
+        (Recipe(optimizer="nesterov", clip_norm=0.5, ema=0.95, mixup=0.4, label_smoothing=0.1), 0.01),
+        (Recipe(optimizer="adam", clip_norm=0.5, ema=0.95), 1e-3),
+    ],
+)
+def test_every_option_of_a_recipe_is_recorded(
+    recipe: Recipe, rate: float, larger: Splits, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No option makes a step wait for the GPU, and replayed steps train as those run one by one do."""
+
+    def rows() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        how = Training("minivgg", {"width": 0.25}, 3, 32, rate, precision="float32", recipe=recipe)
+        fit_teacher(how, larger, found.append)
+        return found
+
+    replayed = rows()
+    assert "not recorded" not in capsys.readouterr().out
+    monkeypatch.setattr(cuda_graphs, "CudaGraphStep", lambda step, held: step)
+    for one, other in zip(replayed, rows(), strict=True):
+        assert one["train_loss"] == pytest.approx(other["train_loss"], rel=0.03)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=0.1)
 
 
 class Waiting(nn.Module):

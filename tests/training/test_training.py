@@ -15,9 +15,9 @@ from study.data.splits import Part, Splits
 from study.errors import TrialFailed
 from study.models import registry
 from study.training.batches import AUGMENTATIONS, Batch, EpochBatches, shift
-from study.training.cuda_graphs import cosine_schedule
 from study.training.loop import evaluate, logits_of, train
 from study.training.precision import best_precision, logits
+from study.training.schedules import cosine_schedule
 
 
 def splits(count: int, side: int = 16, classes: int = 3) -> Splits:

@@ -31,6 +31,7 @@ from study.methods.common.pinning import PinningHparams
 from study.training.batches import steps_per_epoch
 from study.training.distillation import Targets
 from study.training.loop import Loss
+from study.training.schedules import constant_schedule, cosine_schedule
 
 Members = Sequence[Member[PinningHparams]]
 """Of one pack."""
@@ -111,7 +112,7 @@ def prune(stack: Stack, members: Members, data: Splits, loss: Loss) -> tuple[Ten
         loss,
         optimiser,
         epochs=common.pruning_epochs,
-        constant_rates=common.quantised_training,
+        rate_schedule=constant_schedule if common.quantised_training else cosine_schedule,
         before_step=_pinning(stack, survives, decisions, zero, optimiser, members, data),
         after_epoch=after_epoch,
     )

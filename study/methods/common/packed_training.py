@@ -28,6 +28,7 @@ from study.training.batches import EpochBatches
 from study.training.distillation import Targets, accuracy_loss
 from study.training.loop import Loss, Report, epoch_row, require_finite, schedule, train_epochs
 from study.training.precision import autocast_logits, uses_bfloat16
+from study.training.schedules import RateSchedule, cosine_schedule
 
 HparamsT = TypeVar("HparamsT", bound=CodebookHparams)
 
@@ -112,7 +113,7 @@ def train(
     *,
     epochs: int,
     seed_offset: int = 0,
-    constant_rates: bool = False,
+    rate_schedule: RateSchedule = cosine_schedule,
     before_step: Callable[[int], None] | None = None,
     after_epoch: Callable[[int, list[float]], None],
 ) -> None:
@@ -131,7 +132,7 @@ def train(
         batches,
         loss,
         optimiser,
-        rates=schedule(batches, optimiser, epochs, common.batch_size, constant_rates),
+        rates=schedule(batches, optimiser, epochs, common.batch_size, rate_schedule),
         generators=[torch.Generator().manual_seed(m.hparams.seed + seed_offset) for m in members],
         epochs=range(1, epochs + 1),
         batch_size=common.batch_size,

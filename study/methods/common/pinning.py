@@ -27,6 +27,7 @@ from study.training import distillation
 from study.training.batches import steps_per_epoch
 from study.training.distillation import Targets
 from study.training.loop import Loss, Report, epoch_row, train
+from study.training.schedules import constant_schedule, cosine_schedule
 
 PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
@@ -185,7 +186,7 @@ def prune(
         batch_size=hparams.batch_size,
         generator=torch.Generator().manual_seed(hparams.seed),
         augment=hparams.augment,
-        constant_rates=hparams.quantised_training,
+        rate_schedule=constant_schedule if hparams.quantised_training else cosine_schedule,
         before_step=pruning,
         after_epoch=after_epoch,
         progress=progress,

@@ -49,16 +49,18 @@ from study.training.network import (
 def pretraining(settings: NetworkSettings) -> Training:
     """How the network is trained that every trial starts from: from fresh weights, or further than it was brought."""
     brought = settings.checkpoint or settings.weights
+    rate = settings.learning_rate or settings.default_rate(settings.optimizer)
     return Training(
         network=settings.network,
         options=width_option(settings.network_width),
         epochs=(settings.finetune_epochs if brought else settings.pretrain_epochs) or 0,
         batch_size=settings.batch_size or 0,
-        learning_rate=settings.finetune_rate or 0.0 if brought else settings.learning_rate,
-        weight_decay=0.0,
+        learning_rate=settings.finetune_rate or 0.0 if brought else rate,
+        weight_decay=settings.weight_decay,
         augment=settings.augment or "none",
         seed=settings.seed,
         precision=settings.precision,
+        recipe=settings.recipe(),
         contiguous=is_listed(settings.network, settings.contiguous),
     )
 
@@ -77,11 +79,12 @@ def teacher_training(settings: NetworkSettings) -> Training | None:
         options=width_option(settings.teacher_width),
         epochs=0 if settings.teacher_checkpoint else settings.teacher_epochs,
         batch_size=settings.batch_size or 0,
-        learning_rate=settings.learning_rate,
-        weight_decay=5e-4,
+        learning_rate=settings.teacher_rate(settings.learning_rate),
+        weight_decay=settings.teacher_decay(),
         augment=settings.augment or "none",
         seed=settings.seed,
         precision=settings.precision,
+        recipe=settings.teacher_recipe(),
         contiguous=is_listed(settings.teacher, settings.contiguous),
     )
     return teacher_apart(training, pretraining(settings))

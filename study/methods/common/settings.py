@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from study.errors import UserError
+from study.methods.common.training_settings import TeacherTrainingSettings, TrainingSettings
 from study.path_arguments import File
 from study.setting_bounds import Above, AtLeast
 from study.settings import Alpha, Augment, Epochs, Rate, Settings, Values, Width, flag
@@ -63,6 +64,7 @@ class WeightsSettings(Settings):
         Raises:
             UserError: one line that names the flag.
         """
+        super().check()
         for name in ("weights", "reinit"):
             if getattr(self, name) is not None and not getattr(self, name).strip(" ,"):
                 raise UserError(f"{flag(name)} {getattr(self, name)!r}: names nothing; leave it out, or give a name")
@@ -86,7 +88,7 @@ class CodebookSettings(WeightsSettings):
 
 
 @dataclass(frozen=True)
-class NetworkSettings(WeightsSettings):
+class NetworkSettings(WeightsSettings, TrainingSettings):
     """Settings of studies in which every trial starts from the same trained network."""
 
     network: str = "lenet_300_100"
@@ -101,11 +103,13 @@ class NetworkSettings(WeightsSettings):
     """With --checkpoint or --weights: epochs of ordinary training before compression; 0, unless given, for none. The
     network as it was brought stays the report's reference, and the one after them is a baseline."""
     finetune_rate: Rate | None = None
-    """With --finetune-epochs: peak rate of Adam; 1e-4, unless given."""
+    """With --finetune-epochs: peak rate; 1e-4, unless given."""
     batch_size: Annotated[int | None, AtLeast(1)] = None
     """Images a step. Default: 32 on digits, otherwise 256."""
-    learning_rate: Rate = 1e-3
-    """Peak rate of Adam in phase one, and for the teacher; falls to zero along half a cosine."""
+    learning_rate: Rate | None = None
+    """Peak rate in phase one, and for the teacher. Default: 1e-3; with sgd and nesterov 0.05."""
+    weight_decay: Annotated[float, AtLeast(0)] = 0.0
+    """Weight decay in phase one, and in fine-tuning: decoupled with adamw, otherwise added to the gradient."""
     augment: Augment | None = None
     """In all phases: none, flip (mirror), shift1 (half of the images by one pixel), shift (by up to an eighth of the
     side), crop (flip and shift), resized-crop (mirror, and a random part enlarged), resized-crop-jitter (and the
@@ -118,6 +122,11 @@ class NetworkSettings(WeightsSettings):
         "cifar100": {"augment": "flip"},
         "": {**Settings.DEFAULTS[""], "pretrain_epochs": 20, "batch_size": 256, "augment": "none"},
     }
+    OLDER: ClassVar[Values] = {**TrainingSettings.OLDER, "weight_decay": 0.0}
+
+    def lengths(self) -> Mapping[str, int | None]:
+        """See `TrainingSettings.lengths`."""
+        return {name: getattr(self, name) for name in ("pretrain_epochs", "finetune_epochs")}
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -140,7 +149,7 @@ class NetworkSettings(WeightsSettings):
 
 
 @dataclass(frozen=True)
-class CompressionSettings(CodebookSettings, NetworkSettings):
+class CompressionSettings(CodebookSettings, NetworkSettings, TeacherTrainingSettings):
     """Settings of studies in which every trial compresses the same trained network by training it."""
 
     epochs: Epochs | None = None
@@ -164,6 +173,16 @@ class CompressionSettings(CodebookSettings, NetworkSettings):
         "digits": {**NetworkSettings.DEFAULTS["digits"], "epochs": 50, "codebook_epochs": 20},
         "": {**NetworkSettings.DEFAULTS[""], "epochs": 20, "codebook_epochs": 4, "teacher": "none"},
     }
+
+    def lengths(self) -> Mapping[str, int | None]:
+        """See `TrainingSettings.lengths`."""
+        return {**super().lengths(), "teacher_epochs": None if self.no_teacher() else self.teacher_epochs}
+
+    def no_teacher(self) -> str:
+        """See `TeacherTrainingSettings.no_teacher`."""
+        if self.teacher in (None, "none", "self"):
+            return "needs --teacher NETWORK, a teacher of its own"
+        return "means nothing with --teacher-checkpoint, a teacher that is trained" if self.teacher_checkpoint else ""
 
     def check(self) -> None:
         """Refuse what does not go together.

@@ -40,27 +40,30 @@ def student_training(settings: KDSettings) -> Training:
         options=width_option(settings.student_width),
         epochs=settings.epochs or 0,
         batch_size=settings.batch_size or 0,
-        learning_rate=settings.learning_rate,
+        learning_rate=settings.learning_rate or settings.default_rate(settings.optimizer),
         weight_decay=settings.weight_decay,
         augment=settings.augment or "none",
         seed=settings.seed,
         precision=settings.precision,
+        recipe=settings.recipe(),
         contiguous=is_listed(settings.student, settings.contiguous),
     )
 
 
 def teacher_training(settings: KDSettings) -> Training:
-    """How the teacher is trained: as a student is, but for its network, its epochs, and batches of 64 at least."""
+    """How the teacher is trained: as a student is, but for its network, its epochs, its flags, and batches of 64 at
+    least."""
     training = Training(
         network=settings.teacher,
         options=width_option(settings.teacher_width),
         epochs=0 if settings.teacher_checkpoint else settings.teacher_epochs or 0,
         batch_size=max(settings.batch_size or 0, 64),
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
+        learning_rate=settings.teacher_rate(settings.learning_rate),
+        weight_decay=settings.teacher_decay(),
         augment=settings.augment or "none",
         seed=settings.seed,
         precision=settings.precision,
+        recipe=settings.teacher_recipe(),
         contiguous=is_listed(settings.teacher, settings.contiguous),
     )
     return teacher_apart(training, student_training(settings))
@@ -126,7 +129,7 @@ def trial(
 ) -> TrialResult:
     """Train one student under the teacher."""
     hparams = hparams_from(Hparams, settings, values)
-    targets = distillation.targets_from(shared, teacher_training(settings), data, hparams.augment)
+    targets = distillation.targets_from(shared, teacher_training(settings), data, hparams.augment, hparams.mixup)
     trained = student.fit_student(hparams, data, targets, on_epoch, progress)
     return TrialResult(sizes(trained), network.state_arrays(trained))
 

@@ -8,13 +8,14 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from study.methods.common.training_settings import TeacherTrainingSettings
 from study.path_arguments import File
 from study.setting_bounds import AtLeast
-from study.settings import Augment, Epochs, Rate, Settings, Values, Width
+from study.settings import Augment, Epochs, Rate, Values, Width
 
 
 @dataclass(frozen=True)
-class KDSettings(Settings):
+class KDSettings(TeacherTrainingSettings):
     """Knowledge distillation: a teacher trains a smaller student; searches temperature and alpha.
 
     On digits a full-width MiniVGG reaches 99 % by itself, so the embedded default leaves something to find: a student
@@ -49,11 +50,12 @@ class KDSettings(Settings):
     otherwise none."""
     batch_size: Annotated[int | None, AtLeast(1)] = None
     """Images a step of a student; the teacher's are 64 at least. Default: 32 on digits, otherwise 128."""
-    learning_rate: Rate = 2e-3
-    """Peak rate of AdamW, for teacher and students; falls to zero along half a cosine."""
+    learning_rate: Rate | None = None
+    """Peak rate, for teacher and students. Default: 2e-3; with sgd and nesterov 0.05."""
     weight_decay: Annotated[float, AtLeast(0)] = 5e-4
-    """Decoupled weight decay of AdamW, for teacher and students."""
+    """Weight decay, for teacher and students: decoupled with adamw, otherwise added to the gradient."""
 
+    ADAM_RATE: ClassVar[float] = 2e-3
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
         "digits": {
             "epochs": 40,
@@ -76,6 +78,18 @@ class KDSettings(Settings):
             "batch_size": 128,
         },
     }
+
+    def lengths(self) -> Mapping[str, int | None]:
+        """See `TrainingSettings.lengths`."""
+        return {"epochs": self.epochs, "teacher_epochs": None if self.no_teacher() else self.teacher_epochs}
+
+    def teacher_decay(self) -> float:
+        """See `TeacherTrainingSettings.teacher_decay`."""
+        return self.weight_decay if self.teacher_weight_decay is None else self.teacher_weight_decay
+
+    def no_teacher(self) -> str:
+        """See `TeacherTrainingSettings.no_teacher`."""
+        return "means nothing with --teacher-checkpoint, a teacher that is trained" if self.teacher_checkpoint else ""
 
 
 SETTINGS = KDSettings

@@ -14,15 +14,15 @@ from study.data.splits import Splits
 from study.training.distillation import Targets, accuracy_loss
 from study.training.loop import Report, logits_of
 from study.training.network import Training, is_listed, train_network, width_option
+from study.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hparams:
-    """One distillation trial: the loss, the student network, and its training.
+class Hparams(Recipe):
+    """One distillation trial: the loss, the student network, and its training, with the fields of its recipe.
 
     Attributes:
         temperature, alpha: see `distillation_loss`.
-        label_smoothing: of the hard term, in a baseline without a teacher; the search leaves it at 0.
         student: name of the network, as `models.build` takes it.
         student_width: multiplies the student's channels (VGG kinds).
         epochs, batch_size, learning_rate, weight_decay, augment, seed, precision: see `Training`.
@@ -31,7 +31,6 @@ class Hparams:
 
     temperature: float = 1.0
     alpha: float
-    label_smoothing: float = 0.0
     student: str
     student_width: float = 1.0
     epochs: int = 30
@@ -44,12 +43,12 @@ class Hparams:
     contiguous: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check_length(self.epochs)
         if not self.temperature > 0:
             raise ValueError(f"temperature {self.temperature} must be above 0")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha {self.alpha} must be between 0 and 1")
-        if self.alpha and self.label_smoothing:
-            raise ValueError("label smoothing is a baseline without a teacher: alpha must be 0")
 
     @property
     def training(self) -> Training:
@@ -64,6 +63,7 @@ class Hparams:
             augment=self.augment,
             seed=self.seed,
             precision=self.precision,
+            recipe=Recipe.part_of(self),
             contiguous=is_listed(self.student, self.contiguous),
         )
 
@@ -82,7 +82,7 @@ def fit_student(
         targets: may be empty (`Targets()`) when alpha is 0.
         progress: of a trial that was stopped, to go on from.
         initial: weights that the student starts from; see `start_network`.
-    Returns: the student after its last epoch.
+    Returns: the student after its last epoch, see `train_network`.
     Raises:
         TrialFailed: the loss is not a finite number.
     """

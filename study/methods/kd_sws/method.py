@@ -84,10 +84,13 @@ def trial(
     hparams = hparams_from(Hparams, settings, values)
     teacher = distillation_study.teacher_training(settings)
     targets = distillation.targets_from(shared, teacher, data, hparams.augment)
+    mixed = (
+        distillation.targets_from(shared, teacher, data, hparams.augment, hparams.mixup) if hparams.mixup else targets
+    )
     distilled = part_of(hparams, student.Hparams)
     skip = names_in(settings.skip)
     initial = shared.part(STUDENT).tensors()
-    network = leave_out(student.fit_student(distilled, data, targets, on_epoch, progress, initial), skip)
+    network = leave_out(student.fit_student(distilled, data, mixed, on_epoch, progress, initial), skip)
     progress.trace.before = hparams.epochs
     quantised, metrics = weight_sharing.fit(
         network,
