@@ -93,6 +93,9 @@ COLUMNS: dict[str, Column] = {
     # KD
     "temperature": Column("temperature T", "", 2),
     "alpha": Column("soft-target weight α", "", 3),
+    "loss": Column("distillation loss"),
+    "dkd_beta": Column("weight β of the other classes (DKD)", "", 2),
+    "dist_gamma": Column("weight γ within a class (DIST)", "", 2),
     "label_smoothing": Column("label smoothing", "", 2),
     "student_width": Column("student width", "", 3),
     # SWS

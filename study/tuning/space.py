@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution
 from study.errors import UserError
 from study.methods import registry
 from study.methods.method import ONE_MINUS, Method, settings_with
-from study.records.search_domains import Domain, Value
+from study.records.search_domains import Choice, Domain, Value
 from study.settings import Settings, Values
 from study.tuning.tune_domains import from_tune, to_optuna
 
@@ -83,7 +83,8 @@ class SearchSpace:
             UserError: see `load`; or nothing is left.
         """
         method = registry.method(settings.kind)
-        space, fixed = cls.load(method.search_space(settings)), method.fixed(settings)
+        space = cls.load(method.search_space(settings))
+        fixed = space.true_of_all_trials(method.fixed, settings)
         domains = {name: domain for name, domain in space.domains.items() if name not in fixed}
         if not domains:
             raise UserError(f"{file_of(space.name)}: SPACE has only what is fixed: {'; '.join(fixed.values())}")
@@ -109,10 +110,21 @@ class SearchSpace:
                         raise UserError(
                             f"{file_of(self.name)}: {name} of {_shown(value)} in {where}: must be {problem}"
                         )
-        idle = method.without_effect(settings) if settings else {}
+        idle = self.true_of_all_trials(method.without_effect, settings) if settings else {}
         for name in self.domains:
             if reason := idle.get(name.removeprefix(ONE_MINUS)):
                 raise UserError(f"{file_of(self.name)}: {name} in SPACE: has no effect {reason}; leave it out of SPACE")
+
+    def true_of_all_trials(self, facts: Callable[[Settings], dict[str, str]], settings: Settings) -> dict[str, str]:
+        """Those facts of a study's settings that hold whichever value of each searched choice a trial has.
+
+        Args:
+            facts: settings → hyperparameter → a fact about it; see `Method.fixed` and `Method.without_effect`.
+        """
+        searched = [(k, d.values) for k, d in self.domains.items() if isinstance(d, Choice) and k in settings.own()]
+        cases = [settings_with(settings, {name: value}) for name, values in searched for value in values]
+        answers = [facts(case) for case in cases or [settings]]
+        return {name: reason for name, reason in answers[0].items() if all(name in answer for answer in answers)}
 
     def cast(self, name: str, value: object) -> Value:
         """A cell of a table as the value that the search had."""

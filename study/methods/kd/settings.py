@@ -8,13 +8,14 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from study.methods.common.settings import DistillationSettings
 from study.path_arguments import File
 from study.setting_bounds import AtLeast
-from study.settings import Augment, Epochs, Rate, Settings, Values, Width
+from study.settings import Augment, Epochs, Rate, Values, Width
 
 
 @dataclass(frozen=True)
-class KDSettings(Settings):
+class KDSettings(DistillationSettings):
     """Knowledge distillation: a teacher trains a smaller student; searches temperature and alpha.
 
     On digits a full-width MiniVGG reaches 99 % by itself, so the embedded default leaves something to find: a student

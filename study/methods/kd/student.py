@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
-from study.training.distillation import Targets, accuracy_loss
+from study.training.distillation import LossHparams, Targets, accuracy_loss
 from study.training.loop import Report, logits_of
 from study.training.network import Training, is_listed, train_network, width_option
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hparams:
+class Hparams(LossHparams):
     """One distillation trial: the loss, the student network, and its training.
 
     Attributes:
-        temperature, alpha: see `distillation_loss`.
+        loss, temperature, alpha, dkd_beta, dist_gamma: see `LossHparams`.
         label_smoothing: of the hard term, in a baseline without a teacher; the search leaves it at 0.
         student: name of the network, as `models.build` takes it.
         student_width: multiplies the student's channels (VGG kinds).
@@ -29,8 +29,6 @@ class Hparams:
         contiguous: the setting of this name.
     """
 
-    temperature: float = 1.0
-    alpha: float
     label_smoothing: float = 0.0
     student: str
     student_width: float = 1.0
@@ -44,6 +42,7 @@ class Hparams:
     contiguous: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not (self.temperature > 0 and 0 <= self.alpha <= 1):
             raise ValueError(f"temperature {self.temperature} must be above 0, and alpha {self.alpha} between 0 and 1")
         if self.alpha and self.label_smoothing:
@@ -84,7 +83,9 @@ def fit_student(
     Raises:
         TrialFailed: the loss is not a finite number.
     """
-    loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, hparams.precision)
+    loss = accuracy_loss(
+        targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, hparams.precision, soft=hparams.soft_term
+    )
     return train_network(hparams.training, data, loss, on_epoch, progress, initial)
 
 
