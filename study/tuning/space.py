@@ -121,9 +121,10 @@ class SearchSpace:
         Args:
             facts: settings → hyperparameter → a fact about it; see `Method.fixed` and `Method.without_effect`.
         """
-        searched = [(k, d.values) for k, d in self.domains.items() if isinstance(d, Choice) and k in settings.own()]
-        cases = [settings_with(settings, {name: value}) for name, values in searched for value in values]
-        answers = [facts(case) for case in cases or [settings]]
+        choices = {k: d.values for k, d in self.domains.items() if isinstance(d, Choice)}
+        first = settings_with(settings, {name: values[0] for name, values in choices.items()})
+        cases = [settings_with(first, {name: value}) for name, values in choices.items() for value in values]
+        answers = [facts(case) for case in [first, *cases]]
         return {name: reason for name, reason in answers[0].items() if all(name in answer for answer in answers)}
 
     def cast(self, name: str, value: object) -> Value:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from study.compression.codebook_training import CodebookHparams
 from study.data import registry
@@ -306,6 +307,15 @@ def test_losses_of_several_students_are_those_of_each(name: str) -> None:
     own = zip(student, teacher, labels, temperature.tolist(), alpha.tolist(), strict=True)
     each = torch.stack([distillation.distillation_loss(*one, soft(name)) for one in own])
     torch.testing.assert_close(together, each)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_loss_reads_a_tensor_on_the_host(name: str) -> None:
+    """A GPU records it: with tensors that have no numbers, loss and gradient are computed all the same."""
+    with FakeTensorMode():
+        student, teacher, labels = torch.randn(8, 5), torch.randn(8, 5), torch.zeros(8, dtype=torch.int64)
+        loss, slope = gradient(name, student, teacher, labels, 2.0)
+    assert loss.shape == () and slope.shape == (8, 5)
 
 
 @pytest.mark.parametrize("name", NAMES)
