@@ -37,6 +37,7 @@ from study.settings_groups import (
 
 Augment = Literal["none", "flip", "shift1", "shift", "crop", "resized-crop", "resized-crop-jitter"]
 Precision = Literal["float32", "bfloat16"]
+DistillationLoss = Literal["kd", "kd-standardised", "dkd", "dist", "ttm", "wttm", "mse"]
 
 MAX_SEED = 2**32 - 1
 """Largest seed: it, and those that follow from it, fit every generator."""

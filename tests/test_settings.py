@@ -204,6 +204,16 @@ def test_studies_without_a_precision_are_in_float32() -> None:
     assert from_json(KDSettings, "kd", recorded).precision == "float32"
 
 
+@pytest.mark.parametrize("kind", [KDSettings, KDSWSSettings, SWSSettings, MagnitudeSettings])
+def test_studies_without_a_loss_have_hintons(kind: type[Settings]) -> None:
+    """Those that were started before there was a choice go on as they are, and with no other loss."""
+    new = ("loss", "dkd_beta", "dist_gamma")
+    recorded = {k: v for k, v in resolve(kind()).defining().items() if k not in new}
+    assert contradiction(resolve(kind()), recorded) == ""
+    assert contradiction(resolve(kind.of(loss="dist")), recorded) == "--loss dist (the study has kd)"
+    assert from_json(kind, "any", recorded).flat()["loss"] == "kd"
+
+
 def test_settings_agree_with_themselves_through_json() -> None:
     """What `study.json` holds is read back as the same settings, paths included."""
     settings = resolve(KDSettings.of(teacher_checkpoint=Path("a/b.safetensors"), learning_rate=1e-3, num_samples=7))

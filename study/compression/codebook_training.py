@@ -18,11 +18,12 @@ from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.models.state import load_tensors, tensors_of
 from study.training.batches import Batch
+from study.training.distillation import LossHparams
 from study.training.loop import Loss, Report, Score, epoch_row, evaluate, train
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodebookHparams:
+class CodebookHparams(LossHparams):
     """Hyperparameters of every method that ends in a codebook. Every field is a number, a string or a bool.
 
     Attributes:
@@ -31,7 +32,7 @@ class CodebookHparams:
         weight_rate: Adam's learning rate for the weights during `epochs`; it falls to zero along half a cosine.
         codebook_epochs: epochs that train the codebook's values alone, after quantising; 0 for none.
         codebook_rate: Adam's learning rate in these epochs, with the same schedule.
-        temperature, alpha: of the loss, as `distillation_loss` takes them; alpha 0 is cross-entropy on the labels.
+        loss, temperature, alpha, dkd_beta, dist_gamma: see `LossHparams`; alpha 0 is cross-entropy on the labels.
         augment: one of `batches.AUGMENTATIONS`, in every phase.
         precision: as `precision.logits` takes it.
     """
@@ -41,7 +42,6 @@ class CodebookHparams:
     weight_rate: float = 3e-3
     codebook_epochs: int = 4
     codebook_rate: float = 1e-3
-    temperature: float = 1.0
     alpha: float = 0.0
     augment: str = "none"
     seed: int = 0

@@ -64,6 +64,7 @@ class Column:
         stands_in: the metric that every epoch reports in its place, where only a finished trial has it.
         phrase: a value at the end of a sentence, with {} for the number; "" for "with a LABEL of {} UNIT".
         tile: what a large number alone is, in a few words; "" for the label.
+        words: whether it may hold words, as the choice of a hyperparameter does.
     """
 
     label: str
@@ -74,6 +75,7 @@ class Column:
     stands_in: str = ""
     phrase: str = ""
     tile: str = ""
+    words: bool = False
 
     @property
     def heading(self) -> str:
@@ -96,6 +98,9 @@ COLUMNS: dict[str, Column] = {
     # KD
     "temperature": Column("temperature T", "", 2),
     "alpha": Column("soft-target weight α", "", 3),
+    "loss": Column("distillation loss", words=True),
+    "dkd_beta": Column("DKD weight β", "", 2),
+    "dist_gamma": Column("DIST weight γ", "", 2),
     "label_smoothing": Column("label smoothing", "", 2),
     "student_width": Column("student width", "", 3),
     # ordinary training

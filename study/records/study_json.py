@@ -85,6 +85,7 @@ class _Column(_Part):
     stands_in: str = ""
     phrase: str = ""
     tile: str = ""
+    words: bool = False
 
     @model_validator(mode="after")
     def _phrase_takes_one_number(self) -> _Column:

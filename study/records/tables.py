@@ -131,7 +131,7 @@ def _check_numbers(frame: pd.DataFrame) -> None:
         _Damage: with the first, and whose it is.
     """
     for name in frame.columns:
-        if name in COLUMNS and name not in TEXT_COLUMNS:
+        if name in COLUMNS and name not in TEXT_COLUMNS and not COLUMNS[name].words:
             cells = frame[name]
             words = pd.api.types.is_bool_dtype(cells)
             values = pd.Series(np.nan, cells.index) if words else pd.to_numeric(cells, errors="coerce").astype(float)

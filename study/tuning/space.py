@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import re
-import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,10 +13,10 @@ from optuna.distributions import BaseDistribution
 
 from study.errors import UserError
 from study.methods import registry
-from study.methods.method import ONE_MINUS, Method, hparams_from, settings_with
-from study.records.columns import MEASURED
+from study.methods.method import ONE_MINUS, Method, settings_with
 from study.records.search_domains import Choice, Condition, Domain, Value
 from study.settings import Settings, Values
+from study.tuning import space_checks
 from study.tuning.space_flags import typed
 from study.tuning.tune_domains import from_tune, to_optuna
 
@@ -120,7 +116,8 @@ class SearchSpace:
         """
         method, flags = registry.method(settings.kind), settings.searched
         space = cls.from_file(flags.space) if flags.space else cls.load(method.search_space(settings))
-        space, fixed = space.with_flags(settings, method), method.fixed(settings)
+        space = space.with_flags(settings, method)
+        fixed = space.true_of_all_trials(method.fixed, settings)
         typed_too = [name for name in space.domains if name in fixed and name in space.origins]
         if typed_too:
             raise UserError(f"{space.origins[typed_too[0]]}: is not searched, since {fixed[typed_too[0]]}")
@@ -137,7 +134,9 @@ class SearchSpace:
         Raises:
             UserError: a flag that cannot be read, or objectives that are too many or none.
         """
-        read = typed(settings.searched, [name for name in method.searchable() if int in _types(method, name)])
+        read = typed(
+            settings.searched, [name for name in method.searchable() if int in space_checks.types_of(method, name)]
+        )
         domains = {**self.domains, **read.domains}
         for name in read.domains:  # 1 − x and x are one hyperparameter
             other = name.removeprefix(ONE_MINUS) if name.startswith(ONE_MINUS) else ONE_MINUS + name
@@ -161,77 +160,20 @@ class SearchSpace:
         return SearchSpace(self.file, domains, objectives, baselines, conditions, {**self.origins, **read.origins})
 
     def check(self, method: Method, settings: Settings | None = None) -> None:
-        """Refuse what the method does not know, before anything starts.
+        """Refuse what the method does not know or no trial takes, before anything starts; see `space_checks.check`."""
+        space_checks.check(self, method, settings)
+
+    def true_of_all_trials(self, facts: Callable[[Settings], dict[str, str]], settings: Settings) -> dict[str, str]:
+        """Those facts of a study's settings that hold whichever value of each searched choice a trial has.
 
         Args:
-            settings: of the study; with them, values that a flag of that name would not take are refused too.
-        Raises:
-            UserError: a name that is no hyperparameter of the method, with the nearest that is, such a value, a
-                condition that is never met, or an objective that no trial reports.
+            facts: settings → hyperparameter → a fact about it; see `Method.fixed` and `Method.without_effect`.
         """
-        known = method.searchable()
-        for name, value, (place, part) in self._values():
-            if name not in known:
-                raise UserError(f"{place}: {name}{part}: {_no_hyperparameter(name, known)}")
-            if problem := _problem(method, settings, name, value):
-                raise UserError(f"{place}: {name} of {_shown(value)}{part}: must be {problem}")
-        idle = method.without_effect(settings) if settings else {}
-        for name in self.domains:
-            if reason := idle.get(name.removeprefix(ONE_MINUS)):
-                place, part = self._place(name)
-                raise UserError(f"{place}: {name}{part}: has no effect {reason}; leave it out")
-        if settings:
-            self._check_trials(method, settings)
-        self._check_conditions(known)
-        self._check_objectives(method)
-
-    def _values(self) -> Iterator[tuple[str, Value, tuple[str, str]]]:
-        """Hyperparameter, value, and its place, of the ends of every domain and of the baselines."""
-        for name, domain in self.domains.items():
-            yield from ((name, value, self._place(name)) for value in domain.ends())
-        for baseline, values in self.baselines.items():
-            yield from ((name, value, (self.file, f" in baseline {baseline!r}")) for name, value in values.items())
-
-    def _check_trials(self, method: Method, settings: Settings) -> None:
-        """Refuse a value that no trial takes: of each hyperparameter the ends, the others in the middle."""
-        middle = {name: domain.middle() for name, domain in self.domains.items()}
-        for name in sorted(self.domains, key=lambda name: name not in self.origins):  # what was typed is to blame first
-            for value in self.domains[name].ends():
-                if reason := _refused(method, settings, {**middle, name: value}):
-                    place, part = self._place(name)
-                    raise UserError(f"{place}: {name} of {_shown(value)}{part}: no trial takes it ({reason})")
-        for baseline, values in self.baselines.items():
-            if reason := _refused(method, settings, values):
-                raise UserError(f"{self.file}: baseline {baseline!r} is refused ({reason})")
-
-    def _place(self, name: str) -> tuple[str, str]:
-        """Where a hyperparameter's domain is said, as a message has it before and behind its name."""
-        return (self.origins[name], "") if name in self.origins else (self.file, " in SPACE")
-
-    def _check_conditions(self, known: list[str]) -> None:
-        for name, condition in self.conditions.items():
-            where = self.origins.get(f"when {name}", f"{self.file}: CONDITIONS of {name}")
-            if name not in self.domains:
-                raise UserError(f"{where}: it is not searched; add it to SPACE, or with --range or --choice")
-            if condition.name not in self.domains:
-                near = difflib.get_close_matches(condition.name, self.domains, 1)
-                hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join(self.domains)}"
-                raise UserError(f"{where}: {condition.name} is not searched; {hint}")
-            if condition.name in self.conditions:
-                raise UserError(f"{where}: {condition.name} has a condition itself; name one without")
-            domain = self.domains[condition.name]
-            for value in condition.values:
-                if not isinstance(domain, Choice) or not domain.contains(value):
-                    raise UserError(f"{where}: {condition.name} is never {_shown(value)}; it is {domain}")
-
-    def _check_objectives(self, method: Method) -> None:
-        """Refuse an objective that no trial of the method reports, where the method says what they report."""
-        for name in self.objectives:
-            if method.metrics and name not in (*method.metrics, *MEASURED):
-                near = difflib.get_close_matches(name, (*method.metrics, *MEASURED), 1, 0.5)
-                hint = f"did you mean {near[0]}?" if near else f"give one of {', '.join((*method.metrics, *MEASURED))}"
-                place = self.origins.get(name, f"{self.file}: the objective {name}")
-                raise UserError(f"{place}: no trial of this study reports {name}; {hint}")
+        choices = {k: d.values for k, d in self.domains.items() if isinstance(d, Choice)}
+        first = settings_with(settings, {name: values[0] for name, values in choices.items()})
+        cases = [settings_with(first, {name: value}) for name, values in choices.items() for value in values]
+        answers = [facts(case) for case in [first, *cases]]
+        return {name: reason for name, reason in answers[0].items() if all(name in answer for answer in answers)}
 
     def cast(self, name: str, value: object) -> Value:
         """A cell of a table as the value that the search had."""
@@ -297,58 +239,6 @@ def _without_twins(fixed: Values, values: Values) -> Values:
     """What is fixed, but for that of which a baseline has the distance from 1, or the other way round."""
     own = {name.removeprefix(ONE_MINUS) for name in values}
     return {name: value for name, value in fixed.items() if name.removeprefix(ONE_MINUS) not in own}
-
-
-def _types(method: Method, name: str) -> list[type]:
-    """The types of a hyperparameter's values; those of its distance from 1 are numbers."""
-    if name.startswith(ONE_MINUS):
-        return [float]
-    hint = typing.get_type_hints(method.hparams)[name]
-    return [kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None)]
-
-
-def _no_hyperparameter(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1)
-    if near:
-        return f"no such hyperparameter; did you mean {near[0]}?"
-    return f"no such hyperparameter; give some of {', '.join(k for k in known if not k.startswith(ONE_MINUS))}"
-
-
-def _shown(value: Value) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _problem(method: Method, settings: Settings | None, name: str, value: Value) -> str:
-    """What a value of a hyperparameter must be, or "" where it is that: its type, and what a flag of its name takes."""
-    field = name.removeprefix(ONE_MINUS)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    kinds = _types(method, field)
-    if field != name:
-        if not number or float not in kinds:
-            return "a number, of a hyperparameter that is one"
-        value = 1 - float(str(value))
-    elif bool in kinds and not isinstance(value, bool):
-        return "True or False"
-    elif int in kinds and not (number and isinstance(value, int)):
-        return "a whole number"
-    elif float in kinds and not number:
-        return "a number"
-    elif str in kinds and not isinstance(value, str):
-        return "a word"
-    return "" if settings is None else type(settings).problem(field, value)
-
-
-def _refused(method: Method, settings: Settings, values: Values) -> str:
-    """Why no trial has these values, or ""."""
-    make = method.hyperparameters or partial(hparams_from, method.hparams)
-    try:
-        make(settings, values)
-    except ValueError as error:
-        return str(error)
-    except TypeError as error:
-        missing = re.findall("'(.*?)'", str(error).partition(": ")[2])
-        return f"nothing says its {' and '.join(missing)}" if missing else ""
-    return ""
 
 
 def _domain(file: str, name: str, domain: object) -> Domain:

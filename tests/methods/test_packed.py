@@ -216,6 +216,17 @@ def test_the_loss_is_each_members_own() -> None:
         torch.testing.assert_close(found[i], expected)
 
 
+def test_members_have_one_loss(digits: Splits, pretrained: nn.Module) -> None:
+    """A pack trains under any loss as a trial alone does; members of different losses are no pack."""
+    targets = Targets(4 * nn.functional.one_hot(digits.train.labels, 10).float()[None])
+    first = dataclasses.replace(HPARAMS, loss="dist", temperature=2.0, alpha=0.5, epochs=1, codebook_epochs=0)
+    members = [first, dataclasses.replace(first, temperature=4.0, alpha=0.9)]
+    for h, mine in zip(members, together(pretrained, members, digits, targets)[1], strict=True):
+        assert_same(mine, alone(pretrained, h, digits, targets)[1])
+    with pytest.raises(ValueError, match="same"):
+        together(pretrained, [first, dataclasses.replace(first, loss="kd")], digits, targets)
+
+
 def test_members_that_all_have_alpha_zero_do_not_ask_the_teacher() -> None:
     """Their loss is each one's cross-entropy, and the teacher is not run."""
     student, labels = torch.randn(2, 7, 4), torch.randint(0, 4, (2, 7))

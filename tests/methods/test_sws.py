@@ -21,6 +21,7 @@ from study.models.registry import build
 from study.training import distillation
 from study.training.batches import Batch
 from study.training.distillation import Targets
+from study.training.loop import logits_of
 from study.training.network import Training
 
 HPARAMS = Hparams(
@@ -157,6 +158,20 @@ def test_a_teacher_takes_the_labels_place(digits: Splits, pretrained: nn.Module)
     loss = distillation.accuracy_loss(Targets(wrong[None]), hparams.temperature, hparams.alpha)
     weight_sharing.cluster(model, ones(model), hparams, digits, loss, rows.append)
     assert rows[-1]["unquantised_val_accuracy"] < 20
+
+
+def test_a_teacher_teaches_by_the_loss_that_is_chosen(digits: Splits, pretrained: nn.Module) -> None:
+    """The first epoch's loss is that of the pretrained network under the chosen one: squared error of equal logits."""
+    own = logits_of(pretrained, digits.train.images, digits)
+    hparams = dataclasses.replace(HPARAMS, tau=1e-9, alpha=1.0, weight_rate=1e-6, epochs=1, codebook_epochs=0)
+    losses: dict[str, float] = {}
+    for loss, offset in (("kd", 2.0), ("mse", 2.0), ("mse", 0.0)):
+        rows: list[dict] = []
+        chosen = dataclasses.replace(hparams, loss=loss)
+        weight_sharing.fit(copy.deepcopy(pretrained), chosen, digits, rows.append, Targets(own[None] + offset))
+        losses[f"{loss} {offset:g}"] = rows[0]["train_loss"]
+    assert losses["mse 2"] == pytest.approx(2.0, rel=0.02)
+    assert losses["kd 2"] < 0.05 and losses["mse 0"] < 0.05
 
 
 def test_a_loss_that_is_not_a_number_is_a_failed_trial(digits: Splits, pretrained: nn.Module) -> None:

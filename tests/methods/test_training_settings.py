@@ -24,7 +24,6 @@ from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.method import hparams_from
 from study.methods.ptq.settings import PTQSettings
 from study.methods.sws.settings import SWSSettings
-from study.pipeline.preflight import check_hyperparameters
 from study.settings import Settings, contradiction, from_json, resolve
 from study.training.network import build_network, state_arrays
 from study.training.recipe import Recipe
@@ -183,8 +182,8 @@ def test_a_searched_value_is_refused_before_a_trial(space: dict, flags: dict[str
     space = {"temperature": tune.uniform(1.0, 9.0), "alpha": tune.uniform(0.0, 1.0), **space}
     settings = resolve(KDSettings.of(kind="kd", teacher_epochs=50, **flags))
     with pytest.raises(UserError) as refused:
-        check_hyperparameters(settings, SearchSpace.of("kd", space, {"val_accuracy": "max"}, {}))
-    assert str(refused.value).startswith(f"search_spaces/kd.py: SPACE: {message}")
+        SearchSpace.of("mine.py", space, {"val_accuracy": "max"}, {}).check(kd.METHOD, settings)
+    assert str(refused.value).startswith("mine.py: ") and f"no trial takes it ({message}" in str(refused.value)
 
 
 def test_a_searched_recipe_is_taken() -> None:
@@ -204,4 +203,3 @@ def test_a_searched_recipe_is_taken() -> None:
     settings = resolve(KDSettings.of(kind="kd"))
     searched = SearchSpace.of("kd", space, {"val_accuracy": "max"}, {})
     searched.check(kd.METHOD, settings)
-    check_hyperparameters(settings, searched)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import math
 import sys
@@ -300,6 +301,11 @@ def test_a_file_that_lacks_a_part_is_refused(tmp_path: Path, monkeypatch: pytest
          "one_minus_augment of 0.5 in SPACE: must be a number, of a hyperparameter that is one"),
         ("sws", "alpha", tune.uniform(0.0, 1.0),
          "alpha in SPACE: has no effect without --teacher; leave it out"),
+        ("sws", "loss", tune.choice(["kd", "dkd"]), "loss in SPACE: has no effect without --teacher; leave it out"),
+        ("kd", "loss", tune.choice(["kd", "mae"]),
+         "loss of mae in SPACE: must be kd, kd-standardised, dkd, dist, ttm, wttm or mse"),
+        ("kd", "dkd_beta", tune.uniform(-1.0, 8.0), "dkd_beta of -1 in SPACE: must be 0 or more"),
+        ("kd", "dkd_beta", tune.uniform(0.0, 8.0), "dkd_beta in SPACE: has no effect without --loss dkd; leave it out"),
     ],
 )  # fmt: skip
 def test_values_of_the_wrong_kind_are_refused(kind: str, name: str, domain: Any, line: str) -> None:
@@ -308,6 +314,28 @@ def test_values_of_the_wrong_kind_are_refused(kind: str, name: str, domain: Any,
     with pytest.raises(UserError) as refused:
         wrong.check(registry.method(kind), settings)
     assert str(refused.value) == f"search_spaces/{kind}.py: {line}"
+
+
+def test_what_one_of_the_searched_losses_has_may_be_searched() -> None:
+    """`dkd_beta` where the search may choose dkd, whatever `--loss` is; not where it cannot."""
+    settings, method = resolve(registry.default_settings("kd")), registry.method("kd")
+    options = {"dkd_beta": tune.uniform(0.5, 8.0), "augment": tune.choice(["none", "flip"])}
+    space({**options, "loss": tune.choice(["kd", "dkd"])}, "kd").check(method, settings)
+    for others in (settings, settings.changed(loss="dkd")):
+        with pytest.raises(UserError, match="dkd_beta in SPACE: has no effect without --loss dkd"):
+            space({**options, "loss": tune.choice(["kd", "dist"])}, "kd").check(method, others)
+
+
+@pytest.mark.parametrize("kind", ["kd", "kd_sws"])
+def test_squared_error_has_no_temperature_to_search(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `--loss mse` it is left out of the search; where the loss is searched as well, it stays."""
+    settings = resolve(registry.default_settings(kind).changed(loss="mse"))
+    searched = SearchSpace.of_study(settings)
+    assert "temperature" not in searched.domains and "alpha" in searched.domains
+    searched.check(registry.method(kind), settings)
+    module = importlib.import_module(f"search_spaces.{kind}")
+    monkeypatch.setattr(module, "SPACE", {**module.SPACE, "loss": tune.choice(["kd", "mse"])})
+    assert "temperature" in SearchSpace.of_study(settings).domains
 
 
 def test_a_baseline_is_checked_as_the_space_is() -> None:

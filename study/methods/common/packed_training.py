@@ -35,7 +35,10 @@ HparamsT = TypeVar("HparamsT", bound=CodebookHparams)
 MemberResult = tuple[nn.Module, QuantisedWeights, dict[str, float]] | Exception
 """Of one member: its network, quantised weights and final metrics, or why it ended before."""
 
-SAME_IN_A_PACK = ("epochs", "batch_size", "weight_rate", "augment", "precision", "codebook_epochs", "codebook_rate")
+SAME_IN_A_PACK = (
+    *("epochs", "batch_size", "weight_rate", "augment", "precision", "codebook_epochs", "codebook_rate"),
+    *("loss", "dkd_beta", "dist_gamma"),
+)
 """Hyperparameters that all members of any pack share."""
 
 
@@ -93,6 +96,7 @@ def loss_of_members(
 
     Args:
         networks: of the members; the first says in which precision all are computed.
+        members: have one `loss` and its options.
     """
     device, precision = data.train.images.device, members[0].hparams.precision
     return accuracy_loss(
@@ -101,6 +105,7 @@ def loss_of_members(
         torch.tensor([m.hparams.alpha for m in members], device=device),
         precision=precision,
         student_logits=partial(autocast_logits, half=uses_bfloat16(networks[0], device, precision)),
+        soft=members[0].hparams.soft_term,
     )
 
 

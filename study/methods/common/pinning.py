@@ -60,6 +60,7 @@ class PinningHparams(CodebookHparams):
     ALL_PRUNED_HINT: ClassVar[str] = "density is too small"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.density <= 1:
             raise ValueError(f"density {self.density} must be above 0 and at most 1")
         if not 0 <= self.ramp <= 1:
@@ -103,7 +104,9 @@ def fit(
         TrialFailed: a loss is not a finite number, or every weight was pruned.
     """
     targets, progress = targets or Targets(), progress or Progress()
-    loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
+    loss = distillation.accuracy_loss(
+        targets, hparams.temperature, hparams.alpha, precision=hparams.precision, soft=hparams.soft_term
+    )
     survives, optimiser = prune(model, hparams, data, loss, on_epoch, progress)
     if not hparams.quantised_training:
         return finish(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 
 import torch
 from torch import nn
@@ -21,14 +22,14 @@ from study.compression.quantised_weights import (
 from study.compression.size_metrics import ratio
 from study.data.fingerprint import identity
 from study.data.splits import Splits
-from study.methods.common.settings import CompressionSettings, NetworkSettings
+from study.methods.common.settings import CompressionSettings, NetworkSettings, loss_without_effect
 from study.methods.method import Stage, TrialResult, shift_epochs
 from study.models.state import tensors_of
 from study.models.zoo import BUILDERS
 from study.records.search_domains import Value
 from study.settings import Values
 from study.training import distillation
-from study.training.distillation import Targets
+from study.training.distillation import LossHparams, Targets
 from study.training.loop import Report, evaluate
 from study.training.network import (
     RECIPE,
@@ -211,7 +212,10 @@ def no_teacher(settings: NetworkSettings) -> dict[str, Value]:
 
 def without_effect(settings: NetworkSettings) -> dict[str, str]:
     """Hyperparameters that do nothing with these settings, and why; see `Method.without_effect`."""
-    return dict.fromkeys(("temperature", "alpha"), "without --teacher") if teacher_name(settings) == "none" else {}
+    if teacher_name(settings) == "none":
+        return dict.fromkeys((f.name for f in fields(LossHparams)), "without --teacher")
+    assert isinstance(settings, CompressionSettings)
+    return loss_without_effect(settings)
 
 
 def compressed(

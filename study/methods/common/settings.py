@@ -10,7 +10,7 @@ from study.errors import UserError
 from study.methods.common.training_settings import TeacherTrainingSettings, TrainingSettings
 from study.path_arguments import File
 from study.setting_bounds import Above, AtLeast
-from study.settings import Alpha, Augment, Epochs, Rate, Settings, Values, Width, flag
+from study.settings import Alpha, Augment, DistillationLoss, Epochs, Rate, Settings, Values, Width, flag
 from study.settings_groups import Resources
 
 
@@ -39,6 +39,29 @@ def check_pack(settings: Settings, alone: Sequence[str] = ()) -> None:
             raise UserError(
                 f"--pack {settings.resources.pack}: does not go with {flag(name)}; leave out one of the two flags"
             )
+
+
+@dataclass(frozen=True)
+class DistillationSettings(Settings):
+    """What a teacher's students are to match; `study.training.distillation_losses` has the formulas."""
+
+    loss: DistillationLoss = "kd"
+    """What is matched of the teacher's logits: kd (probabilities at a temperature, Hinton et al.), kd-standardised
+    (the same of standardised logits), dkd (decoupled), dist (correlations), ttm (a temperature for the teacher alone),
+    wttm (the same, with weights) or mse (the logits themselves; the temperature has no effect)."""
+    dkd_beta: Annotated[float, AtLeast(0)] = 8.0
+    """With --loss dkd: weight of the classes other than the label."""
+    dist_gamma: Annotated[float, AtLeast(0)] = 1.0
+    """With --loss dist: weight of the correlation within a class, that within an image having 1."""
+
+    OLDER: ClassVar[Values] = {**Settings.OLDER, "loss": loss, "dkd_beta": dkd_beta, "dist_gamma": dist_gamma}
+
+
+def loss_without_effect(settings: DistillationSettings) -> dict[str, str]:
+    """Hyperparameters that the loss does not have, and why; see `Method.without_effect`."""
+    losses = {"dkd_beta": "dkd", "dist_gamma": "dist"}
+    others = {name: f"without --loss {loss}" for name, loss in losses.items() if settings.loss != loss}
+    return {**others, "temperature": "with --loss mse"} if settings.loss == "mse" else others
 
 
 @dataclass(frozen=True)
@@ -149,7 +172,7 @@ class NetworkSettings(WeightsSettings, TrainingSettings):
 
 
 @dataclass(frozen=True)
-class CompressionSettings(CodebookSettings, NetworkSettings, TeacherTrainingSettings):
+class CompressionSettings(CodebookSettings, NetworkSettings, TeacherTrainingSettings, DistillationSettings):
     """Settings of studies in which every trial compresses the same trained network by training it."""
 
     epochs: Epochs | None = None
@@ -164,10 +187,12 @@ class CompressionSettings(CodebookSettings, NetworkSettings, TeacherTrainingSett
     teacher_checkpoint: File | None = None
     """Weights of a trained teacher (.safetensors, or a state dict of torch.save) instead of training one."""
     temperature: Annotated[float, Above(0)] = 4.0
-    """With a teacher: both networks' logits are divided by it in the soft term, which carries its square."""
+    """With a teacher: both networks' logits are divided by it in the soft term, which carries its square. Of other
+    losses see --loss."""
     alpha: Alpha = 0.9
     """With a teacher: weight of the soft term; the labels have the rest."""
 
+    OLDER: ClassVar[Values] = {**NetworkSettings.OLDER, **DistillationSettings.OLDER}
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
         **NetworkSettings.DEFAULTS,
         "digits": {**NetworkSettings.DEFAULTS["digits"], "epochs": 50, "codebook_epochs": 20},

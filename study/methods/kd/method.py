@@ -12,6 +12,7 @@ from study.artifacts.cache import TEACHER, SharedWork, digest
 from study.artifacts.checkpoints import Progress
 from study.data.fingerprint import fingerprint, identity
 from study.data.splits import Splits, subset_per_class
+from study.methods.common.settings import loss_without_effect
 from study.methods.kd import student
 from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
@@ -124,6 +125,11 @@ def networks(settings: KDSettings) -> dict[str, Training]:
     return {"teacher": teacher_training(settings)}
 
 
+def fixed(settings: KDSettings) -> dict[str, str]:
+    """What is not searched: see `Method.fixed`."""
+    return {"temperature": "--loss mse has no temperature"} if settings.loss == "mse" else {}
+
+
 def trial(
     values: Values, settings: KDSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
@@ -159,5 +165,7 @@ METHOD = Method(
     data_note=data_note,
     replaced=("teacher",),
     metrics=("val_accuracy", "val_loss", "train_loss", *SIZES),
+    without_effect=loss_without_effect,
+    fixed=fixed,
     dense={"": "student", "student alone": "student", "label smoothing": "student", "teacher": "teacher"},
 )

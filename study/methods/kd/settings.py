@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from study.methods.common.settings import DistillationSettings
 from study.methods.common.training_settings import TeacherTrainingSettings
 from study.path_arguments import File
 from study.setting_bounds import AtLeast
@@ -15,7 +16,7 @@ from study.settings import Augment, Epochs, Rate, Values, Width
 
 
 @dataclass(frozen=True)
-class KDSettings(TeacherTrainingSettings):
+class KDSettings(TeacherTrainingSettings, DistillationSettings):
     """Knowledge distillation: a teacher trains a smaller student; searches temperature and alpha.
 
     On digits a full-width MiniVGG reaches 99 % by itself, so the embedded default leaves something to find: a student
@@ -55,6 +56,7 @@ class KDSettings(TeacherTrainingSettings):
     weight_decay: Annotated[float, AtLeast(0)] = 5e-4
     """Weight decay, for teacher and students: decoupled with adamw, otherwise added to the gradient."""
 
+    OLDER: ClassVar[Values] = {**TeacherTrainingSettings.OLDER, **DistillationSettings.OLDER}
     ADAM_RATE: ClassVar[float] = 2e-3
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
         "digits": {

@@ -11,26 +11,24 @@ from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
-from study.training.distillation import Targets, accuracy_loss
+from study.training.distillation import LossHparams, Targets, accuracy_loss
 from study.training.loop import Report, logits_of
 from study.training.network import Training, is_listed, train_network, width_option
 from study.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hparams(Recipe):
+class Hparams(LossHparams, Recipe):
     """One distillation trial: the loss, the student network, and its training, with the fields of its recipe.
 
     Attributes:
-        temperature, alpha: see `distillation_loss`.
+        loss, temperature, alpha, dkd_beta, dist_gamma: see `LossHparams`.
         student: name of the network, as `models.build` takes it.
         student_width: multiplies the student's channels (VGG kinds).
         epochs, batch_size, learning_rate, weight_decay, augment, seed, precision: see `Training`.
         contiguous: the setting of this name.
     """
 
-    temperature: float = 1.0
-    alpha: float
     student: str
     student_width: float = 1.0
     epochs: int = 30
@@ -43,12 +41,11 @@ class Hparams(Recipe):
     contiguous: str | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        LossHparams.__post_init__(self)
+        Recipe.__post_init__(self)
         self.check_length(self.epochs)
-        if not self.temperature > 0:
-            raise ValueError(f"temperature {self.temperature} must be above 0")
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha {self.alpha} must be between 0 and 1")
+        if self.mixup and self.loss == "dkd":
+            raise ValueError("loss dkd needs the label of each image, which mixup does not leave")
 
     @property
     def training(self) -> Training:
@@ -86,7 +83,9 @@ def fit_student(
     Raises:
         TrialFailed: the loss is not a finite number.
     """
-    loss = accuracy_loss(targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, hparams.precision)
+    loss = accuracy_loss(
+        targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, hparams.precision, soft=hparams.soft_term
+    )
     return train_network(hparams.training, data, loss, on_epoch, progress, initial)
 
 

@@ -13,6 +13,7 @@ from study.compression.quantised_weights import leave_out, names_in
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
 from study.methods.common.pretrained import METRICS, compressed_result, counted_key, uncompressed_sizes
+from study.methods.common.settings import loss_without_effect
 from study.methods.kd import method as distillation_study
 from study.methods.kd import student
 from study.methods.kd_sws.settings import KDSWSSettings
@@ -74,7 +75,8 @@ def teacher_key(settings: KDSWSSettings, data: Splits, initial_weights: SharedWo
 def fixed(settings: KDSWSSettings) -> dict[str, str]:
     """What is not searched: see `Method.fixed`."""
     reason = "the weights that the student starts from have one width"
-    return {"student_width": reason} if settings.checkpoint or settings.weights else {}
+    width = {"student_width": reason} if settings.checkpoint or settings.weights else {}
+    return {**width, **distillation_study.fixed(settings)}
 
 
 def trial(
@@ -125,6 +127,7 @@ METHOD = Method(
     },
     metrics=METRICS,
     counts_over=COUNTS_OVER,
+    without_effect=loss_without_effect,
     fixed=fixed,
     step_cost=StepCost(epochs=lambda settings: settings.cluster_epochs, term=prior_term),
 )

@@ -89,7 +89,9 @@ def fit(
         TrialFailed: a loss is not a finite number, or `ensure_usable` refuses the quantised weights.
     """
     targets = targets or Targets()
-    loss = distillation.accuracy_loss(targets, hparams.temperature, hparams.alpha, precision=hparams.precision)
+    loss = distillation.accuracy_loss(
+        targets, hparams.temperature, hparams.alpha, precision=hparams.precision, soft=hparams.soft_term
+    )
     parameters = shared_parameters(model)
     scales = layer_scales(model) if hparams.layer_scales else unit_scales(parameters)
     mixture = cluster(model, scales, hparams, data, loss, on_epoch, progress)
