@@ -319,7 +319,8 @@ def test_values_of_the_wrong_kind_are_refused(kind: str, name: str, domain: Any,
 def test_what_one_of_the_searched_losses_has_may_be_searched() -> None:
     """`dkd_beta` where the search may choose dkd, whatever `--loss` is; not where it cannot."""
     settings, method = resolve(registry.default_settings("kd")), registry.method("kd")
-    options = {"dkd_beta": tune.uniform(0.5, 8.0), "augment": tune.choice(["none", "flip"])}
+    options = {"alpha": tune.uniform(0.1, 0.9), "dkd_beta": tune.uniform(0.5, 8.0),
+               "augment": tune.choice(["none", "flip"])}  # fmt: skip
     space({**options, "loss": tune.choice(["kd", "dkd"])}, "kd").check(method, settings)
     for others in (settings, settings.changed(loss="dkd")):
         with pytest.raises(UserError, match="dkd_beta in SPACE: has no effect without --loss dkd"):
