@@ -86,7 +86,7 @@ def fields_of(method: str) -> dict[str, Any]:
         elif kind is float:
             values[field.name] = 0.5 if default is dataclasses.MISSING else default / 2 + 0.1
         else:
-            values[field.name] = {"augment": "flip", "precision": "float32"}.get(field.name, "lenet5")
+            values[field.name] = {"augment": "flip", "precision": "float32", "loss": "dist"}.get(field.name, "lenet5")
     return values
 
 
