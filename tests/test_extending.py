@@ -68,7 +68,8 @@ def test_a_kind_that_analysis_does_not_know_gets_a_report(tmp_path: Path) -> Non
     assert "lottery" in page and "Pareto front" in page
 
 
-WORDS = {"augment": "flip", "precision": "float32", "optimizer": "sgd", "schedule": "step", "milestones": "0.5,0.75"}
+WORDS = {"augment": "flip", "precision": "float32", "optimizer": "sgd", "schedule": "step", "milestones": "0.5,0.75",
+         "loss": "dist"}  # fmt: skip
 """A hyperparameter that is a word, and is not the name of a network → a word other than its default."""
 
 

@@ -14,7 +14,7 @@ from study.artifacts.cache import SharedWork
 from study.artifacts.weight_trace import Trace
 from study.data.splits import Splits
 from study.records.search_domains import Value
-from study.settings import Settings, Values
+from study.settings import WITH_WIDTH, Settings, Values
 from study.training.loop import Report
 from study.training.network import Training
 
@@ -234,9 +234,16 @@ def hparams_from(cls: type[HparamsT], settings: Settings, values: Values, **fixe
 
 
 def settings_with(settings: Settings, values: Values) -> Settings:
-    """The settings of a trial: those of the study, with what it searches in place of the flags of these names."""
+    """The settings of a trial: those of the study, with what it searches in place of the flags of these names.
+
+    A network that is searched has the study's width only if it has one: see `WITH_WIDTH`.
+    """
     known = settings.own()
-    return settings.changed(**{name: value for name, value in values.items() if name in known})
+    own = {name: value for name, value in values.items() if name in known}
+    for role in ("network", "student"):
+        if role in own and f"{role}_width" not in own and own[role] not in WITH_WIDTH:
+            own[f"{role}_width"] = 1.0
+    return settings.changed(**own)
 
 
 def shift_epochs(epochs: int, on_epoch: Report) -> Report:

@@ -43,10 +43,6 @@ class LossHparams:
     def __post_init__(self) -> None:
         if self.loss not in SOFT_TERMS:
             raise ValueError(f"loss {self.loss!r} must be one of {', '.join(SOFT_TERMS)}")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature {self.temperature} must be above 0")
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(f"alpha {self.alpha} must be between 0 and 1")
         for name in ("dkd_beta", "dist_gamma"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 0")

@@ -144,3 +144,13 @@ def test_a_searched_value_is_one_that_was_searched(tmp_path: Path) -> None:
     frame.loc[frame["baseline"] == "uncompressed", "tau"] = 77.0
     frame.to_csv(folder / paths.TRIALS, index=False)
     assert load(folder).trials["tau"].max() == 77.0
+
+
+def test_a_hyperparameter_may_be_a_word(tmp_path: Path) -> None:
+    """A distillation loss by its name, in a table of trials and in one of fresh seeds, is read; others are not."""
+    table = tmp_path / paths.CONFIRMED
+    table.write_text("trial_id,baseline,seed,loss,alpha\nalone,alone,0,,0.0\nt001,,0,dist,0.5\n")
+    assert read_frame(table, ())["loss"].tolist()[1] == "dist"
+    table.write_text("trial_id,baseline,seed,loss,alpha\nt001,,0,dist,much\n")
+    with pytest.raises(UserError, match="alpha 'much' of trial 't001' is not a number"):
+        read_frame(table, ())

@@ -44,6 +44,10 @@ class Hparams(LossHparams, Recipe):
         LossHparams.__post_init__(self)
         Recipe.__post_init__(self)
         self.check_length(self.epochs)
+        if not self.temperature > 0:
+            raise ValueError(f"temperature {self.temperature} must be above 0")
+        if not 0 <= self.alpha <= 1:
+            raise ValueError(f"alpha {self.alpha} must be between 0 and 1")
         if self.mixup and self.loss == "dkd":
             raise ValueError("loss dkd needs the label of each image, which mixup does not leave")
 
