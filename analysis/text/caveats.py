@@ -155,6 +155,12 @@ def _untested(s: Summary) -> list[str]:
 def _one_seed(s: Summary) -> list[str]:
     """Silent where the headline trial was trained with fresh seeds, and enough of them."""
     luck = "differences between trials include the luck of the seed, which one run cannot show."
+    each = s.study.meta.get("settings", {}).get("seeds_per_trial")
+    if s.fresh.empty and each:
+        return [
+            f"Validation accuracies are means over {each} seeds from one {s.study.meta.get('shared_baseline', 'start')}; "
+            "the network that was tested is that of the first of them."
+        ]
     if s.fresh.empty:
         return [f"Every configuration was trained with one seed ({s.study.meta.get('seed', '?')}): {luck}"]
     if s.best_fresh is None:

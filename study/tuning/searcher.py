@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import moocore
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -33,7 +35,9 @@ def make_sampler(name: str, seed: int, trials_before: int, conditional: bool = F
     """
     derived = int(np.random.SeedSequence([seed, trials_before]).generate_state(1)[0])
     if name == "tpe":
-        return optuna.samplers.TPESampler(seed=derived, multivariate=True, group=conditional, constant_liar=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return optuna.samplers.TPESampler(seed=derived, multivariate=True, group=conditional, constant_liar=True)
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=derived, population_size=20)
     if name == "gp":
