@@ -11,6 +11,7 @@ from analysis.figures.importance import importance_groups
 from analysis.figures.latency import latency_groups
 from analysis.figures.layers import layer_groups
 from analysis.figures.learning_curves import learning_curve_groups
+from analysis.figures.parallel import parallel_groups
 from analysis.figures.pareto import front_figure
 from analysis.figures.plane import plane_groups
 from analysis.figures.progress import progress_groups
@@ -47,6 +48,7 @@ def groups(s: Summary) -> list[FigureGroup]:
     families: dict[str, Callable[[Summary], list[FigureGroup]]] = {
         "Measured latency": latency_groups,
         "What moves what": searched_groups,
+        "All hyperparameters at once": parallel_groups,
         "Learning curves": learning_curve_groups,
         "How the search went": progress_groups,
     }

@@ -31,6 +31,7 @@
     // Where nothing is dragged Plotly hears a touch twice, as itself and as the mouse that browsers make of it.
     plot.addEventListener("touchend", (event) => { if (event.cancelable && event.target.closest(".drag")) event.preventDefault(); });
     plot.on("plotly_afterplot", () => { if (kept !== null) fade(plot); }); // zoomed, say: the elements may be new ones
+    if (layout.meta?.axes) { brushes(plot); plot.on("plotly_afterplot", () => placeBrushes(plot)); }
     plot.on("plotly_click", (event) => {
       const id = event.points[0].customdata;
       if (typeof id === "string") mark(id);
@@ -117,6 +118,120 @@
     plot.after(box);
   }
 
+  // A menu in place of Plotly's own, which the keyboard does not reach.
+  function menu(plot, { buttons }, name) {
+    const [label, select] = ["label", "select"].map((tag) => document.createElement(tag));
+    label.className = "menu";
+    buttons.forEach((button, i) => select.add(new Option(button.label, i)));
+    select.name = plot.id;
+    select.addEventListener("change", () => {
+      if (!current(plot)) bring(plot);
+      Plotly.update(plot, ...buttons[Number(select.value)].args);
+      ring(plot);
+    });
+    label.append(name, select);
+    plot.before(label);
+  }
+
+  // ---- parallel coordinates: a range on an axis is a filter of the complete page --------------------------------
+  const brushed = new Map(); // handle → [lower end, upper end], in heights
+
+  function height(axis, value) { // where a value stands on an axis, in [0, 1] unless it lies beyond
+    const { choices, scale, low, high } = axis;
+    if (choices.length) {
+      const same = choices.findIndex((c) => String(c).toLowerCase() === String(value).toLowerCase() || (value !== "" && Number(c) === Number(value)));
+      return same < 0 ? NaN : same / Math.max(1, choices.length - 1);
+    }
+    const at = scale === "log" ? Math.log10(value) : scale === "complement" ? Math.log10(Math.max(100 - value, 1e-3)) : value;
+    return Math.min(1, Math.max(0, (at - low) / (high - low)));
+  }
+
+  function inWords(axis, [from, to]) {
+    if (axis.choices.length) return axis.choices.filter((_, i) => { const h = i / Math.max(1, axis.choices.length - 1); return h >= from && h <= to; }).join(", ") || "none";
+    const value = (h) => { const at = axis.low + h * (axis.high - axis.low); return axis.scale === "linear" ? at : axis.scale === "log" ? 10 ** at : 100 - 10 ** at; };
+    return [value(from), value(to)].sort((a, b) => a - b).map((v) => Number(v.toPrecision(4))).join(" to ");
+  }
+
+  function setBrush(handle, axis, range) { // null lets go
+    const whole = !range || (range[0] <= 0 && range[1] >= 1);
+    if (whole) { brushed.delete(handle); delete limits[`axis ${axis.key}`]; }
+    else {
+      brushed.set(handle, range);
+      limits[`axis ${axis.key}`] = [at(axis.key), (value) => { const h = height(axis, value); return h >= range[0] - 1e-9 && h <= range[1] + 1e-9; }];
+    }
+    const band = handle.firstElementChild;
+    band.hidden = whole;
+    if (!whole) Object.assign(band.style, { bottom: `${100 * range[0]}%`, top: `${100 * (1 - range[1])}%` });
+    handle.setAttribute("aria-valuetext", whole ? "any" : inWords(axis, range));
+    handle.setAttribute("aria-valuenow", whole ? 0 : Math.round(100 * range[0]));
+    handle.title = whole ? "" : handle.getAttribute("aria-valuetext");
+    apply();
+  }
+
+  function brushes(plot) {
+    const box = document.createElement("div");
+    box.className = "brushes";
+    for (const axis of data.figures[plot.id].layout.meta.axes) {
+      if (at(axis.key) < 0) continue;
+      const handle = document.createElement("div");
+      handle.append(document.createElement("span"));
+      handle.axis = axis;
+      handle.tabIndex = 0;
+      for (const [name, value] of [["role", "slider"], ["aria-orientation", "vertical"], ["aria-valuemin", 0], ["aria-valuemax", 100], ["aria-label", `${axis.title}: keep a range`]]) handle.setAttribute(name, value);
+      let from = null, to = null;
+      const h = (event) => { const { top, height: tall } = handle.getBoundingClientRect(); return Math.min(1, Math.max(0, 1 - (event.clientY - top) / tall)); };
+      handle.addEventListener("pointerdown", (event) => { event.preventDefault(); handle.focus({ preventScroll: true }); handle.setPointerCapture(event.pointerId); from = to = h(event); });
+      handle.addEventListener("pointermove", (event) => {
+        if (from === null) return;
+        to = h(event);
+        if (Math.abs(to - from) > 0.02) setBrush(handle, axis, [Math.min(from, to), Math.max(from, to)]);
+      });
+      const done = () => { if (from !== null && Math.abs(to - from) <= 0.02) setBrush(handle, axis, null); from = null; };
+      handle.addEventListener("pointerup", done);
+      handle.addEventListener("pointercancel", () => { from = null; });
+      handle.addEventListener("keydown", (event) => {
+        const step = axis.choices.length > 1 ? 1 / (axis.choices.length - 1) : 0.05;
+        const by = { ArrowUp: step, ArrowRight: step, ArrowDown: -step, ArrowLeft: -step }[event.key];
+        if (event.key === "Escape" || event.key === "Delete") { if (brushed.has(handle)) event.stopPropagation(); setBrush(handle, axis, null); return; }
+        if (by === undefined) return;
+        event.preventDefault();
+        let [low, high] = brushed.get(handle) ?? [0, 1];
+        if (event.shiftKey) high = Math.min(1, Math.max(low, high + by));
+        else low = Math.max(0, Math.min(high, low + by));
+        setBrush(handle, axis, [low, high]);
+      });
+      box.append(handle);
+      handle.firstElementChild.hidden = true;
+      handle.setAttribute("aria-valuetext", "any");
+      handle.setAttribute("aria-valuenow", 0);
+    }
+    plot.after(box);
+    placeBrushes(plot);
+  }
+
+  function placeBrushes(plot) {
+    const box = plot.nextElementSibling, { xaxis, yaxis } = plot._fullLayout;
+    if (!box?.classList.contains("brushes") || !xaxis._length) return;
+    const axes = data.figures[plot.id].layout.meta.axes;
+    for (const handle of box.children) {
+      const top = plot.offsetTop + yaxis._offset + yaxis.l2p(1), tall = yaxis.l2p(0) - yaxis.l2p(1);
+      Object.assign(handle.style, { left: `${plot.offsetLeft + xaxis._offset + xaxis.l2p(axes.indexOf(handle.axis)) - 13}px`, top: `${top}px`, height: `${tall}px` });
+    }
+  }
+
+  // Lines of trials that the filters leave out move into the first, faint bundle.
+  const bundles = new Map(); // figure → its bundles as they came
+  function fadeLines(plot) {
+    if (plot.faded === kept) return;
+    plot.faded = kept;
+    if (!bundles.has(plot)) bundles.set(plot, plot.data.map(({ x, y, customdata }) => ({ x: [...x], y: [...y], ids: [...customdata] })));
+    const lines = bundles.get(plot), stays = (id) => kept === null || !known.has(id) || kept.has(id);
+    const out = { x: [], y: [], ids: [] };
+    lines.slice(1).forEach(({ x, y, ids }) => ids.forEach((id, i) => { if (!stays(id)) { out.x.push(x[i]); out.y.push(y[i]); out.ids.push(id); } }));
+    const now = [out, ...lines.slice(1).map(({ x, y, ids }) => ({ x, y: y.map((v, i) => (stays(ids[i]) ? v : null)), ids }))];
+    Plotly.restyle(plot, { x: now.map((t) => t.x), y: now.map((t) => t.y), customdata: now.map((t) => t.ids) }, now.map((_, i) => i));
+  }
+
   by("theme").addEventListener("click", () => {
     chosen = scheme() === "dark" ? "light" : "dark";
     paint(chosen);
@@ -176,7 +291,7 @@
   function ring(plot) {
     const before = plot.layout.shapes ?? [];
     const others = before.filter((shape) => shape.name !== "mark" && shape.name !== "no mark");
-    const rings = plot.data.filter((trace) => Array.isArray(trace.customdata)).flatMap((trace) => {
+    const rings = plot.data.filter((trace) => trace.visible !== false && Array.isArray(trace.customdata)).flatMap((trace) => {
       const at = trace.customdata.flatMap((owner, i) => (owner === marked && there(trace.x[i]) && there(trace.y[i]) ? [i] : []));
       if (trace.mode !== "lines") return at.map((i) => circle(trace.x[i], trace.y[i]));
       return at.length ? [{ type: "path", path: `M${at.map((i) => `${trace.x[i]},${trace.y[i]}`).join("L")}` }] : [];
@@ -388,6 +503,7 @@
   // Not by Plotly's own selectedpoints, for which it draws the whole figure again.
   const known = new Set(rows.map((row) => row[0]));
   function fade(plot) {
+    if (plot.layout.meta?.axes) return fadeLines(plot);
     const owners = new Map(); // what Plotly binds to a mark's element → the trial it stands for
     for (const points of plot.calcdata) {
       const ids = points[0]?.trace?.customdata;
@@ -415,6 +531,7 @@
   for (const plot of plots) {
     const { frames, layout } = data.figures[plot.id];
     if (frames?.length) animation(plot, frames, layout.sliders[0]);
+    if (layout.meta?.pick) menu(plot, layout.updatemenus[0], layout.meta.pick);
   }
   document.querySelectorAll("table.plain").forEach(sortable);
   unfoldTarget();
