@@ -313,21 +313,119 @@
     document.querySelectorAll("tr[data-trial]").forEach((row) => row.classList.toggle("marked", row.dataset.trial === marked));
     by("marked").hidden = marked === null;
     if (marked !== null) by("marked").firstElementChild.textContent = describe(marked);
+    if (panel) by("marked").children[1].replaceChildren(...(marked !== null && rowOf(marked) ? [linkTo(marked, "Details")] : []));
   }
 
   function describe(id) {
     const row = data.trials.rows.find((cells) => cells[0] === id);
     if (!row) return id;
-    const facts = data.trials.columns.map((column, i) => [column, row[i]]).filter(([c, v]) => v !== null && v !== "" && c.key !== "trial_id");
+    const facts = data.trials.columns.map((column, i) => [column, row[i]]).filter(([c, v]) => v !== null && v !== "" && c.key !== "trial_id" && c.key !== "started");
     return `${id} · ` + facts.map(([c, v]) => (c.number ? `${c.label} ${number(v, c)}` : v)).join(" · ");
   }
 
   by("marked").lastElementChild.addEventListener("click", () => mark(marked));
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && marked !== null) mark(marked); });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && marked !== null && !panel?.open) mark(marked); });
   document.addEventListener("click", (event) => {
     const pick = event.target.closest(".pick");
     if (pick) mark(pick.dataset.trial);
   });
+
+  // ---- one trial, opened: #t007 in the address leads here, and so do the links in the table ----------------------
+  const panel = data.details ? document.createElement("dialog") : null;
+  const rowOf = (id) => data.trials.rows.find((cells) => cells[0] === id);
+  const element = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
+
+  function linkTo(id, text) {
+    const link = element("a", text, "open");
+    link.href = `#${encodeURIComponent(id)}`;
+    link.setAttribute("aria-label", `Details of ${id}`);
+    return link;
+  }
+
+  function named() { // the trial that the address names; a section of that name comes first
+    let id = "";
+    try { id = decodeURIComponent(location.hash.slice(1)); } catch { /* no address of ours */ }
+    return id && !by(id) ? rowOf(id) : undefined;
+  }
+
+  function facts(list) {
+    const table = element("dl", "", "facts");
+    for (const [name, value] of list) {
+      const box = document.createElement("div");
+      box.append(element("dt", name), element("dd", value));
+      table.append(box);
+    }
+    return table;
+  }
+
+  function curve(id) {
+    const [epochs, values] = data.details.curves[id] ?? [];
+    if (!values?.length || !window.Plotly) return null;
+    const plot = element("div");
+    const trace = { x: epochs.length ? epochs : values.map((_, i) => i + 1), y: values, mode: values.length > 1 ? "lines" : "markers", line: { width: 2.2, color: "#2E8BC7" }, marker: { color: "#2E8BC7" }, hovertemplate: "epoch %{x}: %{y:.2f}<extra></extra>" };
+    const layout = { height: 240, template: data.templates[root.dataset.theme], xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: data.details.column } }, dragmode: false };
+    plot.setAttribute("role", "group");
+    plot.setAttribute("aria-label", `Line chart of ${data.details.column} over ${values.length} epochs of ${id}, at the end ${values.at(-1)}.`);
+    return [plot, () => Plotly.newPlot(plot, [trace], layout, { ...config, displayModeBar: false })];
+  }
+
+  function fillPanel(row) {
+    const id = row[0], { columns } = data.trials;
+    const name = (baseline >= 0 && row[baseline]) || id;
+    const head = element("header");
+    const title = element("h2", name);
+    title.id = "panel-h";
+    title.tabIndex = -1;
+    const buttons = element("div", "", "tools");
+    const order = visible().map((cells) => cells[0]), place = order.indexOf(id);
+    for (const [text, to] of [["Previous", order[place - 1]], ["Next", order[place + 1]]]) {
+      const button = element("button", text);
+      button.type = "button";
+      button.disabled = place < 0 || to === undefined;
+      button.addEventListener("click", () => { location.hash = `#${encodeURIComponent(to)}`; });
+      buttons.append(button);
+    }
+    const markIt = element("button", marked === id ? "Unmark" : "Mark in every figure");
+    markIt.type = "button";
+    markIt.addEventListener("click", () => { mark(id); markIt.textContent = marked === id ? "Unmark" : "Mark in every figure"; });
+    const close = element("button", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => panel.close());
+    buttons.append(markIt, close);
+    head.append(title, buttons);
+    const cells = columns.map((column, i) => [column, row[i]]).filter(([c, v]) => v !== null && v !== "" && !["trial_id", "baseline", "reason"].includes(c.key));
+    const parts = [head, element("p", row[at("reason")] ?? "", "detail"), facts(cells.map(([c, v]) => [c.label, c.number ? number(v, c) : c.key === "started" ? v.replace("T", " ").replace(/\.\d+Z$/, " UTC") : v]))];
+    for (const line of data.details.tests[id] ?? []) parts.push(element("p", line));
+    const drawing = curve(id);
+    if (drawing) parts.push(drawing[0]);
+    else if (data.details.partial) parts.push(element("p", "Its epochs are in history.csv; the page of so long a study has no room for all of them.", "detail"));
+    const quoted = /^[\w.-]+$/.test(id) ? id : `'${id.replaceAll("'", `'\\''`)}'`;
+    const files = data.details.files[id] ?? [];
+    const commands = [...(row[state] === "complete" ? [data.details.reproduce] : []), ...(files.some((f) => /\.(safetensors|codebook)$/.test(f)) ? [data.details.export] : [])];
+    if (commands.length) parts.push(element("h3", "Train it again, export it"), ...commands.map((command) => element("p", `${command} ${quoted}`, "code")));
+    if (files.length) parts.push(element("h3", "Files"), ...files.map((file) => element("p", file, "code")));
+    panel.replaceChildren(...parts.filter((part) => part.textContent || part.children.length || part === drawing?.[0]));
+    if (!panel.open) panel.showModal();
+    panel.scrollTop = 0;
+    title.focus();
+    drawing?.[1]();
+  }
+
+  function showNamed() {
+    const row = panel && named();
+    if (row) fillPanel(row);
+    else if (panel?.open) panel.close();
+  }
+
+  if (panel) {
+    panel.id = "panel";
+    panel.setAttribute("aria-labelledby", "panel-h");
+    document.body.append(panel);
+    by("marked").firstElementChild.after(element("span"));
+    panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); }); // beside it
+    panel.addEventListener("close", () => { if (named()) history.replaceState(null, "", location.pathname + location.search); });
+    window.addEventListener("hashchange", showNamed);
+  }
 
   // ---- the table of trials -------------------------------------------------------------------------------------
   let most = 200; // rows shown
@@ -383,7 +481,7 @@
     pick.type = "button";
     pick.className = "pick";
     pick.dataset.trial = pick.textContent = row[0];
-    head.append(pick);
+    head.append(pick, ...(panel ? [linkTo(row[0], "details")] : []));
     tr.append(head, ...columns.slice(1).map((column, i) => cell(row[i + 1], column)));
     return tr;
   }
@@ -545,4 +643,5 @@
     by("csv").addEventListener("click", download);
     by("more").addEventListener("click", () => { most *= 5; fill(); });
   }
+  showNamed();
 })();

@@ -20,6 +20,7 @@ from analysis.text.headline import headline
 from analysis.text.held_out_tables import fresh_lead, fresh_table, search_table
 from analysis.text.methods_section import SELECTION, UNTOUCHED, methods, title
 from analysis.text.tables import trial_records
+from analysis.text.trial_details import trial_details
 from study.records import paths, study_folder
 from study.records.outputs import write_output
 from study.records.study_folder import Study
@@ -64,7 +65,7 @@ def rendered(page: Page) -> str:
         summary.trials, study.hyperparameters, summary.headings, summary.column, [ACCURACY, *study.objectives]
     )
     name = str(study.meta.get("name", study.folder.name))
-    return render("report.html", page.figures, trials, name, **_context(page))
+    return render("report.html", page.figures, trials, name, trial_details(summary), **_context(page))
 
 
 def write(folder: str | Path, out: Path | None = None) -> Path:
