@@ -91,6 +91,20 @@ def format_points(difference: float, half: float = np.nan) -> str:
     return f"{sign}{abs(difference):.{digits}f}{_plus_minus(half)} points"
 
 
+UNITS_OF_TIME = (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+
+
+def unit_of_time(seconds: float) -> tuple[str, float]:
+    """The largest unit of which a duration has two or more, and its seconds."""
+    return next((unit for unit in UNITS_OF_TIME if seconds >= 2 * unit[1]), UNITS_OF_TIME[-1])
+
+
+def format_duration(seconds: float) -> str:
+    """A duration to three figures, such as "2.5 hours"."""
+    unit, length = unit_of_time(seconds)
+    return f"{seconds / length:.3g} {unit}"
+
+
 def counted(number: int, noun: str) -> str:
     """A number and what it counts, in the singular or plural."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

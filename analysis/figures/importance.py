@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.figures.effects import GIVEN, effect_figure
-from analysis.figures.interactions import interaction_figures
+from analysis.figures.interactions import interaction_figures, pair_figures
 from analysis.figures.report_figure import FigureGroup, ReportFigure
 from analysis.figures.theme import BLUE, ORANGE, escape, figure
 from analysis.stats.importance import ANOVA, PED, TradeOffs
@@ -105,7 +105,7 @@ def importance_groups(t: TradeOffs) -> list[FigureGroup]:
     notes = " ".join(t.notes)
     if not t.targets:
         return [FigureGroup(MOVES, [], lead=notes)] if notes else []
-    groups = [FigureGroup(MOVES, [_shares_figure(t), *interaction_figures(t)], lead=notes)]
+    groups = [FigureGroup(MOVES, [_shares_figure(t), *interaction_figures(t), *pair_figures(t)], lead=notes)]
     if GIVEN in t.targets:
         effects = [effect_figure(t, GIVEN, name) for name in t.names]
         groups.append(FigureGroup(t.targets[GIVEN].title, effects, narrow=True))

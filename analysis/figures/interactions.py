@@ -33,6 +33,12 @@ def interaction(t: TradeOffs, key: str) -> go.Figure:
     drawing = figure(height=420)
     if plane is None:
         return drawing
+    _draw_surface(drawing, t, key, plane)
+    _draw_trials(drawing, t, plane["names"], t.targets[key].values.index)
+    return drawing
+
+
+def _draw_surface(drawing: go.Figure, t: TradeOffs, key: str, plane: dict[str, Any]) -> None:
     column, surface = target_column(t, key), plane["surface"]
     bar = axes.colour_bar(axis_title(column))
     colours: dict[str, Any] = {"z": surface, "colorscale": theme.SEQUENTIAL, "colorbar": bar}
@@ -40,10 +46,7 @@ def interaction(t: TradeOffs, key: str) -> go.Figure:
         ticks = [m * 10.0**e for e in range(-9, 12) for m in (1, 2, 5) if surface.min() <= m * 10.0**e <= surface.max()]
         labels = [axes.number_label(tick) for tick in ticks]
         colours |= {"z": np.log10(surface), "colorbar": bar | {"tickvals": np.log10(ticks), "ticktext": labels}}
-    texts = _texts(t, plane, surface, column.digits)
-    _draw_plane(drawing, t, plane, texts, colours)
-    _draw_trials(drawing, t, plane["names"], t.targets[key].values.index)
-    return drawing
+    _draw_plane(drawing, t, plane, _texts(t, plane, surface, column.digits), colours)
 
 
 def gain_plane(t: TradeOffs) -> dict[str, Any] | None:
@@ -224,3 +227,60 @@ def _gain_figure(t: TradeOffs, plane: dict[str, Any]) -> ReportFigure:
         f"Coloured plane over {labels} of the gain over the {reference}, at most "
         f"{format_points(float(plane['gain'].max()))}.",
     )
+
+
+MOST_NAMES = 7
+"""Hyperparameters whose pairs are drawn, 21 of them; more would be megabytes of page."""
+POINTS = 15
+
+
+def any_pair(t: TradeOffs, keys: list[str]) -> go.Figure:
+    """The mean of a target over any two hyperparameters, chosen from a menu; see `pairs`."""
+    drawing, names = figure(height=460), [(key, pair) for key in keys for pair in pairs(t)]
+    layouts: list[dict[str, Any]] = []
+    for key, pair in names:
+        one = figure()
+        plane = t.plane(key, *pair, points=POINTS)
+        _draw_surface(one, t, key, plane)
+        _draw_trials(one, t, pair, t.targets[key].values.index)
+        surface = one.data[0]
+        surface.z = [[float(f"{value:.4g}") for value in row] for row in np.asarray(surface.z, dtype=float)]
+        for trace in one.data:
+            drawing.add_trace(trace.update(visible=not layouts, showlegend=False))
+        layouts.append({side: one.layout[side].to_plotly_json() for side in ("xaxis", "yaxis")})
+    buttons = [
+        {
+            "label": f"{t.targets[key].title}: {' and '.join(t.summary.column(name).label for name in pair)}",
+            "method": "update",
+            "args": [{"visible": [j // 2 == i for j in range(2 * len(names))]}, layouts[i]],
+        }
+        for i, (key, pair) in enumerate(names)
+    ]
+    drawing.update_layout(layouts[0] | {"updatemenus": [{"buttons": buttons}], "meta": {"pick": "Shown"}})
+    return drawing
+
+
+def pairs(t: TradeOffs) -> list[tuple[str, str]]:
+    """Every two of the hyperparameters that move most, in the order of the search space; those first that do most."""
+    ranked = t.by_importance()[:MOST_NAMES]
+    chosen = [(a, b) for j, b in enumerate(ranked) for a in ranked[:j]]
+    return [(a, b) if t.names.index(a) < t.names.index(b) else (b, a) for a, b in chosen]
+
+
+def pair_figures(t: TradeOffs) -> list[ReportFigure]:
+    """Any pair of three hyperparameters or more; of two, the other figures show the only pair."""
+    keys = [key for key in t.summary.study.objectives if key in t.targets]
+    if len(t.names) < 3 or not keys:
+        return []
+    labels = join_words([t.summary.column(name).label for name in t.names if name in t.by_importance()[:MOST_NAMES]])
+    rest = len(t.names) - MOST_NAMES
+    more = f" There are pairs of the {MOST_NAMES} that move most, out of {len(t.names)}." if rest > 0 else ""
+    return [
+        ReportFigure(
+            "pairs",
+            any_pair(t, keys),
+            "Any two hyperparameters.",
+            f"The mean over the two that the menu names, all others averaged. {_GUESS}{more}",
+            f"Coloured plane over any two of {labels}, chosen from a menu.",
+        )
+    ]

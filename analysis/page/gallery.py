@@ -11,8 +11,10 @@ from analysis.figures.importance import importance_groups
 from analysis.figures.latency import latency_groups
 from analysis.figures.layers import layer_groups
 from analysis.figures.learning_curves import learning_curve_groups
+from analysis.figures.parallel import parallel_groups
 from analysis.figures.pareto import front_figure
 from analysis.figures.plane import plane_groups
+from analysis.figures.progress import progress_groups
 from analysis.figures.provisional import provisional_groups
 from analysis.figures.pruning import pruning_groups
 from analysis.figures.report_figure import FigureGroup, ReportFigure
@@ -46,7 +48,9 @@ def groups(s: Summary) -> list[FigureGroup]:
     families: dict[str, Callable[[Summary], list[FigureGroup]]] = {
         "Measured latency": latency_groups,
         "What moves what": searched_groups,
+        "All hyperparameters at once": parallel_groups,
         "Learning curves": learning_curve_groups,
+        "How the search went": progress_groups,
     }
     return [*_members(families, s), *closeup_groups(s)]
 

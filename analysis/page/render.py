@@ -23,7 +23,14 @@ from analysis.figures.report_figure import ReportFigure
 PAGE = Path(__file__).parent
 
 
-def render(template: str, figures: Sequence[ReportFigure], trials: dict[str, Any], name: str, **context: Any) -> str:
+def render(
+    template: str,
+    figures: Sequence[ReportFigure],
+    trials: dict[str, Any],
+    name: str,
+    details: dict[str, Any] | None = None,
+    **context: Any,
+) -> str:
     """The complete page as HTML.
 
     Args:
@@ -31,6 +38,7 @@ def render(template: str, figures: Sequence[ReportFigure], trials: dict[str, Any
         figures: every figure on the page; the script draws each into the element that has its id.
         trials: see `tables.trial_records`.
         name: of the study; the CSV file that the page offers is called after it.
+        details: see `trial_details`; without them no trial can be opened.
         context: what the template needs besides `css`, `scripts`, `policy` and `data`.
     """
     scripts = [get_plotlyjs() if figures else "var Plotly = null;", read("report.js")]
@@ -46,14 +54,14 @@ def render(template: str, figures: Sequence[ReportFigure], trials: dict[str, Any
         **context,
         name=name,
         trials=trials,
-        data=_data(figures, trials, name),
+        data=_data(figures, trials, name, details),
         css=read("report.css"),
         scripts=scripts,
         policy=_policy(scripts),
     )
 
 
-def _data(figures: Sequence[ReportFigure], trials: dict[str, Any], name: str) -> str:
+def _data(figures: Sequence[ReportFigure], trials: dict[str, Any], name: str, details: dict[str, Any] | None) -> str:
     drawings = {}
     for figure in figures:
         drawing = json.loads(figure.figure.to_json())
@@ -61,7 +69,8 @@ def _data(figures: Sequence[ReportFigure], trials: dict[str, Any], name: str) ->
         drawings[figure.id] = drawing
     safe_name = re.sub(r"[^\w.-]+", "_", name).strip("._") or "study"
     templates = {"light": theme.LIGHT.to_plotly_json(), "dark": theme.DARK.to_plotly_json()}
-    content = {"figures": drawings, "templates": templates, "trials": trials, "csv": f"{safe_name}-trials.csv"}
+    csv = f"{safe_name}-trials.csv"
+    content = {"figures": drawings, "templates": templates, "trials": trials, "csv": csv, "details": details}
     # No "<" reaches the page, so neither "</script" nor "<!--" can end or change the block.
     return (
         json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -31,6 +31,7 @@
     // Where nothing is dragged Plotly hears a touch twice, as itself and as the mouse that browsers make of it.
     plot.addEventListener("touchend", (event) => { if (event.cancelable && event.target.closest(".drag")) event.preventDefault(); });
     plot.on("plotly_afterplot", () => { if (kept !== null) fade(plot); }); // zoomed, say: the elements may be new ones
+    if (layout.meta?.axes) { brushes(plot); plot.on("plotly_afterplot", () => placeBrushes(plot)); }
     plot.on("plotly_click", (event) => {
       const id = event.points[0].customdata;
       if (typeof id === "string") mark(id);
@@ -117,6 +118,120 @@
     plot.after(box);
   }
 
+  // A menu in place of Plotly's own, which the keyboard does not reach.
+  function menu(plot, { buttons }, name) {
+    const [label, select] = ["label", "select"].map((tag) => document.createElement(tag));
+    label.className = "menu";
+    buttons.forEach((button, i) => select.add(new Option(button.label, i)));
+    select.name = plot.id;
+    select.addEventListener("change", () => {
+      if (!current(plot)) bring(plot);
+      Plotly.update(plot, ...buttons[Number(select.value)].args);
+      ring(plot);
+    });
+    label.append(name, select);
+    plot.before(label);
+  }
+
+  // ---- parallel coordinates: a range on an axis is a filter of the complete page --------------------------------
+  const brushed = new Map(); // handle → [lower end, upper end], in heights
+
+  function height(axis, value) { // where a value stands on an axis, in [0, 1] unless it lies beyond
+    const { choices, scale, low, high } = axis;
+    if (choices.length) {
+      const same = choices.findIndex((c) => String(c).toLowerCase() === String(value).toLowerCase() || (value !== "" && Number(c) === Number(value)));
+      return same < 0 ? NaN : same / Math.max(1, choices.length - 1);
+    }
+    const at = scale === "log" ? Math.log10(value) : scale === "complement" ? Math.log10(Math.max(100 - value, 1e-3)) : value;
+    return Math.min(1, Math.max(0, (at - low) / (high - low)));
+  }
+
+  function inWords(axis, [from, to]) {
+    if (axis.choices.length) return axis.choices.filter((_, i) => { const h = i / Math.max(1, axis.choices.length - 1); return h >= from && h <= to; }).join(", ") || "none";
+    const value = (h) => { const at = axis.low + h * (axis.high - axis.low); return axis.scale === "linear" ? at : axis.scale === "log" ? 10 ** at : 100 - 10 ** at; };
+    return [value(from), value(to)].sort((a, b) => a - b).map((v) => Number(v.toPrecision(4))).join(" to ");
+  }
+
+  function setBrush(handle, axis, range) { // null lets go
+    const whole = !range || (range[0] <= 0 && range[1] >= 1);
+    if (whole) { brushed.delete(handle); delete limits[`axis ${axis.key}`]; }
+    else {
+      brushed.set(handle, range);
+      limits[`axis ${axis.key}`] = [at(axis.key), (value) => { const h = height(axis, value); return h >= range[0] - 1e-9 && h <= range[1] + 1e-9; }];
+    }
+    const band = handle.firstElementChild;
+    band.hidden = whole;
+    if (!whole) Object.assign(band.style, { bottom: `${100 * range[0]}%`, top: `${100 * (1 - range[1])}%` });
+    handle.setAttribute("aria-valuetext", whole ? "any" : inWords(axis, range));
+    handle.setAttribute("aria-valuenow", whole ? 0 : Math.round(100 * range[0]));
+    handle.title = whole ? "" : handle.getAttribute("aria-valuetext");
+    apply();
+  }
+
+  function brushes(plot) {
+    const box = document.createElement("div");
+    box.className = "brushes";
+    for (const axis of data.figures[plot.id].layout.meta.axes) {
+      if (at(axis.key) < 0) continue;
+      const handle = document.createElement("div");
+      handle.append(document.createElement("span"));
+      handle.axis = axis;
+      handle.tabIndex = 0;
+      for (const [name, value] of [["role", "slider"], ["aria-orientation", "vertical"], ["aria-valuemin", 0], ["aria-valuemax", 100], ["aria-label", `${axis.title}: keep a range`]]) handle.setAttribute(name, value);
+      let from = null, to = null;
+      const h = (event) => { const { top, height: tall } = handle.getBoundingClientRect(); return Math.min(1, Math.max(0, 1 - (event.clientY - top) / tall)); };
+      handle.addEventListener("pointerdown", (event) => { event.preventDefault(); handle.focus({ preventScroll: true }); handle.setPointerCapture(event.pointerId); from = to = h(event); });
+      handle.addEventListener("pointermove", (event) => {
+        if (from === null) return;
+        to = h(event);
+        if (Math.abs(to - from) > 0.02) setBrush(handle, axis, [Math.min(from, to), Math.max(from, to)]);
+      });
+      const done = () => { if (from !== null && Math.abs(to - from) <= 0.02) setBrush(handle, axis, null); from = null; };
+      handle.addEventListener("pointerup", done);
+      handle.addEventListener("pointercancel", () => { from = null; });
+      handle.addEventListener("keydown", (event) => {
+        const step = axis.choices.length > 1 ? 1 / (axis.choices.length - 1) : 0.05;
+        const by = { ArrowUp: step, ArrowRight: step, ArrowDown: -step, ArrowLeft: -step }[event.key];
+        if (event.key === "Escape" || event.key === "Delete") { if (brushed.has(handle)) event.stopPropagation(); setBrush(handle, axis, null); return; }
+        if (by === undefined) return;
+        event.preventDefault();
+        let [low, high] = brushed.get(handle) ?? [0, 1];
+        if (event.shiftKey) high = Math.min(1, Math.max(low, high + by));
+        else low = Math.max(0, Math.min(high, low + by));
+        setBrush(handle, axis, [low, high]);
+      });
+      box.append(handle);
+      handle.firstElementChild.hidden = true;
+      handle.setAttribute("aria-valuetext", "any");
+      handle.setAttribute("aria-valuenow", 0);
+    }
+    plot.after(box);
+    placeBrushes(plot);
+  }
+
+  function placeBrushes(plot) {
+    const box = plot.nextElementSibling, { xaxis, yaxis } = plot._fullLayout;
+    if (!box?.classList.contains("brushes") || !xaxis._length) return;
+    const axes = data.figures[plot.id].layout.meta.axes;
+    for (const handle of box.children) {
+      const top = plot.offsetTop + yaxis._offset + yaxis.l2p(1), tall = yaxis.l2p(0) - yaxis.l2p(1);
+      Object.assign(handle.style, { left: `${plot.offsetLeft + xaxis._offset + xaxis.l2p(axes.indexOf(handle.axis)) - 13}px`, top: `${top}px`, height: `${tall}px` });
+    }
+  }
+
+  // Lines of trials that the filters leave out move into the first, faint bundle.
+  const bundles = new Map(); // figure → its bundles as they came
+  function fadeLines(plot) {
+    if (plot.faded === kept) return;
+    plot.faded = kept;
+    if (!bundles.has(plot)) bundles.set(plot, plot.data.map(({ x, y, customdata }) => ({ x: [...x], y: [...y], ids: [...customdata] })));
+    const lines = bundles.get(plot), stays = (id) => kept === null || !known.has(id) || kept.has(id);
+    const out = { x: [], y: [], ids: [] };
+    lines.slice(1).forEach(({ x, y, ids }) => ids.forEach((id, i) => { if (!stays(id)) { out.x.push(x[i]); out.y.push(y[i]); out.ids.push(id); } }));
+    const now = [out, ...lines.slice(1).map(({ x, y, ids }) => ({ x, y: y.map((v, i) => (stays(ids[i]) ? v : null)), ids }))];
+    Plotly.restyle(plot, { x: now.map((t) => t.x), y: now.map((t) => t.y), customdata: now.map((t) => t.ids) }, now.map((_, i) => i));
+  }
+
   by("theme").addEventListener("click", () => {
     chosen = scheme() === "dark" ? "light" : "dark";
     paint(chosen);
@@ -176,7 +291,7 @@
   function ring(plot) {
     const before = plot.layout.shapes ?? [];
     const others = before.filter((shape) => shape.name !== "mark" && shape.name !== "no mark");
-    const rings = plot.data.filter((trace) => Array.isArray(trace.customdata)).flatMap((trace) => {
+    const rings = plot.data.filter((trace) => trace.visible !== false && Array.isArray(trace.customdata)).flatMap((trace) => {
       const at = trace.customdata.flatMap((owner, i) => (owner === marked && there(trace.x[i]) && there(trace.y[i]) ? [i] : []));
       if (trace.mode !== "lines") return at.map((i) => circle(trace.x[i], trace.y[i]));
       return at.length ? [{ type: "path", path: `M${at.map((i) => `${trace.x[i]},${trace.y[i]}`).join("L")}` }] : [];
@@ -198,21 +313,119 @@
     document.querySelectorAll("tr[data-trial]").forEach((row) => row.classList.toggle("marked", row.dataset.trial === marked));
     by("marked").hidden = marked === null;
     if (marked !== null) by("marked").firstElementChild.textContent = describe(marked);
+    if (panel) by("marked").children[1].replaceChildren(...(marked !== null && rowOf(marked) ? [linkTo(marked, "Details")] : []));
   }
 
   function describe(id) {
     const row = data.trials.rows.find((cells) => cells[0] === id);
     if (!row) return id;
-    const facts = data.trials.columns.map((column, i) => [column, row[i]]).filter(([c, v]) => v !== null && v !== "" && c.key !== "trial_id");
+    const facts = data.trials.columns.map((column, i) => [column, row[i]]).filter(([c, v]) => v !== null && v !== "" && c.key !== "trial_id" && c.key !== "started");
     return `${id} · ` + facts.map(([c, v]) => (c.number ? `${c.label} ${number(v, c)}` : v)).join(" · ");
   }
 
   by("marked").lastElementChild.addEventListener("click", () => mark(marked));
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && marked !== null) mark(marked); });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && marked !== null && !panel?.open) mark(marked); });
   document.addEventListener("click", (event) => {
     const pick = event.target.closest(".pick");
     if (pick) mark(pick.dataset.trial);
   });
+
+  // ---- one trial, opened: #t007 in the address leads here, and so do the links in the table ----------------------
+  const panel = data.details ? document.createElement("dialog") : null;
+  const rowOf = (id) => data.trials.rows.find((cells) => cells[0] === id);
+  const element = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
+
+  function linkTo(id, text) {
+    const link = element("a", text, "open");
+    link.href = `#${encodeURIComponent(id)}`;
+    link.setAttribute("aria-label", `Details of ${id}`);
+    return link;
+  }
+
+  function named() { // the trial that the address names; a section of that name comes first
+    let id = "";
+    try { id = decodeURIComponent(location.hash.slice(1)); } catch { /* no address of ours */ }
+    return id && !by(id) ? rowOf(id) : undefined;
+  }
+
+  function facts(list) {
+    const table = element("dl", "", "facts");
+    for (const [name, value] of list) {
+      const box = document.createElement("div");
+      box.append(element("dt", name), element("dd", value));
+      table.append(box);
+    }
+    return table;
+  }
+
+  function curve(id) {
+    const [epochs, values] = data.details.curves[id] ?? [];
+    if (!values?.length || !window.Plotly) return null;
+    const plot = element("div");
+    const trace = { x: epochs.length ? epochs : values.map((_, i) => i + 1), y: values, mode: values.length > 1 ? "lines" : "markers", line: { width: 2.2, color: "#2E8BC7" }, marker: { color: "#2E8BC7" }, hovertemplate: "epoch %{x}: %{y:.2f}<extra></extra>" };
+    const layout = { height: 240, template: data.templates[root.dataset.theme], xaxis: { title: { text: "epoch" } }, yaxis: { title: { text: data.details.column } }, dragmode: false };
+    plot.setAttribute("role", "group");
+    plot.setAttribute("aria-label", `Line chart of ${data.details.column} over ${values.length} epochs of ${id}, at the end ${values.at(-1)}.`);
+    return [plot, () => Plotly.newPlot(plot, [trace], layout, { ...config, displayModeBar: false })];
+  }
+
+  function fillPanel(row) {
+    const id = row[0], { columns } = data.trials;
+    const name = (baseline >= 0 && row[baseline]) || id;
+    const head = element("header");
+    const title = element("h2", name);
+    title.id = "panel-h";
+    title.tabIndex = -1;
+    const buttons = element("div", "", "tools");
+    const order = visible().map((cells) => cells[0]), place = order.indexOf(id);
+    for (const [text, to] of [["Previous", order[place - 1]], ["Next", order[place + 1]]]) {
+      const button = element("button", text);
+      button.type = "button";
+      button.disabled = place < 0 || to === undefined;
+      button.addEventListener("click", () => { location.hash = `#${encodeURIComponent(to)}`; });
+      buttons.append(button);
+    }
+    const markIt = element("button", marked === id ? "Unmark" : "Mark in every figure");
+    markIt.type = "button";
+    markIt.addEventListener("click", () => { mark(id); markIt.textContent = marked === id ? "Unmark" : "Mark in every figure"; });
+    const close = element("button", "Close");
+    close.type = "button";
+    close.addEventListener("click", () => panel.close());
+    buttons.append(markIt, close);
+    head.append(title, buttons);
+    const cells = columns.map((column, i) => [column, row[i]]).filter(([c, v]) => v !== null && v !== "" && !["trial_id", "baseline", "reason"].includes(c.key));
+    const parts = [head, element("p", row[at("reason")] ?? "", "detail"), facts(cells.map(([c, v]) => [c.label, c.number ? number(v, c) : c.key === "started" ? v.replace("T", " ").replace(/\.\d+Z$/, " UTC") : v]))];
+    for (const line of data.details.tests[id] ?? []) parts.push(element("p", line));
+    const drawing = curve(id);
+    if (drawing) parts.push(drawing[0]);
+    else if (data.details.partial) parts.push(element("p", "Its epochs are in history.csv; the page of so long a study has no room for all of them.", "detail"));
+    const quoted = /^[\w.-]+$/.test(id) ? id : `'${id.replaceAll("'", `'\\''`)}'`;
+    const files = data.details.files[id] ?? [];
+    const commands = [...(row[state] === "complete" ? [data.details.reproduce] : []), ...(files.some((f) => /\.(safetensors|codebook)$/.test(f)) ? [data.details.export] : [])];
+    if (commands.length) parts.push(element("h3", "Train it again, export it"), ...commands.map((command) => element("p", `${command} ${quoted}`, "code")));
+    if (files.length) parts.push(element("h3", "Files"), ...files.map((file) => element("p", file, "code")));
+    panel.replaceChildren(...parts.filter((part) => part.textContent || part.children.length || part === drawing?.[0]));
+    if (!panel.open) panel.showModal();
+    panel.scrollTop = 0;
+    title.focus();
+    drawing?.[1]();
+  }
+
+  function showNamed() {
+    const row = panel && named();
+    if (row) fillPanel(row);
+    else if (panel?.open) panel.close();
+  }
+
+  if (panel) {
+    panel.id = "panel";
+    panel.setAttribute("aria-labelledby", "panel-h");
+    document.body.append(panel);
+    by("marked").firstElementChild.after(element("span"));
+    panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); }); // beside it
+    panel.addEventListener("close", () => { if (named()) history.replaceState(null, "", location.pathname + location.search); });
+    window.addEventListener("hashchange", showNamed);
+  }
 
   // ---- the table of trials -------------------------------------------------------------------------------------
   let most = 200; // rows shown
@@ -268,7 +481,7 @@
     pick.type = "button";
     pick.className = "pick";
     pick.dataset.trial = pick.textContent = row[0];
-    head.append(pick);
+    head.append(pick, ...(panel ? [linkTo(row[0], "details")] : []));
     tr.append(head, ...columns.slice(1).map((column, i) => cell(row[i + 1], column)));
     return tr;
   }
@@ -388,6 +601,7 @@
   // Not by Plotly's own selectedpoints, for which it draws the whole figure again.
   const known = new Set(rows.map((row) => row[0]));
   function fade(plot) {
+    if (plot.layout.meta?.axes) return fadeLines(plot);
     const owners = new Map(); // what Plotly binds to a mark's element → the trial it stands for
     for (const points of plot.calcdata) {
       const ids = points[0]?.trace?.customdata;
@@ -415,6 +629,7 @@
   for (const plot of plots) {
     const { frames, layout } = data.figures[plot.id];
     if (frames?.length) animation(plot, frames, layout.sliders[0]);
+    if (layout.meta?.pick) menu(plot, layout.updatemenus[0], layout.meta.pick);
   }
   document.querySelectorAll("table.plain").forEach(sortable);
   unfoldTarget();
@@ -428,4 +643,5 @@
     by("csv").addEventListener("click", download);
     by("more").addEventListener("click", () => { most *= 5; fill(); });
   }
+  showNamed();
 })();

@@ -12,12 +12,15 @@ from analysis.page.render import render
 from analysis.stats.names import ACCURACY
 from analysis.stats.summary import Summary, summarise
 from analysis.text.caveats import caveats
+from analysis.text.cost_table import HEADING as COST_HEADING
+from analysis.text.cost_table import cost_table
 from analysis.text.deployment import deployment, layer_table
 from analysis.text.front_table import best_table, trial_counts
 from analysis.text.headline import headline
 from analysis.text.held_out_tables import fresh_lead, fresh_table, search_table
 from analysis.text.methods_section import SELECTION, UNTOUCHED, methods, title
 from analysis.text.tables import trial_records
+from analysis.text.trial_details import trial_details
 from study.records import paths, study_folder
 from study.records.outputs import write_output
 from study.records.study_folder import Study
@@ -62,7 +65,7 @@ def rendered(page: Page) -> str:
         summary.trials, study.hyperparameters, summary.headings, summary.column, [ACCURACY, *study.objectives]
     )
     name = str(study.meta.get("name", study.folder.name))
-    return render("report.html", page.figures, trials, name, **_context(page))
+    return render("report.html", page.figures, trials, name, trial_details(summary), **_context(page))
 
 
 def write(folder: str | Path, out: Path | None = None) -> Path:
@@ -97,6 +100,7 @@ def _context(page: Page) -> dict[str, Any]:
     warnings = caveats(summary)
     layers, layers_heading, layers_lead = layer_table(summary)
     deploy_lead, deploy_commands = deployment(summary)
+    costs, cost_lead = cost_table(summary)
     sections = [
         ("answer", "Answer", True),
         ("caveats", "Limits", bool(warnings)),
@@ -106,6 +110,7 @@ def _context(page: Page) -> dict[str, Any]:
         ("figures", "Figures", bool(page.groups)),
         ("layer-table", "Layers", bool(layers.rows)),
         ("test", "Test", bool(test.rows)),
+        ("cost", "Cost", bool(costs.rows)),
         ("trials", "Trials", True),
         ("methods", "Methods", True),
     ]
@@ -127,6 +132,9 @@ def _context(page: Page) -> dict[str, Any]:
         "layers_heading": layers_heading,
         "layers_lead": layers_lead,
         "test_table": test,
+        "cost_table": costs,
+        "cost_lead": cost_lead,
+        "cost_heading": COST_HEADING,
         "fresh_table": fresh,
         "fresh_lead": fresh_lead(summary),
         "fresh_figures": page.seeds,

@@ -112,23 +112,27 @@ class TradeOffs:
         """The two hyperparameters of the largest shares: `names`, the `share` of variance that only both together
         explain with `low` and `high`, and the target's mean over them, `surface` (len(y), len(x)) at `x` and `y`. None
         for a single hyperparameter."""
-        members = self.responses[key]
         if len(self.names) < 2:
             return None
         a, b = self._largest_two(key)
+        members = self.responses[key]
         parts = [member.shares([(a, b), (a,), (b,)]) for member in members]
         share, low, high = (float(np.clip(end, 0, 1)) for end in interval([p[0] - p[1] - p[2] for p in parts]))
+        return {"share": share, "low": low, "high": high, **self.plane(key, self.names[a], self.names[b], points)}
+
+    def plane(self, key: str, across: str, up: str, points: int = 25) -> dict[str, Any]:
+        """The target's mean over any two hyperparameters, all others averaged: their `names`, and `surface`
+        (len(y), len(x)) at `x` and `y`."""
+        a, b = self.names.index(across), self.names.index(up)
         at = [self._points(key, j, points) for j in (a, b)]
-        surface = self.targets[key].shown(members[0].marginal((a, b), at).T)
-        return {
-            "names": (self.names[a], self.names[b]),
-            "share": share,
-            "low": low,
-            "high": high,
-            "surface": surface,
-            "x": self._value(self.names[a], at[0]),
-            "y": self._value(self.names[b], at[1]),
-        }
+        surface = self.targets[key].shown(self.responses[key][0].marginal((a, b), at).T)
+        return {"names": (across, up), "surface": surface, "x": self._value(across, at[0]), "y": self._value(up, at[1])}
+
+    def by_importance(self) -> list[str]:
+        """The hyperparameters, that of the largest share of any target's variance first."""
+        shares = [members[0].shares([(j,) for j in range(len(self.names))]) for members in self.responses.values()]
+        largest = np.max(shares, axis=0) if shares else np.zeros(len(self.names))
+        return [self.names[j] for j in np.argsort(-largest, kind="stable")]
 
     def gain(self, points: int = 41) -> dict[str, Any] | None:
         """Accuracy over the two hyperparameters that move it most, others averaged, less that of the reference. Only of

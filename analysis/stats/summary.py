@@ -15,10 +15,10 @@ from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.pareto_front import feasible, finished, least_accuracy, pareto_front
 from analysis.stats.search_space import Domain, as_words, is_whole, is_words
 from analysis.stats.standard_error import standard_error
-from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TRIAL_COLUMNS, Column
+from study.records.columns import COLUMNS, FINAL_STATES, HISTORY_COLUMNS, TIME_COLUMNS, TRIAL_COLUMNS, Column
 from study.records.study_folder import Study
 
-TEXT = ("trial_id", "state", "reason", "baseline", "phase")
+TEXT = ("trial_id", "state", "reason", "baseline", "phase", *TIME_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Summary:
 
 def summarise(study: Study) -> Summary:
     """Read a study's tables; works for one that has just started, or in which everything failed."""
-    needed = [*TRIAL_COLUMNS, *study.hyperparameters, *study.objectives, ACCURACY]
+    needed = [*TRIAL_COLUMNS, *TIME_COLUMNS, *study.hyperparameters, *study.objectives, ACCURACY]
     trials = numeric(study.trials, list(dict.fromkeys(needed)), study.meta["space"])
     searched = finished(trials)
     allowed = feasible(searched, study.meta)

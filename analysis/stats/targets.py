@@ -68,7 +68,7 @@ def _hypervolume(s: Summary, rows: pd.DataFrame) -> Target:
     What a trial adds to the front's volume is no target: it is zero for nearly all of them and depends on which others
     happened to be sampled.
     """
-    corner = {name: _worst(s, rows, name, direction) for name, direction in s.study.objectives.items()}
+    corner = {name: worst(s, rows, name, direction) for name, direction in s.study.objectives.items()}
     sides = [(rows[c] - corner[c]) * (1 if better == "max" else -1) for c, better in s.study.objectives.items()]
     words = " and ".join(f"{s.column(c).label} {v:,.6g} {s.column(c).unit}".rstrip() for c, v in corner.items())
     volume = pd.concat(sides, axis=1).clip(lower=0).prod(axis=1, skipna=False)
@@ -77,7 +77,7 @@ def _hypervolume(s: Summary, rows: pd.DataFrame) -> Target:
     )
 
 
-def _worst(s: Summary, rows: pd.DataFrame, name: str, direction: str) -> float:
+def worst(s: Summary, rows: pd.DataFrame, name: str, direction: str) -> float:
     """The reference point in one objective: chance accuracy, 0 % where 100 % is the best, or the worst trial."""
     if name == ACCURACY and np.isfinite(s.chance):
         return s.chance

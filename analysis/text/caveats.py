@@ -158,8 +158,8 @@ def _one_seed(s: Summary) -> list[str]:
     each = s.study.meta.get("settings", {}).get("seeds_per_trial")
     if s.fresh.empty and each:
         return [
-            f"Validation accuracies are means over {each} seeds from one {s.study.meta.get('shared_baseline', 'start')}; "
-            "the network that was tested is that of the first of them."
+            f"Validation accuracies are means over {each} seeds, all from one "
+            f"{s.study.meta.get('shared_baseline', 'start')}; the network that was tested is that of the first."
         ]
     if s.fresh.empty:
         return [f"Every configuration was trained with one seed ({s.study.meta.get('seed', '?')}): {luck}"]

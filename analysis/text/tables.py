@@ -108,7 +108,7 @@ def trial_records(
     """
     first = ["trial_id", "state", "baseline", *hyperparameters]
     metrics = [c for c in trials.columns if c not in (*first, "reason", *COST_COLUMNS)]
-    wanted = [*first, *metrics, "epochs", "seconds", "reason"]
+    wanted = [*first, *metrics, "epochs", "seconds", "started", "reason"]
     shown = [c for c in wanted if c in ("trial_id", "state") or _has_values(trials, c)]
     facts = {c: column(c) for c in shown}
     described = [

@@ -34,6 +34,7 @@ from study.settings import Settings
 from study.tuning import cluster
 from study.tuning.display import Display
 from study.tuning.ending import seconds_of
+from study.tuning.journal import Journal
 from study.tuning.recorder import FULL_DISK, Recorder
 from study.tuning.searcher import Queued, front
 from study.tuning.space import SearchSpace
@@ -226,6 +227,7 @@ def _stages(job: Job, display: Display, inputs: Inputs) -> tuple[list[str], dict
         record_sensitivity(settings, job.folder, shared, inputs.data)
         confirmed = confirm(settings, space, job.folder, ledger, best, inputs.data, inputs.test)
         stopped = retrain(job, display, inputs) or stopped
+    Journal(ledger, space, settings)  # now with test accuracies, and with what was cut off as waiting
     return best, confirmed, stopped, ended
 
 

@@ -16,7 +16,7 @@ from study.errors import UserError
 from study.pipeline.configurations import configuration_of
 from study.records import paths, study_folder
 from study.records.atomic_files import write_bytes
-from study.records.columns import CONFIGURATION, TRIAL_COLUMNS
+from study.records.columns import CONFIGURATION, TIME_COLUMNS, TRIAL_COLUMNS
 from study.records.ledger import Ledger
 from study.tuning import cluster, measuring
 from study.tuning.searcher import Queued
@@ -129,6 +129,8 @@ def _record(ledger: Ledger, baseline: str, work: SharedWork) -> None:
     ledger.start(baseline, {}, baseline)
     ledger.history[baseline] = [{**row, "trial_id": baseline} for row in work.record["history"]]
     ledger.finish(baseline, "complete", "", metrics, work.record["metrics"]["seconds"])
+    for column in TIME_COLUMNS:  # it was trained before, by another study
+        del ledger.trials[baseline][column]
     ledger.flush()
 
 

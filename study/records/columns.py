@@ -20,7 +20,10 @@ FINAL_STATES = ("complete", "pruned", "failed")
 TRIAL_COLUMNS = ("trial_id", "state", "reason", "baseline", "seconds", "epochs")
 EPOCHS_REPORTED = "epochs_reported"
 """In place of `epochs`, the epochs that a trial reported, where `epochs` is a hyperparameter that is searched."""
-COST_COLUMNS = ("seconds", "epochs", EPOCHS_REPORTED, "threads")
+TIME_COLUMNS = ("started", "ended")
+"""When a trial last started, and when it ended; see `study.records.timestamps`. Older tables lack them, and so does a
+network that came from the cache."""
+COST_COLUMNS = ("seconds", "epochs", EPOCHS_REPORTED, "threads", *TIME_COLUMNS)
 """Columns of what a trial took, rather than what it is or what came of it."""
 HISTORY_COLUMNS = ("trial_id", "epoch", "phase")
 EPOCH_ONLY = ("epoch", "phase", "entropy_bytes")
@@ -36,7 +39,9 @@ part has no more than its weights. `units` are a layer's outputs, before and aft
 SENSITIVITY_COLUMNS = ("tensor", "remaining", "val_accuracy")
 """Of `models/sensitivity.csv`: a layer, what percentage of its weights was left, and the accuracy with all other layers
 as they were; tensor is "" in the row of the network itself."""
-TEXT_COLUMNS = ("trial_id", "state", "reason", "baseline", "phase", "tensor", "tensor_shape", CONFIGURATION)
+TEXT_COLUMNS = (
+    "trial_id", "state", "reason", "baseline", "phase", "tensor", "tensor_shape", CONFIGURATION, *TIME_COLUMNS,
+)  # fmt: skip
 """Columns that hold no numbers; an empty cell is ""."""
 MEASURED = (
     "latency_ms",
@@ -92,6 +97,8 @@ COLUMNS: dict[str, Column] = {
     "epochs": Column("epochs", "", 0),
     EPOCHS_REPORTED: Column("epochs reported", "", 0),
     "threads": Column("CPU threads", "", 0),
+    "started": Column("started"),
+    "ended": Column("ended"),
     "epoch": Column("epoch", "", 0),
     "phase": Column("phase"),
     "seed": Column("seed", "", 0),

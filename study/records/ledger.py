@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.errors import UserError, no_space
+from study.records import timestamps
 from study.records.columns import (
     COLUMNS,
     COST_COLUMNS,
     EPOCHS_REPORTED,
     FINAL_STATES,
     HISTORY_COLUMNS,
+    TIME_COLUMNS,
     TRIAL_COLUMNS,
     Row,
 )
@@ -103,6 +105,7 @@ class Ledger:
             "reason": "",
             "baseline": baseline,
             **hyperparameters,
+            "started": timestamps.now(),
         }
         self._if_there_is_room(self._write_trials)
 
@@ -132,8 +135,8 @@ class Ledger:
         assert state in FINAL_STATES, state
         row = self.trials[trial_id]
         searched = "epochs" in row  # then the count of those that were reported has a name of its own
-        row |= {name: value for name, value in (metrics or {}).items() if name not in TRIAL_COLUMNS}
-        row.update(state=state, reason=" ".join(reason.split()), seconds=round(seconds, 3))
+        row |= {name: v for name, v in (metrics or {}).items() if name not in (*TRIAL_COLUMNS, *TIME_COLUMNS)}
+        row.update(state=state, reason=" ".join(reason.split()), seconds=round(seconds, 3), ended=timestamps.now())
         row[EPOCHS_REPORTED if searched else "epochs"] = len(self.history.get(trial_id, []))
         self._if_there_is_room(self._write_trials)
 

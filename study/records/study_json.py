@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from study.records.columns import HISTORY_COLUMNS, TRIAL_COLUMNS
+from study.records.columns import HISTORY_COLUMNS, TIME_COLUMNS, TRIAL_COLUMNS
 from study.records.paths import name_problem
 
 LARGEST = 2**53
 """Whole numbers up to here are exact as floats, too."""
 
-RESERVED = {*TRIAL_COLUMNS, *HISTORY_COLUMNS, "seed", "threads"} - {"epochs"}
+RESERVED = {*TRIAL_COLUMNS, *HISTORY_COLUMNS, *TIME_COLUMNS, "seed", "threads"} - {"epochs"}
 """Columns of every table; nothing that is searched or measured can have their names."""
 
 

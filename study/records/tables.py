@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 
 from study.errors import UserError, printable
+from study.records import timestamps
 from study.records.atomic_files import write_bytes
-from study.records.columns import COLUMNS, EPOCHS_REPORTED, TEXT_COLUMNS, Row
+from study.records.columns import COLUMNS, EPOCHS_REPORTED, TEXT_COLUMNS, TIME_COLUMNS, Row
 from study.records.json_file import read_bytes, read_json
 from study.records.paths import STUDY, TRIAL_ID, name_problem
 from study.records.schema import RENAMED, SCHEMA
@@ -120,6 +121,12 @@ def _check_text(frame: pd.DataFrame) -> None:
         for trial_id in frame["trial_id"][frame["baseline"] == ""]:
             if not TRIAL_ID.fullmatch(trial_id):
                 raise _Damage(f"trial_id {trial_id!r}: a searched trial has an id such as t001")
+    for column in (c for c in TIME_COLUMNS if c in frame.columns):
+        for cell in frame[column].unique():
+            try:
+                timestamps.parse(cell)
+            except ValueError:
+                raise _Damage(f"{column} {cell[:80]!r} is no time such as 2026-03-01T09:30:00.125Z") from None
     if "reason" in frame.columns:  # an error's own words may have colours of a terminal
         frame["reason"] = frame["reason"].map(printable)
 

@@ -19,6 +19,7 @@ from study.records.ledger import Ledger, history_row
 from study.settings import Settings
 from study.tuning import searcher
 from study.tuning.display import Display
+from study.tuning.journal import Journal
 from study.tuning.searcher import LedgerSearch
 
 FULL_DISK = "no space left on the disk; free some"
@@ -37,6 +38,7 @@ class Recorder(tune.Callback):
         searcher: asks for the trials that are recorded; it stops when most of them fail, or when there is no room
             for what they write.
         stopped: why it stopped, or "".
+        journal: of the study, where the trials are the study's own.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Recorder(tune.Callback):
         self.shared_work = registry.method(settings.kind).shared_work.name
         self.searcher: LedgerSearch | None = None
         self.stopped = ""
+        self.journal: Journal | None = None
         self.ended, self.reasons = 0, Counter[str]()
         self.done: list[str] = []
         self.front: set[str] = set()
@@ -57,7 +60,10 @@ class Recorder(tune.Callback):
 
     def on_trial_result(self, iteration: int, trials: list, trial: Trial, result: Row, **info: object) -> None:
         if "epoch" in result and not result.get("finished") and not result.get("failure"):
-            self.ledger.epoch(trial.config["trial_id"], history_row(result))
+            row = history_row(result)
+            self.ledger.epoch(trial.config["trial_id"], row)
+            if self.journal:
+                self.journal.epoch(trial.config["trial_id"], row)
             self._measure(trial.config["trial_id"], result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Trial, **info: object) -> None:
@@ -88,6 +94,8 @@ class Recorder(tune.Callback):
         self.ledger.finish(trial_id, state, reason, metrics, result.get("spent", 0.0))
         if self.ledger.full:
             self._stop(FULL_DISK)
+        elif self.journal:
+            self.journal.end(row)
         self._tidy(trial_id)
         self._count(state, reason)
         self.display.trial_ended(self.ledger.trials[trial_id], len(self.front))

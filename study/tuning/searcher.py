@@ -13,8 +13,7 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from ray.tune.search import Searcher
 
@@ -78,23 +77,22 @@ def recorded_trial(row: Row, space: SearchSpace, min_accuracy: float | None = No
         ) from error
 
 
+def directions(space: SearchSpace) -> list[StudyDirection]:
+    """Of the objectives, as Optuna has them."""
+    return [StudyDirection.MAXIMIZE if d == "max" else StudyDirection.MINIMIZE for d in space.objectives.values()]
+
+
 def optuna_study(
     ledger: Ledger,
     space: SearchSpace,
     *,
     min_accuracy: float | None = None,
-    storage: BaseStorage | None = None,
     sampler: optuna.samplers.BaseSampler | None = None,
-    name: str = "study",
 ) -> optuna.Study:
-    """An Optuna study that holds exactly the ledger's finished trials, baselines left out."""
+    """An Optuna study in memory that holds exactly the ledger's finished trials, baselines left out. It is what the
+    sampler learns from; people look at `study.tuning.journal`."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        storage=storage,
-        sampler=sampler,
-        study_name=name,
-        directions=["maximize" if d == "max" else "minimize" for d in space.objectives.values()],
-    )
+    study = optuna.create_study(sampler=sampler, directions=directions(space))
     trials = [recorded_trial(row, space, min_accuracy) for row in ledger.of_state(*FINAL_STATES)]
     if isinstance(sampler, optuna.samplers.NSGAIISampler):
         give_generations(trials, sampler)
@@ -127,13 +125,6 @@ def front(ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | N
     return [r["trial_id"] for r in sorted(members, key=lambda r: r[first], reverse=direction == "max")]
 
 
-def fresh_journal(path: Path) -> JournalStorage:
-    """An empty journal in place of the old one: it is written again from the ledger, so it never disagrees with it."""
-    for file in path.parent.glob(path.name + "*"):
-        file.unlink()
-    return JournalStorage(JournalFileBackend(str(path)))
-
-
 class Queued(NamedTuple):
     """A configuration to run before Optuna is asked.
 
@@ -161,6 +152,7 @@ class LedgerSearch(Searcher):
         capacity: most trials at one time, asked again each time: a cluster grows and shrinks.
         min_accuracy: see `constraint_violation`.
         seed: of every trial whose configuration names none.
+        on_start: hears of every trial that starts, by its row in the ledger.
         ending: why the search is over before all trials that are wanted, or ""; asked before each.
     Attributes:
         ended: what `ending` said.
@@ -176,13 +168,14 @@ class LedgerSearch(Searcher):
         capacity: Callable[[], int],
         min_accuracy: float | None = None,
         seed: int = 0,
+        on_start: Callable[[Row], None] = lambda row: None,
         ending: Callable[[], str] | None = None,
     ) -> None:
         super().__init__()
         self.ledger, self.study, self.objectives = ledger, study, list(space.objectives)
         self.space, self.min_accuracy = space, min_accuracy
         self.queue, self.wanted, self.capacity = list(queue), wanted, capacity
-        self.seed = seed
+        self.seed, self.on_start = seed, on_start
         self.running: dict[str, optuna.Trial | None] = {}
         self.stopped, self.ended, self.ending = "", "", ending
 
@@ -215,6 +208,7 @@ class LedgerSearch(Searcher):
         self.ledger.start(name, values, baseline)
         if self.ledger.full:
             return Searcher.FINISHED
+        self.on_start(self.ledger.trials[name])
         if asked is not None:
             asked.set_user_attr("trial_id", name)
         self.running[trial_id] = asked

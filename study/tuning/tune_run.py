@@ -28,9 +28,10 @@ from study.settings import Settings
 from study.tuning import cluster, pack_trial, packs
 from study.tuning.cluster import Capacity
 from study.tuning.ending import Ending
+from study.tuning.journal import Journal
 from study.tuning.recorder import FULL_DISK, Recorder
 from study.tuning.scheduler import HalvingScheduler, make_rungs
-from study.tuning.searcher import LedgerSearch, Queued, fresh_journal, make_sampler, optuna_study
+from study.tuning.searcher import LedgerSearch, Queued, make_sampler, optuna_study
 from study.tuning.space import SearchSpace
 from study.tuning.trainable import make_trainable
 
@@ -109,6 +110,8 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
             shared=work.shared,
             working_folder=Path.cwd(),
         )
+    if (job.folder / paths.STUDY).exists():  # fresh seeds have a ledger, but no search to look at
+        job.recorder.journal = Journal(job.ledger, job.space, settings)
     job.recorder.searcher = _searcher(job, settings, queue, wanted, searching)
     scheduler = None
     if searching and settings.search.scheduler == "asha":
@@ -134,9 +137,7 @@ def _searcher(job: Job, settings: Settings, queue: Sequence[Queued], wanted: int
         job.ledger,
         job.space,
         min_accuracy=settings.search.min_accuracy,
-        storage=fresh_journal(job.folder / paths.JOURNAL),
         sampler=make_sampler(settings.search.searcher, settings.seed, known, bool(job.space.conditions)),
-        name=job.folder.name,
     )
     return LedgerSearch(
         job.ledger,
@@ -147,6 +148,7 @@ def _searcher(job: Job, settings: Settings, queue: Sequence[Queued], wanted: int
         Capacity(settings),
         settings.search.min_accuracy,
         seed=settings.seed,
+        on_start=job.recorder.journal.start if job.recorder.journal else lambda row: None,
         ending=Ending(settings, job.ledger, job.space.objectives, job.deadline) if searching else None,
     )
 

@@ -163,7 +163,7 @@ def test_on_paper(browser: Any, address: str) -> None:
         plot.querySelector('.main-svg').getBoundingClientRect().width - plot.clientWidth) < 2)""")
     assert page.evaluate("document.documentElement.scrollWidth") <= 560
     tables = page.locator(".scroll").evaluate_all("all => all.map((e) => e.scrollWidth - e.clientWidth)")
-    assert len(tables) == 4 and max(tables) <= 1
+    assert len(tables) == 5 and max(tables) <= 1
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.locator("button:not(table button):visible, input:visible, .modebar:visible").count() == 0
     page.emulate_media(media="screen")

@@ -210,6 +210,23 @@ def test_optuna_learned_the_searched_trials_alone(kd: Path) -> None:
     assert optuna_states(kd) == ["COMPLETE", "COMPLETE"]
 
 
+def test_the_journal_of_a_finished_study_is_complete(kd: Path) -> None:
+    """For optuna-dashboard each trial has its number, metric, epochs, start, end and test accuracy."""
+    storage = JournalStorage(JournalFileBackend(str(kd / paths.JOURNAL)))
+    journal, study = optuna.load_study(study_name=kd.name, storage=storage), study_folder.load(kd)
+    assert journal.metric_names == ["val_accuracy"]
+    rows, tested = study.trials.set_index("trial_id"), study.confirmed.set_index("trial_id").test_accuracy
+    for trial in journal.trials:
+        row = rows.loc[f"t{trial.number + 1:03d}"]
+        epochs = study.history[study.history.trial_id == row.name]
+        assert trial.value == row.val_accuracy and list(trial.intermediate_values.values()) == list(epochs.val_accuracy)
+        assert trial.user_attrs.get("test_accuracy") == tested.get(row.name)
+        assert trial.duration is not None and trial.duration.total_seconds() >= row.seconds
+    baselines = optuna.load_study(study_name=f"{kd.name} baselines", storage=storage).trials
+    assert {t.user_attrs["trial_id"] for t in baselines} == set(rows.index[rows.baseline != ""])
+    assert all(t.user_attrs["test_accuracy"] == tested[t.user_attrs["trial_id"]] for t in baselines)
+
+
 def test_same_command_does_nothing_and_a_larger_one_adds_the_difference(kd: Path) -> None:
     """The same command again leaves every file alone; three samples add exactly one trial, and it is a new one."""
     before = (kd / paths.TRIALS).read_text()

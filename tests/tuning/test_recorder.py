@@ -82,6 +82,8 @@ def test_what_a_trial_reports_is_recorded_and_what_tune_adds_is_not(tmp_path: Pa
     made.on_trial_result(0, [], trial, trial.last_result)
     made.on_trial_complete(0, [], trial)
     assert ledger.history["t001"] == [{"trial_id": "t001", **epoch}]
+    times = {name: ledger.trials["t001"].pop(name) for name in ("started", "ended")}
+    assert times["started"] <= times["ended"]
     assert ledger.trials["t001"] == {
         "trial_id": "t001", "state": "complete", "reason": "", "baseline": "", "tau": 0.1, "seconds": 3.0, "epochs": 1,
         "val_accuracy": 90.0, "sparsity": 50.0, "rounding_error": 0.125,

@@ -90,8 +90,7 @@ def test_evolution_goes_on_in_a_continued_study(tmp_path: Path) -> None:
 
     def search_on(ledger: Ledger, trials: int) -> list[float]:
         sampler = tuning_searcher.make_sampler("nsga2", 0, len(ledger.trials))
-        storage = tuning_searcher.fresh_journal(tmp_path / "journal")
-        study = tuning_searcher.optuna_study(ledger, SPACE, sampler=sampler, storage=storage)
+        study = tuning_searcher.optuna_study(ledger, SPACE, sampler=sampler)
         asked = LedgerSearch(ledger, study, SPACE, [], trials, lambda: 1)
         suggested = []
         for i in range(trials):
