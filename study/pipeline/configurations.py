@@ -13,7 +13,7 @@ from study.artifacts import checkpoints
 from study.artifacts.cache import read_metadata
 from study.compression import compressed_file
 from study.errors import UserError
-from study.records import paths
+from study.records import paths, study_folder
 from study.records.columns import CONFIGURATION, CONFIRMED_COLUMNS, TRIAL_COLUMNS, Row
 from study.records.identity import check_same_values, configuration_hash
 from study.records.ledger import Ledger
@@ -32,9 +32,17 @@ def values_of(space: SearchSpace, row: Mapping[str, object]) -> Mapping[str, Val
 
 
 def configuration_of(settings: Settings, space: SearchSpace, row: Mapping[str, object], seed: int) -> str:
-    """Hash of the configuration of a row of `trials.csv`, trained with this seed."""
+    """Hash of the configuration of a row of `trials.csv`, trained with this seed.
+
+    Of a study that an older version started, over the settings that it had then: those that came later are as they
+    were before there was a choice, and its rows and files have the hash without them.
+    """
     values = values_of(space, row)
-    return configuration_hash(settings.kind, settings.defining(), str(row["baseline"]), values, seed)
+    defining = settings.defining()
+    if (settings.folder / paths.STUDY).exists():
+        recorded = study_folder.read_meta(settings.folder)["settings"]
+        defining = {name: value for name, value in defining.items() if name in recorded}
+    return configuration_hash(settings.kind, defining, str(row["baseline"]), values, seed)
 
 
 def check_results(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger) -> None:

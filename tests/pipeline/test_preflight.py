@@ -17,7 +17,9 @@ from ray import tune
 from study import reproduce, run
 from study.errors import UserError
 from study.pipeline import metadata, preflight
+from study.pipeline.configurations import configuration_of
 from study.records import columns, paths, study_folder
+from study.records.identity import configuration_hash
 from study.settings import resolve
 from study.tuning import cluster
 from study.tuning.space import SearchSpace
@@ -287,3 +289,23 @@ def test_another_study_that_is_none_names_the_flag(refused: Any, tmp_path: Path)
     """A folder without one, or none at all."""
     for folder in (tmp_path, tmp_path / "nowhere"):
         assert refused("kd", "--warm-start", str(folder)).startswith(f"error: --warm-start {folder}: no study here ")
+
+
+def test_results_of_an_older_version_stay_those_of_their_trials(refused: Any) -> None:
+    """A setting that `study.json` does not have yet is no part of the hash of what that study tested."""
+    folder = start_study(*SOFT)
+    settings, space = resolve(run.parse([*SOFT])), SearchSpace.load("sws")
+    row = {"baseline": "paper mixture"}
+    recorded = json.loads((folder / paths.STUDY).read_text())["settings"]
+    now = configuration_of(settings, space, row, 0)
+    assert (
+        now == configuration_hash("sws", settings.defining(), "paper mixture", space.baselines["paper mixture"], 0)
+        and "optimizer" in settings.defining()
+    )
+    older = {name: value for name, value in recorded.items() if name not in ("optimizer", "ema")}
+    change(folder, settings=older)
+    known = {name: value for name, value in settings.defining().items() if name in older}
+    assert configuration_of(settings, space, row, 0) != now
+    assert configuration_of(settings, space, row, 0) == configuration_hash(
+        "sws", known, "paper mixture", space.baselines["paper mixture"], 0
+    )
