@@ -25,6 +25,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from study.errors import no_space
 from study.records import study_folder, timestamps
 from study.records.atomic_files import write_bytes
 from study.records.columns import ACCURACY, CONFIRMED_COLUMNS, FINAL_STATES, TIME_COLUMNS, Row
@@ -143,8 +144,12 @@ class Journal:
 
     def _write(self) -> None:
         self.next_write = time.monotonic() + EVERY
-        with self.path.open("ab") as file:
-            file.write(self.backend.take())
+        try:
+            with self.path.open("ab") as file:
+                file.write(self.backend.take())
+        except OSError as error:  # the study stops at a good place by itself; then this file is written again
+            if not no_space(error):
+                raise
 
     def frozen(self, row: Row, unfinished: TrialState = TrialState.WAITING) -> FrozenTrial | None:
         """A row of the ledger as the journal has it; None for a complete baseline without a value for an objective,

@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An SWS study with fresh seeds and one file of weights, and its report."""
     made = synthetic.write_sws(tmp_path_factory.mktemp("studies") / "sws", 24, epochs=6, fresh=2)
     (made / paths.MODELS).mkdir(exist_ok=True)
-    (made / paths.MODELS / "t003.safetensors").touch()
+    (made / paths.MODELS / "t004.safetensors").touch()
     study_page.write(made)
     return made
 
@@ -60,7 +60,7 @@ def test_details_have_tests_and_files(study: Study) -> None:
     tested = s.tested.set_index("trial_id")["test_accuracy"]
     assert details["tests"][tested.index[0]][0].startswith(f"{tested.iloc[0]:.2f} % test accuracy")
     assert any("mean over 2 fresh seeds" in line for lines in details["tests"].values() for line in lines)
-    assert details["files"] == {"t003": ["models/t003.safetensors"]}
+    assert details["files"] == {"t004": ["models/t004.safetensors"]}
     assert details["reproduce"] == f"python -m study.reproduce {study.folder}"
 
 
@@ -73,16 +73,16 @@ def test_details_of_missing_numbers_are_left_out(study: Study) -> None:
 
 @pytest.mark.parametrize("width", [1400, 390])
 def test_a_trial_opens_by_its_address_and_by_the_keyboard(browser: Any, folder: Path, width: int) -> None:
-    """#t003 shows its numbers, curve, file and commands; Escape closes it, and the address is the page's again; the
+    """#t004 shows its numbers, curve, file and commands; Escape closes it, and the address is the page's again; the
     link in the table opens another one, and so does the button to the next; nothing is wider than the screen."""
     with Visit(browser, folder, width) as page:
-        page.evaluate("location.hash = '#t003'")
+        page.evaluate("location.hash = '#t004'")
         panel = page.locator("#panel")
         panel.locator(".main-svg").first.wait_for()
         text = panel.inner_text()
-        row = load(folder).trials.set_index("trial_id").loc["t003"]
-        assert f"{row['val_accuracy']:.2f}" in text and "models/t003.safetensors" in text
-        assert f"study.export {folder} --trial t003" in text and f"study.reproduce {folder} t003" in text
+        row = load(folder).trials.set_index("trial_id").loc["t004"]
+        assert f"{row['val_accuracy']:.2f}" in text and "models/t004.safetensors" in text
+        assert f"study.export {folder} --trial t004" in text and f"study.reproduce {folder} t004" in text
         assert panel.evaluate("(p) => p.scrollWidth <= p.clientWidth && p.getBoundingClientRect().right <= innerWidth")
         page.keyboard.press("Escape")
         panel.wait_for(state="hidden")

@@ -189,3 +189,18 @@ def test_a_damaged_journal_is_written_again(rest: str, tmp_path: Path) -> None:
     Journal(ledger, SPACE, SETTINGS)
     agrees(tmp_path)
     assert {"t001", "t005"} <= set(ids_elsewhere(tmp_path))
+
+
+def test_a_full_disk_ends_no_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal is a copy: the ledger decides when to stop, and what is written at the end has everything."""
+    ledger = filled(tmp_path)
+    journal = Journal(ledger, SPACE, SETTINGS)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", full)
+        journal.start(ledger.trials["t004"])
+    Journal(ledger, SPACE, SETTINGS)
+    agrees(tmp_path)
