@@ -14,6 +14,7 @@ from analysis.figures.theme import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILLION
 from analysis.figures.trial_marks import MOST_MARKS, thin_out
 from analysis.formatting import counted, format_cell, format_duration, join_words, unit_of_time
 from analysis.stats.names import ACCURACY
+from analysis.stats.outlook import gain_of_doubling
 from analysis.stats.progress import Schedule, progress, reference_point, schedule
 from analysis.stats.summary import Summary
 
@@ -112,6 +113,19 @@ def _draw_breaks(drawing: go.Figure, times: Schedule) -> None:
         drawing.add_vline(x=at * _unit(times)[1], line={"color": GREY, "width": 1, "dash": "dot"})
 
 
+def _outlook(s: Summary) -> str:
+    """What more trials would probably bring, by how the value rose so far."""
+    gain = gain_of_doubling(s)
+    if gain is None:
+        return ""
+    if len(s.study.objectives) > 1:
+        amount = f"{100 * gain:.1f} % of hypervolume"
+    else:
+        column = objective_column(s.study, next(iter(s.study.objectives)))
+        amount = f"{gain:.{column.digits}f} {'points' if column.unit == '%' else column.unit}".rstrip()
+    return f" By how it rose so far, as many trials again would probably add {amount}."
+
+
 def _breaks_note(times: Schedule) -> str:
     if not times.breaks:
         return ""
@@ -127,7 +141,7 @@ def _progress_figure(s: Summary, rows: pd.DataFrame, times: Schedule, by: str) -
     caption = f"Marks are trials that improved {'the front' if several else 'it'}."
     if several:
         caption += f" {_reference_words(s)}"
-    caption += _last_improvement(rows, times) if by == "hours" else f" {_share_words(rows, several)}"
+    caption += _last_improvement(rows, times) if by == "hours" else f" {_share_words(rows, several)}{_outlook(s)}"
     return ReportFigure(
         f"progress-{by}",
         draw_progress(s, rows, times, by),
