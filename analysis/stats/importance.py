@@ -13,18 +13,21 @@ early, are then left out.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from analysis.formatting import counted
+from analysis.formatting import counted, join_words
 from analysis.stats.functional_anova import QUANTILE, Array, Response, interval, resampled
 from analysis.stats.names import ACCURACY
 from analysis.stats.search_space import Domain, from_unit, grid, levels, to_unit, varies
 from analysis.stats.summary import Summary, counts_of, history_of, summarise
 from analysis.stats.targets import Target, targets
+from study.records.columns import column
+from study.records.search_domains import domain_from_json, is_active
 from study.records.study_folder import Study
 
 MOST_STOPPED = 0.05
@@ -195,9 +198,14 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     names = [name for name, domain in study.meta["space"].items() if varies(domain) and _is_usable(s, name)]
     with np.errstate(invalid="ignore", divide="ignore"):  # a value that its scale does not have, mistyped or infinite
         rows, epoch, level, note = comparable_trials(s)
+        rows, conditional = with_inactive(rows, study.meta["space"])
         placed = [np.isfinite(to_unit(rows[name].to_numpy(), study.meta["space"][name])) for name in names]
     rows = rows[np.all(placed, axis=0)] if names else rows
     effects = TradeOffs(s, names, _sample(rows), {}, {}, {}, [note] if note else [], epoch, level)
+    if conditional:
+        effects.notes.append(
+            f"Trials without {join_words(conditional)} count as if in the middle of its range, where it changes nothing."
+        )
     if note and rows.empty:
         return effects
     if len(rows) < FEWEST:
@@ -218,6 +226,20 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     for target in targets(s, rows, bound, epoch):
         _add(effects, rows, target)
     return effects
+
+
+def with_inactive(rows: pd.DataFrame, space: Mapping[str, Domain]) -> tuple[pd.DataFrame, list[str]]:
+    """Trials with the middle of its domain for every hyperparameter that they did not have, since its condition did not
+    hold; and the names of these, as people read them."""
+    rows, filled = rows.copy(), []
+    for name, domain in space.items():
+        if "when" not in domain or name not in rows:
+            continue
+        inactive = [not is_active(domain, row) for row in rows.to_dict("records")]
+        if any(inactive):
+            rows.loc[inactive, name] = domain_from_json(domain).middle()
+            filled.append(column(name).label)
+    return rows, filled
 
 
 def _is_usable(s: Summary, name: str) -> bool:

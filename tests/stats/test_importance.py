@@ -17,7 +17,7 @@ import synthetic
 
 from analysis.stats import functional_anova, importance
 from analysis.stats.functional_anova import Array
-from analysis.stats.importance import ANOVA, PED, TradeOffs, least_explained, trade_offs
+from analysis.stats.importance import ANOVA, PED, TradeOffs, least_explained, trade_offs, with_inactive
 from analysis.stats.search_space import from_unit, to_unit
 from analysis.stats.targets import _target, fenced, targets
 from study.records import paths, study_folder
@@ -431,3 +431,16 @@ def test_trials_that_failed_are_told_of(tmp_path: Path) -> None:
 def test_few_trials_must_explain_more() -> None:
     """Noise explains some of itself, the more the fewer trials there are."""
     assert [round(least_explained(n), 3) for n in (20, 40, 64, 10_000)] == [0.5, 0.25, 0.2, 0.2]
+
+
+def test_a_conditional_hyperparameter_leaves_no_trial_out() -> None:
+    """Trials that did not have it count as in the middle of its range; those that had it keep theirs."""
+    space = {
+        "student": {"type": "choice", "values": ["lenet5", "minivgg"]},
+        "width": {"type": "float", "low": 0.1, "high": 0.5, "log": False, "when": {"student": ["minivgg"]}},
+    }
+    rows = pd.DataFrame({"student": ["lenet5", "minivgg", "minivgg"], "width": [np.nan, 0.2, np.nan]})
+    filled, names = with_inactive(rows, space)
+    assert filled["width"].tolist()[:2] == [0.3, 0.2] and np.isnan(filled["width"].iloc[2])  # lost, and not inactive
+    assert names == ["width"] and np.isnan(rows["width"].iloc[0])
+    assert with_inactive(rows.iloc[1:], space)[1] == []
