@@ -204,7 +204,7 @@ def trade_offs(study: Study, bound: float | None = None) -> TradeOffs:
     effects = TradeOffs(s, names, _sample(rows), {}, {}, {}, [note] if note else [], epoch, level)
     if conditional:
         effects.notes.append(
-            f"Trials without {join_words(conditional)} count as if in the middle of its range, where it changes nothing."
+            f"Trials without {join_words(conditional)} count as in the middle of its range, where it changes nothing."
         )
     if note and rows.empty:
         return effects
