@@ -250,7 +250,7 @@ def any_pair(t: TradeOffs, keys: list[str]) -> go.Figure:
         layouts.append({side: one.layout[side].to_plotly_json() for side in ("xaxis", "yaxis")})
     buttons = [
         {
-            "label": f"{t.targets[key].title}: {' and '.join(t.summary.column(name).label for name in pair)}",
+            "label": escape(f"{t.targets[key].title}: {' and '.join(t.summary.column(name).label for name in pair)}"),
             "method": "update",
             "args": [{"visible": [j // 2 == i for j in range(2 * len(names))]}, layouts[i]],
         }

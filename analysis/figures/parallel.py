@@ -150,15 +150,23 @@ def draw_parallel(axes: list[ParallelAxis], rows: pd.DataFrame) -> go.Figure:
         side = "left" if i == 0 else "right" if i == width - 1 else "center"
         title = "<br>".join(escape(line) for line in textwrap.wrap(axis.title, 12))
         drawing.add_annotation(
-            x=i, y=0, yref="paper", yanchor="top", yshift=-34 if i % 2 else -3, text=title, showarrow=False, align=side,
-            xanchor=side, font={"size": 11},
+            x=i, y=0, yref="paper", yanchor="top", yshift=-34 if i % 2 and width > 4 else -3, text=title,
+            showarrow=False, align=side, xanchor=side, font={"size": 11},
         )  # fmt: skip
     drawing.update_xaxes(visible=False, range=[-0.02, width - 0.98], fixedrange=True)
     drawing.update_yaxes(visible=False, range=[-0.02, 1.08], fixedrange=True)
-    drawing.update_layout(margin={"b": 92})
-    keys = ("key", "title", "scale", "low", "high", "choices")
-    drawing.update_layout(meta={"axes": [{key: getattr(axis, key) for key in keys} for axis in axes]}, dragmode=False)
+    drawing.update_layout(margin={"b": 92 if width > 4 else 62})
+    facts = [
+        {"column": escape(a.key), "scale": a.scale, "low": a.low, "high": a.high, "choices": _labels(a.choices)}
+        for a in axes
+    ]
+    drawing.update_layout(meta={"axes": facts}, dragmode=False)
     return drawing
+
+
+def _labels(choices: tuple[Any, ...]) -> list[str]:
+    """Values of a choice as the page's script compares them with those of the table."""
+    return [escape(str(value)) for value in choices]
 
 
 def parallel_groups(s: Summary) -> list[FigureGroup]:

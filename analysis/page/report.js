@@ -118,11 +118,13 @@
     plot.after(box);
   }
 
+  const asText = (label) => label.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&"); // of a figure
+
   // A menu in place of Plotly's own, which the keyboard does not reach.
   function menu(plot, { buttons }, name) {
     const [label, select] = ["label", "select"].map((tag) => document.createElement(tag));
     label.className = "menu";
-    buttons.forEach((button, i) => select.add(new Option(button.label, i)));
+    buttons.forEach((button, i) => select.add(new Option(asText(button.label), i)));
     select.name = plot.id;
     select.addEventListener("change", () => {
       if (!current(plot)) bring(plot);
@@ -135,6 +137,11 @@
 
   // ---- parallel coordinates: a range on an axis is a filter of the complete page --------------------------------
   const brushed = new Map(); // handle → [lower end, upper end], in heights
+  const parallels = new Map(); // figure → its axes, in the table's own words
+  function axesOf(plot) {
+    if (!parallels.has(plot)) parallels.set(plot, data.figures[plot.id].layout.meta.axes.map((axis) => ({ ...axis, key: asText(axis.column), choices: axis.choices.map(asText) })));
+    return parallels.get(plot);
+  }
 
   function height(axis, value) { // where a value stands on an axis, in [0, 1] unless it lies beyond
     const { choices, scale, low, high } = axis;
@@ -171,13 +178,13 @@
   function brushes(plot) {
     const box = document.createElement("div");
     box.className = "brushes";
-    for (const axis of data.figures[plot.id].layout.meta.axes) {
+    for (const axis of axesOf(plot)) {
       if (at(axis.key) < 0) continue;
       const handle = document.createElement("div");
       handle.append(document.createElement("span"));
       handle.axis = axis;
       handle.tabIndex = 0;
-      for (const [name, value] of [["role", "slider"], ["aria-orientation", "vertical"], ["aria-valuemin", 0], ["aria-valuemax", 100], ["aria-label", `${axis.title}: keep a range`]]) handle.setAttribute(name, value);
+      for (const [name, value] of [["role", "slider"], ["aria-orientation", "vertical"], ["aria-valuemin", 0], ["aria-valuemax", 100], ["aria-label", `${columns[at(axis.key)].label}: keep a range`]]) handle.setAttribute(name, value);
       let from = null, to = null;
       const h = (event) => { const { top, height: tall } = handle.getBoundingClientRect(); return Math.min(1, Math.max(0, 1 - (event.clientY - top) / tall)); };
       handle.addEventListener("pointerdown", (event) => { event.preventDefault(); handle.focus({ preventScroll: true }); handle.setPointerCapture(event.pointerId); from = to = h(event); });
@@ -212,7 +219,7 @@
   function placeBrushes(plot) {
     const box = plot.nextElementSibling, { xaxis, yaxis } = plot._fullLayout;
     if (!box?.classList.contains("brushes") || !xaxis._length) return;
-    const axes = data.figures[plot.id].layout.meta.axes;
+    const axes = axesOf(plot);
     for (const handle of box.children) {
       const top = plot.offsetTop + yaxis._offset + yaxis.l2p(1), tall = yaxis.l2p(0) - yaxis.l2p(1);
       Object.assign(handle.style, { left: `${plot.offsetLeft + xaxis._offset + xaxis.l2p(axes.indexOf(handle.axis)) - 13}px`, top: `${top}px`, height: `${tall}px` });

@@ -67,7 +67,7 @@ def test_a_choice_has_a_place_for_each_value(sws: Study) -> None:
     places = dict(zip(s.searched["loss"].astype(str), axis.places(s.searched["loss"]), strict=True))
     assert places == {"kd": 0.0, "dkd": 0.5, "3": 1.0}
     (group,) = parallel_groups(s)
-    assert group.figures[0].figure.layout.meta["axes"][3]["choices"] == ("kd", "dkd", 3)
+    assert group.figures[0].figure.layout.meta["axes"][3]["choices"] == ["kd", "dkd", "3"]
 
 
 def test_better_lines_lie_on_top(sws: Study) -> None:

@@ -31,7 +31,7 @@ from study.records.study_folder import load  # noqa: E402
 KINDS = ("kd", "sws", "seeds", "empty", "layers", "accuracy", "single")
 LONGEST = 8
 """Lists that are longer are data, of which the length alone is written down."""
-FITTED = ("importance", "interaction", "effect")
+FITTED = ("importance", "interaction", "effect", "pairs")
 """Figures with numbers that an optimiser found, which may differ from machine to machine: no digits of these."""
 
 
