@@ -160,18 +160,18 @@
   }
 
   function setBrush(handle, axis, range) { // null lets go
-    const whole = !range || (range[0] <= 0 && range[1] >= 1);
-    if (whole) { brushed.delete(handle); delete limits[`axis ${axis.key}`]; }
+    const isOpen = !range || (range[0] <= 0 && range[1] >= 1);
+    if (isOpen) { brushed.delete(handle); delete limits[`axis ${axis.key}`]; }
     else {
       brushed.set(handle, range);
       limits[`axis ${axis.key}`] = [at(axis.key), (value) => { const h = height(axis, value); return h >= range[0] - 1e-9 && h <= range[1] + 1e-9; }];
     }
     const band = handle.firstElementChild;
-    band.hidden = whole;
-    if (!whole) Object.assign(band.style, { bottom: `${100 * range[0]}%`, top: `${100 * (1 - range[1])}%` });
-    handle.setAttribute("aria-valuetext", whole ? "any" : inWords(axis, range));
-    handle.setAttribute("aria-valuenow", whole ? 0 : Math.round(100 * range[0]));
-    handle.title = whole ? "" : handle.getAttribute("aria-valuetext");
+    band.hidden = isOpen;
+    if (!isOpen) Object.assign(band.style, { bottom: `${100 * range[0]}%`, top: `${100 * (1 - range[1])}%` });
+    handle.setAttribute("aria-valuetext", isOpen ? "any" : inWords(axis, range));
+    handle.setAttribute("aria-valuenow", isOpen ? 0 : Math.round(100 * range[0]));
+    handle.title = isOpen ? "" : handle.getAttribute("aria-valuetext");
     apply();
   }
 
@@ -429,7 +429,7 @@
     panel.setAttribute("aria-labelledby", "panel-h");
     document.body.append(panel);
     by("marked").firstElementChild.after(element("span"));
-    panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); }); // beside it
+    panel.addEventListener("click", (event) => { if (event.target === panel) panel.close(); }); // the backdrop
     panel.addEventListener("close", () => { if (named()) history.replaceState(null, "", location.pathname + location.search); });
     window.addEventListener("hashchange", showNamed);
   }

@@ -76,13 +76,13 @@ def _tests(s: Summary) -> dict[str, list[str]]:
 
 def _files(s: Summary) -> dict[str, list[str]]:
     """Trial id → files that the study folder has of it."""
-    folder, found = s.study.folder, dict[str, list[str]]()
+    folder, files = s.study.folder, dict[str, list[str]]()
     for path in sorted((folder / MODELS).glob("[!.]*")):
         suffix = next((end for end in SUFFIXES if path.name.endswith(end)), None)
         if suffix:
-            found.setdefault(path.name.removesuffix(suffix), []).append(f"{MODELS}/{path.name}")
+            files.setdefault(path.name.removesuffix(suffix), []).append(f"{MODELS}/{path.name}")
     traces = {path.name for path in (folder / TRACES).glob("[!.]*.npz")}
     for trial_id in s.trials["trial_id"] if traces else ():
         if (name := f"{trial_id.replace(' ', '-')}.npz") in traces:
-            found.setdefault(trial_id, []).append(f"{TRACES}/{name}")
-    return found
+            files.setdefault(trial_id, []).append(f"{TRACES}/{name}")
+    return files

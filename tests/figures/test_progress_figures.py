@@ -67,16 +67,16 @@ def test_the_timeline_has_every_trial_once(kd: Study) -> None:
     """From its start over its middle to its end, in a lane of its own at any time, under the name of its state."""
     s = summarise(kd)
     plan = schedule(s.trials)
-    drawn = {}
+    bars = {}
     for trace in draw_timeline(s, plan).data:
         for i in range(0, len(trace.x), 4):
-            drawn[trace.customdata[i]] = (trace.x[i], trace.x[i + 2], trace.y[i], trace.name)
+            bars[trace.customdata[i]] = (trace.x[i], trace.x[i + 2], trace.y[i], trace.name)
             assert trace.x[i + 3] is None
-    assert set(drawn) == set(s.trials["trial_id"])
+    assert set(bars) == set(s.trials["trial_id"])
     row = plan.rows.set_index("trial_id").loc["t003"]
-    scale = drawn["t003"][1] / row["end"]
-    assert drawn["t003"][:3] == (pytest.approx(row["start"] * scale, abs=1e-4), row["end"] * scale, row["lane"] + 1)
-    assert {name for *_, name in drawn.values()} >= {"baseline", "complete", "on the front"}
+    scale = bars["t003"][1] / row["end"]
+    assert bars["t003"][:3] == (pytest.approx(row["start"] * scale, abs=1e-4), row["end"] * scale, row["lane"] + 1)
+    assert {name for *_, name in bars.values()} >= {"baseline", "complete", "on the front"}
 
 
 def test_an_older_folder_has_no_clock(tmp_path: Path) -> None:
