@@ -13,7 +13,7 @@ from study.tuning.space import SearchSpace
 
 
 def described(settings: Settings) -> str:
-    """The search space of a study in lines of 80 columns at most.
+    """The search space of a study, for a person.
 
     Raises:
         UserError: what the study itself would refuse of it.
