@@ -63,7 +63,7 @@ def last_without_gain(rows: Sequence[Row], objectives: Mapping[str, str], min_ac
     """How many of the last trials were to bring something and did not; 0 while the search has not stalled.
 
     Args:
-        rows: of finished trials, in the order in which they ended; those that were stopped or failed brought nothing.
+        rows: of finished trials, in the order in which they started; those that were stopped or failed brought nothing.
     """
     last = max(FEWEST, len(rows) // 3)
     if len(rows) < 2 * last:
