@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import tyro
 
+from study.durations import seconds_of
 from study.errors import UserError
 from study.normalisation import parse as parse_normalisation
 from study.path_arguments import LONGEST_NAME
@@ -230,6 +231,7 @@ def resolve(settings: SettingsT) -> SettingsT:
     if len(name) > LONGEST_NAME:
         raise UserError(f"--name {name[:50]}…: is too long; give {LONGEST_NAME} letters at most")
     check_bounds(settings)
+    seconds_of(settings.budget.time)
     _check_folder_images(settings)
     if settings.measuring.latency_batch is not None and settings.measuring.measure == "none":
         raise UserError(f"--latency-batch {settings.measuring.latency_batch}: has no effect without --measure latency")

@@ -33,11 +33,11 @@ class Budget:
     num_samples: Annotated[int, AtLeast(1)] = 64
     """Trials that the study has when the command ends, baselines not counted. Run again to continue or to add."""
     time: str | None = None
-    """Start no further trial after so long, such as 90m, 2h or 1d, and end the study with what there is; the same
-    command goes on with it. Default: no limit."""
+    """Start no further trial of the search after so long, such as 90m, 2h or 1d, and end the study with what there is;
+    the same command goes on with it. Default: no limit."""
     until: Literal["stalled"] | None = None
     """stalled ends the study once the last 20 trials, or the last third of all if that is more, added less than 0.5 %
-    to the front's hypervolume (or nothing to the best value). Default: --num-samples."""
+    to the front's hypervolume (or nothing to the best value); a command tries 20 at least. Default: --num-samples."""
     confirm: Annotated[int, AtLeast(0)] = 0
     """After the search, retrain up to this many members of the front (the best trials where accuracy is the only
     objective), and the baselines, with --seeds fresh seeds. Default: 0; the front is then tested as it was found."""

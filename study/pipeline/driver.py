@@ -16,6 +16,7 @@ from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork, digest
 from study.commandline import say_stage
 from study.data.splits import Splits
+from study.durations import seconds_of
 from study.errors import UserError, no_memory, no_space, system_error
 from study.methods import registry
 from study.pipeline import metadata, preflight
@@ -33,7 +34,6 @@ from study.records.schema import Meta
 from study.settings import Settings
 from study.tuning import cluster
 from study.tuning.display import Display
-from study.tuning.ending import seconds_of
 from study.tuning.journal import Journal
 from study.tuning.recorder import FULL_DISK, Recorder
 from study.tuning.searcher import Queued, front

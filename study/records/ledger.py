@@ -24,6 +24,7 @@ from study.records.columns import (
 from study.records.identity import check_none_lost, highest_number, ids_elsewhere
 from study.records.paths import CONFIRMED, HISTORY, STUDY, TRIALS
 from study.records.schema import Meta
+from study.records.search_domains import is_active
 from study.records.study_folder import check_rows, missing_file_error, read_frame, read_meta, read_trials, write_rows
 
 
@@ -190,7 +191,8 @@ def _check_complete(folder: Path, row: Row, meta: Meta) -> None:
         UserError: with the first that it lacks.
     """
     measured = meta.get("objectives", ()) if row["state"] == "complete" else ()
-    for name in (*meta.get("space", ()), *measured) if not row["baseline"] else ():
+    searched = [name for name, domain in meta.get("space", {}).items() if is_active(domain, row)]
+    for name in (*searched, *measured) if not row["baseline"] else ():
         value = row.get(name)
         if value is None or isinstance(value, float) and math.isinf(value):
             raise UserError(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Mapping, Sequence
 
 import moocore
 import numpy as np
 
-from study.errors import UserError
 from study.records.columns import FINAL_STATES, Row, column
 from study.records.ledger import Ledger
 from study.settings import Settings
@@ -20,22 +18,6 @@ FEWEST = 20
 """Trials that must bring nothing before a search counts as stalled."""
 LEAST_GAIN = 0.005
 """Share of the front's hypervolume that they must add."""
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def seconds_of(text: str | None) -> float:
-    """A duration such as 90m, 1.5h or 1h30m, in seconds; infinity for None.
-
-    Raises:
-        UserError: it is none.
-    """
-    if text is None:
-        return math.inf
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text)
-    seconds = sum(float(number) * _UNITS[unit] for number, unit in parts)
-    if "".join(a + b for a, b in parts) != text or not seconds > 0:
-        raise UserError(f"--time {text}: is no duration; give one such as 90s, 30m, 2h, 1h30m or 1d")
-    return seconds
 
 
 class Ending:
@@ -48,14 +30,17 @@ class Ending:
 
     def __init__(self, settings: Settings, ledger: Ledger, objectives: Mapping[str, str], deadline: float) -> None:
         self.settings, self.ledger, self.objectives, self.deadline = settings, ledger, objectives, deadline
+        self.before = {row["trial_id"] for row in ledger.of_state(*FINAL_STATES)}
+        """Trials of earlier commands: they are no reason for this one to end before it has tried."""
 
     def __call__(self) -> str:
         budget = self.settings.budget
         if time.monotonic() >= self.deadline:
             return f"--time {budget.time} is over"
-        rows = self.ledger.of_state(*FINAL_STATES)
+        rows = sorted(self.ledger.of_state(*FINAL_STATES), key=lambda row: str(row.get("ended", "")))
+        tried = sum(row["trial_id"] not in self.before for row in rows)
         if budget.until and (last := last_without_gain(rows, self.objectives, self.settings.search.min_accuracy)):
-            return f"--until stalled: the last {last} trials brought nothing"
+            return f"--until stalled: the last {last} trials brought nothing" if tried >= FEWEST else ""
         return ""
 
 
@@ -63,7 +48,7 @@ def last_without_gain(rows: Sequence[Row], objectives: Mapping[str, str], min_ac
     """How many of the last trials were to bring something and did not; 0 while the search has not stalled.
 
     Args:
-        rows: of finished trials, in the order in which they started; those that were stopped or failed brought nothing.
+        rows: of finished trials, in the order in which they ended; those that were stopped or failed brought nothing.
     """
     last = max(FEWEST, len(rows) // 3)
     if len(rows) < 2 * last:

@@ -78,9 +78,10 @@ def range_of(low: float, high: float, *, log: bool = False, step: float | None =
         raise ValueError("has steps on a logarithmic scale; leave one of them out")
     if log and low <= 0:
         raise ValueError(f"has a logarithmic scale from {low:g}; give one from a number above 0")
-    if low == high:
-        raise ValueError(f"is one number; give two, or --fix for one: {low:g}")
-    return _as_optuna_has_it(low, high, log, step, integer)
+    searched = _as_optuna_has_it(low, high, log, step, integer)
+    if searched.low == searched.high:
+        raise ValueError(f"is one number; give a range of two or more, or --fix for one: {low:g}")
+    return searched
 
 
 def _step(quantum: object, integer: bool) -> float | None:

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from study.artifacts.checkpoints import Progress
+from study.durations import seconds_of
 from study.errors import UserError
 from study.methods import registry
 from study.methods.method import TrialResult
 from study.records.ledger import Ledger
-from study.tuning.ending import Ending, last_without_gain, seconds_of
+from study.tuning.ending import Ending, last_without_gain
 from study.tuning.repeats import STEP, mean_score, train_with_seeds
 
 BOTH = {"val_accuracy": "max", "file_bytes": "min"}

@@ -84,10 +84,11 @@ def test_objectives_are_added_turned_and_left_out() -> None:
 WRONG = {
     "kd --range temprature=1:2": "temprature: no such hyperparameter; did you mean temperature?",
     "kd --range temperature=8:2": "is empty; give a range with its smaller end first",
-    "kd --range temperature=2:2": "is one number; give two, or --fix for one: 2",
+    "kd --range temperature=2:2": "is one number; give a range of two or more, or --fix for one: 2",
     "kd --range temperature=0:2:log": "has a logarithmic scale from 0; give one from a number above 0",
     "kd --range temperature=1:2:log:step=0.1": "has steps on a logarithmic scale; leave one of them out",
     "kd --range temperature=1:2:step=-1": "has the step -1; give one above 0",
+    "kd --range temperature=2:8:step=100": "is one number; give a range of two or more",
     "kd --range temperature=1:2:lin": "has lin behind a colon; give log, int or step=NUMBER there",
     "kd --range temperature=1": "has one end; give it as in ",
     "kd --range temperature=1:x": "x is no number",
