@@ -3,6 +3,7 @@ networks, weights that the user brought, another study's front."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,8 @@ from study.records import paths, study_folder
 from study.records.columns import Row
 from study.records.ledger import Ledger
 from study.records.schema import Meta
-from study.settings import OLDER_PRECISION, Settings, contradiction
+from study.records.search_domains import Choice
+from study.settings import OLDER_PRECISION, Settings, Values, contradiction
 from study.training.network import Training, build_network
 from study.tuning import measuring
 from study.tuning.searcher import front
@@ -96,7 +98,7 @@ def load_inputs(settings: Settings, space: SearchSpace, recorded: Meta | None) -
         UserError: what does not fit, or not to the study that these settings continue.
     """
     say_stage(f"Reading {settings.dataset} ...")
-    data, test = load_data(settings)
+    data, test = load_data(settings, space)
     say_stage("Checking the networks ...")
     # Wrong names, widths and numbers of examples fail here, before anything starts.
     networks = describe_networks(settings, space, data)
@@ -212,7 +214,8 @@ def load_warm_start(settings: Settings, space: SearchSpace) -> list[Row]:
     except UserError as error:
         raise UserError(f"--warm-start {error}") from error
     searched = {*other.meta["space"], *other.objectives}
-    lacking = [k for k in (*space.domains, *space.objectives) if k not in searched]
+    fixed = {k: d.values[0] for k, d in space.domains.items() if isinstance(d, Choice) and len(d.values) == 1}
+    lacking = [k for k in (*space.domains, *space.objectives) if k not in searched and k not in fixed]
     if lacking:
         raise UserError(
             f"--warm-start {folder}: a study of kind {other.meta['kind']} without {lacking[0]}; "
@@ -221,8 +224,8 @@ def load_warm_start(settings: Settings, space: SearchSpace) -> list[Row]:
     ledger, distributions = Ledger.open(folder), space.distributions()
     configurations = []
     for trial_id in front(ledger, space.objectives):
-        with suppress(ValueError):  # a choice that this study does not have
-            values = space.configuration(ledger.trials[trial_id])
+        with suppress(ValueError, KeyError):  # a choice that this study does not have, or a value that the other lacks
+            values = space.configuration({**ledger.trials[trial_id], **fixed})
             domains = {name: distributions[name] for name in values}
             if all(d._contains(d.to_internal_repr(values[name])) for name, d in domains.items()):
                 configurations.append(values)
@@ -238,11 +241,23 @@ def describe_networks(settings: Settings, space: SearchSpace, data: Splits) -> d
     """
     method = registry.method(settings.kind)
     networks = method.networks(settings)
-    for name, domain in space.domains.items():
-        for value in domain.ends():
-            other = method.networks(settings_with(settings, {name: value}))
-            _check_searched(settings, space.origins.get(name, space.file), name, value, networks, other, data)
+    for name, values in _searched_networks(space):
+        other = method.networks(settings_with(settings, values))
+        _check_searched(settings, space.origins.get(name, space.file), name, values[name], networks, other, data)
     return {role: _described(settings, role, training, data) for role, training in networks.items()}
+
+
+def _searched_networks(space: SearchSpace) -> Iterator[tuple[str, Values]]:
+    """Hyperparameter, and values of a trial of which the network may depend on it: every end by itself; where the
+    network is searched as well as its width, every network with every width that it may have."""
+    for name, domain in space.domains.items():
+        role = name.removesuffix("_width")
+        if name == role or role not in space.domains:
+            yield from ((name, {name: value}) for value in domain.ends())
+            continue
+        for network in space.domains[role].ends():
+            if name in space.active({role: network, **{n: d.middle() for n, d in space.domains.items() if n != role}}):
+                yield from ((name, {role: network, name: value}) for value in domain.ends())
 
 
 def _check_searched(
@@ -263,7 +278,7 @@ def _check_searched(
         except UserError as error:
             raise UserError(
                 f"--{role} {training.network}: {settings.kind} searches {name}, and at {value} it cannot be built "
-                f"({error}); give another --{role}, or another range in {place}"
+                f"({error}); give another --{role}, another range in {place}, or say --when it counts"
             ) from error
         if role == compressed_role(settings):
             describe_left_out(settings, role, training, model)
@@ -287,14 +302,17 @@ def _built(role: str, training: Training, data: Splits) -> nn.Module:
         raise UserError(f"--{role}-width {training.options['width']:g}: {error}; leave it out") from error
 
 
-def load_data(settings: Settings) -> tuple[Splits, Part]:
+def load_data(settings: Settings, space: SearchSpace | None = None) -> tuple[Splits, Part]:
     """The study's data set: what the search may see, and the test part for confirmation alone.
 
     Its images are as large as the network needs that needs the largest. They are normalised as `--normalise` says.
     """
     folder = data_folder(settings.dataset, settings.files.data_dir)
-    networks = registry.method(settings.kind).networks(settings)
-    size = max(minimum_size(training.network) for training in networks.values())
+    method = registry.method(settings.kind)
+    networks = method.networks(settings)
+    cases = [values for _, values in _searched_networks(space)] if space else []
+    every = [networks, *(method.networks(settings_with(settings, values)) for values in cases)]
+    size = max(minimum_size(training.network) for case in every for training in case.values())
     weights = settings.flat().get("weights")
     if weights and torchvision_name(network := networks[compressed_role(settings)].network):
         with suppress(ValueError):  # no such weights: said in one line where they are loaded
@@ -302,7 +320,9 @@ def load_data(settings: Settings) -> tuple[Splits, Part]:
     images = settings.folder_images
     reading = Reading(images.image_size, images.test_fraction, images.skip_damaged)
     data, test = data_registry.load(settings.dataset, folder, split_seed=settings.seed, size=size, reading=reading)
-    augment = settings.flat().get("augment") or "none"
+    searched = space.domains.get("augment") if space else None
+    augments = [settings.flat().get("augment") or "none", *(map(str, searched.ends()) if searched else ())]
+    augment = next((name for name in augments if name != "none"), "none")
     if augment != "none" and not data.has_images:
         raise UserError(
             f"--augment {augment}: is for images, and --dataset {settings.dataset} gives float32; give --augment none, "

@@ -74,7 +74,7 @@ class SearchSpace:
             module = run()
         except (ModuleNotFoundError, FileNotFoundError) as error:
             raise UserError(f"{file}: there is none ({error}); write one, see .github/CONTRIBUTING.md") from error
-        except Exception as error:  # a domain that Ray Tune refuses, or anything else in a user's file
+        except (Exception, SystemExit) as error:  # a domain that Ray Tune refuses, or anything else in a user's file
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{file}: cannot be read ({reason}); .github/CONTRIBUTING.md says what it must have"
@@ -101,6 +101,16 @@ class SearchSpace:
         """
         if not space or not objectives:
             raise UserError(f"{file}: SPACE and OBJECTIVES must name one thing or more")
+        for part, names in (("SPACE", space), ("OBJECTIVES", objectives), ("BASELINES", baselines)):
+            for name in names:
+                if not isinstance(name, str):
+                    raise UserError(f"{file}: {name!r} in {part}: must be a name, in quotes")
+        for name, values in baselines.items():
+            if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+                raise UserError(f"{file}: baseline {name!r} in BASELINES: must be a dict of hyperparameters")
+        for name in space:
+            if (twin := ONE_MINUS + name) in space:
+                raise UserError(f"{file}: {name} and {twin} in SPACE: are one hyperparameter; leave one of them out")
         for metric, direction in objectives.items():
             if direction not in ("max", "min"):
                 raise UserError(f"{file}: objective {metric} is {direction!r}; give 'max' or 'min'")
@@ -124,7 +134,8 @@ class SearchSpace:
         domains = {name: domain for name, domain in space.domains.items() if name not in fixed}
         if not domains:
             raise UserError(f"{space.file}: SPACE has only what is fixed: {'; '.join(fixed.values())}")
-        return replace(space, domains=domains)
+        conditions = {name: c for name, c in space.conditions.items() if name not in fixed}
+        return replace(space, domains=domains, conditions=conditions)
 
     def with_flags(self, settings: Settings, method: Method) -> SearchSpace:
         """The space as `--range`, `--choice`, `--fix`, `--when` and `--objective` change it.
@@ -153,10 +164,11 @@ class SearchSpace:
                 f"{read.origins[unknown[0]]}: is none of the objectives; they are {', '.join(self.objectives)}"
             )
         fixed = {k: d.values[0] for k, d in read.domains.items() if isinstance(d, Choice) and len(d.values) == 1}
+        for role in ("student", "network"):  # a baseline trains one of the networks that are searched
+            if isinstance(d := read.domains.get(role), Choice) and not d.contains(settings.own().get(role)):
+                fixed[role] = d.values[0]
         baselines = {name: {**_without_twins(fixed, values), **values} for name, values in self.baselines.items()}
-        conditions = {
-            k: c for k, c in {**self.conditions, **read.conditions}.items() if k in {**domains, **read.conditions}
-        }
+        conditions = {**self.conditions, **read.conditions}
         return SearchSpace(self.file, domains, objectives, baselines, conditions, {**self.origins, **read.origins})
 
     def check(self, method: Method, settings: Settings | None = None) -> None:
@@ -227,7 +239,7 @@ def _part(module: ModuleType, file: str, part: str) -> dict[str, Any]:
 def _conditions(file: str, given: Mapping[str, Any]) -> dict[str, Condition]:
     conditions = {}
     for name, condition in given.items():
-        if not isinstance(condition, Mapping) or len(condition) != 1:
+        if not isinstance(condition, Mapping) or len(condition) != 1 or not isinstance(next(iter(condition)), str):
             raise UserError(f'{file}: CONDITIONS of {name}: give another one and its values, as in {{"loss": ["dkd"]}}')
         ((other, values),) = condition.items()
         values = values if isinstance(values, list | tuple) else [values]

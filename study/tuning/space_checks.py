@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from study.errors import UserError
 from study.methods.method import ONE_MINUS, Method, hparams_from
 from study.records.columns import MEASURED
+from study.records.paths import TRIAL_ID, name_problem
 from study.records.search_domains import Choice, Value
 from study.settings import Settings, Values
 
@@ -29,6 +30,7 @@ def check(space: SearchSpace, method: Method, settings: Settings | None = None) 
             condition that is never met, or an objective that no trial reports.
     """
     known = method.searchable()
+    _check_baselines(space, method)
     for name, value, (place, part) in _values(space):
         if name not in known:
             raise UserError(f"{place}: {name}{part}: {_no_hyperparameter(name, known)}")
@@ -39,9 +41,9 @@ def check(space: SearchSpace, method: Method, settings: Settings | None = None) 
         if reason := idle.get(name.removeprefix(ONE_MINUS)):
             place, part = _place(space, name)
             raise UserError(f"{place}: {name}{part}: has no effect {reason}; leave it out")
+    _check_conditions(space)
     if settings:
         _check_trials(space, method, settings)
-    _check_conditions(space)
     _check_objectives(space, method)
 
 
@@ -54,16 +56,40 @@ def _values(space: SearchSpace) -> Iterator[tuple[str, Value, tuple[str, str]]]:
 
 
 def _check_trials(space: SearchSpace, method: Method, settings: Settings) -> None:
-    """Refuse a value that no trial takes: of each hyperparameter the ends, the others in the middle."""
+    """Refuse a value that no trial takes, whatever the others are: of each hyperparameter the ends, with the others in
+    the middle, but for one at another end. And a trial that lacks what it cannot do without."""
     middle = {name: domain.middle() for name, domain in space.domains.items()}
+    contexts = [middle, *({**middle, name: v} for name, domain in space.domains.items() for v in domain.ends())]
+    for context in contexts:
+        values = _active(space, context)
+        if lacking := [name for name in missing(method, settings, values) if name in space.conditions]:
+            where = space.origins.get(f"when {lacking[0]}", f"{space.file}: CONDITIONS of {lacking[0]}")
+            raise UserError(f"{where}: no trial does without {lacking[0]}; give it no condition")
     for name in sorted(space.domains, key=lambda name: name not in space.origins):  # what was typed is to blame first
         for value in space.domains[name].ends():
-            if reason := _refused(method, settings, {**middle, name: value}):
+            configurations = [_active(space, {**context, name: value}) for context in contexts]
+            reasons = [_refused(method, settings, values) for values in configurations if name in values]
+            if reasons and all(reasons):
                 place, part = _place(space, name)
-                raise UserError(f"{place}: {name} of {_shown(value)}{part}: no trial takes it ({reason})")
+                raise UserError(f"{place}: {name} of {_shown(value)}{part}: no trial takes it ({reasons[0]})")
     for baseline, values in space.baselines.items():
         if reason := _refused(method, settings, values):
             raise UserError(f"{space.file}: baseline {baseline!r} is refused ({reason})")
+
+
+def _active(space: SearchSpace, values: Values) -> Values:
+    names = space.active(values)
+    return {name: value for name, value in values.items() if name in names}
+
+
+def _check_baselines(space: SearchSpace, method: Method) -> None:
+    """Refuse names that cannot be those of rows and files, or are those of other rows."""
+    for baseline in space.baselines:
+        where = f"{space.file}: baseline {baseline!r} in BASELINES"
+        if problem := name_problem(baseline):
+            raise UserError(f"{where}: {problem}")
+        if TRIAL_ID.fullmatch(baseline) or baseline == method.shared_work.name:
+            raise UserError(f"{where}: is the name of another row of the tables; give it another one")
 
 
 def _place(space: SearchSpace, name: str) -> tuple[str, str]:
@@ -139,12 +165,27 @@ def _problem(method: Method, settings: Settings | None, name: str, value: Value)
 
 def _refused(method: Method, settings: Settings, values: Values) -> str:
     """Why no trial has these values, or ""."""
-    make = method.hyperparameters or partial(hparams_from, method.hparams)
     try:
-        make(settings, values)
+        _hyperparameters(method, settings, values)
     except ValueError as error:
         return str(error)
-    except TypeError as error:
-        missing = re.findall("'(.*?)'", str(error).partition(": ")[2])
-        return f"nothing says its {' and '.join(missing)}" if missing else ""
+    except TypeError:
+        lacking = missing(method, settings, values)
+        return f"nothing says its {' and '.join(lacking)}" if lacking else ""
     return ""
+
+
+def missing(method: Method, settings: Settings, values: Values) -> list[str]:
+    """Hyperparameters that a trial with these values lacks: neither searched, nor a setting, nor with a default."""
+    try:
+        _hyperparameters(method, settings, values)
+    except TypeError as error:
+        return re.findall("'(.*?)'", str(error).partition(": ")[2])
+    except ValueError:
+        pass
+    return []
+
+
+def _hyperparameters(method: Method, settings: Settings, values: Values) -> object:
+    make = method.hyperparameters or partial(hparams_from, method.hparams)
+    return make(settings, values)

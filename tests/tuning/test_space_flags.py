@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import optuna
@@ -119,6 +120,7 @@ WRONG = {
     "kd --when student_width:alpha=0.5": "it is not searched; add it to SPACE, or with --range or --choice",
     "kd --when alpha": "is not understood; give it as in --when ",
     "kd --when alpha:temperature=4": "temperature is never 4; it is 1 to 20",
+    "kd --choice loss=kd,dkd --when alpha:loss=dkd": "no trial does without alpha; give it no condition",
     "kd --space nothing.py": "--space nothing.py: there is none",
 }  # fmt: skip
 
@@ -176,6 +178,89 @@ def test_a_conditional_hyperparameter_is_asked_where_it_counts(tmp_path: Path, s
     assert [is_active(recorded["student_width"], row) for row in frame.to_dict("records")] == [
         "student_width" in t.params for t in told
     ]
+
+
+def test_a_conditional_study_goes_on(tmp_path: Path) -> None:
+    """A trial without what its condition leaves out is whole; one that lacks what it should have is not."""
+    space = space_of(CONDITIONAL)
+    meta = {"schema": 2, "kind": "kd", "name": "study", "seed": 0, "settings": {}, **space.as_json()}
+    (tmp_path / "study.json").write_text(json.dumps(meta))
+    rows = "trial_id,state,reason,baseline,student,student_width,temperature,alpha,val_accuracy,seconds,epochs\n"
+    trials = tmp_path / "trials.csv"
+    trials.write_text(
+        rows + "t001,complete,,,lenet5,,4.0,0.5,90.0,1.0,2\nt002,complete,,,minivgg,0.25,4.0,0.5,91.0,1.0,2\n"
+    )
+    ledger = Ledger.open(tmp_path)
+    assert [sorted(space.configuration(row)) for row in ledger.of_state("complete")] == [
+        ["alpha", "student", "temperature"], ["alpha", "student", "student_width", "temperature"]]  # fmt: skip
+    trials.write_text(rows + "t001,complete,,,minivgg,,4.0,0.5,90.0,1.0,2\n")
+    with pytest.raises(UserError, match="trial 't001' has no student_width"):
+        Ledger.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "kd --choice loss=kd,dkd --range mixup=0:0.4 --when mixup:loss=kd",
+        "kd --choice optimizer=adamw,nesterov --range momentum=0.1:0.9 --when momentum:optimizer=nesterov",
+        "kd --range epochs=5:40 --range warmup_epochs=0:10",
+        "kd --choice loss=kd,dkd --choice mixup=0.0,0.2",
+    ],
+)
+def test_a_value_is_fine_that_some_trials_take(command: str) -> None:
+    """Whether a trial takes it may depend on the others."""
+    space_of(command)
+
+
+OWN = """from ray import tune
+SPACE = {'alpha': tune.uniform(0.0, 1.0)}
+OBJECTIVES = {'val_accuracy': 'max'}
+BASELINES = {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("SPACE = {1: tune.uniform(0.0, 1.0)}", "1 in SPACE: must be a name, in quotes"),
+        ("OBJECTIVES = {1: 'max'}", "1 in OBJECTIVES: must be a name, in quotes"),
+        ("BASELINES = {1: {'alpha': 0.5}}", "1 in BASELINES: must be a name, in quotes"),
+        ("BASELINES = {'mine': 3}", "baseline 'mine' in BASELINES: must be a dict of hyperparameters"),
+        ("BASELINES = {'mine': {1: 3}}", "baseline 'mine' in BASELINES: must be a dict of hyperparameters"),
+        ("BASELINES = {'t001': {'alpha': 0.5}}", "is the name of another row of the tables"),
+        ("BASELINES = {'teacher': {'alpha': 0.5}}", "is the name of another row of the tables"),
+        ("BASELINES = {'../x': {'alpha': 0.5}}", "a name has no / or"),
+        ("CONDITIONS = {'alpha': {1: [1]}}", "CONDITIONS of alpha: give another one and its values"),
+        ("CONDITIONS = {'temperature': {'alpha': [1]}}", "CONDITIONS of temperature: it is not searched"),
+        ("SPACE['one_minus_alpha'] = tune.uniform(0.0, 1.0)", "are one hyperparameter; leave one of them out"),
+        ("raise SystemExit(0)", "cannot be read (0)"),
+        ("1 / 0", "cannot be read (division by zero)"),
+    ],
+)
+def test_an_odd_file_is_one_line(tmp_path: Path, line: str, said: str) -> None:
+    """Whatever it has where names, dicts and domains belong."""
+    path = tmp_path / "mine.py"
+    path.write_text(f"{OWN}{line}\n")
+    with pytest.raises(UserError) as refused:
+        space_of(f"kd --space {path}")
+    assert str(refused.value).startswith(f"--space {path}: ") and said in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_baselines_train_a_network_that_is_searched() -> None:
+    """The study's own where it is among those, otherwise the first."""
+    assert space_of("kd --choice student=vgg8,resnet8x4").baselines["student alone"]["student"] == "vgg8"
+    assert "student" not in space_of("kd --choice student=vgg8,minivgg").baselines["student alone"]
+
+
+def test_every_searched_student_is_built_with_its_widths() -> None:
+    """One that has none is refused before a trial is, unless a condition says for which the width counts."""
+    command = "kd --choice student=lenet5,minivgg --range student_width=0.125:0.5"
+    settings = resolve(run.parse(command.split()))
+    data, _ = preflight.load_data(settings)
+    with pytest.raises(UserError, match=r"student lenet5: kd searches student_width, .* or say --when it counts"):
+        preflight.describe_networks(settings, space_of(command), data)
+    preflight.describe_networks(settings, space_of(f"{command} --when student_width:student=minivgg"), data)
 
 
 def test_a_study_goes_on_with_the_space_it_has() -> None:
