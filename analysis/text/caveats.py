@@ -34,6 +34,7 @@ def caveats(summary: Summary) -> list[str]:
     if summary.best is not None:
         sentences += [
             *_beaten(summary),
+            *_another_network(summary),
             *_few(summary),
             *_untested(summary),
             *_one_seed(summary),
@@ -119,6 +120,20 @@ def _beaten(s: Summary) -> list[str]:
                 f"objective: {numbers}."
             )
     return sentences
+
+
+def _another_network(s: Summary) -> list[str]:
+    """Of a search over networks: the reference is one of them."""
+    if s.best is None or s.reference is None or "student" not in s.study.meta.get("space", {}):
+        return []
+    meta, name = s.study.meta, s.reference_name
+    own = meta.get("baselines", {}).get(name, {}).get("student") or meta["models"].get("student", {}).get("name")
+    if not own or str(s.best["student"]) == own:
+        return []
+    return [
+        f"The baseline “{name}” is a {own}, the headline trial a {s.best['student']}: what lies between them is the "
+        "network as well as the method."
+    ]
 
 
 def _against(column: Column, value: float, other: float) -> str:

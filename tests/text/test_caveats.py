@@ -54,3 +54,26 @@ def test_a_network_that_was_brought_is_a_caveat(name: str, tmp_path: Path) -> No
     text = warnings_with(folder, {name: "net"})
     assert f"(--{name}). It may have been trained on the validation or test images" in text
     assert ("All fresh seeds start from one trained network" in text) == (not summarise(load(folder)).fresh.empty)
+
+
+def test_a_baseline_of_another_network_is_a_caveat(tmp_path: Path) -> None:
+    """Where students are searched, the reference may be another one than the headline trial."""
+    folder = synthetic.write_kd(tmp_path / "kd")
+    meta, trials = study_folder.read_meta(folder), study_folder.read_trials(folder, {})
+    for student, said in (("vgg8", True), ("minivgg", False)):
+        trials["student"] = student
+        study_folder.write_frame(folder / "trials.csv", trials)
+        space = {**meta["space"], "student": {"type": "choice", "values": ["minivgg", "vgg8"]}}
+        study_folder.write_meta(folder, {**meta, "space": space})
+        text = " ".join(caveats(summarise(load(folder))))
+        assert ("“student alone” is a minivgg, the headline trial a vgg8" in text) == said
+    assert "headline trial a" not in " ".join(caveats(summarise(load(synthetic.write_kd(tmp_path / "other")))))
+
+
+def test_a_trial_of_several_seeds_is_a_caveat(tmp_path: Path) -> None:
+    """What its score is, and which network was tested."""
+    folder = synthetic.write_kd(tmp_path / "kd")
+    assert (
+        "means over 3 seeds, all from one teacher; the network that was tested is that of the first"
+        in warnings_with(folder, {"seeds_per_trial": 3})
+    )
