@@ -137,7 +137,8 @@ class Method:
         dense: baseline, or "" for every searched trial → role of the network that it leaves as float32.
         headings: column → its heading, where it means something else than in other kinds of study.
         counts_over: which weights sizes and ratios count, as a sentence.
-        without_effect: settings → hyperparameter that does nothing with them → why, as the end of a sentence.
+        without_effect: settings → hyperparameter that does nothing with them → why, as the end of a sentence. Flags of
+            these names are refused as well, where no trial uses them; see `study.tuning.idle_flags`.
         fixed: settings → hyperparameter that is not searched with them → why, as a sentence.
         step_cost: of epochs that take longer than plain training.
         untrained_seconds: (settings, data) → seconds of a trial that trains nothing, from parts of it that are run;

@@ -36,6 +36,7 @@ from study.records.schema import Meta
 from study.settings import OLDER_PRECISION, Settings, contradiction
 from study.training.network import Training, build_network
 from study.tuning import measuring
+from study.tuning.idle_flags import check_idle_flags
 from study.tuning.searcher import front
 from study.tuning.space import SearchSpace
 
@@ -66,7 +67,7 @@ def resume(settings: Settings, space: SearchSpace) -> tuple[Settings, Meta | Non
 
     Raises:
         UserError: a search space that the method does not know, or a study that was started as another kind, with
-            other settings or another search space.
+            other settings or another search space; or a flag of a new study that has no effect.
     """
     space.check(registry.method(settings.kind), settings)
     measuring.check_objectives(settings, space)
@@ -74,6 +75,7 @@ def resume(settings: Settings, space: SearchSpace) -> tuple[Settings, Meta | Non
     if not (folder / paths.STUDY).exists():
         if (folder / paths.TRIALS).exists():
             raise study_folder.missing_file_error(folder / paths.STUDY, paths.TRIALS)
+        check_idle_flags(settings, space)  # an older study goes on with its flags as they were
         return settings, None
     recorded = study_folder.read_meta(folder)
     if recorded["kind"] != settings.kind:

@@ -125,6 +125,11 @@ def networks(settings: KDSettings) -> dict[str, Training]:
     return {"teacher": teacher_training(settings)}
 
 
+def without_effect(settings: KDSettings) -> dict[str, str]:
+    """Hyperparameters that do nothing with these settings, and why; see `Method.without_effect`."""
+    return {**settings.without_effect(), **loss_without_effect(settings)}
+
+
 def fixed(settings: KDSettings) -> dict[str, str]:
     """What is not searched: see `Method.fixed`."""
     return {"temperature": "--loss mse has no temperature"} if settings.loss == "mse" else {}
@@ -165,7 +170,7 @@ METHOD = Method(
     data_note=data_note,
     replaced=("teacher",),
     metrics=("val_accuracy", "val_loss", "train_loss", *SIZES),
-    without_effect=loss_without_effect,
+    without_effect=without_effect,
     fixed=fixed,
     dense={"": "student", "student alone": "student", "label smoothing": "student", "teacher": "teacher"},
 )

@@ -13,7 +13,6 @@ from study.compression.quantised_weights import leave_out, names_in
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
 from study.methods.common.pretrained import METRICS, compressed_result, counted_key, uncompressed_sizes
-from study.methods.common.settings import loss_without_effect
 from study.methods.kd import method as distillation_study
 from study.methods.kd import student
 from study.methods.kd_sws.settings import KDSWSSettings
@@ -127,7 +126,7 @@ METHOD = Method(
     },
     metrics=METRICS,
     counts_over=COUNTS_OVER,
-    without_effect=loss_without_effect,
+    without_effect=distillation_study.without_effect,
     fixed=fixed,
     step_cost=StepCost(epochs=lambda settings: settings.cluster_epochs, term=prior_term),
 )
