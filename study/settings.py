@@ -228,6 +228,7 @@ def resolve(settings: SettingsT) -> SettingsT:
     for role in ("teacher", "student"):
         if f"{role}_width" in filled and given[role] not in WITH_WIDTH:
             filled[f"{role}_width"] = 1.0
+    filled["default_rate"] = settings.searched.default_rate or "learning_rate" in filled
     filled["name"] = settings.files.name or settings.folder.name
     for checkpoint in CHECKPOINTS:
         if given.get(checkpoint):  # study.json is read from other folders, too

@@ -14,7 +14,7 @@ from study.artifacts.cache import SharedWork
 from study.artifacts.weight_trace import Trace
 from study.data.splits import Splits
 from study.records.search_domains import Value
-from study.settings import WITH_WIDTH, Settings, Values
+from study.settings import WITH_WIDTH, Settings, SettingsT, Values
 from study.training.loop import Report
 from study.training.network import Training
 
@@ -234,7 +234,7 @@ def hparams_from(cls: type[HparamsT], settings: Settings, values: Values, **fixe
     return cls(**chosen)
 
 
-def settings_with(settings: Settings, values: Values) -> Settings:
+def settings_with(settings: SettingsT, values: Values) -> SettingsT:
     """The settings of a trial: those of the study, with what it searches in place of the flags of these names.
 
     A network that is searched has the study's width only if it has one: see `WITH_WIDTH`.

@@ -45,6 +45,9 @@ FILE = Path("teacher.safetensors")
         (SWSSettings, {"schedule": "step", "milestones": "150,180"}, "--milestones 150,180: must be rising shares"),
         (KDSettings, {"warmup_epochs": 40}, "--warmup-epochs 40: must be less than --epochs 40"),
         (KDSettings, {"warmup_epochs": 20}, "--warmup-epochs 20: must be less than --teacher-epochs 20"),
+        (KDSettings, {"mixup": 0.2, "loss": "dkd"},
+         "--mixup 0.2: does not go with --loss dkd, which needs the label of each image; leave out one of the two"),
+        (KDSWSSettings, {"mixup": 1.0, "loss": "dkd"}, "--mixup 1: does not go with --loss dkd"),
         (KDSWSSettings, {"warmup_epochs": 20}, "--warmup-epochs 20: must be less than --epochs 20"),
         (MagnitudeSettings, {"warmup_epochs": 40}, "--warmup-epochs 40: must be less than --pretrain-epochs 40"),
         (PTQSettings, {"checkpoint": FILE, "finetune_epochs": 2, "warmup_epochs": 2},
@@ -73,6 +76,7 @@ def test_what_does_not_go_together_is_refused(kind: type[Settings], values: dict
         (KDSWSSettings, {"optimizer": "sgd", "momentum": 0.0, "warmup_epochs": 3}),
         (SWSSettings, {"dataset": "mnist", "teacher_optimizer": "sgd", "momentum": 0.5}),
         (MagnitudeSettings, {"checkpoint": FILE, "warmup_epochs": 30}),
+        (SWSSettings, {"teacher": "lenet5", "mixup": 0.2, "loss": "dkd"}),  # it mixes images before compression alone
     ],
 )
 def test_what_has_an_effect_on_some_network_is_taken(kind: type[Settings], values: dict[str, Any]) -> None:

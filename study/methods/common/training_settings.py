@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from study.errors import UserError
 from study.records.search_domains import Value
@@ -66,6 +66,12 @@ class TrainingSettings(Settings):
     def default_rate(self, optimizer: str) -> float:
         """Peak rate of an optimiser, unless given."""
         return SGD_RATE if optimizer in WITH_MOMENTUM else self.ADAM_RATE
+
+    def with_rate(self) -> Self:
+        """The settings of a trial with the default rate of its optimiser, where nothing says another."""
+        if self.own().get("learning_rate", self.ADAM_RATE) is not None:
+            return self
+        return self.changed(learning_rate=self.default_rate(self.optimizer))
 
     def recipe(self) -> Recipe:
         """How networks are optimised, other than a teacher."""

@@ -16,7 +16,7 @@ from study.methods.common.settings import loss_without_effect
 from study.methods.kd import student
 from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
-from study.methods.method import Arrays, Method, Stage, TrialResult, hparams_from
+from study.methods.method import Arrays, Method, Stage, TrialResult, hparams_from, settings_with
 from study.models.registry import parameter_count
 from study.records.search_domains import Value
 from study.settings import Values
@@ -135,11 +135,16 @@ def fixed(settings: KDSettings) -> dict[str, str]:
     return {"temperature": "--loss mse has no temperature"} if settings.loss == "mse" else {}
 
 
+def hyperparameters(settings: KDSettings, values: Values) -> Hparams:
+    """Of one trial; its learning rate is that of its own optimiser, where nothing says another."""
+    return hparams_from(Hparams, settings_with(settings, values).with_rate(), values)
+
+
 def trial(
     values: Values, settings: KDSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
     """Train one student under the teacher."""
-    hparams = hparams_from(Hparams, settings, values)
+    hparams = hyperparameters(settings, values)
     targets = distillation.targets_from(shared, teacher_training(settings), data, hparams.augment, hparams.mixup)
     trained = student.fit_student(hparams, data, targets, on_epoch, progress)
     return TrialResult(sizes(trained), network.state_arrays(trained))
@@ -165,6 +170,7 @@ METHOD = Method(
     shared_work=STAGE,
     trial=trial,
     epochs=lambda settings: settings.epochs,
+    hyperparameters=hyperparameters,
     student=student_training,
     trial_data=students_data,
     data_note=data_note,
