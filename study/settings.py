@@ -152,6 +152,15 @@ class Settings:
         """The settings that may differ between two commands on this study, as JSON values."""
         return {name: value for name, value in as_json(self).items() if name not in self.defining()}
 
+    def without_effect(self) -> dict[str, str]:
+        """Flags that do nothing for the networks which a trial trains or starts from, and why, as the end of a
+        sentence. A kind of study adds its own."""
+        return {}
+
+    def used_by_teacher(self) -> frozenset[str]:
+        """Those of these flags that a teacher uses all the same."""
+        return frozenset()
+
     def check(self) -> None:
         """Refuse what does not go together. A kind of study adds its own.
 
@@ -220,6 +229,7 @@ def resolve(settings: SettingsT) -> SettingsT:
     for role in ("teacher", "student"):
         if f"{role}_width" in filled and given[role] not in WITH_WIDTH:
             filled[f"{role}_width"] = 1.0
+    filled["default_rate"] = settings.searched.default_rate or "learning_rate" in filled
     filled["name"] = settings.files.name or settings.folder.name
     for checkpoint in CHECKPOINTS:
         if given.get(checkpoint):  # study.json is read from other folders, too

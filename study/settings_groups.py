@@ -7,7 +7,7 @@ at. They may differ between two commands on one study; everything else makes the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -84,7 +84,8 @@ class SpaceFlags:
     """Search a number within NAME=LOW:HIGH, both included, with :log, :int or :step=S behind it. May be given several
     times, as the next three: --range temperature=2:8 --range learning_rate=1e-4:1e-2:log."""
     choice: Words = ()
-    """Search one of several values: --choice augment=none,flip."""
+    """Search one of several values: --choice augment=none,flip. Values that have commas themselves, such as those of
+    milestones, cannot be typed: they need --space FILE."""
     fix: Words = ()
     """Do not search it: --fix alpha=0.9. Of what has a flag of its own, in trials and baselines alone."""
     when: Words = ()
@@ -95,6 +96,9 @@ class SpaceFlags:
     """A file such as those in search_spaces/ in place of the one there. Default: none."""
     show_space: bool = False
     """Print what is searched and what could be, then stop."""
+    default_rate: Annotated[bool, tyro.conf.Suppress] = field(default=False, compare=False)
+    """Whether --learning-rate was left at its default, which trials with another optimizer do not share. `resolve`
+    finds out; no flag of the command line."""
 
 
 @dataclass(frozen=True)

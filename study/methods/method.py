@@ -14,7 +14,7 @@ from study.artifacts.cache import SharedWork
 from study.artifacts.weight_trace import Trace
 from study.data.splits import Splits
 from study.records.search_domains import Value
-from study.settings import WITH_WIDTH, Settings, Values
+from study.settings import WITH_WIDTH, Settings, SettingsT, Values
 from study.training.loop import Report
 from study.training.network import Training
 
@@ -137,7 +137,8 @@ class Method:
         dense: baseline, or "" for every searched trial → role of the network that it leaves as float32.
         headings: column → its heading, where it means something else than in other kinds of study.
         counts_over: which weights sizes and ratios count, as a sentence.
-        without_effect: settings → hyperparameter that does nothing with them → why, as the end of a sentence.
+        without_effect: settings → hyperparameter that does nothing with them → why, as the end of a sentence. Flags of
+            these names are refused as well, where no trial uses them; see `study.tuning.idle_flags`.
         fixed: settings → hyperparameter that is not searched with them → why, as a sentence.
         step_cost: of epochs that take longer than plain training.
         untrained_seconds: (settings, data) → seconds of a trial that trains nothing, from parts of it that are run;
@@ -233,7 +234,7 @@ def hparams_from(cls: type[HparamsT], settings: Settings, values: Values, **fixe
     return cls(**chosen)
 
 
-def settings_with(settings: Settings, values: Values) -> Settings:
+def settings_with(settings: SettingsT, values: Values) -> SettingsT:
     """The settings of a trial: those of the study, with what it searches in place of the flags of these names.
 
     A network that is searched has the study's width only if it has one: see `WITH_WIDTH`.

@@ -38,6 +38,7 @@ from study.records.search_domains import Choice
 from study.settings import OLDER_PRECISION, Settings, Values, contradiction
 from study.training.network import Training, build_network
 from study.tuning import measuring
+from study.tuning.idle_flags import check_idle_flags
 from study.tuning.searcher import front
 from study.tuning.space import SearchSpace
 
@@ -68,7 +69,7 @@ def resume(settings: Settings, space: SearchSpace) -> tuple[Settings, Meta | Non
 
     Raises:
         UserError: a search space that the method does not know, or a study that was started as another kind, with
-            other settings or another search space.
+            other settings or another search space; or a flag of a new study that has no effect.
     """
     space.check(registry.method(settings.kind), settings)
     measuring.check_objectives(settings, space)
@@ -76,19 +77,29 @@ def resume(settings: Settings, space: SearchSpace) -> tuple[Settings, Meta | Non
     if not (folder / paths.STUDY).exists():
         if (folder / paths.TRIALS).exists():
             raise study_folder.missing_file_error(folder / paths.STUDY, paths.TRIALS)
-        return settings, None
+        check_idle_flags(settings, space)  # an older study goes on with its flags as they were
+        return with_own_rates(settings, space), None
     recorded = study_folder.read_meta(folder)
     if recorded["kind"] != settings.kind:
         raise UserError(f"--name {folder.name}: that study is of kind {recorded['kind']}; choose another --name")
     if settings.precision is None:
         settings = settings.changed(precision=recorded["settings"].get("precision", OLDER_PRECISION))
     settings = settings.changed(contiguous=recorded["settings"].get("contiguous"))
+    if recorded["settings"].get("learning_rate") is None:  # older studies have one default for all of their trials
+        settings = with_own_rates(settings, space)
     if difference := contradiction(settings, recorded["settings"]):
         raise UserError(
             f"{folder} was started with other settings: {difference}; give them as they were, or choose another --name"
         )
     check_space(recorded, space, folder)
     return settings, recorded
+
+
+def with_own_rates(settings: Settings, space: SearchSpace) -> Settings:
+    """The settings without a learning rate, where none is given and trials or baselines have optimisers of their own:
+    each has the default of its own then."""
+    own = any("optimizer" in values for values in (space.domains, *space.baselines.values()))
+    return settings.changed(learning_rate=None) if own and settings.searched.default_rate else settings
 
 
 def load_inputs(settings: Settings, space: SearchSpace, recorded: Meta | None) -> Inputs:

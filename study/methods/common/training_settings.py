@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from study.errors import UserError
 from study.records.search_domains import Value
@@ -67,6 +67,12 @@ class TrainingSettings(Settings):
         """Peak rate of an optimiser, unless given."""
         return SGD_RATE if optimizer in WITH_MOMENTUM else self.ADAM_RATE
 
+    def with_rate(self) -> Self:
+        """The settings of a trial with the default rate of its optimiser, where nothing says another."""
+        if self.own().get("learning_rate", self.ADAM_RATE) is not None:
+            return self
+        return self.changed(learning_rate=self.default_rate(self.optimizer))
+
     def recipe(self) -> Recipe:
         """How networks are optimised, other than a teacher."""
         return Recipe.part_of(self)
@@ -78,6 +84,10 @@ class TrainingSettings(Settings):
     def lengths(self) -> Mapping[str, int | None]:
         """Setting → epochs of ordinary training."""
         return {}
+
+    def without_effect(self) -> dict[str, str]:
+        """See `Settings.without_effect`."""
+        return {**super().without_effect(), **recipe_without_effect(self.optimizer, self.schedule)}
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -92,18 +102,18 @@ class TrainingSettings(Settings):
             except ValueError as error:
                 raise UserError(f"--{error}") from error
         try:
-            recipes = self.recipes()
+            self.recipes()
         except ValueError as error:  # what no bound of one flag says
             raise UserError(f"--momentum {self.momentum}: {error}") from error
-        if self.momentum is not None and not any(r.optimizer in WITH_MOMENTUM for r in recipes):
-            raise UserError(
-                f"--momentum {self.momentum:g}: needs --optimizer sgd or nesterov; {self.optimizer} has none"
-            )
-        if self.milestones is not None and all(r.schedule != "step" for r in recipes):
-            raise UserError(f"--milestones {self.milestones}: needs --schedule step, not {self.schedule}")
         for name, epochs in self.lengths().items():
             if epochs and self.warmup_epochs >= epochs:
                 raise UserError(f"--warmup-epochs {self.warmup_epochs}: must be less than {flag(name)} {epochs}")
+
+
+def recipe_without_effect(optimizer: str, schedule: str) -> dict[str, str]:
+    """Fields of a recipe that this optimiser and this schedule do not use, and why; see `Method.without_effect`."""
+    momentum = {} if optimizer in WITH_MOMENTUM else {"momentum": "without --optimizer sgd or nesterov"}
+    return momentum if schedule == "step" else {**momentum, "milestones": "without --schedule step"}
 
 
 @dataclass(frozen=True)
@@ -150,6 +160,13 @@ class TeacherTrainingSettings(TrainingSettings):
     def teacher_decay(self) -> float:
         """Weight decay of the teacher."""
         return TEACHER_DECAY if self.teacher_weight_decay is None else self.teacher_weight_decay
+
+    def used_by_teacher(self) -> frozenset[str]:
+        """See `Settings.used_by_teacher`."""
+        if self.no_teacher():
+            return super().used_by_teacher()
+        idle = recipe_without_effect(self.teacher_optimizer or self.optimizer, self.teacher_schedule or self.schedule)
+        return super().used_by_teacher() | {"momentum", "milestones"} - idle.keys()
 
     def recipes(self) -> list[Recipe]:
         """Of all networks that the study trains."""

@@ -16,7 +16,7 @@ from study.methods.common.settings import loss_without_effect
 from study.methods.kd import student
 from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
-from study.methods.method import Arrays, Method, Stage, TrialResult, hparams_from
+from study.methods.method import Arrays, Method, Stage, TrialResult, hparams_from, settings_with
 from study.models.registry import parameter_count
 from study.records.search_domains import Value
 from study.settings import Values
@@ -125,16 +125,26 @@ def networks(settings: KDSettings) -> dict[str, Training]:
     return {"teacher": teacher_training(settings)}
 
 
+def without_effect(settings: KDSettings) -> dict[str, str]:
+    """Hyperparameters that do nothing with these settings, and why; see `Method.without_effect`."""
+    return {**settings.without_effect(), **loss_without_effect(settings)}
+
+
 def fixed(settings: KDSettings) -> dict[str, str]:
     """What is not searched: see `Method.fixed`."""
     return {"temperature": "--loss mse has no temperature"} if settings.loss == "mse" else {}
+
+
+def hyperparameters(settings: KDSettings, values: Values) -> Hparams:
+    """Of one trial; its learning rate is that of its own optimiser, where nothing says another."""
+    return hparams_from(Hparams, settings_with(settings, values).with_rate(), values)
 
 
 def trial(
     values: Values, settings: KDSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
     """Train one student under the teacher."""
-    hparams = hparams_from(Hparams, settings, values)
+    hparams = hyperparameters(settings, values)
     targets = distillation.targets_from(shared, teacher_training(settings), data, hparams.augment, hparams.mixup)
     trained = student.fit_student(hparams, data, targets, on_epoch, progress)
     return TrialResult(sizes(trained), network.state_arrays(trained))
@@ -160,12 +170,13 @@ METHOD = Method(
     shared_work=STAGE,
     trial=trial,
     epochs=lambda settings: settings.epochs,
+    hyperparameters=hyperparameters,
     student=student_training,
     trial_data=students_data,
     data_note=data_note,
     replaced=("teacher",),
     metrics=("val_accuracy", "val_loss", "train_loss", *SIZES),
-    without_effect=loss_without_effect,
+    without_effect=without_effect,
     fixed=fixed,
     dense={"": "student", "student alone": "student", "label smoothing": "student", "teacher": "teacher"},
 )

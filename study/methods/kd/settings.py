@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from study.errors import UserError
 from study.methods.common.settings import DistillationSettings
 from study.methods.common.training_settings import TeacherTrainingSettings
 from study.path_arguments import File
@@ -52,7 +53,8 @@ class KDSettings(TeacherTrainingSettings, DistillationSettings):
     batch_size: Annotated[int | None, AtLeast(1)] = None
     """Images a step of a student; the teacher's are 64 at least. Default: 32 on digits, otherwise 128."""
     learning_rate: Rate | None = None
-    """Peak rate, for teacher and students. Default: 2e-3; with sgd and nesterov 0.05."""
+    """Peak rate, for teacher and students. Default: 2e-3; with sgd and nesterov 0.05. Where the optimizer is searched
+    or fixed, each trial has the default of its own."""
     weight_decay: Annotated[float, AtLeast(0)] = 5e-4
     """Weight decay, for teacher and students: decoupled with adamw, otherwise added to the gradient."""
 
@@ -80,6 +82,19 @@ class KDSettings(TeacherTrainingSettings, DistillationSettings):
             "batch_size": 128,
         },
     }
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            UserError: one line that names both flags.
+        """
+        super().check()
+        if self.mixup and self.loss == "dkd":
+            raise UserError(
+                f"--mixup {self.mixup:g}: does not go with --loss dkd, which needs the label of each image; leave out "
+                "one of the two"
+            )
 
     def lengths(self) -> Mapping[str, int | None]:
         """See `TrainingSettings.lengths`."""

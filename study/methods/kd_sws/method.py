@@ -13,11 +13,10 @@ from study.compression.quantised_weights import leave_out, names_in
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
 from study.methods.common.pretrained import METRICS, compressed_result, counted_key, uncompressed_sizes
-from study.methods.common.settings import loss_without_effect
 from study.methods.kd import method as distillation_study
 from study.methods.kd import student
 from study.methods.kd_sws.settings import KDSWSSettings
-from study.methods.method import Method, StepCost, TrialResult, hparams_from, shift_epochs
+from study.methods.method import Method, StepCost, TrialResult, hparams_from, settings_with, shift_epochs
 from study.methods.sws import weight_sharing
 from study.methods.sws.method import prior_term
 from study.records.search_domains import Value
@@ -79,11 +78,16 @@ def fixed(settings: KDSWSSettings) -> dict[str, str]:
     return {**width, **distillation_study.fixed(settings)}
 
 
+def hyperparameters(settings: KDSWSSettings, values: Values) -> Hparams:
+    """Of one trial; see `kd.method.hyperparameters`."""
+    return hparams_from(Hparams, settings_with(settings, values).with_rate(), values)
+
+
 def trial(
     values: Values, settings: KDSWSSettings, data: Splits, shared: SharedWork, on_epoch: Report, progress: Progress
 ) -> TrialResult:
     """Distil a student, then cluster and quantise it, both under the same teacher."""
-    hparams = hparams_from(Hparams, settings, values)
+    hparams = hyperparameters(settings, values)
     teacher = distillation_study.teacher_training(settings)
     targets = distillation.targets_from(shared, teacher, data, hparams.augment)
     mixed = (
@@ -115,6 +119,7 @@ METHOD = Method(
     epochs=lambda settings: (
         settings.epochs + settings.cluster_epochs + settings.retrain_epochs + settings.codebook_epochs
     ),
+    hyperparameters=hyperparameters,
     student=distillation_study.student_training,
     trial_data=distillation_study.students_data,
     data_note=distillation_study.data_note,
@@ -127,7 +132,7 @@ METHOD = Method(
     },
     metrics=METRICS,
     counts_over=COUNTS_OVER,
-    without_effect=loss_without_effect,
+    without_effect=distillation_study.without_effect,
     fixed=fixed,
     step_cost=StepCost(epochs=lambda settings: settings.cluster_epochs, term=prior_term),
 )
