@@ -21,6 +21,7 @@ EXTRA = {
     "test_spread": Column("standard deviation of test accuracy", "points"),
     "standard_error": Column("standard error of one test accuracy", "points"),
     "search_val_accuracy": Column("validation accuracy in the search", "%"),
+    "own_val_accuracy": Column("validation accuracy of the tested network", "%"),
 }
 """Columns that analysis computes and no study folder has."""
 

@@ -275,17 +275,21 @@ def _network(study: Study, trial_id: str) -> Network:
 
 def _described(study: Study, trial_id: str) -> tuple[Any, ...]:
     """What `study.json` says of the network, in the order of `Network`."""
+    from study.settings import WITH_WIDTH
     from study.training.network import width_option
 
-    row = study.trials[study.trials["trial_id"] == trial_id].iloc[0]
+    row = study.trials[study.trials["trial_id"] == trial_id].iloc[0].dropna()  # without what that trial has not
     models, dense = study.meta.get("models", {}), study.meta["dense"]
     role = dense.get(row["baseline"]) or dense.get("") or next(iter(models), "")
     own = study.meta.get("baselines", {}).get(row["baseline"], {})
-    values = own if row["baseline"] else {name: row[name] for name in study.meta["space"] if name in row}
+    searched = {name: row[name] for name in study.meta["space"] if name in row}
+    values = own if row["baseline"] else searched
     recorded = study.recorded("models", role)
     name, options = str(values.get(role, recorded["name"])), recorded.get("options", {})
     if f"{role}_width" in values:
         options = width_option(float(values[f"{role}_width"]))
+    elif role in values and name not in WITH_WIDTH:  # the study's width is not meant for it, see `settings_with`
+        options = {}
     shape, classes, name_of_data = (study.recorded("data", part) for part in ("shape", "classes", "name"))
     mean, std = (study.recorded("data", part) for part in ("mean", "std"))
     return name, options, shape, len(classes), mean, std, name_of_data

@@ -64,8 +64,9 @@ class Search:
     """asha stops trials that fall behind (see study.tuning.halving), in validation accuracy or, with several
     objectives, by non-dominated rank. none lets every trial finish. Default: asha for kd, otherwise none."""
     seeds_per_trial: Annotated[int | None, AtLeast(2, 100)] = None
-    """Train every trial with so many seeds from the same shared work: its score is the mean, val_accuracy_sd the
-    spread. Its network, which is tested, is that of the first. Default: one seed."""
+    """Train every trial with so many seeds from the same shared work: its accuracies and losses are means,
+    val_accuracy_sd the spread. Its network, which is tested, and its sizes are those of the first. Default: one
+    seed."""
     min_accuracy: Annotated[float | None, Percentage()] = None
     """Validation accuracy (%) below which a trial is of no use: a constraint for the searcher, and the front has none
     below it. Default: none."""

@@ -90,6 +90,34 @@ def folder(tmp_path_factory: pytest.TempPathFactory, digits: tuple[Splits, Part]
     return path
 
 
+@pytest.mark.parametrize("width_too", [False, True])
+def test_a_searched_network_is_exported(width_too: bool, digits: tuple[Splits, Part], tmp_path: Path) -> None:
+    """Of the row's own name and width; where that has no width, it is the study's, or none for a network without."""
+    splits, folder = digits[0], tmp_path / "kd"
+    part: dict[str, Any] = {"shape": list(splits.shape), "classes": list(splits.classes), "name": "digits"}
+    space: dict[str, Any] = {"student": {"type": "choice", "values": ["lenet_300_100", "vgg8"]}}
+    if width_too:
+        space["student_width"] = {"type": "float", "low": 0.05, "high": 1.0, "when": {"student": ["vgg8"]}}
+    study_folder.write_meta(folder, {
+        "kind": "kd", "name": "kd", "seed": 0, "objectives": {"val_accuracy": "max"}, "space": space,
+        "models": {role: {"name": "vgg8", "options": {"width": 0.125}} for role in ("teacher", "student")},
+        "data": {**part, "mean": splits.mean, "std": splits.std},
+    })  # fmt: skip
+    rows = [("t001", "lenet_300_100", np.nan), ("t002", "vgg8", 0.25)]
+    frame = pd.DataFrame(rows, columns=["trial_id", "student", "student_width"])
+    frame = frame.drop(columns=[] if width_too else ["student_width"])
+    frame = frame.assign(state="complete", reason="", baseline="", seconds=1.0, epochs=1, val_accuracy=90.0)
+    study_folder.write_frame(folder / paths.TRIALS, frame)
+    wanted: tuple[dict[str, float], ...] = ({}, {"width": 0.25 if width_too else 0.125})
+    for (trial, name, _), options in zip(rows, wanted, strict=True):
+        model, _ = quantised_network(described(splits, name, **options), 0)
+        cache.write_arrays(folder / paths.MODELS / f"{trial}.safetensors", state_arrays(model))
+        arguments = [str(folder), "--trial", trial, "--to", str(tmp_path), "--formats", "safetensors"]
+        assert export.main(arguments) == 0
+        exported = load_file(tmp_path / f"{trial}.safetensors")
+        assert all(torch.equal(exported[key], value) for key, value in kept_state(folder, trial).items())
+
+
 def no_images() -> torch.Tensor:
     raise AssertionError("only onnx-int8 looks at images")
 

@@ -154,7 +154,7 @@ def _draw_test_results(drawing: go.Figure, data: FrontData) -> None:
     """Add the marks of those test accuracies that there are, each with its text."""
     fresh = data.fresh.to_dict("records")
     if len(data.tested):
-        texts = [_hover(data, row, row[TEST_ACCURACY], "one seed") for row in data.tested.to_dict("records")]
+        texts = [_hover(data, row, row[TEST_ACCURACY], _one_seed(row)) for row in data.tested.to_dict("records")]
         look = {"size": 9, "symbol": "diamond-open", "color": VERMILLION, "line": {"width": 1.6}}
         _draw_marks(drawing, data, data.tested, TESTED, texts, look)
     if len(fresh):
@@ -204,6 +204,12 @@ def _hover(data: FrontData, row: dict[Any, Any], accuracy: float, how: str, half
         f"<b>{escape(row['baseline'] or row['trial_id'])}</b>, test data<br>{format_percent(accuracy, half)} at "
         f"{_cost_text(data, row)}<br>{how}; search saw {row['search_val_accuracy']:.2f} % on validation"
     )
+
+
+def _one_seed(row: dict[Any, Any]) -> str:
+    """What a network of the search is, with its own accuracy where the search saw a mean over seeds."""
+    own = row["own_val_accuracy"]
+    return "one seed" if own == row["search_val_accuracy"] else f"one seed, {own:.2f} % on validation itself"
 
 
 def _cost_text(data: FrontData, row: dict[Any, Any], digits: int | None = None) -> str:

@@ -17,7 +17,7 @@ from analysis.text.cost_table import cost_table
 from analysis.text.deployment import deployment, layer_table
 from analysis.text.front_table import best_table, trial_counts
 from analysis.text.headline import headline
-from analysis.text.held_out_tables import fresh_lead, fresh_table, search_table
+from analysis.text.held_out_tables import fresh_lead, fresh_table, search_lead, search_table
 from analysis.text.methods_section import SELECTION, UNTOUCHED, methods, title
 from analysis.text.tables import trial_records
 from analysis.text.trial_details import trial_details
@@ -132,6 +132,7 @@ def _context(page: Page) -> dict[str, Any]:
         "layers_heading": layers_heading,
         "layers_lead": layers_lead,
         "test_table": test,
+        "test_lead": search_lead(summary),
         "cost_table": costs,
         "cost_lead": cost_lead,
         "cost_heading": COST_HEADING,

@@ -12,6 +12,7 @@ import pandas as pd
 from analysis.stats.metrics import cost_metrics
 from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.standard_error import half_width
+from study.records.columns import FIRST_ACCURACY
 from study.records.study_folder import Study
 
 ENOUGH_SEEDS = 3
@@ -21,12 +22,18 @@ ENOUGH_SEEDS = 3
 def search_test_rows(study: Study) -> pd.DataFrame:
     """What the networks of the search scored on test data, one row a configuration, in the order of the table.
 
-    Returns: rows of `confirmed.csv` with the study's seed, and `search_val_accuracy` (what the search saw) and `gap`
+    Returns: rows of `confirmed.csv` with the study's seed, and `search_val_accuracy` (%, what the search saw),
+        `own_val_accuracy` (%, of the very network that was tested, where the search saw a mean over seeds) and `gap`
         (that minus `test_accuracy`, in points: what choosing on validation data flattered).
     """
     rows = _rows(study)
     rows = rows[rows["seed"] == study.meta["seed"]].drop(columns="seed").reset_index(drop=True)
-    return rows.assign(gap=rows["search_val_accuracy"] - rows[TEST_ACCURACY])
+    return rows.assign(gap=rows["own_val_accuracy"] - rows[TEST_ACCURACY])
+
+
+def search_saw_means(study: Study) -> bool:
+    """Whether accuracies of trials are means over several seeds, so that the tested network has one of its own."""
+    return FIRST_ACCURACY in study.trials and bool(study.trials[FIRST_ACCURACY].notna().any())
 
 
 def fresh_seed_rows(study: Study) -> pd.DataFrame:
@@ -107,7 +114,8 @@ def difference_in_words(difference: float, half: float) -> str:
 
 
 def _rows(study: Study) -> pd.DataFrame:
-    """Tested rows, numbers as floats, one for each configuration and seed, with `search_val_accuracy` (%).
+    """Tested rows, numbers as floats, one for each configuration and seed, with `search_val_accuracy` and
+    `own_val_accuracy` (%), see `search_test_rows`.
 
     A configuration's baseline is that of `trials.csv` where the row does not name it.
     """
@@ -117,12 +125,19 @@ def _rows(study: Study) -> pd.DataFrame:
     values = rows[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
     rows[numbers] = values.where(np.isfinite(values))
     rows = rows[np.isfinite(rows[TEST_ACCURACY]) & np.isfinite(rows["seed"])].drop_duplicates(["trial_id", "seed"])
-    trials = study.trials.reindex(columns=["trial_id", "baseline", ACCURACY]).drop_duplicates("trial_id")
-    trials = trials.set_index("trial_id")
+    trials = study.trials.reindex(columns=["trial_id", "baseline", ACCURACY, FIRST_ACCURACY])
+    trials = trials.drop_duplicates("trial_id").set_index("trial_id")
     names = rows["trial_id"].map(trials["baseline"]).fillna("")
-    seen = rows["trial_id"].map(pd.to_numeric(trials[ACCURACY], errors="coerce")).astype(float)
+    seen, first = (_of_trials(rows, trials[name]) for name in (ACCURACY, FIRST_ACCURACY))
     return rows.assign(
         baseline=rows["baseline"].where(rows["baseline"] != "", names).astype(str),
         seed=rows["seed"].astype(int),
-        search_val_accuracy=seen.where(np.isfinite(seen)),
+        search_val_accuracy=seen,
+        own_val_accuracy=first.fillna(seen),
     )
+
+
+def _of_trials(rows: pd.DataFrame, column: pd.Series) -> pd.Series:
+    """A number of the trial that each row tests, by `trial_id`; NaN for what is none."""
+    numbers = rows["trial_id"].map(pd.to_numeric(column, errors="coerce")).astype(float)
+    return numbers.where(np.isfinite(numbers))

@@ -25,6 +25,11 @@ def choices(domain: Domain) -> list[Any]:
     return list(domain.get("values", []))
 
 
+def searched_networks(space: Mapping[str, Domain], role: str) -> list[str]:
+    """Names of the networks that trials have in a role, or that they all have where it is fixed; [] where neither."""
+    return [str(name) for name in choices(space.get(role, {}))]
+
+
 def is_words(domain: Domain) -> bool:
     """Whether a choice is among words, or yes and no, rather than among numbers."""
     return any(not _is_number(value) for value in choices(domain))

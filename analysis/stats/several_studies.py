@@ -163,11 +163,14 @@ def _entry(study: Study, name: str) -> StudyEntry:
 def _sized(s: Summary, rows: pd.DataFrame, name: str) -> pd.DataFrame:
     """Rows that have an accuracy and a size, under names that no other study has.
 
-    Those of which the study says that they are dense networks have the size of their parameters as float32.
+    Those of which the study says that they are dense networks have the size of their parameters as float32: their own,
+    where their row has it, since a study may search the network.
     """
     models, roles = s.study.meta.get("models", {}), s.study.meta["dense"]
     parameters = [models.get(roles.get(baseline), {}).get("parameters") or np.nan for baseline in rows["baseline"]]
-    dense = FLOAT_BYTES * pd.Series(parameters, rows.index, dtype=float)
+    own = rows.reindex(columns=["weight_bytes", "parameters"]).astype(float)
+    own_bytes = own["weight_bytes"].fillna(FLOAT_BYTES * own["parameters"]).where(rows["baseline"].isin(list(roles)))
+    dense = own_bytes.fillna(FLOAT_BYTES * pd.Series(parameters, rows.index, dtype=float))
     rows = rows.assign(
         **{FILE_SIZE: dense.fillna(rows.reindex(columns=[FILE_SIZE])[FILE_SIZE]).astype(float)},
         own_id=rows["trial_id"],

@@ -14,6 +14,7 @@ from analysis.formatting import join_words, mean_and_half
 from analysis.stats.epsilon import Epsilon
 from analysis.stats.metrics import cost_metrics
 from analysis.stats.names import ACCURACY, FILE_SIZE, TEST_ACCURACY
+from analysis.stats.search_space import searched_networks
 from analysis.stats.several_studies import MergedStudies, StudyEntry
 from analysis.stats.standard_error import standard_error
 from analysis.stats.summary import counts_of
@@ -188,11 +189,12 @@ def _lengths(entry: StudyEntry) -> str:
 
 
 def _networks(entry: StudyEntry) -> str:
-    networks = [
-        f"{role} {network.get('name', '?')}"
-        + (f" of {network['parameters']:,} parameters" if network.get("parameters") else "")
-        for role, network in entry.meta.get("models", {}).items()
-    ]
+    networks = []
+    for role, network in entry.meta.get("models", {}).items():
+        names = searched_networks(entry.meta["space"], role)
+        known = network.get("parameters") and not names and f"{role}_width" not in entry.meta["space"]
+        size = f" of {network['parameters']:,} parameters" if known else ""
+        networks.append(f"{role} {' or '.join(names) or network.get('name', '?')}{size}")
     return ", ".join(networks) or "not recorded"
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 
 from analysis.formatting import capitalise, counted, format_percent, format_points, join_words
-from analysis.stats.held_out_results import difference_in_words
+from analysis.stats.held_out_results import difference_in_words, search_saw_means
 from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.summary import Summary, choose, configuration, counts_of, row_of
 from analysis.text.evidence import FEWEST_QUOTED, SEEDS, TEST, Evidence, evidence_of, paired_reference, quoted
 from analysis.text.phrases import Tile, baseline_in_words, cost_phrases, cost_tiles, example
+from study.records.columns import FIRST_ACCURACY
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,9 @@ def _none_qualifies(summary: Summary) -> str:
         own = row_of(summary.tested, "trial_id", str(chosen["trial_id"]))
         row = row_of(summary.fresh, "trial_id", str(chosen["trial_id"])) if len(summary.fresh) else None
         accuracy = float((own if row is None else row)[TEST_ACCURACY])  # type: ignore[index]  # test data ruled it out
+        seen = float(chosen[ACCURACY]) if row is not None else _own_accuracy(chosen)
         return (
-            f"Trial {chosen['trial_id']} has {chosen[ACCURACY]:.1f} % on validation data, but its {accuracy:.1f} % on "
+            f"Trial {chosen['trial_id']} has {seen:.1f} % on validation data, but its {accuracy:.1f} % on "
             "test data is not told apart from guessing, so this study has no answer."
         )
     if len(summary.guesses) and not summary.told(summary.searched).any():
@@ -218,13 +220,26 @@ def _read_once(summary: Summary, evidence: Evidence) -> list[str]:
     if evidence.basis != TEST or summary.best is None:
         return []
     one = "one fresh seed" if evidence.seeds else "the network of the search itself, one seed"
-    text = f"Test data were read once for it: {one}. On validation data, which chose it, it has"
-    level = np.nan if summary.reference is None else float(summary.reference[ACCURACY])
-    text += f" {summary.best[ACCURACY]:.2f} %"
+    text = f"Test data were read once for it: {one}."
+    mine, level = float(summary.best[ACCURACY]), np.nan
+    if summary.reference is not None:
+        level = float(summary.reference[ACCURACY])
+    if search_saw_means(summary.study) and not evidence.seeds:
+        text += f" The mean over its seeds on validation data, {mine:.2f} %, chose it; this network itself has"
+        mine = _own_accuracy(summary.best)
+        level = np.nan if summary.reference is None else _own_accuracy(summary.reference)
+    else:
+        text += " On validation data, which chose it, it has"
+    text += f" {mine:.2f} %"
     if np.isfinite(level):
-        change = format_points(float(summary.best[ACCURACY]) - level)
-        text += f" against {level:.2f} % ({summary.reference_name}): {change}"
+        text += f" against {level:.2f} % ({summary.reference_name}): {format_points(mine - level)}"
     return [text + "."]
+
+
+def _own_accuracy(trial: pd.Series) -> float:
+    """Validation accuracy (%) of the network that a trial left: that of its first seed, if it has several."""
+    first = float(trial.get(FIRST_ACCURACY, np.nan))
+    return first if np.isfinite(first) else float(trial[ACCURACY])
 
 
 def _tested(summary: Summary) -> list[str]:

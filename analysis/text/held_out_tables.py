@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.formatting import mean_and_half
-from analysis.stats.held_out_results import difference_in_words
+from analysis.stats.held_out_results import difference_in_words, search_saw_means
 from analysis.stats.metrics import cost_metrics
 from analysis.stats.names import ACCURACY, TEST_ACCURACY
 from analysis.stats.standard_error import standard_error
@@ -18,12 +18,25 @@ def search_table(s: Summary) -> Table:
     """The networks of the search itself."""
     errors = [standard_error(v, _images(s)) if _images(s) else float("nan") for v in s.tested[TEST_ACCURACY]]
     costs = cost_metrics(s.study, s.study.confirmed)
+    seen = ["search_val_accuracy", *(["own_val_accuracy"] if search_saw_means(s.study) else [])]
     return table(
         _by_kind(s.tested.assign(standard_error=errors)),
-        ["search_val_accuracy", TEST_ACCURACY, "gap", "standard_error", *costs],
+        [*seen, TEST_ACCURACY, "gap", "standard_error", *costs],
         s.headings,
         s.column,
-        ["search_val_accuracy", TEST_ACCURACY, "gap", *s.study.objectives, "standard_error"],
+        [*seen, TEST_ACCURACY, "gap", *s.study.objectives, "standard_error"],
+    )
+
+
+def search_lead(s: Summary) -> str:
+    """How to read `search_table`."""
+    trained = "each trained with its one seed"
+    if search_saw_means(s.study):
+        trained = "each with the first of its seeds, while the accuracy in the search is a mean over all of them"
+    return (
+        f"These are the networks that the search itself found, {trained}. The gap is a network’s accuracy on "
+        "validation data minus that on test data. It has two causes: selecting flatters, and the images of both parts "
+        "differ by chance. Baselines were not selected, so their gap shows chance alone."
     )
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from analysis.stats.held_out_results import fresh_seed_rows
 from analysis.stats.names import ACCURACY
 from analysis.stats.pareto_front import least_accuracy
-from analysis.stats.search_space import Domain, choices
+from analysis.stats.search_space import Domain, choices, searched_networks, varies
+from study.records.search_domains import Choice, Condition
 from study.records.study_folder import Study
 
 SELECTION = (
@@ -23,7 +24,7 @@ def methods(study: Study) -> list[tuple[str, list[str]]]:
     sections = [
         ("Selection", [UNTOUCHED if study.confirmed.empty else SELECTION]),
         ("Data", _data(meta.get("data", {}))),
-        ("Models", [_model(role, model) for role, model in meta.get("models", {}).items()]),
+        ("Models", [_model(role, model, meta["space"]) for role, model in meta.get("models", {}).items()]),
         (
             "Objectives",
             [_objective(study, c, d) for c, d in study.objectives.items()]
@@ -49,7 +50,10 @@ def title(study: Study) -> str:
 
 def _networks(meta: dict[str, Any]) -> str:
     """Names of the networks; an arrow leads from those that are to be replaced to the others."""
-    names = {role: model.get("name", "?") for role, model in meta.get("models", {}).items()}
+    names = {
+        role: " or ".join(searched_networks(meta["space"], role)) or model.get("name", "?")
+        for role, model in meta.get("models", {}).items()
+    }
     roles = {meta["dense"].get(baseline) for baseline in meta["replaced"]}
     replaced = [name for role, name in names.items() if role in roles]
     others = [name for role, name in names.items() if role not in roles]
@@ -71,11 +75,21 @@ def _data(data: dict[str, Any]) -> list[str]:
     return lines + _sentence(data.get("note"))
 
 
-def _model(role: str, model: dict[str, Any]) -> str:
+def _model(role: str, model: dict[str, Any], space: dict[str, Domain]) -> str:
+    """The network of a role: its name, options and size; of one that is searched, those of baselines."""
+    names, width = searched_networks(space, role), f"{role}_width"
+    if not names and width not in space:
+        return f"{role}: {_described(model)}"
+    line = f"{role}: {' or '.join(names) or model.get('name', '?')}, see the search space"
+    several = any(varies(space[name]) for name in (role, width) if name in space)
+    return line + (f"; of baselines that name none: {_described(model)}" if several else "")
+
+
+def _described(model: dict[str, Any]) -> str:
     options = ", ".join(f"{k} = {v}" for k, v in (model.get("options") or {}).items())
     count = model.get("parameters")
     return (
-        f"{role}: {model.get('name', '?')}"
+        str(model.get("name", "?"))
         + (f" ({options})" if options else "")
         + (f", {count:,} parameters" if isinstance(count, int) else "")
     )
@@ -96,11 +110,16 @@ def _constraint(study: Study) -> list[str]:
 
 
 def _domain(study: Study, name: str, domain: Domain) -> str:
-    """What a hyperparameter was searched over."""
+    """What a hyperparameter was searched over, and when."""
+    conditions = [Condition(other, tuple(values)) for other, values in domain.get("when", {}).items()]
+    return ", ".join([_range(study, name, domain), *map(str, conditions)])
+
+
+def _range(study: Study, name: str, domain: Domain) -> str:
     label = study.column(name).label
     shown = name if label == name.replace("_", " ") else f"{label} ({name})"
     if among := choices(domain):
-        return f"{shown}: one of {', '.join(str(value) for value in among)}"
+        return f"{shown}: {Choice(tuple(among))}"
     if "low" not in domain:  # written by another harness
         return f"{shown}: see study.json"
     scale = "log-uniform" if domain.get("log") else "uniform"

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from study.data.splits import Splits
 from study.methods import registry
+from study.methods.method import settings_with
+from study.models.registry import parameter_count
 from study.pipeline import preflight
 from study.settings import Settings
 from study.training.batches import SHIFTING, Batch, EpochBatches
@@ -36,11 +38,12 @@ class Estimate:
     """What a study would take on this machine, without what its scheduler saves.
 
     Attributes:
-        shared, trial: seconds of the work that all trials share, and of one trial.
+        shared, trial: seconds of the work that all trials share, and of one trial with one seed.
         trials, confirming: of the search, and of the confirmation with fresh seeds, baselines included.
         seeds: fresh ones, each with shared work of its own.
         at_once: trials that run at one time.
         lanes: trials that run at one time as fast as one alone; those that share a GPU are taken to gain nothing by it.
+        repeats: times that the search trains each trial, see `--seeds-per-trial`; fresh seeds train it once each.
     """
 
     shared: float
@@ -50,10 +53,11 @@ class Estimate:
     seeds: int
     at_once: int
     lanes: float
+    repeats: int = 1
 
     @property
     def search(self) -> float:
-        return self.trial * max(1.0, self.trials / self.lanes)
+        return self.trial * self.repeats * max(1.0, self.trials / self.lanes)
 
     @property
     def confirmation(self) -> float:
@@ -85,7 +89,9 @@ def dry_run(settings: Settings) -> None:
     if recorded:
         print("  the folder has some of that already; what follows is for all of it")
     print(f"  {method.shared_work.name}, once: about {_duration(cost.shared)}")
-    print(f"  a trial of {method.epochs(space.largest(settings))} epochs: about {_duration(cost.trial)}; "
+    seeds = f" with {cost.repeats} seeds" if cost.repeats > 1 else ""
+    print(f"  a trial of {method.epochs(space.largest(settings))} epochs{seeds}: about "
+          f"{_duration(cost.trial * cost.repeats)}; "
           f"{cost.trials} of them, {cost.at_once} at a time: about {_duration(cost.search)}")  # fmt: skip
     if settings.resources.pack > 1:
         print("  packed trials take less: they are not timed")
@@ -115,13 +121,13 @@ def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
     shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trainings)
     return Estimate(
         shared=shared,
-        trial=(settings.search.seeds_per_trial or 1)
-        * trial_seconds(settings, space, method.trial_data(settings, data)),
+        trial=trial_seconds(settings, space, method.trial_data(settings, data)),
         trials=budget.num_samples + baselines,
         confirming=budget.seeds * (budget.confirm + baselines) if budget.confirm else 0,
         seeds=budget.seeds if budget.confirm else 0,
         at_once=at_once,
         lanes=min(at_once, cores / settings.resources.threads, gpus or math.inf),
+        repeats=settings.search.seeds_per_trial or 1,
     )
 
 
@@ -132,9 +138,9 @@ def _duration(seconds: float) -> str:
 
 
 def trial_seconds(settings: Settings, space: SearchSpace, data: Splits) -> float:
-    """Of one searched trial, with every hyperparameter in the middle of its range."""
+    """Of one searched trial of the largest network, with every other hyperparameter in the middle of its range."""
     method, largest = registry.method(settings.kind), space.largest(settings)
-    training, threads = method.searched_network(settings), settings.resources.threads
+    training, threads = largest_network(settings, space, data), settings.resources.threads
     if method.untrained_seconds:
         torch.set_num_threads(threads)
         return method.untrained_seconds(largest, data)
@@ -147,6 +153,19 @@ def trial_seconds(settings: Settings, space: SearchSpace, data: Splits) -> float
         term = partial(cost.term, values=middle)
         total += costly_epochs * seconds_an_epoch(training, data, threads, term, teacher)
     return float(total)
+
+
+def largest_network(settings: Settings, space: SearchSpace, data: Splits) -> Training:
+    """The network with the most parameters that a trial may train, where its name or its width is searched."""
+    method = registry.method(settings.kind)
+    role = "student" if method.student else method.shared_work.role
+    names, widths = (space.domains[name].ends() if name in space.domains else () for name in (role, f"{role}_width"))
+    if widths:
+        settings = settings_with(settings, {f"{role}_width": max(float(str(width)) for width in widths)})
+    candidates = [method.searched_network(settings_with(settings, {role: name})) for name in names]
+    if len(candidates) < 2:
+        return candidates[0] if candidates else method.searched_network(settings)
+    return max(candidates, key=lambda training: parameter_count(build_network(training, data)))
 
 
 def _teacher_in_every_step(settings: Settings, training: Training) -> Training | None:

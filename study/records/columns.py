@@ -14,6 +14,9 @@ ACCURACY = "val_accuracy"
 SPREAD = "val_accuracy_sd"
 """Standard deviation of the validation accuracy over the seeds of one trial, see `--seeds-per-trial`."""
 
+FIRST_ACCURACY = "first_val_accuracy"
+"""Validation accuracy of the first of the seeds of one trial, whose network is tested; see `--seeds-per-trial`."""
+
 FINAL_STATES = ("complete", "pruned", "failed")
 """A trial in one of these is done and is never run again; `running` is the fourth state, of a trial not yet done."""
 
@@ -138,6 +141,7 @@ COLUMNS: dict[str, Column] = {
     "val_loss": Column("validation loss", "nats", 4, direction="min"),
     "val_accuracy": Column("validation accuracy", "%", 2, direction="max"),
     SPREAD: Column("spread of the validation accuracy over a trial's seeds", "points", 2, direction="min"),
+    FIRST_ACCURACY: Column("validation accuracy of the first seed", "%", 2, direction="max"),
     "unquantised_val_accuracy": Column("validation accuracy before quantising", "%", 2, direction="max"),
     "teacher_val_accuracy": Column("validation accuracy of the teacher", "%", 2, direction="max"),
     "accuracy_drop": Column("accuracy lost to compression", "points", 2, direction="min"),

@@ -84,7 +84,7 @@ class Journal:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.path, self.ledger, self.space = ledger.folder / JOURNAL, ledger, space
         self.min_accuracy, self.objectives = settings.search.min_accuracy, list(space.objectives)
-        self.created = timestamps.parse(study_folder.read_meta(ledger.folder).get("created"))
+        self.created = _created(ledger.folder)
         self.tested = _test_accuracies(ledger.folder, settings.seed)
         self.backend = _Lines()
         self.storage = JournalStorage(self.backend)
@@ -198,6 +198,14 @@ class Journal:
         end = end or self.created or datetime.fromtimestamp(0).astimezone()
         start = start or end - timedelta(seconds=float(row.get("seconds", 0.0)))
         return _local(start), _local(end)
+
+
+def _created(folder: Path) -> datetime | None:
+    """When the study was started; None where `study.json` does not say so, or no instant: no result depends on it."""
+    try:
+        return timestamps.parse(study_folder.read_meta(folder).get("created"))
+    except (ValueError, OverflowError):
+        return None
 
 
 def _order(row: Row) -> tuple[bool, int]:

@@ -1,4 +1,8 @@
-"""`--seeds-per-trial`: a trial trained with several seeds, whose score is the mean."""
+"""`--seeds-per-trial`: a trial trained with several seeds, whose score is the mean.
+
+What says something of the network that stays, such as its bytes and its sparsity, is that of the first seed. A mean of
+it would belong to no file.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +17,14 @@ from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
 from study.methods.method import TrialFunction, TrialResult
-from study.records.columns import ACCURACY, EPOCH_ONLY, SPREAD, Row
+from study.records.columns import ACCURACY, EPOCH_ONLY, FIRST_ACCURACY, SPREAD, Row
 from study.settings import MAX_SEED, Settings, Values
 from study.training.loop import Report
 
 STEP = 2_000_003
 """Between the seeds of one trial: far from what phases, teachers and fresh seeds add to theirs."""
+SCORES = (ACCURACY, "val_loss", "train_loss", "accuracy_drop", "unquantised_val_accuracy")
+"""What is a mean over seeds: the luck of training is in it."""
 
 
 def train_with_seeds(
@@ -34,8 +40,8 @@ def train_with_seeds(
 ) -> TrialResult:
     """A trial as `TrialFunction` trains it, and again with as many further seeds as the study asks for.
 
-    All start from the same shared work. The network, the file and the epochs are those of the first seed, so that a
-    scheduler may stop the trial before it trains another time; every number of the result is the mean over seeds.
+    All start from the same shared work. The network, its file and sizes, and the epochs are those of the first seed, so
+    that a scheduler may stop the trial before it trains another time. `SCORES` are means over the seeds.
 
     Args:
         alive: is called after every epoch of the further seeds, which nobody else hears of.
@@ -72,11 +78,12 @@ def _score(rows: Sequence[Row], result: TrialResult) -> Row:
 
 
 def mean_score(scores: Sequence[Row]) -> Row:
-    """The mean of every number, and the standard deviation of the accuracy; what is no number is that of the first."""
-    mean: Row = {}
-    for name, first in scores[0].items():
-        values = [score.get(name) for score in scores]
-        numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-        mean[name] = math.fsum(numbers) / len(numbers) if len(numbers) == len(scores) else first
+    """The mean of `SCORES`, and the standard deviation of the accuracy; all else is that of the first seed, and what
+    its own accuracy is."""
+    mean = {
+        name: math.fsum(score[name] for score in scores) / len(scores)
+        for name in SCORES
+        if all(name in score for score in scores)
+    }
     accuracies = [score[ACCURACY] for score in scores]
-    return {**mean, SPREAD: statistics.stdev(accuracies)}
+    return {**scores[0], **mean, FIRST_ACCURACY: accuracies[0], SPREAD: statistics.stdev(accuracies)}

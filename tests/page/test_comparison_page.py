@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 from pathlib import Path
@@ -87,6 +88,23 @@ def test_dense_networks_have_four_bytes_for_each_parameter(studies: list[Study])
     }
     assert both.baselines.set_index("baseline")["file_bytes"]["teacher"] == 4 * 592_906
     assert "4 bytes for each parameter (float32)" in words(comparison_page.build(studies))
+
+
+@pytest.mark.parametrize("column", ["weight_bytes", "parameters"])
+def test_a_searched_network_has_its_own_bytes(column: str, tmp_path: Path) -> None:
+    """A distilled student's row says how large it is, where a study searches the student; others, and networks that
+    were compressed, are as before."""
+    kd, sws, *_ = (load(folder) for folder in synthetic.write_four(tmp_path))
+    each = {"weight_bytes": 1, "parameters": 4}[column]
+    ids = kd.trials["trial_id"]
+    trials = kd.trials.assign(**{column: np.where(ids == "t000", np.nan, 4000.0 / each)})
+    kd = dataclasses.replace(kd, trials=trials)
+    sws = dataclasses.replace(sws, trials=sws.trials.assign(**{column: 1.0}))
+    first, second = merge_studies([kd, sws]).entries
+    expected = {i: 4 * 25_418.0 if i == "t000" else 4000.0 for i in first.trials["own_id"]}
+    assert first.trials.set_index("own_id")["file_bytes"].to_dict() == expected
+    files = second.summary.searched.set_index("trial_id")["file_bytes"]
+    assert second.trials.set_index("own_id")["file_bytes"].to_dict() == files[second.trials["own_id"]].to_dict()
 
 
 def test_who_holds_which_sizes_by_hand() -> None:

@@ -136,6 +136,24 @@ def test_the_answer_is_about_test_data_where_they_were_read(tmp_path: Path, kind
     assert "93.8 % test accuracy" in alone.sentence and "points" not in alone.sentence
 
 
+def test_validation_and_test_of_one_network_are_compared(tmp_path: Path) -> None:
+    """Where trials have several seeds, the tested network's own validation accuracy stands next to its test accuracy,
+    in the answer and in the table of test results, and the mean is called one."""
+    study = load(synthetic.write_kd(tmp_path, epochs=5))
+    best = summarise(study).best
+    assert best is not None
+    own = study.trials["val_accuracy"] - 1.5
+    study = dataclasses.replace(study, trials=study.trials.assign(first_val_accuracy=own))
+    details = " ".join(headline(summarise(study)).details)
+    mean, level = best["val_accuracy"], 94.1667
+    assert f"The mean over its seeds on validation data, {mean:.2f} %, chose it" in details
+    own_part = f"this network itself has {mean - 1.5:.2f} % against {level - 1.5:.2f} % (student alone)"
+    assert f"{own_part}: {format_points(mean - level)}" in details and "which chose it, it has" not in details
+    text = page_of(study).text
+    assert "each with the first of its seeds" in text and "validation accuracy of the tested network" in text
+    assert "each trained with its one seed" not in text
+
+
 @pytest.mark.parametrize("kind", ["kd", "sws"])
 def test_the_answer_quotes_fresh_seeds_where_there_are_some(tmp_path: Path, kind: str) -> None:
     """Mean test accuracy over fresh seeds and its paired difference, each with its interval, in place of the search's

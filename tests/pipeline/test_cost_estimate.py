@@ -50,6 +50,39 @@ def test_shared_work_trials_and_confirmation_add_up(digits: Splits) -> None:
     assert cost_estimate.estimate(given, KD, digits).total == cost.search
 
 
+def test_several_seeds_are_trained_in_the_search_alone(digits: Splits) -> None:
+    """Fresh seeds of the confirmation train each configuration once."""
+    settings = resolve(KDSettings.of(num_samples=62, epochs=10, teacher_epochs=16, confirm=2, seeds=3))
+    once = cost_estimate.estimate(settings, KD, digits)
+    cost = cost_estimate.estimate(settings.changed(seeds_per_trial=3), KD, digits)
+    assert (cost.shared, cost.confirmation) == (once.shared, once.confirmation)
+    assert cost.search == 3 * once.search
+
+
+@pytest.mark.parametrize(
+    ("flags", "network", "options"),
+    [
+        ({}, "minivgg", {"width": 0.25}),
+        ({"student": "lenet_300_100"}, "lenet_300_100", {}),
+        ({"range": ("student_width=0.05:0.5",)}, "minivgg", {"width": 0.5}),
+        ({"fix": ("student_width=0.75",)}, "minivgg", {"width": 0.75}),
+        ({"fix": ("student=lenet_300_100",)}, "lenet_300_100", {}),
+        ({"choice": ("student=minivgg,lenet_300_100",)}, "lenet_300_100", {}),
+        (
+            {"choice": ("student=lenet_300_100,minivgg",), "range": ("student_width=0.1:1.0",),
+             "when": ("student_width:student=minivgg",)},
+            "minivgg", {},
+        ),
+    ],
+)  # fmt: skip
+def test_the_largest_network_that_is_searched_is_timed(flags: dict, network: str, options: dict) -> None:
+    """By its parameters, of the names and widths that a trial may have."""
+    settings = resolve(KDSettings.of(**flags))
+    data = registry.load("digits", None, size=32)[0]
+    training = cost_estimate.largest_network(settings, SearchSpace.of_study(settings), data)
+    assert (training.network, dict(training.options)) == (network, options)
+
+
 @pytest.mark.parametrize(
     ("flags", "at_once", "lanes"),
     [

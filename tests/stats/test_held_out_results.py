@@ -91,6 +91,19 @@ def test_the_searchs_own_networks_are_those_of_its_seed() -> None:
         assert own["gap"].to_dict() == pytest.approx({"uncompressed": 0.2, "t001": 0.2})
 
 
+def test_the_gap_is_that_of_one_network() -> None:
+    """Where the search saw a mean over seeds, the gap is of the network that was tested, the first seed's; fresh seeds
+    are compared with what the search saw."""
+    study = study_of(SEEDS)
+    trials = study.trials.assign(first_val_accuracy=[np.nan, 97.2, 98.5, 95.0])
+    study = dataclasses.replace(study, trials=trials)
+    own = search_test_rows(study).set_index("trial_id")
+    assert own["gap"].to_dict() == pytest.approx({"uncompressed": 0.2, "t001": 0.8})
+    assert own["search_val_accuracy"].to_dict() == {"uncompressed": 98.0, "t001": 97.9}
+    assert own["own_val_accuracy"].to_dict() == {"uncompressed": 98.0, "t001": 98.5}
+    assert mean_over_seeds(study, "uncompressed").set_index("trial_id")["optimism"]["t001"] == pytest.approx(0.5)
+
+
 def test_a_trial_with_fresh_seeds_alone_has_no_result_of_the_search() -> None:
     """A configuration that was retrained but whose own network was not tested is missing among the search's."""
     study = study_of([*SEEDS, ("t002", "", 1, 94.0, 93.0)])

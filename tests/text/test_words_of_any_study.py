@@ -215,6 +215,33 @@ def test_choices_and_steps_are_in_every_sentence_and_table(chosen: Study) -> Non
     assert "edge of the searched range of augment" not in " ".join(caveats(s))
 
 
+def test_searched_networks_and_conditions_are_in_the_methods(tmp_path: Path) -> None:
+    """With the networks that trials had, in the title too, the default as that of baselines, and when each
+    hyperparameter was searched; what is fixed is called so."""
+    study = load(synthetic.write_kd(tmp_path, trials=8, epochs=2))
+    assert " · vgg13 → minivgg · " in title(study)
+    width = {"type": "float", "low": 0.1, "high": 0.5, "log": True, "when": {"student": ["minivgg", "vgg8"]}}
+    space = {"student": {"type": "choice", "values": ["lenet5", "minivgg", "vgg8"]}, "student_width": width}
+    lines = methods_with(study, space)
+    default = "minivgg (width = 0.125), 25,418 parameters"
+    students = "student: lenet5 or minivgg or vgg8, see the search space"
+    assert lines["Models"][1] == f"{students}; of baselines that name none: {default}"
+    assert lines["Search space"][-1].endswith("0.1 to 0.5, log-uniform, where student is minivgg or vgg8")
+    assert " · vgg13 → lenet5 or minivgg or vgg8 · " in lines["title"][0]
+    fixed = methods_with(study, {"student": {"type": "choice", "values": ["lenet5"]}})
+    assert fixed["Models"][1] == "student: lenet5, see the search space" and " → lenet5 · " in fixed["title"][0]
+    assert fixed["Search space"][-1] == "student: fixed at lenet5"
+    wide = methods_with(study, {"student_width": {"type": "float", "low": 0.1, "high": 0.5}})
+    assert wide["Models"][1] == f"student: minivgg, see the search space; of baselines that name none: {default}"
+
+
+def methods_with(study: Study, searched: dict[str, Any]) -> dict[str, list[str]]:
+    """The methods of a study that searches this as well, and its title, by heading."""
+    meta = {k: v for k, v in study.meta.items() if k != "columns"}
+    study = dataclasses.replace(study, meta=upgrade({**meta, "space": {**meta["space"], **searched}}))
+    return {**dict(methods(study)), "title": [title(study)]}
+
+
 def test_importance_takes_choices_and_steps(chosen: Study) -> None:
     """The choice that accuracy depends on has most of its variance; effects have one row a choice, with its value."""
     t = trade_offs(chosen)

@@ -76,15 +76,20 @@ def test_a_search_ends_after_its_time(tmp_path: Path) -> None:
 
 
 def test_the_score_of_several_seeds_is_their_mean() -> None:
-    """Every number; what is none is that of the first; and the spread has one less in its denominator."""
-    rows = [{"val_accuracy": 90.0, "file_bytes": 100, "words": "a", "ok": True},
-            {"val_accuracy": 94.0, "file_bytes": 103, "words": "b", "ok": False}]  # fmt: skip
+    """Of what the luck of training is in; what says something of the network that stays is that of the first seed; and
+    the spread has one less in its denominator."""
+    luck = ("val_accuracy", "val_loss", "train_loss", "accuracy_drop", "unquantised_val_accuracy")
+    network = ("file_bytes", "compression_ratio", "sparsity", "nonzero_ratio", "entropy_ratio", "codebook_values_used",
+               "parameters", "weight_bytes", "anything_else")  # fmt: skip
+    rows = [{**dict.fromkeys(luck, 90.0), **dict.fromkeys(network, 100), "words": "a"},
+            {**dict.fromkeys(luck, 94.0), **dict.fromkeys(network, 103), "words": "b"}]  # fmt: skip
     mean = mean_score(rows)
-    assert mean == {"val_accuracy": 92.0, "file_bytes": 101.5, "words": "a", "ok": True, "val_accuracy_sd": 8**0.5}
+    own = {**dict.fromkeys(network, 100), "words": "a", "first_val_accuracy": 90.0}
+    assert mean == {**dict.fromkeys(luck, 92.0), **own, "val_accuracy_sd": 8**0.5}
 
 
 def test_a_trial_of_several_seeds() -> None:
-    """The same data and shared work, other seeds; the arrays, the file and the epochs are those of the first."""
+    """The same data and shared work, other seeds; the arrays, the file with its size and the epochs are the first's."""
     seeds: list[int] = []
     epochs: list[dict[str, Any]] = []
     alive: list[int] = []
@@ -107,7 +112,8 @@ def test_a_trial_of_several_seeds() -> None:
         lambda: alive.append(1),  # type: ignore[arg-type]
     )
     assert seeds == [7, 7 + STEP, 7 + 2 * STEP] and len(epochs) == 2 and len(alive) == 4
-    assert result.metrics == {"val_accuracy": 86.0, "file_bytes": 20.0, "val_accuracy_sd": 2.0}
+    means = {"val_accuracy": 86.0, "first_val_accuracy": 84.0, "val_accuracy_sd": 2.0}
+    assert result.metrics == {"file_bytes": 10, **means}
     assert result.file == b"1" and result.arrays["w"] == 1
     alone = train_with_seeds(run, {}, settings.changed(seeds_per_trial=None), "data", None, epochs.append, Progress())  # type: ignore[arg-type]
     assert alone.metrics == {"file_bytes": 40}

@@ -181,6 +181,17 @@ def test_an_older_table_has_durations(tmp_path: Path) -> None:
     assert trial.duration is not None and trial.duration.total_seconds() == 2.5
 
 
+@pytest.mark.parametrize("created", ["yesterday", "2026-03-01T09:00:00", "0001-01-01T00:00:00+14:00", ""])
+def test_a_start_that_is_no_instant_is_none(created: str, tmp_path: Path) -> None:
+    """What a hand wrote into study.json as the study's start ends no command: the trials have their own times."""
+    ledger = filled(tmp_path)
+    study_folder.write_text(
+        tmp_path / paths.STUDY, json.dumps({**study_folder.read_meta(tmp_path), "created": created})
+    )
+    assert Journal(ledger, SPACE, SETTINGS).created is None
+    agrees(tmp_path)
+
+
 @pytest.mark.parametrize("rest", ['{"op_code": 4, "study', "no journal at all\n"])
 def test_a_damaged_journal_is_written_again(rest: str, tmp_path: Path) -> None:
     """Whatever is in the file, the next command writes it from the ledger; its ids are still evidence of trials."""
