@@ -20,7 +20,7 @@ from study.setting_bounds import Above, AtLeast, Between, Percentage
 Values = Mapping[str, Value]
 
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
-Scheduler = Literal["asha", "none"]
+Scheduler = Literal["predicted", "asha", "none"]
 
 MAX_TRIAL_TIMEOUT = 10**9
 """Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
