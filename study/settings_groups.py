@@ -61,8 +61,10 @@ class Search:
     searcher: Searcher = "tpe"
     """Optuna's sampler: tpe, nsga2, gp (Gaussian process) or random."""
     scheduler: Scheduler | None = None
-    """asha stops trials that fall behind (see study.tuning.halving), in validation accuracy or, with several
-    objectives, by non-dominated rank. none lets every trial finish. Default: asha for kd, otherwise none."""
+    """predicted stops trials that would not end on the front even if they gained what the most similar finished trials
+    gained (see study.tuning.prediction). asha stops those that fall behind (see study.tuning.halving), in validation
+    accuracy or, with several objectives, by non-dominated rank. none lets every trial finish. Default: asha for kd,
+    otherwise none."""
     seeds_per_trial: Annotated[int | None, AtLeast(2, 100)] = None
     """Train every trial with so many seeds from the same shared work: its score is the mean, val_accuracy_sd the
     spread. Its network, which is tested, is that of the first. Default: one seed."""

@@ -165,15 +165,20 @@ def no_rule(recorded: Recorded, seed: int) -> None:
     """Every trial runs to its end."""
 
 
-def halving(recorded: Recorded, seed: int, **options: Any) -> Rungs:
-    """Our halving, with the grace of a study."""
-    return Rungs(recorded.measured, recorded.epochs, grace(recorded), **options)
+def halving(recorded: Recorded, seed: int) -> Rungs:
+    """Our halving, from the first rung that studies have: half of the epochs, with one objective a quarter."""
+    return Rungs(recorded.measured, recorded.epochs, grace(recorded, 2 if len(recorded.objectives) > 1 else 4))
 
 
-def grace(recorded: Recorded) -> int:
-    """The first rung, as in studies: half of the epochs in which all objectives are measured; with one, a quarter."""
+def predicted(recorded: Recorded, seed: int) -> PredictedFront:
+    """Our predicted front, judging from the epoch that studies have: a quarter."""
+    return PredictedFront(recorded.measured, recorded.epochs, grace(recorded, 4))
+
+
+def grace(recorded: Recorded, part: int) -> int:
+    """The first epoch at which a study stops a trial: after a part of those in which all objectives are measured."""
     before = int(recorded.epochs - np.isfinite(recorded.curves).all(axis=2).sum(axis=1).max())
-    return max(1, before + (recorded.epochs - before) // (2 if len(recorded.objectives) > 1 else 4))
+    return max(1, before + (recorded.epochs - before) // part)
 
 
 def moasha(recorded: Recorded, seed: int) -> Moasha:
@@ -181,15 +186,11 @@ def moasha(recorded: Recorded, seed: int) -> Moasha:
 
 
 def moasha_with_grace(recorded: Recorded, seed: int) -> Moasha:
-    return Moasha(recorded, grace(recorded), seed)
+    return Moasha(recorded, grace(recorded, 2), seed)
 
 
 def multi_metric_pruner(recorded: Recorded, seed: int) -> MultiMetricPruning:
     return MultiMetricPruning(recorded)
-
-
-def predicted(recorded: Recorded, seed: int, **options: Any) -> PredictedFront:
-    return PredictedFront(recorded.measured, recorded.epochs, grace(recorded), **options)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def test_sizes_count_by_their_logarithm() -> None:
     recorded = Recorded.of("one", search, frame)
     assert recorded.best() == pytest.approx(20)
     assert recorded.measured == {"val_accuracy": "max", "entropy_bytes": "min"}
-    assert recorded.lengths.tolist() == [2] and strategies.grace(recorded) == 1
+    assert recorded.lengths.tolist() == [2] and strategies.grace(recorded, 2) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
