@@ -46,7 +46,7 @@ from study.errors import UserError
 from study.tuning.prediction import PredictedFront
 
 SHARES = (0.95, 0.99)
-SLOW_ORDERS = 5  # of strategies that take a second a suggestion
+SLOW_ORDERS = 5  # of strategies whose replay takes minutes
 
 
 @dataclass(frozen=True)

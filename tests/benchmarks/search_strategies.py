@@ -200,7 +200,7 @@ class Strategy:
     Attributes:
         searcher: see `order`.
         rule: recorded trials and a seed → which trials are stopped.
-        slow: whether a suggestion takes a second or so.
+        slow: whether a replay takes minutes.
     """
 
     searcher: str = "random"
@@ -214,7 +214,7 @@ STRATEGIES = {
     "nsga2": Strategy("nsga2"),
     "gp": Strategy("gp", slow=True),
     "OptunaHub AutoSampler": Strategy("auto", slow=True),
-    "random, OptunaHub multi_metric_pruner": Strategy(rule=multi_metric_pruner),
+    "random, OptunaHub multi_metric_pruner": Strategy(rule=multi_metric_pruner, slow=True),
     "random, Syne Tune MOASHA": Strategy(rule=moasha),
     "random, Syne Tune MOASHA from our first rung": Strategy(rule=moasha_with_grace),
     "random, halving": Strategy(rule=halving),
