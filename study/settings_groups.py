@@ -20,7 +20,7 @@ from study.setting_bounds import Above, AtLeast, Between, Percentage
 Values = Mapping[str, Value]
 
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
-Scheduler = Literal["asha", "none"]
+Scheduler = Literal["predicted", "asha", "none"]
 
 MAX_TRIAL_TIMEOUT = 10**9
 """Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
@@ -61,8 +61,10 @@ class Search:
     searcher: Searcher = "tpe"
     """Optuna's sampler: tpe, nsga2, gp (Gaussian process) or random."""
     scheduler: Scheduler | None = None
-    """asha stops trials that fall behind (see study.tuning.halving), in validation accuracy or, with several
-    objectives, by non-dominated rank. none lets every trial finish. Default: asha for kd, otherwise none."""
+    """predicted stops trials that would not end on the front even if they gained what the most similar finished trials
+    gained (see study.tuning.prediction). asha stops those that fall behind (see study.tuning.halving), in validation
+    accuracy or, with several objectives, by non-dominated rank. none lets every trial finish. Default: asha for kd,
+    otherwise none."""
     seeds_per_trial: Annotated[int | None, AtLeast(2, 100)] = None
     """Train every trial with so many seeds from the same shared work: its accuracies and losses are means,
     val_accuracy_sd the spread. Its network, which is tested, and its sizes are those of the first. Default: one

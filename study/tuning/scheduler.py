@@ -1,39 +1,56 @@
-"""Successive halving as a Ray Tune scheduler."""
+"""Stopping trials early as a Ray Tune scheduler: by successive halving, or by a predicted front."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
 from study.artifacts import checkpoints
-from study.methods.method import Method
+from study.methods.method import Method, settings_with
 from study.records.columns import ACCURACY, MEASURED, Row, column
 from study.records.ledger import Ledger
 from study.settings import Settings
 from study.tuning.halving import Rungs
+from study.tuning.prediction import PredictedFront
 
 
 class HalvingScheduler(FIFOScheduler):
-    """Successive halving among the searched trials: a baseline is neither stopped nor the measure for others.
+    """Stops searched trials early: a baseline is neither stopped nor the measure for others.
 
     Args:
+        rule: which trials go on.
         last_epoch: searched values → the last epoch of such a trial, at which there is nothing left to stop.
     """
 
-    def __init__(self, rungs: Rungs, baselines: Collection[str], last_epoch: Callable[[Row], int]) -> None:
+    def __init__(
+        self, rule: Rungs | PredictedFront, baselines: Collection[str], last_epoch: Callable[[Row], int]
+    ) -> None:
         super().__init__()
-        self.rungs, self.baselines, self.last_epoch = rungs, baselines, last_epoch
+        self.rule, self.baselines, self.last_epoch = rule, baselines, last_epoch
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: Row) -> str:
         """Tune's question after every report: whether the trial goes on."""
-        trial_id = trial.config["trial_id"]
-        reported = "epoch" in result and not result.get("finished") and not result.get("failure")
-        if trial_id in self.baselines or not reported or self.rungs.judge(trial_id, result["epoch"], result):
+        trial_id, epoch = trial.config["trial_id"], result.get("epoch")
+        if trial_id in self.baselines or result.get("failure"):
             return str(self.CONTINUE)
-        return str(self.STOP if result["epoch"] < self.last_epoch(trial.config) else self.CONTINUE)
+        if result.get("finished"):
+            if isinstance(self.rule, PredictedFront):
+                self.rule.finish(trial_id)
+            return str(self.CONTINUE)
+        if epoch is None:
+            return str(self.CONTINUE)
+        last = self.last_epoch(trial.config)
+        goes_on = self.rule.judge(trial_id, comparable_epoch(self.rule, epoch, last), result)
+        return str(self.CONTINUE if goes_on or epoch >= last else self.STOP)
+
+
+def comparable_epoch(rule: Rungs | PredictedFront, epoch: int, last: int) -> int:
+    """The epoch at which a rule judges a trial: an end is predicted from the share of the training that is done, so
+    that trials of different length predict one another."""
+    return max(1, rule.epochs * epoch // last) if isinstance(rule, PredictedFront) else epoch
 
 
 def measured_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
@@ -43,22 +60,38 @@ def measured_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
     return {column(metric).stands_in or metric: direction for metric, direction in (known or {ACCURACY: "max"}).items()}
 
 
-def make_rungs(
+def make_rule(
     method: Method, settings: Settings, objectives: Mapping[str, str], ledger: Ledger, folder: Path
-) -> Rungs:
-    """The rungs of a study, where its trials are recorded with what they had reported before this command.
+) -> Rungs | PredictedFront:
+    """The rule of a study, which knows its trials with what they had reported before this command.
 
     Args:
         settings: with the largest number of epochs that a trial may have.
     """
     epochs, before = method.epochs(settings), method.epochs_before(settings)
-    # Early on, what quantising would give says little of what it will: tests/benchmarks/search_replay.py.
-    grace = max(1, before + (epochs - before) // (2 if len(objectives) > 1 else 4))
-    rungs = Rungs(measured_objectives(objectives), epochs, grace=grace)
+    measured = measured_objectives(objectives)
+    rule: Rungs | PredictedFront
+    if settings.search.scheduler == "predicted":
+        rule = PredictedFront(measured, epochs, grace=max(1, before + (epochs - before) // 4))
+    else:
+        # Early on, what quantising would give says little of what it will: tests/benchmarks/search_replay.py.
+        rule = Rungs(measured, epochs, grace=max(1, before + (epochs - before) // (2 if len(objectives) > 1 else 4)))
     for trial_id, row in ledger.trials.items():
         if not row["baseline"]:
             rows = ledger.history.get(trial_id) or checkpoints.rows_of(checkpoints.path_of(folder, trial_id))
             # The last epoch of one that was cut off may have had no verdict yet: it is reported again, and judged
             # then. A trial starts no epoch before its verdict on the one before.
-            rungs.recall(trial_id, rows[:-1] if row["state"] == "running" else rows)
-    return rungs
+            rows = rows[:-1] if row["state"] == "running" else rows
+            if isinstance(rule, Rungs):
+                rule.recall(trial_id, rows)
+            elif row["state"] == "complete":
+                rule.recall(trial_id, comparable(rule, rows, int(rows[-1]["epoch"]) if rows else 1), finished=True)
+            elif row["state"] == "running":
+                last = method.epochs(settings_with(settings, row))
+                rule.recall(trial_id, comparable(rule, rows, last), finished=False)
+    return rule
+
+
+def comparable(rule: PredictedFront, rows: Sequence[Row], last: int) -> list[Row]:
+    """Reports of a trial with so many epochs, at the epochs at which the rule compares them."""
+    return [{**row, "epoch": comparable_epoch(rule, row["epoch"], last)} for row in rows]

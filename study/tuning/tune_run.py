@@ -30,7 +30,7 @@ from study.tuning.cluster import Capacity
 from study.tuning.ending import Ending
 from study.tuning.journal import Journal
 from study.tuning.recorder import FULL_DISK, Recorder
-from study.tuning.scheduler import HalvingScheduler, make_rungs
+from study.tuning.scheduler import HalvingScheduler, make_rule
 from study.tuning.searcher import LedgerSearch, Queued, make_sampler, optuna_study
 from study.tuning.space import SearchSpace
 from study.tuning.trainable import make_trainable
@@ -114,11 +114,9 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
         job.recorder.journal = Journal(job.ledger, job.space, settings)
     job.recorder.searcher = _searcher(job, settings, queue, wanted, searching)
     scheduler = None
-    if searching and settings.search.scheduler == "asha":
-        rungs = make_rungs(job.method, job.space.largest(settings), job.space.objectives, job.ledger, job.folder)
-        scheduler = HalvingScheduler(
-            rungs, baselines, lambda config: job.method.epochs(settings_with(settings, config))
-        )
+    if searching and settings.search.scheduler != "none":
+        rule = make_rule(job.method, job.space.largest(settings), job.space.objectives, job.ledger, job.folder)
+        scheduler = HalvingScheduler(rule, baselines, lambda config: job.method.epochs(settings_with(settings, config)))
     try:
         return _fit(job, _tuner(job, settings, trainable, scheduler, len(queue) + wanted))
     finally:

@@ -71,3 +71,17 @@ def test_a_teacher_of_the_same_architecture_starts_elsewhere() -> None:
     compressing = resolve(SWSSettings.of(network="lenet_300_100", teacher="lenet_300_100", seed=2**32 - 1))
     teacher = pretrained.teacher_training(compressing)
     assert teacher is not None and 0 <= teacher.seed < 2**32 and teacher.seed != compressing.seed
+
+
+def test_every_epoch_of_a_student_reports_its_size() -> None:
+    """The one that its end has: halving judges by all objectives, and a size may be one."""
+    settings = resolve(
+        KDSettings.of(teacher="minivgg", teacher_width=0.125, student_width=0.125, teacher_epochs=1, epochs=2)
+    )
+    splits, _ = registry.load("digits", None, split_seed=0, size=32)
+    shared = SharedWork(method.train_teacher({}, settings, splits, None, lambda row: None, Progress()).arrays)
+    rows: list[dict[str, object]] = []
+    few = method.students_data(settings, splits)
+    ended = method.trial({"temperature": 2.0, "alpha": 0.5}, settings, few, shared, rows.append, Progress())
+    assert [row["weight_bytes"] for row in rows] == [ended.metrics["weight_bytes"]] * 2
+    assert [row["parameters"] for row in rows] == [ended.metrics["parameters"]] * 2

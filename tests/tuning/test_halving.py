@@ -23,7 +23,7 @@ from study.records.ledger import Ledger, history_row
 from study.settings import resolve
 from study.tuning import tune_run
 from study.tuning.halving import Rungs, spread, standing
-from study.tuning.scheduler import HalvingScheduler, make_rungs
+from study.tuning.scheduler import HalvingScheduler, make_rule
 from study.tuning.searcher import Queued
 from study.tuning.space import SearchSpace
 
@@ -240,14 +240,14 @@ def test_a_size_that_only_a_finished_trial_has_does_not_stop_halving(
     assert "file_bytes" in magnitude.OBJECTIVES and all("file_bytes" not in row for row in pruning)
     larger = [{**row, "entropy_bytes": 2 * row["entropy_bytes"]} for row in pruning]
     settings = resolve(MagnitudeSettings.of(epochs=3, codebook_epochs=1))
-    now = make_rungs(METHOD, settings, magnitude.OBJECTIVES, Ledger(tmp_path), tmp_path)
+    now = make_rule(METHOD, settings, magnitude.OBJECTIVES, Ledger(tmp_path), tmp_path)
     assert all(now.judge("t001", row["epoch"], row) for row in pruning)
     ledger = Ledger(tmp_path)
     ledger.start("t001", {"density": 0.2, "codebook_size": 16})
     for row in pruning:
         ledger.epoch("t001", row)
     ledger.finish("t001", "complete")
-    for rungs in (now, make_rungs(METHOD, settings, magnitude.OBJECTIVES, ledger, tmp_path)):
+    for rungs in (now, make_rule(METHOD, settings, magnitude.OBJECTIVES, ledger, tmp_path)):
         assert not all(rungs.judge("t002", row["epoch"], row) for row in larger)
 
 
@@ -266,7 +266,7 @@ def test_a_trial_cut_off_before_its_verdict_is_judged(pruning: list[dict[str, An
         for row in worse[:epochs]:
             checkpoint.write(row)
     settings = resolve(MagnitudeSettings.of(epochs=3, codebook_epochs=1))
-    rungs = make_rungs(METHOD, settings, magnitude.OBJECTIVES, ledger, tmp_path)
+    rungs = make_rule(METHOD, settings, magnitude.OBJECTIVES, ledger, tmp_path)
     assert [rungs.judge("t002", row["epoch"], row) for row in worse[:2]] == [True, False]
     assert all(rungs.judge("t003", row["epoch"], row) for row in worse)
 
@@ -275,7 +275,7 @@ def test_a_trial_that_is_distilled_first_is_judged_half_way_through_its_compress
     """Before that its size says nothing; and under the first epochs of the mixture next to nothing."""
     settings = resolve(KDSWSSettings.of(dataset="mnist", epochs=20, cluster_epochs=20, codebook_epochs=4))
     objectives = {"val_accuracy": "max", "file_bytes": "min"}
-    assert make_rungs(kd_sws.METHOD, settings, objectives, Ledger(tmp_path), tmp_path).levels == [32]
+    assert make_rule(kd_sws.METHOD, settings, objectives, Ledger(tmp_path), tmp_path).levels == [32]
 
 
 def test_a_baseline_is_never_stopped_and_measures_nobody() -> None:

@@ -14,7 +14,7 @@ from study.methods.kd.settings import KDSettings
 from study.records.ledger import Ledger
 from study.settings import resolve
 from study.tuning.halving import Rungs
-from study.tuning.scheduler import HalvingScheduler, make_rungs, measured_objectives
+from study.tuning.scheduler import HalvingScheduler, make_rule, measured_objectives
 from study.tuning.searcher import make_sampler
 
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
@@ -76,7 +76,7 @@ def test_a_quarter_of_the_epochs_is_grace_and_half_with_a_size(
     """The first rung, which is never before the first epoch."""
     searched = dict(list({"val_accuracy": "max", "parameters": "min"}.items())[:objectives])
     settings = resolve(KDSettings.of(epochs=epochs))
-    assert make_rungs(METHOD, settings, searched, Ledger(tmp_path), tmp_path).levels[0] == first
+    assert make_rule(METHOD, settings, searched, Ledger(tmp_path), tmp_path).levels[0] == first
 
 
 def test_baselines_are_not_recalled(tmp_path: Path) -> None:
@@ -86,11 +86,11 @@ def test_baselines_are_not_recalled(tmp_path: Path) -> None:
     ledger.epoch("student alone", report(2, 99.0))
     ledger.finish("student alone", "complete")
     settings = resolve(KDSettings.of(epochs=8))
-    assert make_rungs(METHOD, settings, ACCURACY, ledger, tmp_path).judge("t001", 2, report(2, 50.0))
+    assert make_rule(METHOD, settings, ACCURACY, ledger, tmp_path).judge("t001", 2, report(2, 50.0))
     ledger.start("t001", {"temperature": 2.0, "alpha": 0.5})
     ledger.epoch("t001", report(2, 60.0))
     ledger.finish("t001", "complete")
-    rungs = make_rungs(METHOD, settings, ACCURACY, ledger, tmp_path)
+    rungs = make_rule(METHOD, settings, ACCURACY, ledger, tmp_path)
     assert not rungs.judge("t002", 2, report(2, 50.0)) and rungs.judge("t003", 2, report(2, 70.0))
 
 

@@ -18,7 +18,6 @@ from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams
 from study.methods.method import Arrays, Method, Stage, TrialResult, hparams_from, settings_with
 from study.models.registry import parameter_count
-from study.records.search_domains import Value
 from study.settings import Values
 from study.training import distillation, network
 from study.training.loop import Report, evaluate
@@ -146,11 +145,13 @@ def trial(
     """Train one student under the teacher."""
     hparams = hyperparameters(settings, values)
     targets = distillation.targets_from(shared, teacher_training(settings), data, hparams.augment, hparams.mixup)
-    trained = student.fit_student(hparams, data, targets, on_epoch, progress)
-    return TrialResult(sizes(trained), network.state_arrays(trained))
+    # Known before the first epoch, and reported with each: halving judges a trial by all objectives.
+    size = sizes(network.build_network(hparams.training, data))
+    trained = student.fit_student(hparams, data, targets, lambda row: on_epoch({**row, **size}), progress)
+    return TrialResult(size, network.state_arrays(trained))
 
 
-def sizes(model: nn.Module) -> dict[str, Value]:
+def sizes(model: nn.Module) -> dict[str, int]:
     """Metrics of size of a network that is not compressed: a student's, for fronts over its architecture."""
     count = parameter_count(model)
     return dict(zip(SIZES, (count, 4 * count), strict=True))
