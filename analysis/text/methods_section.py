@@ -17,6 +17,9 @@ SELECTION = (
 )
 UNTOUCHED = "Configurations were searched and selected on validation data. Test data have not been evaluated."
 
+MOST_NAMED = 3
+"""Searched networks that the title names."""
+
 
 def methods(study: Study) -> list[tuple[str, list[str]]]:
     """(heading, lines) pairs of plain text; a heading whose facts the study did not record is left out."""
@@ -50,10 +53,11 @@ def title(study: Study) -> str:
 
 def _networks(meta: dict[str, Any]) -> str:
     """Names of the networks; an arrow leads from those that are to be replaced to the others."""
-    names = {
-        role: " or ".join(searched_networks(meta["space"], role)) or model.get("name", "?")
-        for role, model in meta.get("models", {}).items()
-    }
+    names = {role: model.get("name", "?") for role, model in meta.get("models", {}).items()}
+    for role in names:
+        if searched := searched_networks(meta["space"], role):
+            few = len(searched) <= MOST_NAMED
+            names[role] = " or ".join(searched) if few else f"one of {len(searched)} networks"
     roles = {meta["dense"].get(baseline) for baseline in meta["replaced"]}
     replaced = [name for role, name in names.items() if role in roles]
     others = [name for role, name in names.items() if role not in roles]

@@ -103,6 +103,11 @@ def test_a_searched_network_has_its_own_bytes(column: str, tmp_path: Path) -> No
     first, second = merge_studies([kd, sws]).entries
     expected = {i: 4 * 25_418.0 if i == "t000" else 4000.0 for i in first.trials["own_id"]}
     assert first.trials.set_index("own_id")["file_bytes"].to_dict() == expected
+    assert "student minivgg of 25,418 parameters" in words(comparison_page.build([kd, sws]))
+    student = {"type": "choice", "values": ["lenet5", "minivgg"]}
+    kd = dataclasses.replace(kd, meta={**kd.meta, "space": {**kd.meta["space"], "student": student}})
+    page = words(comparison_page.build([kd, sws]))
+    assert "student lenet5 or minivgg" in page and "minivgg of 25,418 parameters" not in page
     files = second.summary.searched.set_index("trial_id")["file_bytes"]
     assert second.trials.set_index("own_id")["file_bytes"].to_dict() == files[second.trials["own_id"]].to_dict()
 

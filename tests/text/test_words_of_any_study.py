@@ -228,6 +228,8 @@ def test_searched_networks_and_conditions_are_in_the_methods(tmp_path: Path) -> 
     assert lines["Models"][1] == f"{students}; of baselines that name none: {default}"
     assert lines["Search space"][-1].endswith("0.1 to 0.5, log-uniform, where student is minivgg or vgg8")
     assert " · vgg13 → lenet5 or minivgg or vgg8 · " in lines["title"][0]
+    many = methods_with(study, {"student": {"type": "choice", "values": ["lenet5", "vgg8", "vgg11", "vgg13"]}})
+    assert " · vgg13 → one of 4 networks · " in many["title"][0]
     fixed = methods_with(study, {"student": {"type": "choice", "values": ["lenet5"]}})
     assert fixed["Models"][1] == "student: lenet5, see the search space" and " → lenet5 · " in fixed["title"][0]
     assert fixed["Search space"][-1] == "student: fixed at lenet5"
