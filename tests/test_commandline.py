@@ -41,8 +41,8 @@ from study.process import kept_handlers
         (
             run,
             "sws --density 0.1",
-            "--density 0.1: not a flag, because sws searches it (0.003 to 0.2); leave it out, or "
-            "change search_spaces/sws_hard.py",
+            "--density 0.1: not a flag, because sws searches it (0.003 to 0.2); give --fix density=VALUE, or a "
+            "--range or --choice of it",
         ),
         (run, "kd --temperature 3", "--temperature 3: not a flag, because kd searches it"),
         (run, "kd --out x", "--out x: not understood (see"),
