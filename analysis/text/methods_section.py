@@ -86,7 +86,7 @@ def _model(role: str, model: dict[str, Any], space: dict[str, Domain]) -> str:
         return f"{role}: {_described(model)}"
     line = f"{role}: {' or '.join(names) or model.get('name', '?')}, see the search space"
     several = any(varies(space[name]) for name in (role, width) if name in space)
-    return line + (f"; of baselines that name none: {_described(model)}" if several else "")
+    return line + (f"; baselines that do not name theirs have {_described(model)}" if several else "")
 
 
 def _described(model: dict[str, Any]) -> str:

@@ -225,7 +225,7 @@ def test_searched_networks_and_conditions_are_in_the_methods(tmp_path: Path) -> 
     lines = methods_with(study, space)
     default = "minivgg (width = 0.125), 25,418 parameters"
     students = "student: lenet5 or minivgg or vgg8, see the search space"
-    assert lines["Models"][1] == f"{students}; of baselines that name none: {default}"
+    assert lines["Models"][1] == f"{students}; baselines that do not name theirs have {default}"
     assert lines["Search space"][-1].endswith("0.1 to 0.5, log-uniform, where student is minivgg or vgg8")
     assert " · vgg13 → lenet5 or minivgg or vgg8 · " in lines["title"][0]
     many = methods_with(study, {"student": {"type": "choice", "values": ["lenet5", "vgg8", "vgg11", "vgg13"]}})
@@ -234,7 +234,9 @@ def test_searched_networks_and_conditions_are_in_the_methods(tmp_path: Path) -> 
     assert fixed["Models"][1] == "student: lenet5, see the search space" and " → lenet5 · " in fixed["title"][0]
     assert fixed["Search space"][-1] == "student: fixed at lenet5"
     wide = methods_with(study, {"student_width": {"type": "float", "low": 0.1, "high": 0.5}})
-    assert wide["Models"][1] == f"student: minivgg, see the search space; of baselines that name none: {default}"
+    assert (
+        wide["Models"][1] == f"student: minivgg, see the search space; baselines that do not name theirs have {default}"
+    )
 
 
 def methods_with(study: Study, searched: dict[str, Any]) -> dict[str, list[str]]:
