@@ -18,7 +18,10 @@ from study.methods import registry
 from study.path_arguments import File, Folder, PathTo, _marks, complete_paths
 
 COMMANDS: list[tuple[ModuleType, type, str]] = [
-    *((run, registry.settings_class(k), f"{k} --results-dir=@ --data-dir @ --warm-start @") for k in registry.names()),
+    *(
+        (run, registry.settings_class(k), f"{k} --results-dir=@ --data-dir @ --warm-start @ --space @")
+        for k in registry.names()
+    ),  # fmt: skip
     (reproduce, reproduce.Options, "@ t001 --data-dir @"),
     (evaluate, evaluate.Options, "@ @ --data-dir @"),
     (export, export.Options, "@ --to @ --data-dir @"),

@@ -102,7 +102,10 @@ def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.Capture
     shown = re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯|]", " ", capsys.readouterr().out)  # without colours and boxes
     groups = [
         "options",
-        *(f"{group} options" for group in ("budget", "search", "files", "resources", "watching", "measuring")),
+        *(
+            f"{group} options"
+            for group in ("budget", "search", "searched", "files", "resources", "watching", "measuring")
+        ),
     ]
     _, *rest = re.split(r"^ +((?:[a-z]+ )?options) +$", shown, flags=re.MULTILINE)
     parts = dict(zip(rest[::2], rest[1::2], strict=True))
@@ -112,6 +115,7 @@ def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.Capture
         "--dry-run": "budget options",
         "--searcher": "search options",
         "--scheduler": "search options",
+        "--range": "searched options",
         "--results-dir": "files options",
         "--max-concurrent": "resources options",
         "--dashboard": "watching options",
@@ -122,7 +126,7 @@ def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.Capture
         assert [
             title for title, part in parts.items() if re.search(rf"^ {{1,3}}{flag}\b(?!-)", part, re.MULTILINE)
         ] == [group]
-    for name in registry.default_settings(kind).flat().keys() - {"contiguous"}:  # found, not given
+    for name in registry.default_settings(kind).flat().keys() - {"contiguous", "default_rate"}:  # not given
         assert re.search(rf"^ {{1,3}}--{name.replace('_', '-')}\b(?!-)", shown, re.MULTILINE), name
     assert "default" in shown.lower()
     assert "--kind" not in shown and "--budget" not in shown
