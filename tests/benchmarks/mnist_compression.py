@@ -88,7 +88,7 @@ def trained(
         model = fit_teacher(training, splits, quiet, initial=initial)
         return SharedWork({**state_arrays(model), **distillation.stored_logits(model, splits.train, splits, "none")})
 
-    key = {"training": vars(training), "data": identity(splits)}
+    key = {"training": training.key(), "data": identity(splits)}
     kept, _ = get_or_compute(folder, training.network, key, compute)
     return load_network(kept.weights().tensors(), training, splits), kept.tensors()[LOGITS]
 
