@@ -5,6 +5,7 @@ An id is not enough: where `trials.csv` was replaced, another trial may have it.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,9 +41,15 @@ def configuration_of(settings: Settings, space: SearchSpace, row: Mapping[str, o
     values = values_of(space, row)
     defining = settings.defining()
     if (settings.folder / paths.STUDY).exists():
-        recorded = study_folder.read_meta(settings.folder)["settings"]
+        recorded = _recorded_settings(settings.folder, (settings.folder / paths.STUDY).stat().st_mtime_ns)
         defining = {name: value for name, value in defining.items() if name in recorded}
     return configuration_hash(settings.kind, defining, str(row["baseline"]), values, seed)
+
+
+@functools.lru_cache(maxsize=1)  # it is asked for every row and every network of a study
+def _recorded_settings(folder: Path, written: int) -> frozenset[str]:
+    """Names of the settings that `study.json` has, which was written at this time."""
+    return frozenset(study_folder.read_meta(folder)["settings"])
 
 
 def check_results(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger) -> None:

@@ -37,9 +37,11 @@ class Ending:
         budget = self.settings.budget
         if time.monotonic() >= self.deadline:
             return f"--time {budget.time} is over"
+        if not budget.until:
+            return ""
         rows = sorted(self.ledger.of_state(*FINAL_STATES), key=lambda row: str(row.get("ended", "")))
         tried = sum(row["trial_id"] not in self.before for row in rows)
-        if budget.until and (last := last_without_gain(rows, self.objectives, self.settings.search.min_accuracy)):
+        if last := last_without_gain(rows, self.objectives, self.settings.search.min_accuracy):
             return f"--until stalled: the last {last} trials brought nothing" if tried >= FEWEST else ""
         return ""
 

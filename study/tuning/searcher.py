@@ -173,7 +173,8 @@ class LedgerSearch(Searcher):
     ) -> None:
         super().__init__()
         self.ledger, self.study, self.objectives = ledger, study, list(space.objectives)
-        self.space, self.min_accuracy = space, min_accuracy
+        self.conditions, self.distributions = space.conditions, space.distributions()
+        self.min_accuracy = min_accuracy
         self.queue, self.wanted, self.capacity = list(queue), wanted, capacity
         self.seed, self.on_start = seed, on_start
         self.running: dict[str, optuna.Trial | None] = {}
@@ -217,12 +218,10 @@ class LedgerSearch(Searcher):
     def _ask(self, values: Row | None) -> optuna.Trial:
         if values is not None:
             self.study.enqueue_trial(values)
-        conditions, distributions = self.space.conditions, self.space.distributions()
-        always = {name: d for name, d in distributions.items() if name not in conditions}
-        trial = self.study.ask(always)
-        for name, condition in conditions.items():
+        trial = self.study.ask({name: d for name, d in self.distributions.items() if name not in self.conditions})
+        for name, condition in self.conditions.items():
             if condition.holds(trial.params):
-                suggest(trial, name, distributions[name])
+                suggest(trial, name, self.distributions[name])
         return trial
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:

@@ -59,9 +59,7 @@ def _range(domain: Float | Integer, log: bool, quantum: object) -> Range:
     step = _step(quantum, integer)
     if integer and step in (None, 1):
         high, step = high - 1, None
-    if log and step:
-        raise ValueError("has steps on a logarithmic scale; leave one of them out")
-    if step:
+    if step and not log:
         low, high = _multiple(low, step, up=True), _multiple(high, step, up=False)
     return _as_optuna_has_it(low, high, log, step, integer)
 
@@ -74,8 +72,6 @@ def range_of(low: float, high: float, *, log: bool = False, step: float | None =
     """
     low, high = (_number(end, integer, "ends") for end in (low, high))
     step = _step(step, integer)
-    if log and step:
-        raise ValueError("has steps on a logarithmic scale; leave one of them out")
     if log and low <= 0:
         raise ValueError(f"has a logarithmic scale from {low:g}; give one from a number above 0")
     searched = _as_optuna_has_it(low, high, log, step, integer)
@@ -92,6 +88,8 @@ def _step(quantum: object, integer: bool) -> float | None:
 
 
 def _as_optuna_has_it(low: float, high: float, log: bool, step: float | None, integer: bool) -> Range:
+    if log and step:
+        raise ValueError("has steps on a logarithmic scale; leave one of them out")
     if low > high:
         raise ValueError("is empty; give a range with its smaller end first")
     if not math.isfinite(high - low):
