@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from study.models.cifar_resnets import average_over_image, convolution1x1, convolution3x3, initialise_convolutions
+from study.models.cifar_resnets import (
+    ThreeStages,
+    average_over_image,
+    convolution1x1,
+    convolution3x3,
+    initialise_convolutions,
+)
 
 _STEM = 24
 """Channels behind the first layer of both ShuffleNets."""
@@ -55,7 +61,7 @@ class _ShuffleBlock(nn.Module):
         return F.relu(torch.cat([out, F.avg_pool2d(images, 3, stride=2, padding=1)], 1))
 
 
-class ShuffleNet(nn.Module):
+class ShuffleNet(ThreeStages):
     """ShuffleNet with three groups and a stem of 1×1 that keeps the image's sides; stages of 240, 480, 960 channels.
 
     Reference: Zhang et al. 2018, https://arxiv.org/abs/1707.01083, table 1, column g = 3.
@@ -81,9 +87,7 @@ class ShuffleNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) → logits, (n, classes)."""
-        out = F.relu(self.bn1(self.conv1(images)))
-        out = self.layer3(self.layer2(self.layer1(out)))
-        logits: Tensor = self.linear(average_over_image(out))
+        logits: Tensor = self.linear(average_over_image(self.features(images)))
         return logits
 
 
@@ -134,7 +138,7 @@ class _DownBlock(nn.Module):
         return shuffle_channels(torch.cat([short, long], 1), 2)
 
 
-class ShuffleNetV2(nn.Module):
+class ShuffleNetV2(ThreeStages):
     """ShuffleNet V2 of width 1 with a stem of 1×1 that keeps the image's sides; stages of 116, 232, 464 channels.
 
     Reference: Ma et al. 2018, https://arxiv.org/abs/1807.11164, table 5, column 1×.
@@ -161,9 +165,8 @@ class ShuffleNetV2(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) → logits, (n, classes)."""
-        out = F.relu(self.bn1(self.conv1(images)))
-        out = self.layer3(self.layer2(self.layer1(out)))
-        logits: Tensor = self.linear(average_over_image(F.relu(self.bn2(self.conv2(out)))))
+        out = F.relu(self.bn2(self.conv2(self.features(images))))
+        logits: Tensor = self.linear(average_over_image(out))
         return logits
 
 

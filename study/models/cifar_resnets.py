@@ -57,7 +57,23 @@ class _BasicBlock(nn.Module):
         return F.relu(out + images)
 
 
-class CifarResNet(nn.Module):
+class ThreeStages(nn.Module):
+    """What the networks for CIFAR begin with: a convolution, and three stages of blocks."""
+
+    conv1: nn.Conv2d
+    bn1: nn.BatchNorm2d
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+
+    def features(self, images: Tensor) -> Tensor:
+        """(n, channels, height, width) → (n, filters, height, width) of the last stage."""
+        out = F.relu(self.bn1(self.conv1(images)))
+        features: Tensor = self.layer3(self.layer2(self.layer1(out)))
+        return features
+
+
+class CifarResNet(ThreeStages):
     """He et al. 2015, https://arxiv.org/abs/1512.03385, sec. 4.2: 6n + 2 layers, of 16, 32 and 64 channels.
 
     Names of layers are those of the published files of github.com/akamaster/pytorch_resnet_cifar10.
@@ -82,9 +98,7 @@ class CifarResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) → logits, (n, classes)."""
-        out = F.relu(self.bn1(self.conv1(images)))
-        out = self.layer3(self.layer2(self.layer1(out)))
-        logits: Tensor = self.linear(average_over_image(out))
+        logits: Tensor = self.linear(average_over_image(self.features(images)))
         return logits
 
 
@@ -107,7 +121,7 @@ class _ProjectionBlock(nn.Module):
         return F.relu(out + self.downsample(images))
 
 
-class WiderCifarResNet(nn.Module):
+class WiderCifarResNet(ThreeStages):
     """RepDistiller's `resnet8x4` and `resnet32x4`: 6n + 2 layers, of 64, 128 and 256 channels behind a stem of 32.
 
     Unlike `CifarResNet`, its shortcuts are 1×1 convolutions, and the first stage widens, too.
@@ -130,9 +144,7 @@ class WiderCifarResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) → logits, (n, classes)."""
-        out = F.relu(self.bn1(self.conv1(images)))
-        out = self.layer3(self.layer2(self.layer1(out)))
-        logits: Tensor = self.fc(average_over_image(out))
+        logits: Tensor = self.fc(average_over_image(self.features(images)))
         return logits
 
 
