@@ -26,6 +26,9 @@ VIEWS = {"none": 1, "flip": 2, "shift1": 5}
 SHIFTING = tuple(augment for augment in AUGMENTATIONS if augment not in VIEWS)
 """Augmentations that make too many views of an image to store a teacher's logits of each."""
 
+_SHIFT1 = ((1, 1), (2, 1), (0, 1), (1, 2), (1, 0))
+"""Of each view of `shift1` the row and the column at which it begins in the image with one more pixel on each side."""
+
 _MOVING, _RESIZING = ("shift", "crop"), ("resized-crop", "resized-crop-jitter")
 LEAST_AREA = 0.35
 """Of the image, that `resized_crop` shows."""
@@ -99,6 +102,7 @@ class EpochBatches:
         chances = (4 if augment in _RESIZING else 0) + (3 if augment.endswith("-jitter") else 0)
         self._chances = [torch.zeros(shape, device=device) for _ in range(chances)]
         self._views = [torch.zeros_like(self.order)] if augment == "shift1" else []
+        self._shown = torch.tensor(_SHIFT1, device=device).T
         self._shares = [torch.ones(shape, device=device)] if mixup else []
         self._places = [self.order, self._flips, *self._moves, *self._chances, *self._views, *self._shares]
 
@@ -136,7 +140,7 @@ class EpochBatches:
             images, view = torch.where(flipped[..., None, None, None], images.flip(-1), images), flipped.long()
         for views in self._views:
             view = views.gather(-1, index)
-            images = _select([view_of(images, self.augment, number) for number in range(VIEWS["shift1"])], view)
+            images = _windows(images, 1, 1, *self._shown[:, view])
         if self.augment in _MOVING:
             images = shift(images, *(move.gather(-1, index) for move in self._moves))
         if self._chances:
@@ -176,15 +180,8 @@ def view_of(images: Tensor, augment: str, number: int) -> Tensor:
     if augment == "flip":
         return images.flip(-1)
     height, width = images.shape[-2:]
-    down, across = ((2, 1), (0, 1), (1, 2), (1, 0))[number - 1]
+    down, across = _SHIFT1[number]
     return F.pad(images, (1, 1, 1, 1))[..., down : down + height, across : across + width]
-
-
-def _select(views: Sequence[Tensor], number: Tensor) -> Tensor:
-    """Of each image the view of its number, (…): views of (…, channels, height, width)."""
-    stacked = torch.stack([view.flatten(0, -4) for view in views])
-    example = torch.arange(stacked.shape[1], device=number.device)
-    return stacked[number.flatten(), example].view_as(views[0])
 
 
 def _shifts(images: Tensor) -> tuple[int, int]:
@@ -200,15 +197,21 @@ def shift(images: Tensor, down: Tensor, across: Tensor) -> Tensor:
         images: (…, channels, height, width).
         down, across: from 0, as far up (to the left) as images go, to twice an eighth of the side, (…), int64.
     """
-    most_down, most_across = _shifts(images)
-    *lead, channels, height, width = images.shape
+    return _windows(images, *_shifts(images), down, across)
+
+
+def _windows(images: Tensor, most_down: int, most_across: int, down: Tensor, across: Tensor) -> Tensor:
+    """Of each image, with so many black pixels more on every side, the part of its size that begins there.
+
+    Args:
+        images: (…, channels, height, width).
+        down, across: first row and column of the part, (…), int64.
+    """
     padded = F.pad(images, (most_across, most_across, most_down, most_down)).flatten(0, -4)
-    device = images.device
-    rows = (down.reshape(-1, 1) + torch.arange(height, device=device))[:, None, :, None]
-    columns = (across.reshape(-1, 1) + torch.arange(width, device=device))[:, None, None, :]
-    example = torch.arange(len(padded), device=device)[:, None, None, None]
-    channel = torch.arange(channels, device=device)[None, :, None, None]
-    return padded[example, channel, rows, columns].view(*lead, channels, height, width)
+    height, width = images.shape[-2:]
+    windows = padded.unfold(-2, height, 1).unfold(-2, width, 1)  # (n, channels, rows, columns, height, width)
+    example = torch.arange(len(padded), device=images.device)
+    return windows[example, :, down.flatten(), across.flatten()].view_as(images)
 
 
 def resized_crop(images: Tensor, area: Tensor, ratio: Tensor, down: Tensor, across: Tensor) -> Tensor:
