@@ -1,4 +1,4 @@
-"""Stopping trials early as a Ray Tune scheduler: by successive halving, or by a predicted front."""
+"""Stopping trials early as a Ray Tune scheduler: by halving or a predicted front, and before their further seeds."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from study.records.ledger import Ledger
 from study.settings import Settings
 from study.tuning.halving import Rungs
 from study.tuning.prediction import PredictedFront
+from study.tuning.racing import Race
 
 
 class HalvingScheduler(FIFOScheduler):
@@ -22,14 +23,19 @@ class HalvingScheduler(FIFOScheduler):
 
     Args:
         rule: which trials go on.
-        last_epoch: searched values → the last epoch of such a trial, at which there is nothing left to stop.
+        last_epoch: searched values → the last epoch of such a trial, from which on only further seeds can be stopped.
+        race: which trials go on to further seeds, if they have any.
     """
 
     def __init__(
-        self, rule: Rungs | PredictedFront, baselines: Collection[str], last_epoch: Callable[[Row], int]
+        self,
+        rule: Rungs | PredictedFront,
+        baselines: Collection[str],
+        last_epoch: Callable[[Row], int],
+        race: Race | None = None,
     ) -> None:
         super().__init__()
-        self.rule, self.baselines, self.last_epoch = rule, baselines, last_epoch
+        self.rule, self.baselines, self.last_epoch, self.race = rule, baselines, last_epoch, race
 
     def on_trial_result(self, tune_controller: object, trial: Trial, result: Row) -> str:
         """Tune's question after every report: whether the trial goes on."""
@@ -39,12 +45,16 @@ class HalvingScheduler(FIFOScheduler):
         if result.get("finished"):
             if isinstance(self.rule, PredictedFront):
                 self.rule.finish(trial_id)
+            if self.race:
+                self.race.finish(result)
             return str(self.CONTINUE)
         if epoch is None:
             return str(self.CONTINUE)
         last = self.last_epoch(trial.config)
         goes_on = self.rule.judge(trial_id, comparable_epoch(self.rule, epoch, last), result)
-        return str(self.CONTINUE if goes_on or epoch >= last else self.STOP)
+        if epoch >= last:
+            goes_on = self.race is None or self.race.judge(result)
+        return str(self.CONTINUE if goes_on else self.STOP)
 
 
 def comparable_epoch(rule: Rungs | PredictedFront, epoch: int, last: int) -> int:
@@ -95,3 +105,13 @@ def make_rule(
 def comparable(rule: PredictedFront, rows: Sequence[Row], last: int) -> list[Row]:
     """Reports of a trial with so many epochs, at the epochs at which the rule compares them."""
     return [{**row, "epoch": comparable_epoch(rule, row["epoch"], last)} for row in rows]
+
+
+def make_race(settings: Settings, objectives: Mapping[str, str], ledger: Ledger) -> Race | None:
+    """The race of a study whose trials have several seeds, which knows the trials that have finished before."""
+    if settings.search.seeds_per_trial is None:
+        return None
+    race = Race(measured_objectives(objectives), settings.search.seeds_per_trial)
+    for row in ledger.of_state("complete"):
+        race.finish(row)
+    return race

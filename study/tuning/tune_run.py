@@ -22,7 +22,7 @@ from study.errors import NO_SPACE
 from study.methods import registry
 from study.methods.method import Method, TrialFunction, settings_with
 from study.records import paths
-from study.records.columns import FINAL_STATES
+from study.records.columns import FINAL_STATES, Row
 from study.records.ledger import Ledger, epochs_reported
 from study.settings import Settings
 from study.tuning import cluster, pack_trial, packs
@@ -30,7 +30,7 @@ from study.tuning.cluster import Capacity
 from study.tuning.ending import Ending
 from study.tuning.journal import Journal
 from study.tuning.recorder import FULL_DISK, Recorder
-from study.tuning.scheduler import HalvingScheduler, make_rule
+from study.tuning.scheduler import HalvingScheduler, make_race, make_rule
 from study.tuning.searcher import LedgerSearch, Queued, make_sampler, optuna_study
 from study.tuning.space import SearchSpace
 from study.tuning.trainable import make_trainable
@@ -116,7 +116,12 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
     scheduler = None
     if searching and settings.search.scheduler != "none":
         rule = make_rule(job.method, job.space.largest(settings), job.space.objectives, job.ledger, job.folder)
-        scheduler = HalvingScheduler(rule, baselines, lambda config: job.method.epochs(settings_with(settings, config)))
+        race = make_race(settings, job.space.objectives, job.ledger)
+
+        def last_epoch(config: Row) -> int:
+            return job.method.epochs(settings_with(settings, config))
+
+        scheduler = HalvingScheduler(rule, baselines, last_epoch, race)
     try:
         return _fit(job, _tuner(job, settings, trainable, scheduler, len(queue) + wanted))
     finally:
