@@ -59,7 +59,7 @@ class SharedValues:
     @torch.no_grad()
     def write(self, assignment: Tensor) -> None:
         """Give the network the values of this assignment, and zero elsewhere."""
-        self._flat[self.survivors] = self.codebook()[assignment]
+        self._flat.index_copy_(0, self.survivors, self.codebook().index_select(0, assignment))
         for p, part in zip(self.parameters, self._flat.split([p.numel() for p in self.parameters]), strict=True):
             p.copy_(part.view_as(p))
 
@@ -105,8 +105,8 @@ def straight_through(loss: Loss, shared: SharedValues) -> Loss:
         pulls = torch.autograd.grad(value, trained, allow_unused=True, materialize_grads=True)
         gradients = dict(zip(trained, pulls, strict=True))
         own = [gradients.pop(p) if p in gradients else torch.zeros_like(p) for p in shared.parameters]
-        pull = flatten(own)[shared.survivors]
-        pulled = (pull * (shared.weights + shared.codebook()[assignment])).sum()
+        pull = flatten(own).index_select(0, shared.survivors)
+        pulled = (pull * (shared.weights + shared.codebook().index_select(0, assignment))).sum()
         for p, gradient in gradients.items():
             pulled = pulled + (p * gradient).sum()
         return value.detach() + pulled - pulled.detach()

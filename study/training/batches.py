@@ -133,7 +133,7 @@ class EpochBatches:
 
     def batch(self, index: Tensor) -> Batch:
         """These rows of the training part, as this epoch shows them."""
-        images = self.data.train.images[index]
+        images = rows_of(self.data.train.images, index)
         view = torch.zeros_like(index)
         if self.augment in ("flip", "crop", *_RESIZING):
             flipped = self._flips.gather(-1, index)
@@ -150,10 +150,15 @@ class EpochBatches:
                 views = jitter(views, *chances[4:])
             images = views.round_().to(torch.uint8).view_as(images)  # bytes, as without augmentation
         normalised = normalise(images, self.data.mean, self.data.std, len(self.data.shape))
-        batch = Batch(index, view, normalised, self.data.train.labels[index])
+        batch = Batch(index, view, normalised, rows_of(self.data.train.labels, index))
         for shares in self._shares:
             batch = _mix(batch, shares.gather(-1, index[..., :1]).squeeze(-1))
         return batch
+
+
+def rows_of(tensor: Tensor, index: Tensor) -> Tensor:
+    """`tensor[index]`, which on a CPU copies element by element: 17 times as slow for 256 images."""
+    return tensor.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 def _beta(parameter: float, count: int, generator: torch.Generator) -> Tensor:
@@ -209,9 +214,14 @@ def _windows(images: Tensor, most_down: int, most_across: int, down: Tensor, acr
     """
     padded = F.pad(images, (most_across, most_across, most_down, most_down)).flatten(0, -4)
     height, width = images.shape[-2:]
-    windows = padded.unfold(-2, height, 1).unfold(-2, width, 1)  # (n, channels, rows, columns, height, width)
-    example = torch.arange(len(padded), device=images.device)
-    return windows[example, :, down.flatten(), across.flatten()].view_as(images)
+    count, channels, rows, columns = padded.shape
+    # Line by line: as many pixels from any place are one row of an overlapping view.
+    device = images.device
+    plane = torch.arange(count * channels, device=device).view(count, channels, 1) * rows
+    line = plane + torch.arange(height, device=device) + down.view(-1, 1, 1)
+    start = line * columns + across.view(-1, 1, 1)
+    lines = padded.flatten().unfold(0, width, 1)
+    return lines.index_select(0, start.flatten()).view_as(images)
 
 
 def resized_crop(images: Tensor, area: Tensor, ratio: Tensor, down: Tensor, across: Tensor) -> Tensor:

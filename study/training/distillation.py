@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from study.artifacts.cache import LOGITS, SharedWork
 from study.data.splits import Part, Splits
-from study.training.batches import SHIFTING, VIEWS, Batch, view_of
+from study.training.batches import SHIFTING, VIEWS, Batch, rows_of, view_of
 from study.training.distillation_losses import SOFT_TERMS, SoftTerm
 from study.training.labels import cross_entropy, label_loss
 from study.training.loop import Loss, logits_of
@@ -96,7 +96,7 @@ class Targets:
         """Teacher logits of exactly the views in the batch, (batch, classes) or (members, batch, classes)."""
         if self.logits is not None:
             assert batch.mixed is None, "stored logits are of images as they are"
-            return self.logits[batch.view, batch.index]
+            return rows_of(self.logits.flatten(0, 1), batch.view * self.logits.shape[1] + batch.index)
         assert self.teacher is not None
         with torch.no_grad():
             answers = logits(self.teacher, batch.images.flatten(0, -4), precision)
