@@ -1,0 +1,95 @@
+"""The study as time series: what Ray exports of it to Prometheus, under names that begin with `ray_`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ray.util.metrics import Counter, Gauge
+
+from study.records.columns import COLUMNS, FINAL_STATES, Row
+from study.records.ledger import Ledger
+from study.tuning.ending import hypervolume
+
+OF_TRIALS = ("val_accuracy", "train_loss", "sparsity", "entropy_bytes")
+"""What of every epoch is exported, by study and trial, where the method reports it."""
+
+
+SECONDS = 1.0
+"""Between two exports of what all trials came to, which takes longer the more there are."""
+
+
+class Series(NamedTuple):
+    """A metric.
+
+    Attributes:
+        tags: that tell its series apart.
+        counter: whether it only grows; Prometheus then has it as `NAME_total`.
+    """
+
+    description: str
+    tags: tuple[str, ...]
+    counter: bool = False
+
+
+SERIES = {
+    **{f"study_{name}": Series(COLUMNS[name].label, ("study", "trial")) for name in OF_TRIALS},
+    "study_best": Series("best value of an objective among finished trials", ("study", "objective")),
+    "study_front_size": Series("members of the Pareto front", ("study",)),
+    "study_hypervolume": Series("share that the front dominates, within the range of all trials so far", ("study",)),
+    "study_trials": Series("trials in each state", ("study", "state")),
+    "study_epochs": Series("epochs that have ended", ("study",), counter=True),
+}
+
+
+def exported_names() -> list[str]:
+    """Names of the series as Prometheus has them."""
+    return [f"ray_{name}{'_total' * series.counter}" for name, series in SERIES.items()]
+
+
+class StudyMetrics:
+    """Exports what the ledger of a study says.
+
+    Args:
+        study: its name.
+        objectives: metric → "max" or "min".
+    """
+
+    def __init__(
+        self, study: str, ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None
+    ) -> None:
+        self.study, self.ledger, self.objectives, self.min_accuracy = study, ledger, objectives, min_accuracy
+        self.metrics: dict[str, Gauge | Counter] = {}
+        self.next = 0.0
+
+    def epoch(self, trial_id: str, row: Row) -> None:
+        """A trial has reported an epoch."""
+        for name in OF_TRIALS:
+            if name in row:
+                self._set(f"study_{name}", row[name], trial=trial_id)
+        self._metric("study_epochs").inc(1, {"study": self.study})  # type: ignore[union-attr]
+
+    def trials(self, front_size: int, last: bool = False) -> None:
+        """A trial has started or ended. What came within a second of the last call is exported with the next one."""
+        if time.monotonic() < self.next and not last:
+            return
+        self.next = time.monotonic() + SECONDS
+        for state in ("running", *FINAL_STATES):
+            self._set("study_trials", self.ledger.count(state), state=state)
+        self._set("study_front_size", front_size)
+        rows = self.ledger.of_state("complete")
+        for objective, direction in self.objectives.items():
+            if values := [float(row[objective]) for row in rows if objective in row]:
+                self._set("study_best", (max if direction == "max" else min)(values), objective=objective)
+        if len(self.objectives) > 1 and rows:
+            self._set("study_hypervolume", hypervolume(rows, self.objectives, self.min_accuracy))
+
+    def _set(self, name: str, value: object, **tags: str) -> None:
+        self._metric(name).set(float(str(value)), {"study": self.study, **tags})  # type: ignore[union-attr]
+
+    def _metric(self, name: str) -> Gauge | Counter:
+        if name not in self.metrics:
+            series = SERIES[name]
+            self.metrics[name] = (Counter if series.counter else Gauge)(name, series.description, series.tags)
+        return self.metrics[name]
