@@ -158,6 +158,7 @@ def _search(
         dashboard = cluster.start_ray(settings)
         monitor.start()
         cluster.check_shared(folder)
+        cluster.check_mapped(inputs.data)
         gpus, concurrent = cluster.resources(settings, cluster.alive_nodes())
         settings = settings.changed(gpus_per_trial=gpus)
         settings = settings.changed(precision=settings.precision or cluster.best_precision_of_trials(settings))

@@ -16,6 +16,8 @@ import torch
 from ray.tune import PlacementGroupFactory
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study.data.mapped import MappedPart
+from study.data.splits import Splits
 from study.errors import UserError
 from study.records.columns import Row
 from study.settings import Settings
@@ -260,20 +262,10 @@ def check_shared(folder: Path) -> None:
     Raises:
         UserError: a node that does not, by its address.
     """
-    nodes = [n for n in ray.nodes() if n["Alive"]]
-    if len(nodes) < 2:
-        return
     token = folder / f".shared-{uuid.uuid4().hex}"
     token.touch()
     try:
-        sees = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
-        asked = {
-            n["NodeManagerAddress"]: sees.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
-            ).remote(str(token))
-            for n in nodes
-        }
-        blind = [address for address, answer in asked.items() if not ray.get(answer, timeout=120)]
+        blind = _nodes_without(token)
     finally:
         token.unlink(missing_ok=True)
     if blind:
@@ -281,6 +273,35 @@ def check_shared(folder: Path) -> None:
             f"--results-dir {folder.parent}: node {blind[0]} does not see it; give a folder that all nodes share, "
             "such as one on NFS"
         )
+
+
+def check_mapped(data: Splits) -> None:
+    """See that every node has the files that images are mapped from, where they are.
+
+    Raises:
+        UserError: a node that does not, by its address.
+    """
+    for part in (data.train, data.validation):
+        if isinstance(part, MappedPart) and (blind := _nodes_without(part.path)):
+            raise UserError(
+                f"--dataset folder: node {blind[0]} does not have {part.path.parent}, which images are mapped from; "
+                "copy it there, or let XDG_CACHE_HOME be on a disk that all nodes share"
+            )
+
+
+def _nodes_without(path: Path) -> list[str]:
+    """Addresses of the nodes on which this file is not there, where there are several nodes."""
+    nodes = [n for n in ray.nodes() if n["Alive"]]
+    if len(nodes) < 2:
+        return []
+    sees = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
+    asked = {
+        n["NodeManagerAddress"]: sees.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
+        ).remote(str(path))
+        for n in nodes
+    }
+    return [address for address, answer in asked.items() if not ray.get(answer, timeout=120)]
 
 
 def addresses(settings: Settings, dashboard: str) -> list[str]:

@@ -19,8 +19,8 @@ from study.settings import Settings
 HOST = "RAY_PROMETHEUS_HOST"
 """The variable by which Ray's dashboard knows where Prometheus answers; it reads it when it starts."""
 USUAL_PORT = 9090
-PATIENCE = 30.0
-"""Seconds until Ray's dashboard has written the configuration, and until Prometheus answers."""
+PATIENCE = 120.0
+"""Seconds, on a busy machine, until Ray's dashboard has written the configuration, and until Prometheus answers."""
 DASHBOARD = Path(__file__).parent / "grafana" / "study.json"
 """Of the study's metrics, for Grafana."""
 

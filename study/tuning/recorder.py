@@ -108,6 +108,7 @@ class Recorder(tune.Callback):
         self._count(state, reason)
         if self.tasks:
             self.tasks.end(trial_id, state, reason, row["seconds"])
+        self.metrics.ended(trial_id)
         self.metrics.trials(len(self.front))
         self.display.trial_ended(self.ledger.trials[trial_id], len(self.front))
 
@@ -143,6 +144,7 @@ class Recorder(tune.Callback):
         """Write all history, and delete the checkpoints that are then no longer needed."""
         self.ledger.flush()
         self.metrics.trials(len(self.front), last=True)
+        self.metrics.close()
         for trial_id in self.done:
             if self.ledger.trials[trial_id]["state"] in FINAL_STATES:
                 checkpoints.delete_checkpoint(self.folder, trial_id)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import ray
 from ray.util.metrics import Counter, Gauge
 
 from study.records.columns import COLUMNS, FINAL_STATES, Row
@@ -18,6 +20,10 @@ OF_TRIALS = ("val_accuracy", "train_loss", "sparsity", "entropy_bytes")
 
 SECONDS = 1.0
 """Between two exports of what all trials came to, which takes longer the more there are."""
+
+
+AGAIN = 5.0
+"""Seconds after which every gauge is set again; Ray exports every 10 s what was set since."""
 
 
 class Series(NamedTuple):
@@ -49,7 +55,8 @@ def exported_names() -> list[str]:
 
 
 class StudyMetrics:
-    """Exports what the ledger of a study says.
+    """Exports what the ledger of a study says. Ray forgets a gauge that nobody sets for a while, so a thread sets all
+    of them again, which would otherwise have gaps.
 
     Args:
         study: its name.
@@ -61,7 +68,10 @@ class StudyMetrics:
     ) -> None:
         self.study, self.ledger, self.objectives, self.min_accuracy = study, ledger, objectives, min_accuracy
         self.metrics: dict[str, Gauge | Counter] = {}
+        self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self.next = 0.0
+        self.closed = threading.Event()
+        self.thread: threading.Thread | None = None
 
     def epoch(self, trial_id: str, row: Row) -> None:
         """A trial has reported an epoch."""
@@ -69,6 +79,11 @@ class StudyMetrics:
             if name in row:
                 self._set(f"study_{name}", row[name], trial=trial_id)
         self._metric("study_epochs").inc(1, {"study": self.study})  # type: ignore[union-attr]
+
+    def ended(self, trial_id: str) -> None:
+        """A trial has ended: its own series end, too."""
+        for key in [key for key in self.values if ("trial", trial_id) in key[1]]:
+            del self.values[key]
 
     def trials(self, front_size: int, last: bool = False) -> None:
         """A trial has started or ended. What came within a second of the last call is exported with the next one."""
@@ -84,9 +99,23 @@ class StudyMetrics:
                 self._set("study_best", (max if direction == "max" else min)(values), objective=objective)
         if len(self.objectives) > 1 and rows:
             self._set("study_hypervolume", hypervolume(rows, self.objectives, self.min_accuracy))
+        if self.thread is None and ray.is_initialized():
+            self.thread = threading.Thread(target=self._set_again, daemon=True)
+            self.thread.start()
+
+    def close(self) -> None:
+        """Nothing is exported from now on."""
+        self.closed.set()
+
+    def _set_again(self) -> None:
+        while not self.closed.wait(AGAIN) and ray.is_initialized():
+            for (name, tags), value in list(self.values.items()):
+                self.metrics[name].set(value, dict(tags))  # type: ignore[union-attr]
 
     def _set(self, name: str, value: object, **tags: str) -> None:
-        self._metric(name).set(float(str(value)), {"study": self.study, **tags})  # type: ignore[union-attr]
+        tags = {"study": self.study, **tags}
+        number = self.values[name, tuple(tags.items())] = float(str(value))
+        self._metric(name).set(number, tags)  # type: ignore[union-attr]
 
     def _metric(self, name: str) -> Gauge | Counter:
         if name not in self.metrics:
