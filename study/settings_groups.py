@@ -163,7 +163,7 @@ class Watching:
     """What can be seen meanwhile. May differ between two commands on one study."""
 
     dashboard: bool = True
-    """Start the Ray dashboard on 127.0.0.1 and print its address."""
+    """Start the Ray dashboard on 127.0.0.1 and print its address, on a terminal with its token."""
     prometheus: bool = False
     """Print where Prometheus finds the study's metrics."""
     monitor: bool = False

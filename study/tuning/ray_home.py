@@ -133,12 +133,12 @@ def job_listed_as(title: str) -> Iterator[None]:
     Ray has no name for the job of a driver: it shows the command line, which is often too long to see the study in it.
     """
     utils: Any = importlib.import_module("ray._private.utils")
-    ours = utils.get_entrypoint_name
-    utils.get_entrypoint_name = lambda: f"{title}  ({ours()})"
+    command = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: f"{title}  ({command()})"
     try:
         yield
     finally:
-        utils.get_entrypoint_name = ours
+        utils.get_entrypoint_name = command
 
 
 @contextlib.contextmanager

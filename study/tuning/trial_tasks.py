@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray import ObjectRef
+from ray.exceptions import RayError
 
 from study.tuning.trial_process import set_title, short
 
@@ -55,7 +56,7 @@ class StudyActor:
 
 
 class TrialTasks:
-    """Tells Ray's dashboard of the trials of a study. Nothing here waits, and nothing here may fail a study.
+    """Tells Ray's dashboard of the trials of a study. It waits for nothing, and a study goes on without it.
 
     Args:
         study: its name.
@@ -73,19 +74,20 @@ class TrialTasks:
             name: under which it is listed.
             values: its hyperparameters.
         """
-        if self.actor is None:
-            actor = ray.remote(StudyActor).options(num_cpus=0, name=self.study, get_if_exists=True)
-            self.actor = actor.remote(self.study)
-        shown = short(values)
-        task = self.actor.trial.options(name=f"{self.study} {name}{': ' * bool(shown)}{shown}")
-        self.running[trial_id] = task.remote(trial_id, shown)
+        with contextlib.suppress(RayError):
+            if self.actor is None:
+                actor = ray.remote(StudyActor).options(num_cpus=0, name=self.study, get_if_exists=True)
+                self.actor = actor.remote(self.study)
+            shown = short(values)
+            task = self.actor.trial.options(name=f"{self.study} {name}{': ' * bool(shown)}{shown}")
+            self.running[trial_id] = task.remote(trial_id, shown)
 
     def end(self, trial_id: str, state: str, reason: str, seconds: float) -> None:
         """A trial has ended, in this state of the ledger."""
         task = self.running.pop(trial_id, None)
-        if self.actor is None or task is None:
+        if task is None:
             return
         line = f"{state} after {seconds:.1f} s{': ' if reason else ''}{reason}"
-        self.actor.end.remote(trial_id, line, reason if state == "failed" else "")
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(RayError):
+            self.actor.end.remote(trial_id, line, reason if state == "failed" else "")
             task.future().add_done_callback(lambda future: future.exception())  # or Ray would print it
