@@ -166,6 +166,20 @@ def test_prometheus_accepts_the_configuration(tmp_path: Path) -> None:
     assert "--web.listen-address=127.0.0.1:9090" in line
 
 
+@installed
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+def test_prometheus_ends_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    """The kernel ends it where the driver cannot."""
+    (tmp_path / "prometheus.yml").write_text("global: {}\n")
+    url = f"http://127.0.0.1:{monitor._free_port()}"
+    script = f"import subprocess, time; subprocess.Popen({monitor.command(tmp_path / 'prometheus.yml', url)!r}).wait()"
+    driver = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    assert eventually(lambda: monitor._answers(url), 60)
+    driver.kill()
+    driver.wait()
+    assert eventually(lambda: not monitor._answers(url), 30)
+
+
 def test_the_grafana_dashboard_names_exported_metrics_alone() -> None:
     """The study's, all of them, and of Ray's those that its own dashboard has."""
     board = json.loads(monitor.DASHBOARD.read_text())
