@@ -141,7 +141,7 @@ class Resources:
     cpus_per_trial: Annotated[float, Above(0)] = 1.0
     """CPU cores, and threads, of each trial."""
     gpus_per_trial: Annotated[float | None, AtLeast(0)] = None
-    """GPUs of each trial; a fraction shares one. Default: 0.25 where there is a GPU, otherwise 0."""
+    """GPU of each trial: 1, or a fraction where several share it. Default: 0.25 where there is a GPU, otherwise 0."""
     memory_per_trial: Annotated[float | None, AtLeast(0.1)] = None
     """Gigabytes of main memory of each trial; one that asks for more fails. Default: no limit."""
     address: str | None = None
@@ -163,9 +163,12 @@ class Watching:
     """What can be seen meanwhile. May differ between two commands on one study."""
 
     dashboard: bool = True
-    """Start the Ray dashboard on 127.0.0.1 and print its address."""
+    """Start the Ray dashboard on 127.0.0.1 and print its address, on a terminal with its token."""
     prometheus: bool = False
     """Print where Prometheus finds the study's metrics."""
+    monitor: bool = False
+    """Start Prometheus, if installed, on 127.0.0.1 while the study runs, for the dashboard's time series and the
+    study's own."""
     verbose: bool = False
     """Show Ray's own messages."""
 

@@ -35,6 +35,7 @@ from study.settings import Settings
 from study.tuning import cluster
 from study.tuning.display import Display
 from study.tuning.journal import Journal
+from study.tuning.monitor import Monitor, check_monitor
 from study.tuning.recorder import FULL_DISK, Recorder
 from study.tuning.searcher import Queued, front
 from study.tuning.space import SearchSpace
@@ -148,19 +149,23 @@ def _search(
     """
     deadline = time.monotonic() + seconds_of(settings.budget.time)
     cluster.check_limits(settings)
+    check_monitor(settings)
     inputs = preflight.load_inputs(settings, space, recorded)
     settings = inputs.settings
+    monitor = Monitor(settings)
     say_stage("Starting Ray ...")
-    dashboard = cluster.start_ray(settings)
     try:
+        dashboard = cluster.start_ray(settings)
+        monitor.start()
         cluster.check_shared(folder)
+        cluster.check_mapped(inputs.data)
         gpus, concurrent = cluster.resources(settings, cluster.alive_nodes())
         settings = settings.changed(gpus_per_trial=gpus)
         settings = settings.changed(precision=settings.precision or cluster.best_precision_of_trials(settings))
         meta = _record(settings, space, folder, inputs, recorded)
         ledger.anchor = folder / paths.STUDY
         _announce(settings, folder, ledger, inputs, concurrent, dashboard)
-        for line in metadata.data_warnings(meta):
+        for line in [*monitor.addresses(), *metadata.data_warnings(meta)]:
             print(line)
         with _display(settings, space, ledger, concurrent, dashboard) as display:
             recorder = Recorder(ledger, display, space.objectives, settings, folder)
@@ -169,6 +174,7 @@ def _search(
         display.summary(best[:10], confirmed, space.domains)
         return stopped, ended
     finally:
+        monitor.stop()
         cluster.stop_ray()
 
 

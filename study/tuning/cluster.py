@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ import torch
 from ray.tune import PlacementGroupFactory
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study.data.mapped import MappedPart
+from study.data.splits import Splits
 from study.errors import UserError
 from study.records.columns import Row
 from study.settings import Settings
@@ -48,13 +51,13 @@ def start_ray(settings: Settings) -> str:
         local = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
         local["_temp_dir"] = ray_home.temporary_folder()
     try:
-        with ray_home.signals_left_alone():
+        with ray_home.signals_left_alone(), ray_home.job_listed_as(job_title(settings)):
             context = ray.init(
                 address=where or "local",
                 log_to_driver=not quiet,
                 logging_level=logging.ERROR if quiet else logging.INFO,
                 configure_logging=True,
-                job_config=ray_home.OwnPath(),
+                job_config=ray_home.OwnPath(metadata=job_metadata(settings)),
                 runtime_env={
                     "env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")},
                     "worker_process_setup_hook": ray_home.put_last(ray_home.last_folders()),
@@ -68,6 +71,22 @@ def start_ray(settings: Settings) -> str:
         raise UserError(f"Ray could not be started on this machine ({reason})") from error
     url = getattr(context, "dashboard_url", "")
     return f"http://{url}" if settings.watching.dashboard and url else ""
+
+
+def job_title(settings: Settings) -> str:
+    """What Ray's dashboard lists a study's job as."""
+    return f"{settings.folder.name}: {settings.budget.num_samples} trials of {settings.kind} on {settings.dataset}"
+
+
+def job_metadata(settings: Settings) -> dict[str, str]:
+    """What Ray's dashboard shows of the job."""
+    return {
+        "job_name": settings.folder.name,
+        "kind": settings.kind,
+        "dataset": settings.dataset,
+        "trials": str(settings.budget.num_samples),
+        "folder": str(settings.folder.resolve()),
+    }
 
 
 def stop_ray() -> None:
@@ -111,8 +130,6 @@ def resources(settings: Settings, nodes: Sequence[Node]) -> tuple[float, int]:
     if cpus > max(n.get("CPU", 0) for n in nodes):
         most = max(n.get("CPU", 0) for n in nodes)
         raise UserError(f"--cpus-per-trial {cpus:g}: the largest machine has {most:g} CPUs; give that or less")
-    if gpus > max(n.get("GPU", 0) for n in nodes) or (gpus > 1 and gpus != int(gpus)):
-        raise UserError(f"--gpus-per-trial {gpus:g}: give a fraction of one GPU, or a whole number that a machine has")
     if memory_bytes(settings) > max(n.get("memory", 0) for n in nodes):
         most = max(n.get("memory", 0) for n in nodes) / 1e9
         raise UserError(
@@ -139,6 +156,10 @@ def check_limits(settings: Settings) -> None:
     for flag, share in asked.items():
         if 0 < share < SMALLEST_SHARE:
             raise UserError(f"{flag} {share:g}: Ray counts in steps of {SMALLEST_SHARE:g}; give that or more")
+    if (gpus := asked["--gpus-per-trial"]) > 1:
+        raise UserError(
+            f"--gpus-per-trial {gpus:g}: a training runs on one GPU, so others would be idle; give 1, or a fraction"
+        )
     if not settings.resources.address:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # Ray will promise less of it
         resources(settings, [{"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count(), "memory": memory}])
@@ -241,20 +262,10 @@ def check_shared(folder: Path) -> None:
     Raises:
         UserError: a node that does not, by its address.
     """
-    nodes = [n for n in ray.nodes() if n["Alive"]]
-    if len(nodes) < 2:
-        return
     token = folder / f".shared-{uuid.uuid4().hex}"
     token.touch()
     try:
-        sees = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
-        asked = {
-            n["NodeManagerAddress"]: sees.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
-            ).remote(str(token))
-            for n in nodes
-        }
-        blind = [address for address, answer in asked.items() if not ray.get(answer, timeout=120)]
+        blind = _nodes_without(token)
     finally:
         token.unlink(missing_ok=True)
     if blind:
@@ -264,16 +275,51 @@ def check_shared(folder: Path) -> None:
         )
 
 
+def check_mapped(data: Splits) -> None:
+    """See that every node has the files that images are mapped from, where they are.
+
+    Raises:
+        UserError: a node that does not, by its address.
+    """
+    for part in (data.train, data.validation):
+        if isinstance(part, MappedPart) and (blind := _nodes_without(part.path)):
+            raise UserError(
+                f"--dataset folder: node {blind[0]} does not have {part.path.parent}, which images are mapped from; "
+                "copy it there, or let XDG_CACHE_HOME be on a disk that all nodes share"
+            )
+
+
+def _nodes_without(path: Path) -> list[str]:
+    """Addresses of the nodes on which this file is not there, where there are several nodes."""
+    nodes = [n for n in ray.nodes() if n["Alive"]]
+    if len(nodes) < 2:
+        return []
+    sees = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
+    asked = {
+        n["NodeManagerAddress"]: sees.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
+        ).remote(str(path))
+        for n in nodes
+    }
+    return [address for address, answer in asked.items() if not ray.get(answer, timeout=120)]
+
+
 def addresses(settings: Settings, dashboard: str) -> list[str]:
     """Lines that tell where a running study can be watched."""
-    lines = [f"Ray dashboard: {dashboard}"] if dashboard else []
-    if lines and os.environ.get("RAY_AUTH_MODE") == "token":  # Ray sets it for clusters that it starts
-        own = os.environ.get("RAY_AUTH_TOKEN")
-        lines[0] += (
-            f"  (it asks for a token, once: {'that of $RAY_AUTH_TOKEN' if own else 'ray get-auth-token prints it'})"
-        )
+    lines = [f"Ray dashboard: {dashboard}{_way_in()}"] if dashboard else []
     if settings.watching.prometheus:
         nodes = [n for n in ray.nodes() if n["Alive"]]
         targets = ", ".join(f"{n['NodeManagerAddress']}:{n['MetricsExportPort']}" for n in nodes)
         lines.append(f"Prometheus scrape target: {targets} (/metrics; the study's are ray_study_*)")
     return lines
+
+
+def _way_in() -> str:
+    """How the dashboard lets one in. Its token is shown to a person at a terminal, and written into no log or file."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":  # Ray sets it for clusters that it starts
+        return ""
+    token = ray_home.token() if sys.stdout.isatty() else ""
+    if token:
+        return f"\n    its token: {token}"
+    own = os.environ.get("RAY_AUTH_TOKEN")
+    return f"  (it asks for a token, once: {'that of $RAY_AUTH_TOKEN' if own else 'ray get-auth-token prints it'})"

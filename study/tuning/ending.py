@@ -80,9 +80,31 @@ def _gain(costs: np.ndarray, before: int) -> float:
         return math.inf
     if costs.shape[1] == 1:
         return float(costs[:before][finite[:before]].min() - costs[finite].min())
-    low, high = costs[finite].min(axis=0), costs[finite].max(axis=0)
-    scaled = (costs - low) / np.where(high > low, high - low, 1.0)
-    reference = np.full(costs.shape[1], 1.1)  # so that the ends of the front count
-    now = moocore.hypervolume(scaled[finite], ref=reference)
-    then = moocore.hypervolume(scaled[:before][finite[:before]], ref=reference)
+    scaled = _scaled(costs, costs[finite])
+    now, then = _volume(scaled[finite]), _volume(scaled[:before][finite[:before]])
     return float((now - then) / now)
+
+
+def hypervolume(rows: Sequence[Row], objectives: Mapping[str, str], min_accuracy: float | None = None) -> float:
+    """What these trials dominate, as a share of what a trial would that is best in every objective; 0 without any.
+
+    Each objective is scaled to the range of these trials, so the share may fall when a new one widens it.
+    """
+    costs = np.array([_costs(row, objectives, min_accuracy) for row in rows])
+    costs = costs[np.isfinite(costs).all(axis=1)] if len(rows) else costs
+    if not len(costs):
+        return 0.0
+    return _volume(_scaled(costs, costs)) / FURTHEST ** len(objectives)
+
+
+FURTHEST = 1.1
+"""Cost of the reference point, where the range of all is 0 to 1, so that the ends of the front count."""
+
+
+def _scaled(costs: np.ndarray, among: np.ndarray) -> np.ndarray:
+    low, high = among.min(axis=0), among.max(axis=0)
+    return (costs - low) / np.where(high > low, high - low, 1.0)
+
+
+def _volume(scaled: np.ndarray) -> float:
+    return float(moocore.hypervolume(scaled, ref=np.full(scaled.shape[1], FURTHEST)))

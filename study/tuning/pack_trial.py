@@ -15,6 +15,8 @@ from ray import tune
 from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 
+from study.tuning.trial_process import TrialProcess, trial_process
+
 ANSWER = 5.0
 """Seconds that other packs are given to say how many trials they have, once one has."""
 RESTART = 60.0
@@ -58,16 +60,15 @@ def make_pack_trainable(name: str) -> Callable[..., None]:
     """Make a Tune trainable of which each trial joins the pack with the fewest others.
 
     Args:
-        name: by which Ray's dashboard knows the processes.
+        name: of the study, by which Ray's dashboard knows the processes.
     """
 
     def trainable(
         config: ReportRow, folder: Path, packers: Sequence[ActorHandle], join_arguments: Sequence[object]
     ) -> None:
-        values = {k: v for k, v in config.items() if k not in ("trial_id", "seed")}
-        print(f"{config['trial_id']}, seed {config['seed']}: {values}", flush=True)
-        trial = tune.get_context().get_trial_id()
-        _follow(emptiest_pack(packers, trial), (*join_arguments, config, folder, trial))
+        with trial_process(name, config) as process:
+            trial = tune.get_context().get_trial_id()
+            _follow(emptiest_pack(packers, trial), (*join_arguments, config, folder, trial), process)
 
     trainable.__name__ = name
     return trainable
@@ -97,7 +98,7 @@ def emptiest_pack(packers: Sequence[ActorHandle], trial: str) -> ActorHandle:
     return random.choice([packer for count, packer in counts if count == fewest])
 
 
-def _follow(packer: ActorHandle, join_arguments: tuple[object, ...]) -> None:
+def _follow(packer: ActorHandle, join_arguments: tuple[object, ...], process: TrialProcess) -> None:
     """Join a pack with these arguments, and report what it says."""
     until, ticket_id = time.monotonic() + RESTART, uuid4().hex
     while True:
@@ -113,5 +114,7 @@ def _follow(packer: ActorHandle, join_arguments: tuple[object, ...]) -> None:
         while not ("finished" in row or "failure" in row):
             row = ray.get(packer.next.remote(ticket_id))
             tune.report(row)
+            if "epoch" in row and "finished" not in row:
+                process.epoch(row)
     finally:
         packer.leave.remote(ticket_id)

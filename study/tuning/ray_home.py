@@ -92,6 +92,16 @@ def secure_token(create: bool) -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
+def token() -> str:
+    """Ray's token, which opens the dashboard, as this process has it; "" where there is none."""
+    if own := os.environ.get("RAY_AUTH_TOKEN"):
+        return own
+    with contextlib.suppress(OSError, RuntimeError):
+        named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        return (Path(named) if named else Path.home() / ".ray" / "auth_token").read_text().strip()
+    return ""
+
+
 class OwnPath(JobConfig):
     """Ray would put the current folder first on its workers' path, where a file `random.py` hides Python's."""
 
@@ -114,6 +124,21 @@ def last_folders() -> list[str]:
     """The current folder, where a user's network may lie, and the one that this package lies in."""
     ours = str(Path(__file__).resolve().parents[2])
     return list(dict.fromkeys([os.getcwd(), *([ours] if ours in sys.path else [])]))
+
+
+@contextlib.contextmanager
+def job_listed_as(title: str) -> Iterator[None]:
+    """Start Ray so that its dashboard lists the job under this title, with the command behind it.
+
+    Ray has no name for the job of a driver: it shows the command line, which is often too long to see the study in it.
+    """
+    utils: Any = importlib.import_module("ray._private.utils")
+    command = utils.get_entrypoint_name
+    utils.get_entrypoint_name = lambda: f"{title}  ({command()})"
+    try:
+        yield
+    finally:
+        utils.get_entrypoint_name = command
 
 
 @contextlib.contextmanager

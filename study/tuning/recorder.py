@@ -8,27 +8,25 @@ from pathlib import Path
 
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.util.metrics import Gauge
 
 from study.artifacts import checkpoints
 from study.errors import says_no_space
 from study.methods import registry
 from study.records import paths
-from study.records.columns import ACCURACY, COLUMNS, EPOCH_ONLY, FINAL_STATES, Row
+from study.records.columns import ACCURACY, EPOCH_ONLY, FINAL_STATES, TIME_COLUMNS, TRIAL_COLUMNS, Row
 from study.records.ledger import Ledger, history_row
 from study.settings import Settings
 from study.tuning import searcher
 from study.tuning.display import Display
 from study.tuning.journal import Journal
 from study.tuning.searcher import LedgerSearch
+from study.tuning.study_metrics import StudyMetrics
+from study.tuning.trial_tasks import TrialTasks
 
 FULL_DISK = "no space left on the disk; free some"
 
 FEW = 4
 """Failures that may happen before most trials failing stops a study."""
-
-METRICS = ("val_accuracy", "sparsity", "file_bytes", "train_loss")
-"""What of an epoch goes to Ray's metrics, where Prometheus finds it as `ray_study_val_accuracy` and so on."""
 
 
 class Recorder(tune.Callback):
@@ -39,6 +37,7 @@ class Recorder(tune.Callback):
             for what they write.
         stopped: why it stopped, or "".
         journal: of the study, where the trials are the study's own.
+        tasks: of Ray's dashboard, where there is one.
     """
 
     def __init__(
@@ -50,13 +49,22 @@ class Recorder(tune.Callback):
         self.searcher: LedgerSearch | None = None
         self.stopped = ""
         self.journal: Journal | None = None
+        self.tasks: TrialTasks | None = None
         self.ended, self.reasons = 0, Counter[str]()
         self.done: list[str] = []
         self.front: set[str] = set()
-        self.gauges: dict[str, Gauge] = {}
+        self.metrics = StudyMetrics(folder.name, ledger, objectives, settings.search.min_accuracy)
 
     def __getstate__(self) -> Row:
         return {}  # Tune pickles its callbacks; nothing is restored from that
+
+    def on_start(self, row: Row) -> None:
+        """A trial starts, with this row in the ledger."""
+        if self.journal:
+            self.journal.start(row)
+        if self.tasks:
+            self.tasks.start(row["trial_id"], row["baseline"] or row["trial_id"], _hyperparameters(row))
+        self.metrics.trials(len(self.front))
 
     def on_trial_result(self, iteration: int, trials: list, trial: Trial, result: Row, **info: object) -> None:
         if "epoch" in result and not result.get("finished") and not result.get("failure"):
@@ -64,7 +72,7 @@ class Recorder(tune.Callback):
             self.ledger.epoch(trial.config["trial_id"], row)
             if self.journal:
                 self.journal.epoch(trial.config["trial_id"], row)
-            self._measure(trial.config["trial_id"], result)
+            self.metrics.epoch(trial.config["trial_id"], row)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Trial, **info: object) -> None:
         shared = self.ledger.trials[trial.config["trial_id"]]["baseline"] == self.shared_work
@@ -98,6 +106,10 @@ class Recorder(tune.Callback):
             self.journal.end(row)
         self._tidy(trial_id)
         self._count(state, reason)
+        if self.tasks:
+            self.tasks.end(trial_id, state, reason, row["seconds"])
+        self.metrics.ended(trial_id)
+        self.metrics.trials(len(self.front))
         self.display.trial_ended(self.ledger.trials[trial_id], len(self.front))
 
     def _tidy(self, trial_id: str) -> None:
@@ -128,20 +140,20 @@ class Recorder(tune.Callback):
         if self.searcher is not None:
             self.searcher.stop(reason)
 
-    def _measure(self, trial_id: str, result: Row) -> None:
-        for name in METRICS:
-            if name in result and name in COLUMNS:
-                gauge = self.gauges.get(name) or Gauge(f"study_{name}", COLUMNS[name].label, ("study", "trial"))
-                self.gauges[name] = gauge
-                gauge.set(float(result[name]), {"study": self.folder.name, "trial": trial_id})
-
     def close(self) -> None:
         """Write all history, and delete the checkpoints that are then no longer needed."""
         self.ledger.flush()
+        self.metrics.trials(len(self.front), last=True)
+        self.metrics.close()
         for trial_id in self.done:
             if self.ledger.trials[trial_id]["state"] in FINAL_STATES:
                 checkpoints.delete_checkpoint(self.folder, trial_id)
         self.done = []
+
+
+def _hyperparameters(row: Row) -> Row:
+    """Those of a trial that starts, whose row has no metrics yet."""
+    return {k: v for k, v in row.items() if k not in (*TRIAL_COLUMNS, *TIME_COLUMNS)}
 
 
 def last_error(trial: Trial) -> str:

@@ -28,6 +28,7 @@ from study.records.search_domains import Value
 from study.settings import Settings
 from study.tuning.measuring import with_cost
 from study.tuning.repeats import train_with_seeds
+from study.tuning.trial_process import TrialProcess, trial_process
 
 
 def trial_device(settings: Settings) -> torch.device:
@@ -136,8 +137,8 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
     """Make a Tune trainable of a function that trains a network.
 
     Args:
-        name: by which Ray's dashboard knows the processes. They run one trial after another, so it is the study's;
-            their logs, which the dashboard shows, say when which trial started.
+        name: of the study, by which Ray's dashboard knows the processes. They run one trial after another; their
+            titles and the lines of their logs say which.
     """
 
     def trainable(
@@ -149,11 +150,20 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
         working_folder: Path | None = None,
     ) -> None:
         enter(working_folder)
+        with trial_process(name, config) as process:
+            train(config, settings, folder, data, shared, process)
+
+    def train(
+        config: Row,
+        settings: Settings,
+        folder: Path,
+        data: Splits,
+        shared: Mapping[int, SharedWork | None],
+        process: TrialProcess,
+    ) -> None:
         reporter = TrialReporter(folder, config)
         values, seed = reporter.values, reporter.seed
         settings = settings_with(settings.changed(seed=seed), values)
-        print(f"{reporter.trial_id}, seed {seed}: {values}", flush=True)
-
         _limit_memory(settings.resources.memory_per_trial)
         torch.set_num_threads(reporter.checkpoint.threads or settings.resources.threads)
         torch.manual_seed(seed)  # the process may have run another trial before
@@ -164,6 +174,7 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
                     alive()
                     if report := reporter.epoch(row):
                         tune.report(report)
+                        process.epoch(row)
 
                 for row in reporter.reported_rows():
                     tune.report(row)

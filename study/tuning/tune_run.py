@@ -8,12 +8,15 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray import tune
 from ray.actor import ActorHandle
 from ray.tune.experiment import Trial
 from ray.tune.logger import TBXLoggerCallback
+from ray.tune.trainable import FunctionTrainable
+from ray.tune.trainable.function_trainable import wrap_function
 
 from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork
@@ -34,6 +37,7 @@ from study.tuning.scheduler import HalvingScheduler, make_race, make_rule
 from study.tuning.searcher import LedgerSearch, Queued, make_sampler, optuna_study
 from study.tuning.space import SearchSpace
 from study.tuning.trainable import make_trainable
+from study.tuning.trial_tasks import TrialTasks
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class Job:
     def ledger(self) -> Ledger:
         """The tables of the study."""
         return self.recorder.ledger
+
+    @property
+    def study(self) -> str:
+        """By which Ray's dashboard knows it."""
+        return self.folder.parent.name if self.folder.name == paths.CONFIRM else self.folder.name
 
     @property
     def method(self) -> Method:
@@ -96,14 +105,11 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
         join_arguments = packs.join_arguments(settings, work.data, _complete(work.shared))
         settings = packs.settings_of_packed_trials(settings)
         trainable = tune.with_parameters(
-            pack_trial.make_pack_trainable(job.folder.name),
-            folder=job.folder,
-            packers=packers,
-            join_arguments=join_arguments,
+            pack_trial.make_pack_trainable(job.study), folder=job.folder, packers=packers, join_arguments=join_arguments
         )
     else:
         trainable = tune.with_parameters(
-            make_trainable(work.run, job.folder.name),
+            make_trainable(work.run, job.study),
             folder=job.folder,
             settings=settings,
             data=work.data,
@@ -112,6 +118,8 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
         )
     if (job.folder / paths.STUDY).exists():  # fresh seeds have a ledger, but no search to look at
         job.recorder.journal = Journal(job.ledger, job.space, settings)
+    if settings.watching.dashboard:
+        job.recorder.tasks = job.recorder.tasks or TrialTasks(job.study)
     job.recorder.searcher = _searcher(job, settings, queue, wanted, searching)
     scheduler = None
     if searching and settings.search.scheduler != "none":
@@ -151,7 +159,7 @@ def _searcher(job: Job, settings: Settings, queue: Sequence[Queued], wanted: int
         Capacity(settings),
         settings.search.min_accuracy,
         seed=settings.seed,
-        on_start=job.recorder.journal.start if job.recorder.journal else lambda row: None,
+        on_start=job.recorder.on_start,
         ending=Ending(settings, job.ledger, job.space.objectives, job.deadline) if searching else None,
     )
 
@@ -163,7 +171,7 @@ def _tuner(
         return paths.trial_folder(trial.config["trial_id"])
 
     return tune.Tuner(
-        tune.with_resources(trainable, cluster.placement(settings)),
+        _named_trainable(tune.with_resources(trainable, cluster.placement(settings)), job.study),
         tune_config=tune.TuneConfig(
             search_alg=job.recorder.searcher,
             scheduler=scheduler,
@@ -180,6 +188,38 @@ def _tuner(
             verbose=2 if settings.watching.verbose else 0,
         ),
     )
+
+
+def _named_trainable(trainable: Callable[..., None], study: str) -> type[FunctionTrainable]:
+    """Tune's class of a function, under the study's name in place of Tune's own.
+
+    What Tune asks of such an actor are tasks of Ray's, one for every epoch. They are not listed, or nobody would find
+    the trials among them.
+    """
+    base = wrap_function(trainable, study)
+
+    class Trials(base):  # type: ignore[misc, valid-type]
+        def __repr__(self) -> str:
+            return f"{study}, from {self.config['trial_id']} on"
+
+        @ray.method(enable_task_events=False)
+        def train(self) -> Any:
+            return super().train()
+
+        @ray.method(enable_task_events=False)
+        def reset(self, *arguments: Any, **named: Any) -> Any:
+            return super().reset(*arguments, **named)
+
+        @ray.method(enable_task_events=False)
+        def stop(self) -> Any:
+            return super().stop()
+
+        @ray.method(enable_task_events=False)
+        def get_auto_filled_metrics(self, *arguments: Any, **named: Any) -> Any:
+            return super().get_auto_filled_metrics(*arguments, **named)
+
+    Trials.__name__ = Trials.__qualname__ = f"{study} trials"
+    return Trials
 
 
 def _fit(job: Job, tuner: tune.Tuner) -> bool:

@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -62,7 +63,7 @@ class Command:
         found = []
         for process in self.family():
             with contextlib.suppress(psutil.Error):
-                if process.name().startswith("ray::Implicit"):  # Tune's actor; the agents' names begin with ray:: too
+                if is_trial(process):
                     found.append(process)
         return found
 
@@ -84,6 +85,17 @@ class Command:
     @property
     def output(self) -> str:
         return self.log.read_text(errors="replace")
+
+
+def is_trial(process: psutil.Process) -> bool:
+    """Whether trials run in this process, by its title, which has the study and the trial. The titles of Ray's agents
+    and of other actors are one word; that of the actor which lists the trials says so.
+
+    Raises:
+        psutil.Error: it has ended.
+    """
+    title = " ".join(process.cmdline()[:1])
+    return bool(re.match(r"ray::\S+ (?!study)", title))
 
 
 def start(results_dir: Path, *more: str, stdout: int | None = None) -> Command:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from study.data.mapped import MappedPart
+from study.data.splits import Part
 from study.errors import UserError
 from study.methods.sws.settings import SWSSettings
 from study.pipeline import metadata
@@ -88,7 +94,8 @@ def test_a_driver_without_a_gpu_does_not_call_its_cluster_a_cpu(monkeypatch: pyt
         ({"gpus_per_trial": 0.00001}, "--gpus-per-trial 1e-05: Ray counts in steps of 0.0001; give that or more"),
         ({"cpus_per_trial": 1e9}, "--cpus-per-trial 1e+09: the largest machine has "),
         ({"memory_per_trial": 1e12}, "--memory-per-trial 1e+12: the largest machine has "),
-        ({"gpus_per_trial": 1e12}, "--gpus-per-trial 1e+12: "),
+        ({"gpus_per_trial": 1e12}, "--gpus-per-trial 1e+12: a training runs on one GPU"),
+        ({"gpus_per_trial": 2.0, "address": "auto"}, "--gpus-per-trial 2: a training runs on one GPU"),
     ],
 )
 def test_what_ray_cannot_count_is_refused_before_it_starts(flags: dict[str, float], line: str) -> None:
@@ -98,3 +105,37 @@ def test_what_ray_cannot_count_is_refused_before_it_starts(flags: dict[str, floa
         cluster.check_limits(settings.changed(**flags))
     assert str(error.value).startswith(line)
     cluster.check_limits(settings.changed(max_concurrent=10**30))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_token_is_shown_on_a_terminal_alone(
+    terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The way in is printed once to a person; what goes to a file or a log names the command that prints it."""
+    (tmp_path / "token").write_text("secret\n")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    (line,) = cluster.addresses(resolve(SWSSettings()), "http://127.0.0.1:8265")
+    assert line.startswith("Ray dashboard: http://127.0.0.1:8265")
+    assert ("secret" in line) == terminal and ("ray get-auth-token" in line) != terminal
+
+
+def test_a_node_without_the_mapped_images_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its address, before a trial starts there; images in memory travel to every node."""
+    asked: list[Path] = []
+
+    def nodes_without(path: Path) -> list[str]:
+        asked.append(path)
+        return ["10.0.0.7"]
+
+    monkeypatch.setattr(cluster, "_nodes_without", nodes_without)
+    images, labels = torch.zeros((4, 1, 2, 2), dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    mapped = MappedPart(images, labels, tmp_path / "train.images", "fingerprint")
+    plain = Part(images, labels)
+    cluster.check_mapped(SimpleNamespace(train=plain, validation=plain))  # type: ignore[arg-type]
+    assert not asked
+    with pytest.raises(UserError, match=f"^--dataset folder: node 10.0.0.7 does not have {tmp_path}, "):
+        cluster.check_mapped(SimpleNamespace(train=mapped, validation=plain))  # type: ignore[arg-type]
+    assert asked == [tmp_path / "train.images"]

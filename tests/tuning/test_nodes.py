@@ -27,7 +27,7 @@ def trains(node: object) -> bool:
     for daemon in daemons:
         with contextlib.suppress(psutil.Error):
             for process in psutil.Process(daemon.pid).children(recursive=True):
-                if process.name().startswith("ray::Implicit"):
+                if bed.is_trial(process):
                     return True
     return False
 

@@ -112,7 +112,7 @@ def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
 
             def watched(networks: Any, *others: Any) -> Any:
                 processes = psutil.Process(os.getppid()).children()
-                trials = [p for p in processes if p.cmdline()[0].startswith("ray::ImplicitFunc")]
+                trials = [p for p in processes if p.cmdline()[0].startswith("ray::sws-digits ")]
                 torch = sum("libtorch" in libraries(p) for p in trials)
                 with (tmp_path / "seen").open("a") as file:
                     print(len(networks), len(trials), torch, "libtorch" in libraries(psutil.Process()), file=file)
