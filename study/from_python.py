@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 LOOK = 0.2
 """Seconds between two looks at what a study prints."""
-ROWS_SHOWN = 10
-"""Rows of a table that a notebook shows of a study."""
 COLOURS = ("FORCE_COLOR", "CLICOLOR_FORCE", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
 """Variables by which a notebook asks for colours. With them the display would write a terminal's control codes."""
 
@@ -197,7 +195,9 @@ class LaunchedStudy:
         return f"{done} of {self.settings.budget.num_samples} trials, {'running' if self.running else 'ended'}"
 
     def _repr_html_(self) -> str:
-        front = self.front.dropna(axis=1, how="all").head(ROWS_SHOWN)
+        from study.records import study_folder
+
+        front = self.front.dropna(axis=1, how="all").head(study_folder.ROWS_SHOWN)
         where = f"<p>Report: <code>{html.escape(str(self.report))}</code></p>" if self.report.exists() else ""
         heading = f"<p><b>{html.escape(self.folder.name)}</b>: {self._state()}</p>"
         return heading + (f"<p>Front:</p>{front.to_html(index=False)}" if len(front) else "") + where
