@@ -12,7 +12,6 @@ import sys
 import textwrap
 import typing
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,6 +62,8 @@ def _answer(argv: list[str], kinds: list[str]) -> str:
     if argv[0] in ("-h", "--help", "--help-all"):
         return _help(kinds)
     if argv[0] == "--version":
+        from importlib import metadata  # which a study need not load
+
         return f"{SCRIPT} {metadata.version(SCRIPT)}"
     if argv[0] == COMPLETION:
         options = {kind: registry.default_settings(kind) for kind in kinds}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shutil
 import subprocess
@@ -218,6 +219,21 @@ def test_bash_completes_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str
     typed = "COMP_WORDS=(compression-study sws --num-s) COMP_CWORD=2; _tyro_compression_study; echo ${COMPREPLY[@]}"
     command = ["bash", "-c", f"source {tmp_path}/script; {typed}"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "--num-samples"
+
+
+def test_somebody_at_a_terminal_is_answered_at_once(tmp_path: Path) -> None:
+    """The first line of a study comes after less than a second of computing, before torch and Ray are loaded."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "study.run", "kd", "--teacher-checkpoint", "/nope.pt"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as study:
+        os.close(theirs)
+        first = os.read(ours, 1000).decode()
+        times = Path(f"/proc/{study.pid}/stat").read_text().rpartition(")")[2].split()[11:13]  # user and system
+        study.kill()
+    os.close(ours)
+    assert first.splitlines()[0] == "Loading PyTorch and Ray ..."
+    assert sum(map(int, times)) / os.sysconf("SC_CLK_TCK") < 1
 
 
 def test_a_shell_that_is_not_known_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
