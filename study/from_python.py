@@ -46,12 +46,15 @@ class StudyKind:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        default = registry.default_settings(kind)
-        self.__signature__ = inspect.Signature(
-            [inspect.Parameter(e.name, inspect.Parameter.KEYWORD_ONLY, default=default.flat()[e.name])
-             for e in help_text.entries(default)],
-            return_annotation=type(default),
-        )  # fmt: skip
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """Every flag with its default, for editors and notebooks."""
+        default = registry.default_settings(self.kind)
+        values, keyword = default.flat(), inspect.Parameter.KEYWORD_ONLY
+        names = (entry.name for entry in help_text.entries(default))
+        flags = [inspect.Parameter(name, keyword, default=values[name]) for name in names]
+        return inspect.Signature(flags, return_annotation=type(default))
 
     def __call__(self, **values: object) -> Settings:
         """Settings with these values.

@@ -93,7 +93,7 @@ def _entry(cls: type[Any], name: str, value: Any) -> list[HelpEntry]:
         return []
     shown = [mark for kind in cls.__mro__ for mark in _own_marks(kind, name)]
     heading = next((mark.heading for mark in shown if mark.heading), _heading(cls, name))
-    text = next(text for kind in cls.__mro__ if (text := _texts(kind).get(name)))
+    text = next((text for kind in cls.__mro__ if (text := _texts(kind).get(name))), "")
     return [
         HelpEntry(
             name=name,
@@ -124,9 +124,11 @@ def _heading(cls: type[Any], name: str) -> Heading:
 
 def _texts(cls: type[Any]) -> dict[str, str]:
     """Field → the text under it in the class's own source, as one line."""
-    if cls.__module__ == "builtins":
+    try:
+        source = inspect.getsource(cls)
+    except (OSError, TypeError):  # one that was typed at a prompt; Python's own
         return {}
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    body = ast.parse(textwrap.dedent(source)).body[0]
     assert isinstance(body, ast.ClassDef)
     texts: dict[str, str] = {}
     for field, text in zip(body.body, body.body[1:], strict=False):
@@ -191,7 +193,7 @@ def _page(prog: str, about: str, listed: list[HelpEntry], brief: bool, end: str)
 def _lines(entry: HelpEntry, width: int, brief: bool) -> list[str]:
     """A flag with its text next to it, or below it where the flag is long."""
     text = entry.brief if brief else f"{entry.text} {entry.default}".strip()
-    lines = textwrap.wrap(text, width, initial_indent=" " * COLUMN, subsequent_indent=" " * COLUMN)
+    lines = textwrap.wrap(text or "–", width, initial_indent=" " * COLUMN, subsequent_indent=" " * COLUMN)
     usage = f"  {entry.usage}"
     if len(usage) > COLUMN - 2:
         return [usage, *lines]

@@ -38,7 +38,8 @@ def in_a_shell(folder: Path) -> Path:
     """The study of the notebook, as a command in this folder."""
     command = [sys.executable, "-m", "study.run", "kd", *from_python._arguments("kd", QUICK)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     return folder / "results" / "kd-digits"
 
 
@@ -47,6 +48,7 @@ def test_a_notebook_and_a_shell_run_the_same_study(tmp_path: Path, monkeypatch: 
     of a terminal, tables of the results, and bad input as one line."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # on a machine that does much else
     shell, notebook = tmp_path / "shell", tmp_path / "notebook"
     shell.mkdir()
     notebook.mkdir()
@@ -123,6 +125,19 @@ def test_names_are_those_of_the_flags() -> None:
     assert {name.upper() for name in registry.names()} <= set(dir(study))
     with pytest.raises(AttributeError, match="NOTHING"):
         getattr(study, "NOTHING")  # noqa: B009
+
+
+def test_the_process_of_a_study_writes_plain_lines_and_finds_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook asks for colours, which are no use in its cells; what is on this Python's path is on the other's."""
+    for name in from_python.COLOURS:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    environment = from_python._environment()
+    assert not set(from_python.COLOURS) & environment.keys() and environment["NO_COLOR"] == "1"
+    assert environment["PYTHONPATH"].split(os.pathsep)[0] == str(tmp_path)
+    assert not any("site-packages" in folder for folder in environment["PYTHONPATH"].split(os.pathsep))
 
 
 @pytest.mark.parametrize(
