@@ -26,6 +26,8 @@ QUICK: dict[str, Any] = {
     "num_samples": 3, "epochs": 2, "teacher_epochs": 2, "max_concurrent": 1, "dashboard": False,
 }  # fmt: skip
 """As in the notebook."""
+ATTEMPTS = 3
+"""Ray gives up where it has not started after 30 s, as on a machine that is very busy; then nothing has been tried."""
 
 
 def trials_of(folder: Path) -> pd.DataFrame:
@@ -38,7 +40,10 @@ def in_a_shell(folder: Path) -> Path:
     """The study of the notebook, as a command in this folder."""
     command = [sys.executable, "-m", "study.run", "kd", *from_python._arguments("kd", QUICK)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    for _ in range(ATTEMPTS):
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        if "Ray could not be started" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     return folder / "results" / "kd-digits"
 
@@ -48,12 +53,16 @@ def test_a_notebook_and_a_shell_run_the_same_study(tmp_path: Path, monkeypatch: 
     of a terminal, tables of the results, and bad input as one line."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep))
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "300")  # on a machine that does much else
     shell, notebook = tmp_path / "shell", tmp_path / "notebook"
     shell.mkdir()
     notebook.mkdir()
-    pages = nbformat.read(NOTEBOOK, as_version=4)
-    nbclient.NotebookClient(pages, timeout=280, resources={"metadata": {"path": str(notebook)}}).execute()
+    for _ in range(ATTEMPTS):
+        pages = nbformat.read(NOTEBOOK, as_version=4)
+        try:
+            nbclient.NotebookClient(pages, timeout=280, resources={"metadata": {"path": str(notebook)}}).execute()
+            break
+        except nbclient.exceptions.CellExecutionError as error:
+            assert "Ray could not be started" in str(error)
     pd.testing.assert_frame_equal(trials_of(in_a_shell(shell)), trials_of(notebook / "results" / "kd-digits"))
     cells = [cell.outputs for cell in pages.cells if cell.cell_type == "code"]
     printed = "".join(output.text for outputs in cells for output in outputs if output.output_type == "stream")
