@@ -35,7 +35,7 @@ class HelpEntry:
 
     Attributes:
         usage: the flag with what stands for its value, as in `--epochs N`.
-        text: all that is said of it, in one line.
+        text: the text under its field, in one line.
         default: as a sentence that `text` does not have, or "".
     """
 

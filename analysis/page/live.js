@@ -6,7 +6,7 @@
   const AWAY = 30000; // ms between two looks for a server that did not answer
   const QUIET = 1500; // ms without pointer or key before the page may be exchanged
   const MOST_NEW = 100; // values that a slider may have got since the last page
-  const KEPT = `live ${location.pathname}`; // of several studies each has its own
+  const STORAGE = `live ${location.pathname}`; // of several studies each has its own
   const version = document.querySelector("meta[name=version]").content;
   const all = (selector) => [...document.querySelectorAll(selector)];
   const by = (id) => document.getElementById(id);
@@ -38,7 +38,7 @@
 
   function save() {
     if (!by("data")) return; // no report: what was chosen in the last one still counts
-    sessionStorage.setItem(KEPT, JSON.stringify({
+    sessionStorage.setItem(STORAGE, JSON.stringify({
       top: topmost(),
       focus: focused(),
       theme: document.documentElement.dataset.theme,
@@ -121,7 +121,7 @@
       document.querySelector(".bar nav").prepend(link);
     }
     for (const { control, field, name } of controls()) initial.set(name, control[field]);
-    const kept = sessionStorage.getItem(KEPT);
+    const kept = sessionStorage.getItem(STORAGE);
     if (kept && by("data")) restore(JSON.parse(kept));
     window.addEventListener("pagehide", save);
     setTimeout(look, EVERY);

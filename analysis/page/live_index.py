@@ -44,7 +44,7 @@ class SeveralStudies:
     """An index at /, and the page of each study at /NAME/.
 
     Args:
-        folders: study folders, or folders that hold them; a study that appears there later is found.
+        folders: study folders, or folders that hold them; a study that appears there afterwards is shown, too.
         build: a study → its page, such as `analysis.page.study_page.build`.
     """
 

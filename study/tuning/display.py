@@ -135,8 +135,9 @@ class Display:
             rows = self.ledger.history.get(trial_id, [])
             values = f"epoch {rows[-1]['epoch']}, {self._short_values(rows[-1])}" if rows else "starting"
             table.add_row(trial_id, values)
-        table.add_row("best", self._best())
-        table.add_row("front", f"{self.front_size} trials")
+        if not self.baselines_count:  # a confirmation searches nothing
+            table.add_row("best", self._best())
+            table.add_row("front", f"{self.front_size} trials")
         table.add_row("time left", _in_words(self.seconds_left()))
         if self.afterwards:
             table.add_row("then", self.afterwards)

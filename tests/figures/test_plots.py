@@ -76,7 +76,7 @@ def test_every_figure_of_the_page_is_a_function(tmp_path: Path, monkeypatch: pyt
 
     for module in (plots, gallery):
         monkeypatch.setattr(module, "trade_offs", fit_once)
-    drawn = set()
+    compared = set()
     for study in studies(tmp_path):
         s = summarise(study)
         main = gallery.main_figure(s)
@@ -90,12 +90,12 @@ def test_every_figure_of_the_page_is_a_function(tmp_path: Path, monkeypatch: pyt
             if figure.id not in BY_ID:
                 assert figure.id.startswith(VARIANTS), figure.id
                 continue
-            drawn.add(figure.id)
+            compared.add(figure.id)
             own = BY_ID[figure.id](study)
             assert isinstance(own, go.Figure) and own.data
             if not figure.id.startswith("slice-"):
                 assert own.to_json() == figure.figure.to_json(), figure.id
-    assert set(BY_ID) - drawn <= {"progress-hours", "timeline"}  # which need the times of trials
+    assert set(BY_ID) - compared <= {"progress-hours", "timeline"}  # which need the times of trials
     public = {name for name, f in inspect.getmembers(plots, inspect.isfunction) if f.__module__ == "analysis.plots"}
     public = {name for name in public if not name.startswith("_")}
     called = {name for f in BY_ID.values() for name in (*f.__code__.co_names, f.__name__)}
