@@ -68,7 +68,7 @@ def test_a_notebook_and_a_shell_run_the_same_study(tmp_path: Path, monkeypatch: 
     printed = "".join(output.text for outputs in cells for output in outputs if output.output_type == "stream")
     shown = [output.data for outputs in cells for output in outputs if output.output_type == "execute_result"]
     assert not re.search(r"[\x1b\r]", printed)
-    assert re.search(r"^ +3/3 +t003 +complete ", printed, re.MULTILINE) and "Nothing to do" in printed
+    assert re.search(r"^ +3/3 +t003 +(complete|pruned) ", printed, re.MULTILINE) and "Nothing to do" in printed
     assert "--num-sample 3: not understood; did you mean --num-samples?" in printed
     launched, table, recorded, axis, again = shown
     assert "3 of 3 trials" in launched["text/html"] and "report.html" in launched["text/html"]
