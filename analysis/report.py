@@ -4,6 +4,7 @@ one page that compares them.
     python -m analysis.report results/NAME
     python -m analysis.report results/A results/B
     python -m analysis.report results/NAME --live
+    python -m analysis.report results --live --port 8800
 
 The page is `analysis/page/`: a template, its style and its script; `analysis.page.render` puts them together.
 """
@@ -18,7 +19,8 @@ from typing import Annotated
 import tyro
 
 from analysis.page import comparison_page, images
-from analysis.page.live import serve
+from analysis.page.live import OneStudy, serve
+from analysis.page.live_index import SeveralStudies, holds_studies
 from analysis.page.study_page import build, write_page
 from study import commandline
 from study.errors import UserError, printable
@@ -34,12 +36,15 @@ class Arguments:
     """Write a study's report, or one page that compares several studies, and print its path."""
 
     folders: Annotated[tuple[Folder, ...], tyro.conf.Positional]
-    """The folder that a study wrote, results/NAME. Several are compared on one page."""
+    """The folder that a study wrote, results/NAME. Several are compared on one page. With --live, several studies, or
+    the folder that holds them, get an index."""
     out: File | None = None
     """Where the page goes; - is standard output. Default: report.html in the folder; a comparison goes to
     comparison.html next to the first one."""
     live: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Serve the page on 127.0.0.1 instead, and follow the study while it runs."""
+    port: int = 0
+    """With --live: the port, 0 for any that is free."""
     png: Folder | None = None
     """Write the page's figures into this folder as PNG files, for papers."""
     svg: Folder | None = None
@@ -58,10 +63,14 @@ def _run(arguments: Arguments) -> int:
     if not arguments.folders:
         raise UserError(f"give a study folder, as in: {PROG} results/NAME")
     if arguments.live:
-        if len(arguments.folders) > 1 or arguments.out or arguments.png or arguments.svg:
-            raise UserError("--live serves the page of one study: leave out the other folders, --out, --png and --svg")
-        serve(arguments.folders[0], build)
+        if arguments.out or arguments.png or arguments.svg:
+            raise UserError("--live writes no file: leave out --out, --png and --svg")
+        several = len(arguments.folders) > 1 or holds_studies(arguments.folders[0])
+        site = SeveralStudies(arguments.folders, build) if several else OneStudy(arguments.folders[0], build)
+        serve(site, arguments.port)
         return 0
+    if arguments.port:
+        raise UserError(f"--port {arguments.port}: needs --live, the server whose port it is")
     if arguments.out and arguments.out.is_dir():
         raise UserError(f"--out {arguments.out}: is a folder; give a file, such as {arguments.out}/{paths.REPORT}")
     try:

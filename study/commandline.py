@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import io
+import operator
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
@@ -55,6 +57,30 @@ def parse(
             raise
         raise UserError(_one_line(printed.getvalue(), prog, explain)) from None
     return complete_paths(options, argv)
+
+
+SHELLS = ("bash", "fish", "zsh")
+"""Those whose completion tyro writes by itself."""
+
+
+def completion(prog: str, kinds: Mapping[str, object], shell: str) -> str:
+    """A script that lets a shell complete a command's kinds of study, and the flags and words of each.
+
+    Args:
+        prog: name of the command.
+        kinds: first argument → its options, a dataclass with every default.
+        shell: one of `SHELLS`.
+    Raises:
+        UserError: another shell, or none.
+    """
+    if shell not in SHELLS:
+        raise UserError(f"--tyro-print-completion {shell}: give {any_of(SHELLS)}")
+    parts = [Annotated[type(default), tyro.conf.subcommand(kind, default=default)] for kind, default in kinds.items()]
+    either: Any = functools.reduce(operator.or_, parts)
+    printed, arguments = io.StringIO(), ["--tyro-print-completion", shell]
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        tyro.cli(either, prog=prog, args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+    return printed.getvalue().rstrip()
 
 
 def status(command: Callable[[], int], interrupted: str = "Stopped.", prints_result: bool = True) -> int:

@@ -1,4 +1,5 @@
-"""The command line: `python -m study.run kd|sws|magnitude|kd_sws|ptq`. Parses, calls, prints."""
+"""The command line: `python -m study.run kd|sws|magnitude|kd_sws|ptq`, or `compression-study kd|…`. Parses, calls,
+prints."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import typing
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from study import commandline
@@ -18,7 +20,10 @@ from study.errors import UserError, system_error
 from study.methods import registry
 from study.settings import Settings, flag, resolve
 
-PROG = "python -m study.run"
+SCRIPT = "compression-study"
+"""The command that an installation adds; it has the name of the distribution."""
+PROG = SCRIPT if Path(sys.argv[0]).name == SCRIPT else "python -m study.run"
+COMPLETION = "--tyro-print-completion"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -36,18 +41,43 @@ def parse(argv: list[str]) -> Settings:
 
     Raises:
         UserError: a usage error.
-        SystemExit: after --help.
+        SystemExit: after --help, --help-all, --version, and after a shell's completion was printed.
     """
     kinds = registry.names()
-    if argv and argv[0] in ("-h", "--help"):
-        print(_help(kinds))
+    if argv and (answer := _answer(argv, kinds)):
+        print(answer)
         raise SystemExit(0)
     if not argv or argv[0] not in kinds:
         raise UserError(_no_study(argv, kinds))
     default = registry.default_settings(argv[0])
-    about = inspect.getdoc(type(default))
-    explain = partial(_explain, argv)
-    return commandline.parse(type(default), f"{PROG} {argv[0]}", about, argv[1:], default, explain)
+    prog = f"{PROG} {argv[0]}"
+    if page := _help_of_kind(prog, default, argv[1:]):
+        print(page)
+        raise SystemExit(0)
+    return commandline.parse(type(default), prog, None, argv[1:], default, partial(_explain, argv))
+
+
+def _answer(argv: list[str], kinds: list[str]) -> str:
+    """What a command prints that names no study: help, version or a shell's completion; "" where it is none of them."""
+    if argv[0] in ("-h", "--help", "--help-all"):
+        return _help(kinds)
+    if argv[0] == "--version":
+        from importlib import metadata  # which a study need not load
+
+        return f"{SCRIPT} {metadata.version(SCRIPT)}"
+    if argv[0] == COMPLETION:
+        options = {kind: registry.default_settings(kind) for kind in kinds}
+        return commandline.completion(SCRIPT, options, " ".join(argv[1:]))
+    return ""
+
+
+def _help_of_kind(prog: str, default: Settings, arguments: list[str]) -> str:
+    """The help that these arguments ask for, or ""."""
+    from study import help_text  # which a study need not load
+
+    if "--help-all" in arguments:
+        return help_text.full_help(prog, default)
+    return help_text.brief_help(prog, default) if {"-h", "--help"} & set(arguments) else ""
 
 
 def _no_study(argv: list[str], kinds: list[str]) -> str:
@@ -76,7 +106,11 @@ def _help(kinds: list[str]) -> str:
     for kind in kinds:
         what = inspect.cleandoc(registry.settings_class(kind).__doc__ or "").split("\n\n")[0]
         lines += textwrap.wrap(f"{kind:<11}{' '.join(what.split())}", 79, subsequent_indent=" " * 11)
-    return "\n".join([*lines, "", f"{PROG} STUDY --help lists its flags."])
+    ends = (
+        f"{PROG} STUDY --help has its common flags, and --help-all every flag.",
+        f"{PROG} --version says which version this is.",
+    )
+    return "\n".join([*lines, "", *ends])
 
 
 def _explain(argv: list[str], name: str) -> str:

@@ -18,6 +18,7 @@ import tyro
 
 from study.durations import seconds_of
 from study.errors import UserError
+from study.flag_marks import Common, Heading, Rare, marks
 from study.normalisation import parse as parse_normalisation
 from study.path_arguments import LONGEST_NAME
 from study.records.search_domains import Value
@@ -66,17 +67,20 @@ Alpha = Annotated[float, Within(0, 1)]
 class Settings:
     """Settings of every kind of study. Each group is a field; `of`, `changed` and `flat` take every name as it is."""
 
+    HEADING: ClassVar[Heading] = "Data"
+
     kind: Annotated[str, tyro.conf.Suppress] = ""
-    dataset: str = "digits"
-    """digits, mnist, fashion_mnist, cifar10, cifar100, folder (your own images, see --data-dir), or module:function
-    (your own arrays: it returns (train, test) or (train, validation, test), each a pair (inputs, labels))."""
-    normalise: str | None = None
+    dataset: Annotated[str, Common()] = "digits"
+    """digits, mnist, fashion_mnist, cifar10, cifar100, folder or module:function. The images of a folder are your own,
+    see --data-dir. A function returns your own arrays: (train, test) or (train, validation, test), each a pair (inputs,
+    labels)."""
+    normalise: Annotated[str | None, Rare("CONSTANTS")] = None
     """What images are normalised by, in all networks of the study, since a trained network expects the constants that
     it was trained with: data (those of the training part), imagenet, or MEAN/STD for pixels of 0 to 1, such as
     0.485,0.456,0.406/0.229,0.224,0.225. Default: those of --weights, where given; otherwise data."""
-    seed: Annotated[int, AtLeast(0, MAX_SEED)] = 0
+    seed: Annotated[int, AtLeast(0, MAX_SEED), Common(heading="Study")] = 0
     """Seed of the split, the search, and every network."""
-    precision: Precision | None = None
+    precision: Annotated[Precision | None, Rare(heading="Training")] = None
     """Precision in which networks with convolutions train (on a GPU, float32 convolutions run as TF32); other networks
     train in float32. Default: that of the study if it already exists; otherwise bfloat16 where the processor has it
     (GPUs since Ampere, CPUs with AVX512_BF16 or AMX)."""
@@ -207,10 +211,7 @@ def bounds_of(kind: type[Settings]) -> dict[str, Bound]:
         else:
             hints = {name: hint}
         for inner, annotated in hints.items():
-            for part in (annotated, *typing.get_args(annotated)):  # an optional alias is a union with one inside
-                for mark in getattr(part, "__metadata__", ()):
-                    if isinstance(mark, Bound):
-                        bounds[inner] = mark
+            bounds.update((inner, mark) for mark in marks(annotated) if isinstance(mark, Bound))
     return bounds
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from study.flag_marks import Common, Heading, Rare
 from study.path_arguments import File, Folder
 from study.records.search_domains import Value
 from study.setting_bounds import Above, AtLeast, Between, Percentage
@@ -30,47 +31,53 @@ MAX_TRIAL_TIMEOUT = 10**9
 class Budget:
     """How much is tried. May differ between two commands on one study."""
 
-    num_samples: Annotated[int, AtLeast(1)] = 64
-    """Trials that the study has when the command ends, baselines not counted. Run again to continue or to add."""
-    time: str | None = None
-    """Start no further trial of the search after so long, such as 90m, 2h or 1d, and end the study with what there is;
-    the same command goes on with it. Default: no limit."""
-    until: Literal["stalled"] | None = None
-    """stalled ends the study once the last 20 trials, or the last third of all if that is more, added less than 0.5 %
-    to the front's hypervolume (or nothing to the best value); a command tries 20 at least. Default: --num-samples."""
-    confirm: Annotated[int, AtLeast(0)] = 0
-    """After the search, retrain up to this many members of the front (the best trials where accuracy is the only
-    objective), and the baselines, with --seeds fresh seeds. Default: 0; the front is then tested as it was found."""
-    seeds: Annotated[int, AtLeast(1)] = 5
+    HEADING: ClassVar[Heading] = "Study"
+
+    num_samples: Annotated[int, AtLeast(1), Common()] = 64
+    """Trials that the study has at the end. Baselines are not counted. Run again to continue or to add."""
+    time: Annotated[str | None, Common("TIME")] = None
+    """Start no further trial after so long, such as 90m, 2h or 1d. The study ends with what there is; the same command
+    goes on with it. Default: no limit."""
+    until: Annotated[Literal["stalled"] | None, Common("stalled")] = None
+    """End the study once the front no longer grows. That is when the last 20 trials, or the last third of all if that
+    is more, added less than 0.5 % to the front's hypervolume (or nothing to the best value); a command tries 20 at
+    least. Default: --num-samples."""
+    confirm: Annotated[int, AtLeast(0), Common()] = 0
+    """Retrain up to N of the front, and the baselines, with fresh seeds. They are retrained after the search, with
+    --seeds seeds each; where accuracy is the only objective the best trials are taken. Default: 0. The front is then
+    tested as it was found."""
+    seeds: Annotated[int, AtLeast(1), Common()] = 5
     """With --confirm: fresh seeds."""
-    warm_start: Folder | None = None
+    warm_start: Annotated[Folder | None, Common(heading="Search")] = None
     """Folder of another study, whose front is tried first. Default: none."""
-    trial_timeout: Annotated[float | None, Above(0, MAX_TRIAL_TIMEOUT)] = None
+    trial_timeout: Annotated[float | None, Above(0, MAX_TRIAL_TIMEOUT), Rare("SECONDS")] = None
     """Seconds that an epoch may take, the start before the first one included. After that the process counts as hung:
     it is ended, and the trial is tried again. Default: no limit."""
     max_failures: Annotated[int, AtLeast(0)] = 2
     """Times that a trial whose process fails is tried again, from its last epoch, before it counts as failed."""
-    dry_run: bool = False
-    """Print what would run and what it would cost (steps are timed), then stop."""
+    dry_run: Annotated[bool, Common()] = False
+    """Print what would run and its cost, then stop. Steps are timed."""
 
 
 @dataclass(frozen=True)
 class Search:
     """What is searched for, and how. Fixed for a study."""
 
-    searcher: Searcher = "tpe"
+    HEADING: ClassVar[Heading] = "Search"
+
+    searcher: Annotated[Searcher, Common("NAME")] = "tpe"
     """Optuna's sampler: tpe, nsga2, gp (Gaussian process) or random."""
-    scheduler: Scheduler | None = None
-    """predicted stops trials that would not end on the front even if they gained what the most similar finished trials
-    gained (see study.tuning.prediction). asha stops those that fall behind (see study.tuning.halving), in validation
-    accuracy or, with several objectives, by non-dominated rank. none lets every trial finish. Default: asha for kd,
-    otherwise none."""
+    scheduler: Annotated[Scheduler | None, Common("NAME")] = None
+    """Which trials are stopped early: predicted, asha or none. The first stops trials that would not end on the front
+    even if they gained what the most similar finished trials gained (see study.tuning.prediction). asha stops those
+    that fall behind (see study.tuning.halving), in validation accuracy or, with several objectives, by non-dominated
+    rank. none lets every trial finish. Default: asha for kd, otherwise none."""
     seeds_per_trial: Annotated[int | None, AtLeast(2, 100)] = None
     """Train every trial with so many seeds from the same shared work: its accuracies and losses are means,
     val_accuracy_sd the spread. Its network, which is tested, and its sizes are those of the first. Default: one
     seed."""
-    min_accuracy: Annotated[float | None, Percentage()] = None
-    """Validation accuracy (%) below which a trial is of no use: a constraint for the searcher, and the front has none
+    min_accuracy: Annotated[float | None, Percentage(), Common("PERCENT")] = None
+    """Validation accuracy below which a trial is of no use. It is a constraint for the searcher, and the front has none
     below it. Default: none."""
 
 
@@ -83,22 +90,24 @@ class SpaceFlags:
     """What is searched, where it is not what search_spaces/ has: every hyperparameter of a trial (--show-space lists
     them). Fixed for a study."""
 
-    range: Words = ()
-    """Search a number within NAME=LOW:HIGH, both included, with :log, :int or :step=S behind it. May be given several
-    times, as the next three: --range temperature=2:8 --range learning_rate=1e-4:1e-2:log."""
-    choice: Words = ()
-    """Search one of several values: --choice augment=none,flip. Values that have commas themselves, such as those of
+    HEADING: ClassVar[Heading] = "Search"
+
+    range: Annotated[Words, Common("NAME=LOW:HIGH")] = ()
+    """Search a number between LOW and HIGH. Both are included; :log, :int or :step=S may stand behind them. May be
+    given several times, as the next four: --range temperature=2:8 --range learning_rate=1e-4:1e-2:log."""
+    choice: Annotated[Words, Common("NAME=A,B")] = ()
+    """Search one of several values: loss=kd,dkd. Values that have commas themselves, such as those of
     milestones, cannot be typed: they need --space FILE."""
-    fix: Words = ()
-    """Do not search it: --fix alpha=0.9. Of what has a flag of its own, in trials and baselines alone."""
-    when: Words = ()
-    """Search NAME only where another one has one of some values: --when NAME:OTHER=VALUE,VALUE."""
-    objective: Words = ()
-    """Add an objective, NAME:max or NAME:min, or leave one out, NAME:none; one to four in all."""
-    space: File | None = None
-    """A file such as those in search_spaces/ in place of the one there. Default: none."""
-    show_space: bool = False
-    """Print what is searched and what could be, then stop."""
+    fix: Annotated[Words, Common("NAME=VALUE")] = ()
+    """Do not search it, as in alpha=0.9. Of what has a flag of its own, in trials and baselines alone."""
+    when: Annotated[Words, Rare("NAME:OTHER=A,B")] = ()
+    """Search NAME only where OTHER has one of these values."""
+    objective: Annotated[Words, Common("NAME:max")] = ()
+    """Add an objective, NAME:max or :min, or drop one, NAME:none. One to four in all."""
+    space: Annotated[File | None, Common()] = None
+    """A search space of your own, a Python file. It takes the place of the one in search_spaces/. Default: none."""
+    show_space: Annotated[bool, Common()] = False
+    """Print what is or could be searched, then stop."""
     default_rate: Annotated[bool, tyro.conf.Suppress] = field(default=False, compare=False)
     """Whether --learning-rate was left at its default, which trials with another optimizer do not share. `resolve`
     finds out; no flag of the command line."""
@@ -108,10 +117,12 @@ class SpaceFlags:
 class FolderImages:
     """How --dataset folder is read. Fixed for a study."""
 
-    image_size: Annotated[int | None, AtLeast(1, 4096)] = None
-    """Pixels: the shorter side of every image is resized to it, and the centre is cropped to a square. Default: images
-    stay as they are, and must have one size."""
-    test_fraction: Annotated[float | None, Between(0, 1)] = None
+    HEADING: ClassVar[Heading] = "Data"
+
+    image_size: Annotated[int | None, AtLeast(1, 4096), Common("PIXELS")] = None
+    """With --dataset folder: crop and resize images to this. The shorter side is resized, and the centre cropped to a
+    square. Default: as they are. They must then have one size."""
+    test_fraction: Annotated[float | None, Between(0, 1), Rare("SHARE")] = None
     """Share of the training images that becomes the test part of a folder without test/, the same in every study.
     Default: none."""
     skip_damaged: bool = False
@@ -122,30 +133,34 @@ class FolderImages:
 class Files:
     """Where things lie. May differ between two commands on one study."""
 
-    name: str | None = None
-    """Name of the study, and of its folder under --results-dir. Default: the kind and the data set, as in kd-digits."""
-    results_dir: Folder = Path("results")
+    HEADING: ClassVar[Heading] = "Output"
+
+    name: Annotated[str | None, Common(heading="Study")] = None
+    """Name of the study, and of its folder. Default: kind and data set, as in kd-digits."""
+    results_dir: Annotated[Folder, Common()] = Path("results")
     """Folder that holds the study folders."""
-    data_dir: Folder | None = None
-    """Where the data set lies, or is downloaded to; with --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*, and
+    data_dir: Annotated[Folder | None, Common(heading="Data")] = None
+    """Where the data set lies, or is downloaded to. With --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*, and
     DIR/val/CLASS/* where validation images are given. With a module:function, what it takes as data_dir.
-    Default: ~/.cache/compression-study for what can be downloaded; digits needs none."""
+    Default: ~/.cache/compression-study. digits needs none."""
 
 
 @dataclass(frozen=True)
 class Resources:
     """What a trial gets of the machines. May differ between two commands on one study."""
 
-    max_concurrent: Annotated[int | None, AtLeast(1)] = None
+    HEADING: ClassVar[Heading] = "Resources"
+
+    max_concurrent: Annotated[int | None, AtLeast(1), Common()] = None
     """Trials at one time. Default: as many as the CPUs, or GPUs, hold."""
-    cpus_per_trial: Annotated[float, Above(0)] = 1.0
+    cpus_per_trial: Annotated[float, Above(0), Common("N")] = 1.0
     """CPU cores, and threads, of each trial."""
-    gpus_per_trial: Annotated[float | None, AtLeast(0)] = None
-    """GPU of each trial: 1, or a fraction where several share it. Default: 0.25 where there is a GPU, otherwise 0."""
-    memory_per_trial: Annotated[float | None, AtLeast(0.1)] = None
+    gpus_per_trial: Annotated[float | None, AtLeast(0), Common("N")] = None
+    """GPU of each trial, 1 or a fraction that shares it. Default: 0.25 where there is a GPU, otherwise 0."""
+    memory_per_trial: Annotated[float | None, AtLeast(0.1), Rare("GB")] = None
     """Gigabytes of main memory of each trial; one that asks for more fails. Default: no limit."""
-    address: str | None = None
-    """Address of a running Ray cluster to join, or "auto". Default: this machine alone."""
+    address: Annotated[str | None, Common("HOST:PORT")] = None
+    """A running Ray cluster to join, or "auto". Default: this machine alone."""
 
     @property
     def threads(self) -> int:
@@ -162,6 +177,8 @@ class Resources:
 class Watching:
     """What can be seen meanwhile. May differ between two commands on one study."""
 
+    HEADING: ClassVar[Heading] = "Output"
+
     dashboard: bool = True
     """Start the Ray dashboard on 127.0.0.1 and print its address, on a terminal with its token."""
     prometheus: bool = False
@@ -177,8 +194,10 @@ class Watching:
 class Measuring:
     """What is measured of networks in addition. No trial trains otherwise for it."""
 
-    measure: Literal["none", "latency"] = "none"
-    """latency measures what each trial's network costs when it runs: it is shrunk exactly and run by onnxruntime on one
+    HEADING: ClassVar[Heading] = "Output"
+
+    measure: Annotated[Literal["none", "latency"], Common("latency")] = "none"
+    """Measure what each trial's network costs when it runs. It is shrunk exactly and run by onnxruntime on one
     CPU thread, in turn with the network that the study starts from (columns latency_ms, latency_p95_ms, latency_ratio,
     multiply_adds, peak_memory_mb; an objective may name them). Fixed for a study."""
     latency_batch: Annotated[int | None, AtLeast(1, 65_536)] = None

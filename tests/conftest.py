@@ -21,14 +21,16 @@ torch.set_num_threads(1)  # pytest runs as many processes as there are cores; mo
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
+# Files that run complete studies.
 STUDIES = (
     "test_study",
+    "test_from_python",
     "test_packs",
     "test_extending",
     "test_nodes",
     "test_faults",
     "test_monitor",
-)  # files that start whole studies
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

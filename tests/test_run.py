@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-from study import run
+from study import help_text, run
+from study.flag_marks import HEADINGS
 from study.methods import registry
 from study.methods.kd.settings import KDSettings
 from study.methods.sws.settings import SWSSettings
@@ -93,43 +98,148 @@ def test_defaults_are_those_of_the_dataclasses() -> None:
 KINDS = ("kd", "kd_sws", "magnitude", "ptq", "sws")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--help` lists every setting, each under its group, and ends with status 0."""
+def printed(arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command prints that ends at once, with status 0."""
     with pytest.raises(SystemExit) as ended:
-        run.main([kind, "--help"])
+        run.main(arguments.split())
     assert ended.value.code == 0
-    shown = re.sub(r"\x1b\[[0-9;]*m|[─│╭╮╰╯|]", " ", capsys.readouterr().out)  # without colours and boxes
-    groups = [
-        "options",
-        *(
-            f"{group} options"
-            for group in ("budget", "search", "searched", "files", "resources", "watching", "measuring")
-        ),
-    ]
-    _, *rest = re.split(r"^ +((?:[a-z]+ )?options) +$", shown, flags=re.MULTILINE)
-    parts = dict(zip(rest[::2], rest[1::2], strict=True))
-    assert list(parts) == groups
+    return capsys.readouterr().out
+
+
+def flags_by_group(page: str) -> dict[str, str]:
+    """Heading of the help → what stands under it."""
+    _, *rest = re.split(r"^([A-Z][a-z]+)$", page, flags=re.MULTILINE)
+    return dict(zip(rest[::2], rest[1::2], strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_help_all_names_each_flag_with_its_default(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help-all` lists every setting once, each under its group, and ends with status 0."""
+    shown = printed(f"{kind} --help-all", capsys)
+    parts = flags_by_group(shown)
+    assert tuple(parts) == HEADINGS
     for flag, group in {
-        "--num-samples": "budget options",
-        "--dry-run": "budget options",
-        "--searcher": "search options",
-        "--scheduler": "search options",
-        "--range": "searched options",
-        "--results-dir": "files options",
-        "--max-concurrent": "resources options",
-        "--dashboard": "watching options",
-        "--dataset": "options",
-        **({} if kind == "ptq" else {"--epochs": "options"}),  # nothing is trained
-        "--seed": "options",
+        "--num-samples": "Study",
+        "--dry-run": "Study",
+        "--searcher": "Search",
+        "--scheduler": "Search",
+        "--range": "Search",
+        "--results-dir": "Output",
+        "--data-dir": "Data",
+        "--max-concurrent": "Resources",
+        "--dashboard": "Output",
+        "--dataset": "Data",
+        "--epochs": "Training" if kind != "ptq" else "",  # where nothing is trained
+        "--seed": "Study",
+        "--student": "Networks" if kind.startswith("kd") else "",
+        "--network": "Networks" if not kind.startswith("kd") else "",
+        "--pack": "Resources" if kind in ("sws", "magnitude") else "",
     }.items():
         assert [
             title for title, part in parts.items() if re.search(rf"^ {{1,3}}{flag}\b(?!-)", part, re.MULTILINE)
-        ] == [group]
+        ] == [group][: bool(group)], flag
     for name in registry.default_settings(kind).flat().keys() - {"contiguous", "default_rate"}:  # not given
-        assert re.search(rf"^ {{1,3}}--{name.replace('_', '-')}\b(?!-)", shown, re.MULTILINE), name
-    assert "default" in shown.lower()
-    assert "--kind" not in shown and "--budget" not in shown
+        assert len(re.findall(rf"^ {{1,3}}--{name.replace('_', '-')}\b(?!-)", shown, re.MULTILINE)) == 1, name
+    assert not re.search(r"^ {1,3}--(kind|budget)", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_help_is_short(kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """At 80 columns it has fewer than 100 lines, no flag more than two, no line more than 80 letters."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = printed(f"{kind} --help", capsys)
+    lines = shown.splitlines()
+    assert len(lines) < 100 and max(map(len, lines)) <= 80
+    assert tuple(flags_by_group(shown)) == HEADINGS
+    flags = re.split(r"^ {2}(?=--)", shown, flags=re.MULTILINE)[1:]
+    assert len(flags) > 30
+    for text in flags:
+        own = text.split("\n\n")[0].rstrip()
+        assert own.count("\n") < 2 and own.count("[") <= 1, own
+    assert f"{kind} --help-all" in lines[-1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_help_has_true_defaults(kind: str) -> None:
+    """In brackets stands what a command without the flag has, unless it depends on the machine or the data set."""
+    settings = registry.default_settings(kind).flat()
+    shown = [entry for entry in help_text.entries(registry.default_settings(kind)) if "[" in entry.brief]
+    for entry in shown:
+        value, stated = settings[entry.name], re.findall(r"\[(.*)\]$", entry.brief)
+        if value is not None:
+            words = {True: "on"} if isinstance(value, bool) else {}
+            default = words.get(value, f"{value:g}" if isinstance(value, float) else str(value))
+            assert stated == [default], entry.name
+        assert f"{entry.text} {entry.default}".count("Default: ") == 1, entry.name
+    assert len(shown) > 25
+
+
+def test_words_that_stand_for_values_are_read_by_people(capsys: pytest.CaptureFixture[str]) -> None:
+    """No types of Python, and no {None}."""
+    shown = printed("sws --help-all", capsys)
+    for usage in ("--num-samples N", "--space FILE", "--results-dir DIR", "--min-accuracy PERCENT", "--time TIME",
+                  "--trial-timeout SECONDS", "--variant {soft,hard}", "--dashboard, --no-dashboard", "--dry-run",
+    ):  # fmt: skip
+        assert re.search(rf"^  {re.escape(usage)}( |$)", shown, re.MULTILINE), usage
+    assert not re.search(r"\b(INT|FLOAT|STR|PATH)\b|{None", shown)
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, with the name of the command."""
+    assert printed("--version", capsys) == f"compression-study {metadata.version('compression-study')}\n"
+
+
+def test_an_installation_adds_a_command(tmp_path: Path) -> None:
+    """`compression-study` is `python -m study.run`, and calls itself by its name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    module, function = project["scripts"][project["name"]].split(":")
+    script = tmp_path / project["name"]  # as pip writes it
+    script.write_text(f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for arguments, code, words in (
+        (["kd", "--help"], 0, "usage: compression-study kd [FLAGS]"),
+        (["kd", "--num-sample", "3"], 2, "did you mean --num-samples? (see compression-study kd --help)"),
+    ):
+        command = [sys.executable, str(script), *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+        assert done.returncode == code and words in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_shells_complete_kinds_and_flags(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The script is of the installed command, with every kind and its flags."""
+    script = printed(f"--tyro-print-completion {shell}", capsys)
+    assert "compression-study" in script and all(word in script for word in (*KINDS, "--num-samples", "--variant"))
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="no bash on this machine")
+def test_bash_completes_a_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a reader's shell does it: `sws --num` becomes `--num-samples`."""
+    (tmp_path / "script").write_text(printed("--tyro-print-completion bash", capsys))
+    typed = "COMP_WORDS=(compression-study sws --num-s) COMP_CWORD=2; _tyro_compression_study; echo ${COMPREPLY[@]}"
+    command = ["bash", "-c", f"source {tmp_path}/script; {typed}"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "--num-samples"
+
+
+def test_somebody_at_a_terminal_is_answered_at_once(tmp_path: Path) -> None:
+    """The first line of a study comes after less than a second of computing, before torch and Ray are loaded."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "study.run", "kd", "--teacher-checkpoint", "/nope.pt"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as study:
+        os.close(theirs)
+        first = os.read(ours, 1000).decode()
+        times = Path(f"/proc/{study.pid}/stat").read_text().rpartition(")")[2].split()[11:13]  # user and system
+        study.kill()
+    os.close(ours)
+    assert first.splitlines()[0] == "Loading PyTorch and Ray ..."
+    assert sum(map(int, times)) / os.sysconf("SC_CLK_TCK") < 1
+
+
+def test_a_shell_that_is_not_known_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """It names those that are."""
+    assert run.main(["--tyro-print-completion", "tcsh"]) == 2
+    assert capsys.readouterr().err == "error: --tyro-print-completion tcsh: give bash, fish or zsh\n"
 
 
 @pytest.mark.parametrize("arguments", ["--help", *(f"{kind} --help" for kind in KINDS)])

@@ -6,6 +6,7 @@
   const AWAY = 30000; // ms between two looks for a server that did not answer
   const QUIET = 1500; // ms without pointer or key before the page may be exchanged
   const MOST_NEW = 100; // values that a slider may have got since the last page
+  const STORAGE = `live ${location.pathname}`; // of several studies each has its own
   const version = document.querySelector("meta[name=version]").content;
   const all = (selector) => [...document.querySelectorAll(selector)];
   const by = (id) => document.getElementById(id);
@@ -37,7 +38,7 @@
 
   function save() {
     if (!by("data")) return; // no report: what was chosen in the last one still counts
-    sessionStorage.setItem("live", JSON.stringify({
+    sessionStorage.setItem(STORAGE, JSON.stringify({
       top: topmost(),
       focus: focused(),
       theme: document.documentElement.dataset.theme,
@@ -96,7 +97,7 @@
   async function look() {
     let wait = EVERY;
     try {
-      const answer = await fetch("/", { method: "HEAD", cache: "no-store" });
+      const answer = await fetch(location.pathname, { method: "HEAD", cache: "no-store" });
       badge.textContent = " · live";
       const newer = answer.ok && answer.headers.get("ETag") !== `"${version}"`;
       while (newer && performance.now() - touched < QUIET) await new Promise((go) => setTimeout(go, QUIET));
@@ -112,8 +113,15 @@
     history.scrollRestoration = "manual";
     badge.textContent = " · live";
     document.querySelector(".counts")?.append(badge);
+    const home = document.querySelector("meta[name=home]");
+    if (home && document.querySelector(".bar nav")) {
+      const link = document.createElement("a");
+      link.href = home.content;
+      link.textContent = "All studies";
+      document.querySelector(".bar nav").prepend(link);
+    }
     for (const { control, field, name } of controls()) initial.set(name, control[field]);
-    const kept = sessionStorage.getItem("live");
+    const kept = sessionStorage.getItem(STORAGE);
     if (kept && by("data")) restore(JSON.parse(kept));
     window.addEventListener("pagehide", save);
     setTimeout(look, EVERY);

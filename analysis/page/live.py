@@ -1,11 +1,13 @@
 """The report of a study while it runs: a page on 127.0.0.1 that follows the study's files.
 
     python -m analysis.report results/NAME --live
+    python -m analysis.report results --live --port 8800
 
 The page is the report with one script more, `page/live.js`, which asks for the page's ETag every few seconds and loads
-a new page where the reader stood. It is rebuilt only when a reader asks and a file has changed. The server knows this
-one page: no other path, no other method, and no other name of itself than 127.0.0.1 and localhost, so that a page from
-elsewhere whose name points here (DNS rebinding) reads nothing.
+a new page where the reader stood. It is rebuilt only when a reader asks and a file has changed. Of several studies
+there is an index, `page/live_index.py`, which leads to the page of each. The server knows these pages: no other path,
+no other method, and no other name of itself than 127.0.0.1 and localhost, so that a page from elsewhere whose name
+points here (DNS rebinding) reads nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from analysis.page.render import allowed, read
 from study.errors import UserError
@@ -51,11 +53,23 @@ _WAITING = """<!doctype html>
 """
 
 
+def stamps(folder: Path) -> list[tuple[int, int] | None]:
+    """When each watched file of a study was written, and its size."""
+    changes: list[tuple[int, int] | None] = []
+    for name in WATCHED:
+        try:
+            stat = (folder / name).stat()
+            changes.append((stat.st_mtime_ns, stat.st_size))
+        except OSError:
+            changes.append(None)
+    return changes
+
+
 class Page:
     """The page as it stands, for any number of threads."""
 
-    def __init__(self, folder: Path, build: Callable[[Study], str]) -> None:
-        self._folder, self._build = folder, build
+    def __init__(self, folder: Path, build: Callable[[Study], str], home: bool = False) -> None:
+        self._folder, self._build, self._home = folder, build, home
         self._lock = threading.Lock()
         self._seen: object = None
         self._next = 0.0
@@ -66,22 +80,15 @@ class Page:
         with self._lock:
             start = time.monotonic()
             if start >= self._next and (seen := self._stamps()) != self._seen:
-                self._content = alive(self._made())
+                self._content = alive(self._made(), self._home)
                 self._seen = seen
                 took = time.monotonic() - start
                 self._next = start + took + max(INTERVAL, REST * took)
             return self._content
 
-    def _stamps(self) -> list[tuple[int, int] | None]:
-        """When each file was written, and its size. Taken before a file is read, so that a change after it is seen."""
-        stamps: list[tuple[int, int] | None] = []
-        for name in WATCHED:
-            try:
-                stat = (self._folder / name).stat()
-                stamps.append((stat.st_mtime_ns, stat.st_size))
-            except OSError:
-                stamps.append(None)
-        return stamps
+    def _stamps(self) -> object:
+        """What changes with the page. Taken before a file is read, so that a change after it is seen."""
+        return stamps(self._folder)
 
     def _made(self) -> str:
         try:
@@ -93,16 +100,19 @@ class Page:
         return _WAITING.format(reason=html.escape(reason))
 
 
-def alive(page: str) -> tuple[bytes, str]:
+def alive(page: str, home: bool = False) -> tuple[bytes, str]:
     """A page that reloads itself when there is another one: with its version, the script, and the policy to run it.
 
+    Args:
+        home: whether the page gets a link to the index of all studies.
     Returns: the page in UTF-8, and its version.
     """
     script = read("live.js")
     version = hashlib.sha256(page.encode()).hexdigest()[:16]
+    link = '<meta name="home" content="/">\n' if home else ""
     for old, new in (
         ("script-src ", f"connect-src 'self'; script-src {allowed(script)} "),
-        ("</head>", f'<meta name="version" content="{version}">\n<script>{script}</script>\n</head>'),
+        ("</head>", f'<meta name="version" content="{version}">\n{link}<script>{script}</script>\n</head>'),
     ):
         assert old in page, f"the page has no {old!r}"
         page = page.replace(old, new, 1)
@@ -115,13 +125,30 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(*given)
 
 
-def server(folder: Path, build: Callable[[Study], str], port: int = 0) -> ThreadingHTTPServer:
-    """A server of the page that waits for `serve_forever`; its port is `server_address[1]`.
+class Site(Protocol):
+    """The pages that a server has."""
+
+    def page(self, path: str) -> Page | None:
+        """The page at a path, such as "/"."""
+
+
+class OneStudy:
+    """The page of one study, and no other."""
+
+    def __init__(self, folder: Path, build: Callable[[Study], str]) -> None:
+        self._page = Page(folder, build)
+
+    def page(self, path: str) -> Page | None:
+        """See `Site.page`."""
+        return self._page if path == "/" else None
+
+
+def server(site: Site, port: int = 0) -> ThreadingHTTPServer:
+    """A server of these pages that waits for `serve_forever`; its port is `server_address[1]`.
 
     Raises:
         UserError: the port is taken, or may not be used.
     """
-    page = Page(folder, build)
 
     class Handler(BaseHTTPRequestHandler):
         server_version, sys_version = "compression-study", ""
@@ -131,7 +158,8 @@ def server(folder: Path, build: Callable[[Study], str], port: int = 0) -> Thread
             own = self.connection.getsockname()[1]
             if self.headers.get("Host") not in (f"{HOST}:{own}", f"localhost:{own}"):
                 return self.send_error(HTTPStatus.FORBIDDEN)
-            if self.path != "/":
+            page = site.page(self.path)
+            if page is None:
                 return self.send_error(HTTPStatus.NOT_FOUND)
             content, version = page.current()
             self.send_response(HTTPStatus.OK)
@@ -153,20 +181,20 @@ def server(folder: Path, build: Callable[[Study], str], port: int = 0) -> Thread
 
     try:
         return _Server((HOST, port), Handler)
-    except OSError as error:
-        raise UserError(f"--port {port}: cannot be used ({error.strerror}); give another, or 0") from error
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or "a port is a number up to 65535"
+        raise UserError(f"--port {port}: cannot be used ({reason}); give another, or 0") from error
 
 
-def serve(folder: str | Path, build: Callable[[Study], str], port: int = 0) -> None:
-    """Serve the report of the study in `folder` until Ctrl-C, and print its address. The study need not exist yet.
+def serve(site: Site, port: int = 0) -> None:
+    """Serve these pages until Ctrl-C, and print their address.
 
     Args:
-        build: a study → its page, such as `analysis.page.study_page.build`.
         port: 0 is any free one.
     Raises:
         UserError: the port is taken, or may not be used.
     """
-    with server(Path(folder), build, port) as running:
+    with server(site, port) as running:
         print(f"http://{HOST}:{running.server_address[1]}/  Ctrl-C ends it.", flush=True)
         try:
             running.serve_forever()

@@ -22,7 +22,7 @@ from study.methods import registry
 from study.pipeline import metadata, preflight
 from study.pipeline.configurations import check_results
 from study.pipeline.final_test import confirm, record_sensitivity
-from study.pipeline.fresh_seeds import has_unconfirmed, retrain
+from study.pipeline.fresh_seeds import announced, has_unconfirmed, means_over_seeds, retrain
 from study.pipeline.preflight import Inputs
 from study.pipeline.shared_work import study_shared_work
 from study.records import paths, study_folder
@@ -171,7 +171,7 @@ def _search(
             recorder = Recorder(ledger, display, space.objectives, settings, folder)
             job = Job(settings, space, folder, recorder, deadline)
             best, confirmed, stopped, ended = _stages(job, display, inputs)
-        display.summary(best[:10], confirmed, space.domains)
+        display.summary(best[:10], confirmed, space.domains, means_over_seeds(folder))
         return stopped, ended
     finally:
         monitor.stop()
@@ -200,6 +200,7 @@ def _display(settings: Settings, space: SearchSpace, ledger: Ledger, at_once: in
         at_once=at_once,
         shared_work=registry.method(settings.kind).shared_work.name,
         front_size=len(front(ledger, space.objectives, settings.search.min_accuracy)),
+        afterwards=announced(settings),
     )
 
 

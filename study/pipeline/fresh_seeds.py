@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis import selection
+from analysis.formatting import mean_and_half
+from analysis.stats import held_out_results
+from analysis.stats.names import TEST_ACCURACY
 from study.methods import registry
 from study.pipeline.final_test import confirm_fresh
 from study.pipeline.preflight import Inputs
@@ -18,6 +21,22 @@ from study.tuning.recorder import Recorder
 from study.tuning.searcher import Queued
 from study.tuning.space import SearchSpace
 from study.tuning.tune_run import Job, Work, recover_history, run_trials
+
+
+def announced(settings: Settings) -> str:
+    """What `--confirm` does after the search, in a few words, or ""."""
+    if not settings.budget.confirm:
+        return ""
+    return f"confirmation of {settings.budget.confirm} trials and the baselines, {settings.budget.seeds} seeds each"
+
+
+def means_over_seeds(folder: Path) -> dict[str, str]:
+    """Trial id → mean of its test accuracy over fresh seeds, and the 95 % interval, as text."""
+    table = held_out_results.mean_over_seeds(study_folder.load(folder), "")
+    if table.empty:
+        return {}
+    numbers = zip(table["trial_id"], table[TEST_ACCURACY], table["test_half"], strict=True)
+    return {trial_id: mean_and_half(TEST_ACCURACY, mean, half) for trial_id, mean, half in numbers}
 
 
 def _wanted(settings: Settings, space: SearchSpace, folder: Path, ledger: Ledger) -> dict[str, tuple[str, int]]:

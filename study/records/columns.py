@@ -177,3 +177,30 @@ def column(name: str) -> Column:
 def label(name: str) -> str:
     """Label with its unit, as an axis or a table heading shows it."""
     return column(name).heading
+
+
+_HEADS = {
+    "temperature": "T",
+    "alpha": "α",
+    "tau": "τ",
+    "one_minus_pi_zero": "1−π₀",
+    "student_width": "width",
+    "density": "density",
+    "codebook_size": "codebook",
+    "bits_per_weight": "bits/weight",
+    "sensitivity_power": "power",
+    "rate_weight": "rate",
+    ACCURACY: "acc %",
+    "test_accuracy": "test %",
+    "sparsity": "zeros %",
+    "compression_ratio": "×",
+    "file_bytes": "bytes",
+    "weight_bytes": "float32 bytes",
+    "latency_ms": "ms",
+    "latency_ratio": "latency ×",
+}
+
+
+def head(name: str) -> str:
+    """The shortest name of a column, for a terminal; its label where it has none."""
+    return _HEADS.get(name) or label(name)

@@ -7,6 +7,7 @@ then renamed, so a reader, or a crash at any instant, sees either the old file o
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping
@@ -37,6 +38,9 @@ from study.records.tables import older_names, read_frame, write_frame, write_row
 from study.records.trace_file import read_trace
 
 __all__ = ["older_names", "read_frame", "read_trace", "write_frame", "write_rows", "write_text"]
+
+ROWS_SHOWN = 10
+"""Rows of a table that a notebook shows of a study."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,27 @@ class Study:
             return declared(name)
         known = {field.name for field in fields(Column)}
         return Column(**{fact: value for fact, value in self.meta["columns"][name].items() if fact in known})
+
+    def __repr__(self) -> str:
+        return f"<study {self.folder.name}: {self._size()}>"
+
+    def _size(self) -> str:
+        """Trials that were searched, by state."""
+        states = self.trials["state"][self.trials["baseline"] == ""]
+        counts = ", ".join(f"{count} {state}" for state, count in states.value_counts().items())
+        return f"{len(states)} trials{f' ({counts})' if counts else ''}, {len(self.confirmed)} test results"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what the study is, and its best trials by the first objective."""
+        first, direction = next(iter(self.objectives.items()))
+        complete = self.trials[self.trials["state"] == "complete"].reindex(
+            columns=["trial_id", "baseline", *dict.fromkeys([*self.hyperparameters, *self.objectives])]
+        )
+        best = complete.sort_values(first, ascending=direction == "min").head(ROWS_SHOWN)
+        table = best.to_html(index=False, na_rep="") if len(best) else ""
+        goals = ", ".join(f"{name} {way}" for name, way in self.objectives.items())
+        facts = f"{self.meta.get('title', '')}; {goals}; {self._size()}"
+        return f"<p><b>{html.escape(self.folder.name)}</b>: {html.escape(facts)}</p>{table}"
 
     def recorded(self, part: str, name: str) -> Any:
         """A fact of `study.json` that not every reader needs, such as "mean" of "data".

@@ -13,13 +13,17 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from study.records.columns import FINAL_STATES, Row, column, label
+from study.records.columns import FINAL_STATES, Row, column, head, label
 from study.records.ledger import Ledger
 
 SIZES = ("compression_ratio", "file_bytes")
 TEST = "test_accuracy"
+FRESH = "fresh seeds: test %"
+"""Column of the table at the end: mean over fresh seeds and its 95 % interval."""
 BAR = 50
 """Letters of the bar's width."""
+SHORT = 8
+"""Letters of a heading that stays on one line."""
 RECENT = 8
 """Trials at least, of those that ended last, from which the time that is left is estimated."""
 
@@ -33,6 +37,7 @@ class Display:
         at_once: trials that run at one time.
         shared_work: name of the baseline that does the shared work, which takes longer or shorter than a trial.
         front_size: members of the front that the ledger has.
+        afterwards: what follows the search, or "".
     """
 
     def __init__(
@@ -45,9 +50,12 @@ class Display:
         at_once: int = 1,
         shared_work: str = "",
         front_size: int = 0,
+        afterwards: str = "",
     ) -> None:
         self.ledger, self.objectives, self.wanted, self.dashboard = ledger, objectives, wanted, dashboard
         self.at_once, self.shared_work, self.front_size = at_once, shared_work, front_size
+        self.afterwards = afterwards
+        self.counted = "trials"
         self.console = Console()
         self.baselines_count = False
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
@@ -65,6 +73,7 @@ class Display:
         """Show another ledger meanwhile, of trainings with fresh seeds, where baselines count as all others do."""
         before = vars(self).copy()
         self.ledger, self.wanted, self.baselines_count = ledger, wanted, True
+        self.counted, self.afterwards = "confirmation", ""
         try:
             yield
         finally:
@@ -85,6 +94,9 @@ class Display:
     def _values(self, row: Row) -> str:
         return ", ".join(f"{label(m)} {_cell(m, row[m])}" for m in self.objectives if m in row)
 
+    def _short_values(self, row: Row) -> str:
+        return ", ".join(f"{head(m)} {_cell(m, row[m])}" for m in self.objectives if m in row)
+
     def _done(self) -> int:
         return sum(self._count(state) for state in FINAL_STATES)
 
@@ -98,7 +110,7 @@ class Display:
             return "none yet"
         first, direction = next(iter(self.objectives.items()))
         best = (max if direction == "max" else min)(rows, key=lambda r: r[first])
-        return f"{best['trial_id']}: {self._values(best)}"
+        return f"{best['trial_id']}: {self._short_values(best)}"
 
     def seconds_left(self) -> float | None:
         """What the remaining trials will take, if they are like the last ones that ended; None before one has.
@@ -117,34 +129,51 @@ class Display:
         done = self._done()
         table = Table.grid(padding=(0, 2))
         table.add_row("", ProgressBar(total=max(1, self.wanted), completed=done, width=BAR))
-        table.add_row("trials", f"{done} of {self.wanted} done, " + ", ".join(f"{n} {s}" for s, n in count.items()))
+        table.add_row(self.counted, f"{done} of {self.wanted} done, " + ", ".join(f"{n} {s}" for s, n in count.items()))
         running = [r["trial_id"] for r in self.ledger.trials.values() if r["state"] == "running"]
         for trial_id in running[:4]:
             rows = self.ledger.history.get(trial_id, [])
-            table.add_row(trial_id, f"epoch {rows[-1]['epoch']}, {self._values(rows[-1])}" if rows else "starting")
-        table.add_row("best", self._best())
-        table.add_row("front", f"{self.front_size} trials")
+            values = f"epoch {rows[-1]['epoch']}, {self._short_values(rows[-1])}" if rows else "starting"
+            table.add_row(trial_id, values)
+        if not self.baselines_count:  # a confirmation searches nothing
+            table.add_row("best", self._best())
+            table.add_row("front", f"{self.front_size} trials")
         table.add_row("time left", _in_words(self.seconds_left()))
+        if self.afterwards:
+            table.add_row("then", self.afterwards)
         if self.dashboard:
             table.add_row("dashboard", self.dashboard)
         return Group(table, Text())
 
-    def summary(self, best: list[str], confirmed: Mapping[str, Row], hyperparameters: Iterable[str]) -> None:
-        """The baselines and the best trials, as a table; `best` are trial ids, in the order to show.
+    def summary(
+        self,
+        best: list[str],
+        confirmed: Mapping[str, Row],
+        hyperparameters: Iterable[str],
+        fresh: Mapping[str, str] | None = None,
+    ) -> None:
+        """The baselines and the best trials, as a table.
 
         Of the metrics, what was searched for and what a file of it would be: the report has them all.
+
+        Args:
+            best: trial ids, in the order to show.
+            confirmed: test results of the search's own networks, by trial id.
+            fresh: trial id → mean and interval of test accuracy over fresh seeds, as text.
         """
         rows = [r for r in self.ledger.trials.values() if r["baseline"]]
         rows += [self.ledger.trials[i] for i in best]
+        means = fresh or {}
+        rows = [{**r, FRESH: means[r["trial_id"]]} if r["trial_id"] in means else r for r in rows]
         rows = [{**r, "trial_id": r["baseline"] or r["trial_id"], **_tested(confirmed, r)} for r in rows]
-        names = ["trial_id", *hyperparameters, *self.objectives, *SIZES, TEST]
+        names = ["trial_id", *hyperparameters, *self.objectives, *SIZES, TEST, FRESH]
         cells = {n: [_cell(n, r.get(n)) for r in rows] for n in dict.fromkeys(names) if any(n in r for r in rows)}
         console = self.console if self.console.is_terminal else Console(width=160)
-        # No column is narrower than its longest word, so that none is broken; then columns are left out.
-        needed = {name: max(map(cell_len, [*label(name).split(), *shown])) for name, shown in cells.items()}
+        # No column is narrower than what may not be broken in it; then columns are left out.
+        needed = {name: max(map(cell_len, [*_unbroken(head(name)), *shown])) for name, shown in cells.items()}
         objectives = list(self.objectives)
         left_out = [n for n in (*reversed(SIZES), *reversed(list(hyperparameters))) if n not in objectives]
-        left_out += [*reversed(objectives[1:]), TEST]
+        left_out += [*reversed(objectives[1:]), TEST, FRESH]
         while sum(needed.values()) + 2 * len(needed) > console.width and left_out:
             needed.pop(left_out.pop(0), None)
         table = Table(
@@ -156,7 +185,7 @@ class Display:
             padding=(0, 1, 0, 0),
         )
         for name in needed:
-            table.add_column(label(name), justify="left" if name == "trial_id" else "right", width=needed[name])
+            table.add_column(head(name), justify="left" if name == "trial_id" else "right", width=needed[name])
         for line in zip(*(cells[name] for name in needed), strict=True):
             table.add_row(*map(Text, line))
         console.print(table)
@@ -169,6 +198,11 @@ def _tested(confirmed: Mapping[str, Row], row: Row) -> Row:
     """The test accuracy of a trial, if it has one."""
     tested = confirmed.get(row["trial_id"], {})
     return {TEST: tested[TEST]} if TEST in tested else {}
+
+
+def _unbroken(text: str) -> list[str]:
+    """The parts of a heading that are not broken: its words, or all of it where it is short."""
+    return [text] if len(text) <= SHORT else text.split()
 
 
 def _in_words(seconds: float | None) -> str:

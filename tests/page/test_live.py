@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 import synthetic
 
+from analysis import report
 from analysis.page import live, study_page
-from analysis.page.live import Page
+from analysis.page.live import OneStudy, Page
+from analysis.page.live_index import SeveralStudies
 from study.errors import UserError
 from study.records import columns, paths, study_folder
 from study.records.study_folder import Study
@@ -35,8 +37,8 @@ def small(study: Study) -> str:
 
 
 @contextmanager
-def served(folder: Path, build: Callable[[Study], str] = small) -> Iterator[int]:
-    with live.server(folder, build) as server:
+def served(folder: Path | live.Site, build: Callable[[Study], str] = small) -> Iterator[int]:
+    with live.server(OneStudy(folder, build) if isinstance(folder, Path) else folder) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
@@ -135,10 +137,12 @@ def test_nothing_but_the_page_is_served(folder: Path, method: str, path: str, st
 
 def test_it_listens_on_this_machine_alone(folder: Path) -> None:
     """The server is bound to 127.0.0.1, and a port that is taken is said in one line."""
-    with served(folder) as port, live.server(folder, small) as server:
+    with served(folder) as port, live.server(OneStudy(folder, small)) as server:
         assert server.server_address[0] == "127.0.0.1"
         with pytest.raises(UserError, match=f"--port {port}: cannot be used"):
-            live.server(folder, small, port)
+            live.server(OneStudy(folder, small), port)
+    with pytest.raises(UserError, match="--port 65536: cannot be used .a port is a number up to 65535"):
+        live.server(OneStudy(folder, small), 65536)
 
 
 @pytest.mark.parametrize(("error", "written"), [(BrokenPipeError(), False), (ZeroDivisionError("seven"), True)])
@@ -146,7 +150,7 @@ def test_only_a_browser_that_went_away_is_no_error(
     error: Exception, written: bool, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A connection that the browser closed leaves the terminal as it is; any other error is written there."""
-    with live.server(folder, small) as server:
+    with live.server(OneStudy(folder, small)) as server:
         try:
             raise error
         except Exception:
@@ -177,7 +181,8 @@ def test_ctrl_c_ends_it_with_status_zero(folder: Path) -> None:
     # A process that was started in the background of a script ignores Ctrl-C, and so do its children.
     code = (
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from analysis.page import live; "
-        f"live.serve({str(folder)!r}, lambda study: {PAGE!r}.format(len(study.trials)))"
+        "from pathlib import Path; site = "
+        f"live.OneStudy(Path({str(folder)!r}), lambda study: {PAGE!r}.format(len(study.trials))); live.serve(site)"
     )
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as run:
@@ -189,6 +194,46 @@ def test_ctrl_c_ends_it_with_status_zero(folder: Path) -> None:
             assert run.communicate(timeout=60)[1].strip() == "" and run.returncode == 0
         finally:
             run.kill()  # or a failure would wait for ever
+
+
+def test_several_studies_have_an_index(folder: Path, tmp_path: Path) -> None:
+    """The results folder gives a line and a page for each study, one that appears later too, and a damaged one does
+    not hide the others; no other path is known."""
+    with served(SeveralStudies([tmp_path], small)) as port:
+        status, headers, index = ask(port)
+        assert status == 200 and "1 studies" in index and '<a href="/kd/">kd</a>' in index and "30 of 30" in index
+        assert "Knowledge distillation" in index and "validation accuracy" in index
+        page = ask(port, "/kd/")[2]
+        assert "33 trials" in page and '<meta name="home" content="/">' in page
+        assert ask(port, "/kd")[0] == ask(port, "/nope/")[0] == ask(port, "/kd/../kd/")[0] == 404
+        synthetic.write_kd(tmp_path / "<b>x y", trials=4)
+        index = ask(port)[2]
+        assert "2 studies" in index and '<a href="/%3Cb%3Ex%20y/">&lt;b&gt;x y</a>' in index and "<b>" not in index
+        assert "7 trials" in ask(port, "/%3Cb%3Ex%20y/")[2]
+        (tmp_path / "kd" / paths.TRIALS).write_text("nonsense\n")
+        index = ask(port)[2]
+        assert "2 studies" in index and "4 of 4" in index and ask(port)[1]["ETag"] != headers["ETag"]
+
+
+def test_named_studies_have_an_index(folder: Path, tmp_path: Path) -> None:
+    """In the order of their names, two of one name apart; one that is not there yet has its page."""
+    other = synthetic.write_kd(tmp_path / "other" / "kd", trials=4)
+    with served(SeveralStudies([folder, other, tmp_path / "later"], small)) as port:
+        index = ask(port)[2]
+        assert all(f'href="/{name}/"' in index for name in ("kd", "kd-2", "later"))
+        assert "no study here" in ask(port, "/later/")[2]
+
+
+def test_the_command_serves_an_index_of_the_results_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that holds studies, or several studies, with the port that was asked for; one study has no index."""
+    served_sites: list[tuple[live.Site, int]] = []
+    monkeypatch.setattr(report, "serve", lambda site, port: served_sites.append((site, port)))
+    report.main([str(folder.parent), "--live", "--port", "8800"])
+    report.main([str(folder), str(folder), "--live"])
+    report.main([str(folder), "--live"])
+    assert [(type(site), port) for site, port in served_sites] == [
+        (SeveralStudies, 8800), (SeveralStudies, 0), (OneStudy, 0),
+    ]  # fmt: skip
 
 
 # --- in a browser

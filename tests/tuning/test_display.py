@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from search_spaces import sws
-from study.records.columns import label
+from study.records import columns
 from study.records.ledger import Ledger
 from study.tuning.display import Display
 
@@ -50,7 +59,7 @@ def test_where_there_is_no_terminal_a_table_has_160_columns(tmp_path: Path, caps
     """It is printed for a file, whatever the screen: complete up to that width, and never wider. The longer the names
     of the values, the wider, until a column is left out."""
     widths = {}
-    for letters in range(20, 120, 1):
+    for letters in range(20, 160, 1):
         ledger = ledger_of(tmp_path / str(letters), [])
         ledger.start("t001", {**VALUES, "tau": "x" * letters}, "")
         ledger.finish("t001", "complete", "", METRICS, 1.0)
@@ -89,7 +98,7 @@ def test_the_best_trial_so_far_is_that_of_the_first_objective(
         ledger.finish(trial_id, state, "", metrics, 1.0)
     sentence = Display(ledger, objectives, 9, "")._best()
     assert sentence.startswith(best)
-    assert all(name == "latency_ms" or label(name) in sentence for name in objectives)
+    assert all(name == "latency_ms" or columns.head(name) in sentence for name in objectives)
 
 
 @pytest.mark.parametrize("width", [160, 100, 80, 60, 40])
@@ -101,10 +110,10 @@ def test_no_word_of_a_heading_is_broken(width: int, tmp_path: Path, capsys: pyte
     assert max(map(len, shown.splitlines())) <= width
     head, left_out = shown.partition("─")[0], " ".join(shown.partition("In the report")[2].split())
     for name in ("trial_id", *sws.SPACE, *sws.OBJECTIVES, "compression_ratio", "file_bytes", "test_accuracy"):
-        there = set(label(name).split()) <= set(head.split())
-        assert there or label(name) in left_out, name
+        there = set(columns.head(name).split()) <= set(head.split())
+        assert there or columns.label(name) in left_out, name
         if width >= 80 and name not in ("compression_ratio", "file_bytes"):
-            assert there and label(name) not in left_out, name
+            assert there and columns.label(name) not in left_out, name
 
 
 @pytest.mark.parametrize("width", [80, 160])
@@ -117,6 +126,85 @@ def test_the_live_display_has_a_line_for_each_thing(
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert set(lines[0]) <= set("━╸╺ ") and lines[1].startswith("trials     3 of 13 done")
     assert "front      2 trials" in lines
+
+
+def test_heads_are_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As people write them: a letter, a unit, or a word."""
+    display = on_a_screen(Display(ledger_of(tmp_path, [1.0]), sws.OBJECTIVES, 1, ""), 80)
+    display.summary(["t001"], {"t001": {"test_accuracy": 95.25}}, sws.SPACE)
+    head = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("trial"))
+    assert head.split() == "trial τ components 1−π₀ acc % zeros % × bytes test %".split()
+    assert [columns.head(name) for name in ("temperature", "alpha", "optimizer")] == ["T", "α", "optimiser"]
+
+
+def test_the_confirmation_has_its_line_and_its_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before it starts the display says what will follow, and while it runs how far it is; the table at the end has
+    the mean over fresh seeds of each configuration with its interval."""
+    ledger, fresh = ledger_of(tmp_path / "a", [1.0]), ledger_of(tmp_path / "b", [1.0] * 3)
+    display = on_a_screen(Display(ledger, sws.OBJECTIVES, 9, "", afterwards="confirmation of 3 trials"), 80)
+
+    def lines() -> dict[str, str]:
+        display.console.print(display._render())
+        cells = [re.split(" {2,}", line.strip(), maxsplit=1) for line in capsys.readouterr().out.splitlines()[1:]]
+        return {cell[0]: cell[1] for cell in cells if len(cell) == 2}
+
+    assert lines()["trials"].startswith("1 of 9 done") and lines()["then"] == "confirmation of 3 trials"
+    with display.confirming(fresh, 12):
+        shown = lines()
+        assert (
+            shown["confirmation"].startswith("4 of 12 done") and not {"then", "trials", "best", "front"} & shown.keys()
+        )
+    assert "then" in lines()
+    display.summary(["t001"], {}, sws.SPACE, {"t001": "95.25 ± 0.13", "uncompressed": "96.00"})
+    table = capsys.readouterr().out
+    assert "fresh seeds:" in table and "95.25 ± 0.13" in table and "96.00" in table
+
+
+@pytest.mark.parametrize(("columns_", "lines"), [(80, 24), (200, 50)])
+def test_in_a_terminal_every_line_fits(columns_: int, lines: int, tmp_path: Path) -> None:
+    """In a pseudo-terminal of this size the bar and the counts have lines of their own, nothing is wider or higher than
+    the screen, and the display is gone at the end."""
+    code = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from search_spaces import sws\n"
+        "from study.tuning.display import Display\n"
+        "from test_display import ledger_of\n"
+        f"ledger = ledger_of(Path({str(tmp_path)!r}), [60.0] * 3)\n"
+        "address, options = 'http://127.0.0.1:8265', {'shared_work': 'uncompressed', 'afterwards': 'confirmation'}\n"
+        "with Display(ledger, sws.OBJECTIVES, 9, address, **options) as display:\n"
+        "    time.sleep(1)\n"
+        "display.summary(['t001'], {'t001': {'test_accuracy': 95.25}}, sws.SPACE, {'t001': '95.25 ± 0.13'})\n"
+    )
+    screens, after = in_a_terminal([sys.executable, "-c", code], columns_, lines)
+    assert screens
+    for screen in screens:
+        assert len(screen) < lines and max(map(len, screen)) <= columns_
+        assert set(screen[0].strip()) <= set("━╸╺ ") and screen[1].startswith("trials     3 of 9 done")
+        assert [row.split()[0] for row in screen[1:] if row.strip()] == "trials best front time then dashboard".split()
+        assert any(row.startswith("time left  about 6 min") for row in screen)
+    assert max(map(len, after)) <= columns_ and any("95.25 ± 0.13" in row for row in after)
+
+
+def in_a_terminal(command: list[str], columns_: int, lines: int) -> tuple[list[list[str]], list[str]]:
+    """The frames of a display that a command draws into a pseudo-terminal, and the lines that it prints afterwards."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns_, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")} | {"TERM": "xterm"}
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as running:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # how Linux says that nobody writes any more
+            while chunk := os.read(ours, 65_536):
+                written += chunk
+    os.close(ours)
+    assert running.returncode == 0, written
+    # A frame starts where the last one is erased, line by line.
+    parts = re.split(r"(?:\r?\x1b\[1?A|\x1b\[2K|\r(?!\n))+", written.decode())
+    plain = [re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", part).split("\r\n") for part in parts]
+    screens = [[line.rstrip() for line in part] for part in plain if any("trials  " in line for line in part)]
+    return screens, [line for line in plain[-1] if line]
 
 
 def test_the_time_that_is_left_is_that_of_trials(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from study.errors import UserError
+from study.flag_marks import Common, Heading, Rare
 from study.methods.common.training_settings import TeacherTrainingSettings, TrainingSettings
 from study.path_arguments import File
 from study.setting_bounds import Above, AtLeast
@@ -18,9 +19,9 @@ from study.settings_groups import Resources
 class PackedResources(Resources):
     """What a trial gets of the machines. May differ between two commands on one study."""
 
-    pack: Annotated[int, AtLeast(1)] = 1
-    """Trials trained together as one batched program on each GPU, together with the baselines, for small networks: 64
-    trials of sws --variant soft at once trained in a ninth of the time. The searcher learns from one pack to the next,
+    pack: Annotated[int, AtLeast(1), Common(heading="Resources")] = 1
+    """Small networks trained at once on each GPU. They are one batched program with the baselines: 64 trials
+    of sws --variant soft at once trained in a ninth of the time. The searcher learns from one pack to the next,
     so of a single pack it learns nothing. A trial that was cut off starts again, and one that is stopped saves no time.
     1 for none; the results differ by rounding alone (and dropout)."""
 
@@ -45,10 +46,13 @@ def check_pack(settings: Settings, alone: Sequence[str] = ()) -> None:
 class DistillationSettings(Settings):
     """What a teacher's students are to match; `study.training.distillation_losses` has the formulas."""
 
-    loss: DistillationLoss = "kd"
-    """What is matched of the teacher's logits: kd (probabilities at a temperature, Hinton et al.), kd-standardised
-    (the same of standardised logits), dkd (decoupled), dist (correlations), ttm (a temperature for the teacher alone),
-    wttm (the same, with weights) or mse (the logits themselves; the temperature has no effect)."""
+    HEADING: ClassVar[Heading] = "Method"
+
+    loss: Annotated[DistillationLoss, Common("NAME")] = "kd"
+    """What is matched of a teacher, as in kd, dkd or dist. Of the logits that is kd (probabilities at a temperature,
+    Hinton et al.), kd-standardised (the same of standardised logits), dkd (decoupled), dist (correlations), ttm (a
+    temperature for the teacher alone), wttm (the same, with weights) or mse (the logits themselves; the temperature has
+    no effect)."""
     dkd_beta: Annotated[float, AtLeast(0)] = 8.0
     """With --loss dkd: weight of the classes other than the label."""
     dist_gamma: Annotated[float, AtLeast(0)] = 1.0
@@ -68,16 +72,18 @@ def loss_without_effect(settings: DistillationSettings) -> dict[str, str]:
 class WeightsSettings(Settings):
     """Which weights are compressed, and where they come from."""
 
-    skip: str | None = None
+    HEADING: ClassVar[Heading] = "Networks"
+
+    skip: Annotated[str | None, Rare("NAME,NAME", "Method")] = None
     """Names of parameters, or of modules, that stay as they are, with commas: --skip embedding,head.weight. Default:
     every tensor of two or more dimensions is compressed, and the biases of linear and convolution layers."""
-    checkpoint: File | None = None
-    """Weights of a trained network (.safetensors, or a state dict of torch.save) from which the network that is
-    compressed starts, rather than from fresh ones. See --normalise."""
-    weights: str | None = None
-    """The same from torchvision's published weights of a torchvision network, DEFAULT or their name. The last layer
-    starts fresh where the number of classes differs."""
-    reinit: str | None = None
+    checkpoint: Annotated[File | None, Common()] = None
+    """Trained weights from which the network starts. A .safetensors file, or a state dict of torch.save; see
+    --normalise. Default: fresh ones."""
+    weights: Annotated[str | None, Common()] = None
+    """The same from torchvision's published weights, DEFAULT or their name. The last layer starts fresh where the
+    number of classes differs."""
+    reinit: Annotated[str | None, Rare("NAME,NAME")] = None
     """With --checkpoint or --weights: names of layers that start fresh all the same, with commas, such as fc where the
     number of classes differs."""
 
@@ -101,11 +107,13 @@ class WeightsSettings(Settings):
 class CodebookSettings(WeightsSettings):
     """Settings of every kind of study that trains a network into a codebook."""
 
+    HEADING: ClassVar[Heading] = "Method"
+
     weight_rate: Rate = 3e-3
     """Peak rate of Adam for the weights while they are compressed."""
-    codebook_epochs: Annotated[int | None, AtLeast(0)] = None
-    """Epochs in which the codebook's values alone are trained after quantising; with quantised training there
-    are none. Default: 20 on digits, otherwise 4."""
+    codebook_epochs: Annotated[int | None, AtLeast(0), Common(heading="Training")] = None
+    """Epochs of the codebook alone, after quantising. With quantised training there are none. Default: 20 on digits,
+    otherwise 4."""
     codebook_rate: Rate = 1e-3
     """Peak rate of Adam for the codebook's values."""
 
@@ -114,29 +122,31 @@ class CodebookSettings(WeightsSettings):
 class NetworkSettings(WeightsSettings, TrainingSettings):
     """Settings of studies in which every trial starts from the same trained network."""
 
-    network: str = "lenet_300_100"
-    """Network to compress: lenet_300_100, lenet5, minivgg, vgg11/13/16/19, resnet20/32/56/110, another one for CIFAR
-    (study/README.md lists them), a torchvision.models name, or module:function."""
+    HEADING: ClassVar[Heading] = "Networks"
+
+    network: Annotated[str, Common()] = "lenet_300_100"
+    """Network to compress, also of torchvision.models, or module:function. Names are lenet_300_100, lenet5,
+    minivgg, vgg11/13/16/19, resnet20/32/56/110, and others for CIFAR, which study/README.md lists."""
     network_width: Width = 1.0
     """Multiplies the network's channels (VGG kinds)."""
-    pretrain_epochs: Annotated[int | None, AtLeast(0)] = None
-    """Epochs of phase one, ordinary training. Default: 40 on digits, otherwise 20. With --checkpoint or --weights there
+    pretrain_epochs: Annotated[int | None, AtLeast(0), Common(heading="Training")] = None
+    """Epochs of ordinary training, phase one. Default: 40 on digits, otherwise 20. With --checkpoint or --weights there
     is no such phase."""
-    finetune_epochs: Annotated[int | None, AtLeast(0)] = None
+    finetune_epochs: Annotated[int | None, AtLeast(0), Rare(heading="Training")] = None
     """With --checkpoint or --weights: epochs of ordinary training before compression; 0, unless given, for none. The
     network as it was brought stays the report's reference, and the one after them is a baseline."""
-    finetune_rate: Rate | None = None
+    finetune_rate: Annotated[Rate | None, Rare("RATE", "Training")] = None
     """With --finetune-epochs: peak rate; 1e-4, unless given."""
-    batch_size: Annotated[int | None, AtLeast(1)] = None
+    batch_size: Annotated[int | None, AtLeast(1), Common(heading="Training")] = None
     """Images a step. Default: 32 on digits, otherwise 256."""
-    learning_rate: Rate | None = None
+    learning_rate: Annotated[Rate | None, Common("RATE", "Training")] = None
     """Peak rate in phase one, and for the teacher. Default: 1e-3; with sgd and nesterov 0.05."""
-    weight_decay: Annotated[float, AtLeast(0)] = 0.0
+    weight_decay: Annotated[float, AtLeast(0), Rare(heading="Training")] = 0.0
     """Weight decay in phase one, and in fine-tuning: decoupled with adamw, otherwise added to the gradient."""
-    augment: Augment | None = None
-    """In all phases: none, flip (mirror), shift1 (half of the images by one pixel), shift (by up to an eighth of the
-    side), crop (flip and shift), resized-crop (mirror, and a random part enlarged), resized-crop-jitter (and the
-    colours). Default: flip on CIFAR, otherwise none."""
+    augment: Annotated[Augment | None, Common(heading="Training")] = None
+    """How images are varied, as in flip, shift or crop. In all phases: none, flip (mirror), shift1 (half of the images
+    by one pixel), shift (by up to an eighth of the side), crop (flip and shift), resized-crop (mirror, and a random
+    part enlarged), resized-crop-jitter (and the colours). Default: flip on CIFAR, otherwise none."""
 
     WITH_WEIGHTS: ClassVar[Values] = {"pretrain_epochs": 0, "finetune_epochs": 0, "finetune_rate": 1e-4}
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
@@ -175,20 +185,19 @@ class NetworkSettings(WeightsSettings, TrainingSettings):
 class CompressionSettings(CodebookSettings, NetworkSettings, TeacherTrainingSettings, DistillationSettings):
     """Settings of studies in which every trial compresses the same trained network by training it."""
 
-    epochs: Epochs | None = None
+    epochs: Annotated[Epochs | None, Common(heading="Training")] = None
     """Epochs of phase two, clustering or pruning. Default: 50 on digits, otherwise 20."""
-    teacher: str | None = None
-    """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
-    self for the uncompressed network; none for labels alone. Default: none."""
-    teacher_width: Width = 1.0
+    teacher: Annotated[str | None, Common(heading="Networks")] = None
+    """Network that teaches meanwhile, also self or none. It is trained first, once for all trials; self
+    is the uncompressed network, and with none there are labels alone. Default: none."""
+    teacher_width: Annotated[Width, Rare(heading="Networks")] = 1.0
     """Multiplies the teacher's channels (VGG kinds)."""
-    teacher_epochs: Epochs = 20
+    teacher_epochs: Annotated[Epochs, Rare(heading="Training")] = 20
     """Epochs of the teacher."""
-    teacher_checkpoint: File | None = None
-    """Weights of a trained teacher (.safetensors, or a state dict of torch.save) instead of training one."""
+    teacher_checkpoint: Annotated[File | None, Common(heading="Networks")] = None
+    """Weights of a trained teacher, instead of training one. A .safetensors file, or a state dict of torch.save."""
     temperature: Annotated[float, Above(0)] = 4.0
-    """With a teacher: both networks' logits are divided by it in the soft term, which carries its square. Of other
-    losses see --loss."""
+    """With a teacher: divides both networks' logits. The soft term carries its square. Of other losses see --loss."""
     alpha: Alpha = 0.9
     """With a teacher: weight of the soft term; the labels have the rest."""
 

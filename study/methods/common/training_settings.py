@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
 
 from study.errors import UserError
+from study.flag_marks import Common, Heading, Rare
 from study.records.search_domains import Value
 from study.setting_bounds import AtLeast, BelowOne
 from study.settings import Rate, Settings, Values, flag
@@ -22,14 +23,16 @@ TEACHER_DECAY = 5e-4
 class TrainingSettings(Settings):
     """How networks are trained on their task. While weights are compressed, Adam trains them whatever these say."""
 
-    optimizer: Optimizer = "adamw"
-    """adamw, adam, sgd (with --momentum) or nesterov (sgd with Nesterov's momentum). This flag and those up to
-    --label-smoothing are for ordinary training: of students and teachers, before compression, and fine-tuning."""
+    HEADING: ClassVar[Heading] = "Training"
+
+    optimizer: Annotated[Optimizer, Common("NAME")] = "adamw"
+    """adamw, adam, sgd (with --momentum) or nesterov. The last is sgd with Nesterov's momentum. This flag and those up
+    to --label-smoothing are for ordinary training: of students and teachers, before compression, and fine-tuning."""
     momentum: Annotated[float | None, BelowOne()] = None
     """Of sgd and nesterov; 0.9, unless given."""
     schedule: Schedule = "cosine"
     """How rates fall from their peak: cosine (to zero along half a cosine), step (see --milestones) or constant."""
-    milestones: str | None = None
+    milestones: Annotated[str | None, Rare("SHARE,SHARE")] = None
     """With --schedule step: shares of the training after which rates are divided by ten; 0.625,0.75,0.875, unless
     given."""
     warmup_epochs: Annotated[int, AtLeast(0)] = 0
@@ -119,6 +122,8 @@ def recipe_without_effect(optimizer: str, schedule: str) -> dict[str, str]:
 @dataclass(frozen=True)
 class TeacherTrainingSettings(TrainingSettings):
     """How a teacher is trained where that differs from the other networks."""
+
+    HEADING: ClassVar[Heading] = "Training"
 
     teacher_optimizer: Optimizer | None = None
     """Of the teacher, as --optimizer, which it follows unless given."""

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar
 import tyro
 
 from study.errors import UserError
+from study.flag_marks import Common, Rare
 from study.methods.common.settings import DistillationSettings
 from study.methods.common.training_settings import TeacherTrainingSettings
 from study.path_arguments import File
@@ -27,35 +28,35 @@ class KDSettings(TeacherTrainingSettings, DistillationSettings):
 
     kind: Annotated[str, tyro.conf.Suppress] = "kd"
 
-    epochs: Epochs | None = None
+    epochs: Annotated[Epochs | None, Common(heading="Training")] = None
     """Epochs of each student. Default: 40 on digits, 75 on CIFAR, otherwise 20."""
-    teacher: str = "vgg13"
-    """Teacher network: vgg11/13/16/19, minivgg, lenet5, lenet_300_100, resnet20/32/56/110, another one for CIFAR
-    (study/README.md lists them), a torchvision.models name, or module:function."""
-    teacher_width: Width | None = None
-    """Multiplies the teacher's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
-    teacher_epochs: Epochs | None = None
+    teacher: Annotated[str, Common(heading="Networks")] = "vgg13"
+    """Teacher network, also of torchvision.models, or module:function. Names are vgg11/13/16/19, minivgg, lenet5,
+    lenet_300_100, resnet20/32/56/110, and others for CIFAR, which study/README.md lists."""
+    teacher_width: Annotated[Width | None, Common(heading="Networks")] = None
+    """Multiplies its channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
+    teacher_epochs: Annotated[Epochs | None, Common(heading="Training")] = None
     """Epochs of the teacher. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
-    teacher_checkpoint: File | None = None
-    """Weights of a trained teacher (.safetensors, or a state dict of torch.save) instead of training one. See
+    teacher_checkpoint: Annotated[File | None, Common(heading="Networks")] = None
+    """Weights of a trained teacher, instead of training one. A .safetensors file, or a state dict of torch.save; see
     --normalise."""
-    student: str = "minivgg"
+    student: Annotated[str, Common(heading="Networks")] = "minivgg"
     """Student network; names as for --teacher."""
-    student_width: Width | None = None
-    """Multiplies the student's channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
-    student_examples: Annotated[int | None, AtLeast(0)] = None
+    student_width: Annotated[Width | None, Common(heading="Networks")] = None
+    """Multiplies its channels (VGG kinds alone). Default: 0.25 on digits, otherwise 1."""
+    student_examples: Annotated[int | None, AtLeast(0), Common(heading="Data")] = None
     """Training images of each class that students see; 0 for all. Default: 10 on digits, otherwise all."""
-    augment: Augment | None = None
-    """none, flip (mirror), shift1 (half of the images by one pixel), shift (by up to an eighth of the side), crop (flip
-    and shift), resized-crop (mirror, and a random part enlarged) or resized-crop-jitter (and the colours, too). Of the
-    first three the teacher's logits are stored; with the others it runs in every step. Default: flip on CIFAR,
-    otherwise none."""
-    batch_size: Annotated[int | None, AtLeast(1)] = None
-    """Images a step of a student; the teacher's are 64 at least. Default: 32 on digits, otherwise 128."""
-    learning_rate: Rate | None = None
+    augment: Annotated[Augment | None, Common(heading="Training")] = None
+    """How images are varied, as in flip, shift or crop. One of none, flip (mirror), shift1 (half of the images by one
+    pixel), shift (by up to an eighth of the side), crop (flip and shift), resized-crop (mirror, and a random part
+    enlarged) or resized-crop-jitter (and the colours, too). Of the first three the teacher's logits are stored; with
+    the others it runs in every step. Default: flip on CIFAR, otherwise none."""
+    batch_size: Annotated[int | None, AtLeast(1), Common(heading="Training")] = None
+    """Images a step of a student. The teacher's are 64 at least. Default: 32 on digits, otherwise 128."""
+    learning_rate: Annotated[Rate | None, Common("RATE", "Training")] = None
     """Peak rate, for teacher and students. Default: 2e-3; with sgd and nesterov 0.05. Where the optimizer is searched
     or fixed, each trial has the default of its own."""
-    weight_decay: Annotated[float, AtLeast(0)] = 5e-4
+    weight_decay: Annotated[float, AtLeast(0), Rare(heading="Training")] = 5e-4
     """Weight decay, for teacher and students: decoupled with adamw, otherwise added to the gradient."""
 
     OLDER: ClassVar[Values] = {**TeacherTrainingSettings.OLDER, **DistillationSettings.OLDER}

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 import tyro
 
+from study.flag_marks import Common, Rare
 from study.methods.kd.settings import KDSettings
 from study.methods.sws.settings import WeightSharingSettings
 from study.setting_bounds import AtLeast
@@ -23,12 +24,12 @@ class KDSWSSettings(WeightSharingSettings, KDSettings):
 
     epochs: Epochs | None = None
     """Epochs of distillation. Default: 20 on digits, 75 on CIFAR, otherwise 20."""
-    cluster_epochs: Epochs | None = None
+    cluster_epochs: Annotated[Epochs | None, Common(heading="Training")] = None
     """Epochs of clustering, after --epochs of distillation. Default: 40 on digits, otherwise 20."""
-    codebook_epochs: Annotated[int | None, AtLeast(0)] = None
-    """Epochs in which the codebook's values alone are trained after quantising. Default: 10 on digits, otherwise 4."""
+    codebook_epochs: Annotated[int | None, AtLeast(0), Rare()] = None
+    """Epochs of the codebook alone, after quantising. Default: 10 on digits, otherwise 4."""
     student_examples: Annotated[int | None, AtLeast(0)] = None
-    """Training images of each class that students see; 0 for all, which is the default."""
+    """Training images of each class that students see; 0 for all. Default: 0."""
 
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
         **KDSettings.DEFAULTS,

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from study.flag_marks import Common
 from study.methods.common.settings import NetworkSettings
 from study.setting_bounds import AtLeast
 
@@ -22,8 +23,8 @@ class PTQSettings(NetworkSettings):
 
     kind: Annotated[str, tyro.conf.Suppress] = "ptq"
 
-    calibration_examples: Annotated[int, AtLeast(1)] = 512
-    """Examples of the training part that calibrate: sensitivities, and the statistics of batch-norm. Default: 512."""
+    calibration_examples: Annotated[int, AtLeast(1), Common()] = 512
+    """Training examples that calibrate: sensitivities and batch-norm. That is, the statistics of batch-norm."""
 
 
 SETTINGS = PTQSettings

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from study.errors import UserError
+from study.flag_marks import Common
 from study.methods.common.settings import (
     CodebookSettings,
     CompressionSettings,
@@ -65,20 +66,22 @@ class SWSSettings(WeightSharingSettings, CompressionSettings):
 
     kind: Annotated[str, tyro.conf.Suppress] = "sws"
 
-    variant: Literal["soft", "hard"] = "hard"
-    """hard prunes the weights that the loss misses least, trains the rest at a few values, and searches density and
-    components. soft is the method of the paper: it clusters weights under a mixture prior, and searches tau,
-    components and pi_zero."""
-    epochs: Epochs | None = None
-    """Epochs of phase two: of pruning and of quantised training, or of clustering. With --variant soft 50 on digits,
-    otherwise 20. Default: 70 on digits, otherwise 38."""
-    teacher: str | None = None
-    """Network that teaches while the other is compressed (names as for --network), trained first, once for all trials;
-    self for the uncompressed network; none for labels alone. Default: none, but with --variant hard lenet5 on MNIST."""
-    augment: Augment | None = None
-    """In all phases: none, flip (mirror), shift1 (half of the images by one pixel), shift (by up to an eighth of the
-    side), crop (flip and shift), resized-crop (mirror, and a random part enlarged), resized-crop-jitter (and the
-    colours). Default: flip on CIFAR, otherwise none, but with --variant hard shift1 on MNIST."""
+    variant: Annotated[Literal["soft", "hard"], Common()] = "hard"
+    """hard prunes and trains at a few values; soft uses a mixture prior. With hard it prunes the weights that the loss
+    misses least, trains the rest at a few values, and searches density and components. With soft it is the method of
+    the paper: it clusters weights under a mixture prior, and searches tau, components and pi_zero."""
+    epochs: Annotated[Epochs | None, Common()] = None
+    """Epochs of phase two, compression. They are of pruning and of quantised training, or of clustering. With --variant
+    soft 50 on digits, otherwise 20. Default: 70 on digits, otherwise 38."""
+    teacher: Annotated[str | None, Common()] = None
+    """Network that teaches meanwhile, also self or none. It is trained first, once for all trials; self
+    is the uncompressed network, and with none there are labels alone. Default: none, but with --variant hard lenet5 on
+    MNIST."""
+    augment: Annotated[Augment | None, Common()] = None
+    """How images are varied. In all phases: none, flip (mirror), shift1 (half of the images by one pixel), shift (by up
+    to an eighth of the side), crop (flip and shift), resized-crop (mirror, and a random part enlarged),
+    resized-crop-jitter (and the colours). Default: flip on CIFAR, otherwise none, but with --variant hard shift1 on
+    MNIST."""
     ramp: Annotated[float, Within(0, 1)] = 0.45
     """With --variant hard: share of --epochs in which weights are pruned; in the others they train at their values."""
     score_power: Annotated[float, AtLeast(0)] = 1.0
