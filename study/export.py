@@ -14,7 +14,7 @@ import tyro
 from analysis import selection
 from study import commandline
 from study.errors import UserError, printable
-from study.path_arguments import Folder
+from study.path_arguments import Folder, StudyFolder
 from study.records import study_folder
 from study.records.columns import CONFIGURATION
 from study.records.paths import STUDY, model_of
@@ -41,7 +41,7 @@ CALIBRATION = 512
 class Options:
     """Arguments of the command. Give one of --pareto, --trial and --best."""
 
-    study: Annotated[tyro.conf.Positional[Folder], tyro.conf.arg(metavar="results/NAME")]
+    study: Annotated[tyro.conf.Positional[StudyFolder], tyro.conf.arg(metavar="results/NAME")]
     """Folder of the study."""
     pareto: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Export every member of the front."""

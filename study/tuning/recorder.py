@@ -21,6 +21,7 @@ from study.tuning import searcher
 from study.tuning.display import Display
 from study.tuning.journal import Journal
 from study.tuning.searcher import LedgerSearch
+from study.tuning.trackers.tracker import Trackers
 
 FULL_DISK = "no space left on the disk; free some"
 
@@ -39,6 +40,7 @@ class Recorder(tune.Callback):
             for what they write.
         stopped: why it stopped, or "".
         journal: of the study, where the trials are the study's own.
+        trackers: hear of the trials as well.
     """
 
     def __init__(
@@ -54,14 +56,19 @@ class Recorder(tune.Callback):
         self.done: list[str] = []
         self.front: set[str] = set()
         self.gauges: dict[str, Gauge] = {}
+        self.trackers = Trackers({})
 
     def __getstate__(self) -> Row:
         return {}  # Tune pickles its callbacks; nothing is restored from that
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Trial, **info: object) -> None:
+        self.trackers.start(self.ledger.trials[trial.config["trial_id"]], trial.config)
 
     def on_trial_result(self, iteration: int, trials: list, trial: Trial, result: Row, **info: object) -> None:
         if "epoch" in result and not result.get("finished") and not result.get("failure"):
             row = history_row(result)
             self.ledger.epoch(trial.config["trial_id"], row)
+            self.trackers.epoch(trial.config["trial_id"], row)
             if self.journal:
                 self.journal.epoch(trial.config["trial_id"], row)
             self._measure(trial.config["trial_id"], result)
@@ -96,6 +103,7 @@ class Recorder(tune.Callback):
             self._stop(FULL_DISK)
         elif self.journal:
             self.journal.end(row)
+        self.trackers.end(row, trial.config, checkpoints.codebook_of(checkpoints.path_of(self.folder, trial_id)))
         self._tidy(trial_id)
         self._count(state, reason)
         self.display.trial_ended(self.ledger.trials[trial_id], len(self.front))
