@@ -21,7 +21,14 @@ torch.set_num_threads(1)  # pytest runs as many processes as there are cores; mo
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
-STUDIES = ("test_study", "test_packs", "test_extending", "test_nodes", "test_faults")  # files that start whole studies
+STUDIES = (
+    "test_study",
+    "test_packs",
+    "test_extending",
+    "test_nodes",
+    "test_faults",
+    "test_bucket",
+)  # files that start whole studies
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ def expiry() -> float:
     return seconds
 
 
+_OWN: set[str] = set()
+"""Tokens of the leases that this process has: one that it could not release is of nobody, too."""
+
+
 class LeaseLost(Exception):
     """Another command has taken the study over."""
 
@@ -56,7 +61,8 @@ class Lease:
     def __init__(self, bucket: Bucket, number: int, before: int) -> None:
         self.bucket, self.number, self.before = bucket, number, before
         self.lost = False
-        self._holder = {**_this_process(), "since": timestamps.now()}
+        self._token = uuid.uuid4().hex
+        self._holder = {**_this_process(), "since": timestamps.now(), "token": self._token}
         self._renewed = _clock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -77,6 +83,7 @@ class Lease:
                 continue
             lease = cls(bucket, last + 1, last)
             if bucket.create(_name(last + 1), lease._content()):
+                _OWN.add(lease._token)
                 bucket.remove(_name(number) for number in numbers)
                 lease._thread.start()
                 return lease
@@ -99,6 +106,7 @@ class Lease:
         """
         self._ended.set()
         self._thread.join()
+        _OWN.discard(self._token)
         if self.lost:
             return
         if remove:
@@ -195,8 +203,12 @@ def _is_here(holder: dict[str, Any]) -> bool:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine that has ended."""
-    return _is_here(holder) and _started(str(holder.get("process"))) != holder.get("started")
+    """Whether the holder was a process of this machine that has ended, or was this one and has released it."""
+    if not _is_here(holder):
+        return False
+    if holder.get("process") == os.getpid() and holder.get("started") == _started("self"):
+        return holder.get("token") not in _OWN
+    return _started(str(holder.get("process"))) != holder.get("started")
 
 
 def _clock() -> float:

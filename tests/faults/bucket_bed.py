@@ -32,7 +32,9 @@ from study.records.ledger import Ledger
 
 RESULTS = f"s3://{buckets.BUCKET}/some/results"
 LATEST = 40.0
-"""Seconds after its first trial process at which a driver is killed at the latest."""
+"""Seconds after its first epoch at which a driver is killed at the latest."""
+BUSY = "Ray could not be started on this machine"
+"""Said where too much runs next to this: the command is then given again, and no death is counted."""
 
 
 def start(cache: Path, study: list[str]) -> bed.Command:
@@ -44,11 +46,16 @@ def start(cache: Path, study: list[str]) -> bed.Command:
     return bed.Command(process, log)
 
 
-def killed(command: bed.Command, after: float) -> bool:
-    """Kill the driver so many seconds after its first trial process has started, and wait until what it started has
-    ended; False if it had ended before."""
-    status = None
-    bed.until(lambda: bool(command.workers()) or command.process.poll() is not None)
+def killed(command: bed.Command, cache: Path, after: float) -> bool:
+    """Kill the driver so many seconds after its first epoch, and wait until what it started has ended; False if it had
+    ended before."""
+    status, began = None, time.time()
+
+    def trains() -> bool:
+        checkpoints = cache.glob(f"*/*/{paths.CHECKPOINTS}/*.pt")
+        return any(path.stat().st_mtime > began for path in checkpoints) or command.process.poll() is not None
+
+    bed.until(trains)
     try:
         status = command.process.wait(after)
     except subprocess.TimeoutExpired:
@@ -59,7 +66,7 @@ def killed(command: bed.Command, after: float) -> bool:
         for process in alive:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-    assert status in (None, 0), f"status {status}: {command.output[-2000:]}"
+    assert status in (None, 0) or BUSY in command.output, f"status {status}: {command.output[-2000:]}"
     return status is None
 
 
@@ -90,17 +97,21 @@ def final_rows(folder: Path) -> dict[str, columns.Row]:
     return ended
 
 
-def injure(kills: int, study: list[str], name: str, seed: int = 0) -> tuple[int, int, int]:
+def injure(kills: int, study: list[str], name: str, latest: float = LATEST) -> tuple[int, int, int]:
     """Run the study to its end, with so many deaths on the way.
 
+    Args:
+        latest: seconds after its first epoch at which a driver is killed at the latest.
     Returns: deaths, copies deleted, and trials that had ended before the last death.
     """
-    draw, cache = random.Random(seed), Path(tempfile.mkdtemp())
+    draw, cache = random.Random(0), Path(tempfile.mkdtemp())
     deaths = deleted = 0
     ended: dict[str, columns.Row] = {}
     while deaths < kills:
         command = start(cache, study)
-        if not killed(command, draw.uniform(0, LATEST)):
+        if not killed(command, cache, draw.uniform(0, latest)):
+            if BUSY in command.output:
+                continue
             print("the study ended before the next death", flush=True)
             break
         deaths += 1
@@ -116,7 +127,8 @@ def injure(kills: int, study: list[str], name: str, seed: int = 0) -> tuple[int,
             deleted += 1
     began = time.monotonic()
     command = start(cache, study)
-    status = command.wait()
+    while (status := command.wait()) and BUSY in command.output:
+        command = start(cache, study)
     assert status == 0, f"status {status}: {command.output[-3000:]}"
     print(f"the last command took {time.monotonic() - began:.0f} s", flush=True)
     shutil.rmtree(cache)

@@ -15,8 +15,11 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 """State of a trial → MLflow's status of a run."""
 EPOCH = "epoch"
 """Metric by which a run that continues knows what it has."""
-_RETRIES = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-"""By default a server that is gone is asked for minutes."""
+_VARIABLES = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # by default a server that is gone is asked for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines for each trial, into the display
+}
 
 
 class MLflowRuns:
@@ -28,7 +31,7 @@ class MLflowRuns:
         Raises:
             UserError: the server does not answer.
         """
-        for name, value in _RETRIES.items():
+        for name, value in _VARIABLES.items():
             os.environ.setdefault(name, value)
         import mlflow
         from mlflow.tracking import MlflowClient
