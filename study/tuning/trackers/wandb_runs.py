@@ -87,7 +87,7 @@ class WandbRuns:
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             group=self.study.name,
             name=name,
-            id=_identity(f"{self.study.place} {name}"),  # the same when the trial continues
+            id=run_id(self.study.place, name),
             resume="allow",
             reinit="create_new",  # trials run at the same time
             config=dict(config),
@@ -95,6 +95,11 @@ class WandbRuns:
             dir=str(self.study.folder),
             settings=wandb.Settings(silent=True, console="off", disable_git=True, x_disable_stats=True),
         )
+
+
+def run_id(place: str, name: str) -> str:
+    """The id of a run, which is the same when the trial continues."""
+    return _identity(f"{place} {name}")
 
 
 def _identity(text: str) -> str:
