@@ -125,6 +125,13 @@ class Bucket:
         return f"{self.root}/{name}"
 
 
+def study_objects(bucket: Bucket) -> dict[str, Entry]:
+    """Objects of a study, without its lease and what else is hidden."""
+    entries = bucket.list()
+    safe = {name: e for name, e in entries.items() if ".." not in name.split("/") and not name.startswith("/")}
+    return {name: e for name, e in safe.items() if not any(part.startswith(".") for part in name.split("/"))}
+
+
 def problem(error: BaseException, address: str) -> str:
     """What is wrong with a store, and what to type, in one line; "" where the error is none of a store's."""
     scheme = address.partition(":")[0]

@@ -20,11 +20,12 @@ import analysis
 from study import addresses
 from study.errors import UserError
 from study.records import lease as leases
-from study.records import object_store, paths, snapshot
+from study.records import mirror, object_store, paths, snapshot
 from study.records.bucket import Bucket
 from study.records.lease import Lease, LeaseLost
 from study.records.ledger import Ledger
-from study.records.object_store import Mirror, mirrored
+from study.records.mirror import Mirror
+from study.records.object_store import mirrored
 from study.records.study_folder import write_meta
 
 META = synthetic.meta_of("kd", 4)
@@ -42,7 +43,7 @@ def address(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str
     """Where this test's results lie; nothing is there. The copy lies in the test's own folder."""
     monkeypatch.setenv(addresses.CACHE_VARIABLE, str(tmp_path / "copies"))
     monkeypatch.setenv(leases.EXPIRY_VARIABLE, "2")
-    monkeypatch.setenv(object_store.PATIENCE_VARIABLE, "1")
+    monkeypatch.setenv(mirror.PATIENCE_VARIABLE, "1")
     return f"s3://{buckets.BUCKET}/{uuid.uuid4().hex}"
 
 
@@ -92,7 +93,7 @@ def test_what_a_study_writes_is_in_the_bucket(address: str) -> None:
         (folder / paths.RAY / "state.json").write_text("{}")
         (folder.parent / paths.CACHE).mkdir()
         (folder.parent / paths.CACHE / "teacher-1.safetensors").write_bytes(b"teacher")
-        time.sleep(2 * object_store.POLL)
+        time.sleep(2 * mirror.POLL)
         assert "checkpoints/t001.pt" in objects(address)
         end(ledger, "t001")
     here = {name: (folder / name).read_bytes() for name in snapshot.scan(folder) if not name.startswith("..")}
@@ -114,7 +115,7 @@ def test_a_driver_may_die_between_any_two_writes(
     ended has ended. `together`: a trial starts and ends between two looks at the folder, which is the hardest case."""
     folder = study_at(address)
     bucket = Bucket(f"{address}/study")
-    mirror = Mirror(folder, bucket, Lease.take(bucket))
+    writer = Mirror(folder, bucket, Lease.take(bucket))
     ended: set[str] = set()
     writes: list[int] = []
 
@@ -154,15 +155,15 @@ def test_a_driver_may_die_between_any_two_writes(
     for number in (1, 2):
         ledger.start(f"t{number:03d}", VALUES)
         if not together:
-            mirror.upload()
+            writer.upload()
         train(ledger, f"t{number:03d}")
         if not together:
-            mirror.upload()
+            writer.upload()
         end(ledger, f"t{number:03d}")
-        mirror.upload(last=True)
+        writer.upload(last=True)
     assert ended == {"t001", "t002"} and len(writes) > 15
-    mirror.stop()
-    mirror.lease.release()
+    writer.stop()
+    writer.lease.release()
 
 
 def test_a_copy_that_is_ahead_is_uploaded(address: str, monkeypatch: pytest.MonkeyPatch, server: str) -> None:
@@ -173,7 +174,7 @@ def test_a_copy_that_is_ahead_is_uploaded(address: str, monkeypatch: pytest.Monk
         with mirrored(folder):
             ledger = start(folder)
             ledger.start("t001", VALUES)
-            time.sleep(2 * object_store.POLL)
+            time.sleep(2 * mirror.POLL)
             monkeypatch.setattr(Bucket, "send", no_network)
             monkeypatch.setattr(Mirror, "_write_table", no_network)
             train(ledger, "t001")
