@@ -83,8 +83,10 @@ class Bucket:
             return True
         except FileExistsError:
             return False
-        except (NotImplementedError, ValueError, OSError) as error:
-            if isinstance(error, OSError) and "NotImplemented" not in str(error):
+        except Exception as error:
+            if getattr(error, "code", None) in (412, "412"):  # gcsfs's own kind of error
+                return False
+            if not isinstance(error, NotImplementedError) and "NotImplemented" not in str(error):
                 raise
         if self.store.exists(self._path(name)):
             return False
