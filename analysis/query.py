@@ -32,7 +32,7 @@ from analysis.stats.summary import column_of, numeric, row_of
 from analysis.text.tables import columns_with_values
 from study import commandline
 from study.errors import UserError, printable
-from study.path_arguments import File, Folder
+from study.path_arguments import File, StudyFolder
 from study.records import study_folder
 from study.records.columns import COLUMNS, COST_COLUMNS, FINAL_STATES, TRIAL_COLUMNS
 from study.records.outputs import csv_text, is_stdout, json_text, write_output
@@ -47,7 +47,7 @@ UPRIGHT = 4
 class Options:
     """Arguments of the command."""
 
-    study: Annotated[tyro.conf.Positional[Folder], tyro.conf.arg(metavar="results/NAME")]
+    study: Annotated[tyro.conf.Positional[StudyFolder], tyro.conf.arg(metavar="results/NAME")]
     """Folder of the study."""
     question: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="QUESTION")]
     """Such as "max compression_ratio where accuracy_drop <= 0.2"."""

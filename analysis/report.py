@@ -24,7 +24,7 @@ from analysis.page.live_index import SeveralStudies, holds_studies
 from analysis.page.study_page import build, write_page
 from study import commandline
 from study.errors import UserError, printable
-from study.path_arguments import File, Folder
+from study.path_arguments import File, Folder, StudyFolder
 from study.records import paths
 from study.records.outputs import is_stdout, make_folder
 
@@ -35,7 +35,7 @@ PROG = "python -m analysis.report"
 class Arguments:
     """Write a study's report, or one page that compares several studies, and print its path."""
 
-    folders: Annotated[tuple[Folder, ...], tyro.conf.Positional]
+    folders: Annotated[tuple[StudyFolder, ...], tyro.conf.Positional]
     """The folder that a study wrote, results/NAME. Several are compared on one page. With --live, several studies, or
     the folder that holds them, get an index."""
     out: File | None = None

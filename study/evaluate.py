@@ -13,7 +13,8 @@ import tyro
 
 from study import commandline
 from study.errors import UserError, one_line, printable
-from study.path_arguments import File, Folder
+from study.path_arguments import Folder, StudyFile
+from study.records import object_store
 from study.records.columns import Row
 from study.records.outputs import json_text
 from study.settings import MAX_SEED
@@ -29,7 +30,7 @@ PROG = "python -m study.evaluate"
 class Options:
     """Arguments of the command."""
 
-    files: Annotated[tyro.conf.Positional[tuple[File, ...]], tyro.conf.arg(metavar="FILE")]
+    files: Annotated[tyro.conf.Positional[tuple[StudyFile, ...]], tyro.conf.arg(metavar="FILE")]
     """Networks: .codebook, .safetensors, .onnx or .pt2 files that study.export wrote, or
     results/NAME/models/t014.codebook. Latency is compared with that of the first."""
     dataset: str | None = None
@@ -68,6 +69,8 @@ def _run(argv: list[str]) -> int:
     options: Options = commandline.parse(Options, PROG, __doc__, argv)
     if not options.files:
         raise UserError("missing: FILE; give a network, such as results/NAME/models/t014.codebook")
+    for path in options.files:
+        object_store.fetch(path)
     rows = [report(dataclasses.replace(options, files=(path,))) for path in options.files]
     _add_latencies(options, rows)
     if options.json:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from analysis import selection
-from study import commandline
+from study import addresses, commandline
 from study.errors import UserError, printable
-from study.path_arguments import Folder
+from study.path_arguments import Folder, StudyFolder
 from study.records import study_folder
 from study.records.columns import CONFIGURATION
 from study.records.paths import STUDY, model_of
@@ -41,7 +41,7 @@ CALIBRATION = 512
 class Options:
     """Arguments of the command. Give one of --pareto, --trial and --best."""
 
-    study: Annotated[tyro.conf.Positional[Folder], tyro.conf.arg(metavar="results/NAME")]
+    study: Annotated[tyro.conf.Positional[StudyFolder], tyro.conf.arg(metavar="results/NAME")]
     """Folder of the study."""
     pareto: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Export every member of the front."""
@@ -51,7 +51,7 @@ class Options:
     """Export the member of the front that answers a question, as `python -m analysis.query` takes it: "max compression
     with accuracy drop <= 0.2" or "min file_bytes where val_accuracy >= 98"."""
     to: Folder | None = None
-    """Folder to write to. Default: results/NAME/exported."""
+    """Folder to write to. Default: results/NAME/exported; of a study in a bucket, exported."""
     formats: str | None = None
     """Any of codebook,safetensors,onnx,onnx-codebook,onnx-int8,exported-program; see study/README.md, "Which file for
     which runtime". Default: codebook,safetensors,onnx, as far as the study's networks have them."""
@@ -77,7 +77,7 @@ def _run(argv: list[str]) -> int:
     chosen = _chosen(options, study)
     if any(name.startswith("onnx") for name in formats or DEFAULT):
         check_onnx()  # before anything is written
-    folder = options.to or options.study / FOLDER
+    folder = options.to or (Path() if addresses.is_reading_copy(options.study) else options.study) / FOLDER
     for trial_id in chosen:
         wanted = formats or (DEFAULT if has_codebook(study, trial_id) else DEFAULT[1:])
         exported = export(study, trial_id, folder, wanted, custom=options.network,

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from study import addresses
 from study.errors import UserError
 
 LONGEST_PATH = 3500
@@ -21,13 +22,22 @@ LONGEST_NAME = 255
 
 @dataclasses.dataclass(frozen=True)
 class PathTo:
-    """What a path must lead to, if there is anything."""
+    """What a path must lead to, if there is anything.
+
+    Attributes:
+        in_bucket: what the address of a bucket may stand for, if it may: the folder of studies that are run, or what
+            is read of one.
+    """
 
     kind: Literal["file", "folder"]
+    in_bucket: Literal["", "results", "read"] = ""
 
 
 File = Annotated[Path, PathTo("file")]
 Folder = Annotated[Path, PathTo("folder")]
+ResultsFolder = Annotated[Path, PathTo("folder", "results")]
+StudyFolder = Annotated[Path, PathTo("folder", "read")]
+StudyFile = Annotated[Path, PathTo("file", "read")]
 
 
 def complete_paths(options: Any, argv: Sequence[str]) -> Any:
@@ -67,13 +77,17 @@ class _Argument:
     argv: Sequence[str]
 
     def path(self, path: Path) -> Path:
-        """The path with `~` expanded.
+        """The path with `~` expanded; of a bucket's address that may stand here, where its copy on this machine is.
 
         Raises:
             UserError: it cannot be one, or leads to another kind of file.
         """
         if address := self._address(path):
             scheme = address.partition(":")[0]
+            if self.to and self.to.in_bucket == "results":
+                return addresses.results_folder(self._named(address), address)
+            if self.to and self.to.in_bucket == "read":
+                return addresses.reading_copy(self._named(address), address)
             raise UserError(
                 f"{self._named(address)}: {scheme}:// is not supported; give a path on this machine, such as a folder "
                 "where it is mounted"
@@ -104,5 +118,4 @@ class _Argument:
     def _address(self, path: Path) -> str:
         """The path as it was typed, where that is an address such as s3://bucket; otherwise ""."""
         typed = (re.sub("^--[^=]*=", "", argument) for argument in self.argv)
-        addresses = (text for text in typed if re.match("[A-Za-z][A-Za-z0-9+.-]*://", text) and Path(text) == path)
-        return next(addresses, "")
+        return next((text for text in typed if addresses.is_address(text) and Path(text) == path), "")

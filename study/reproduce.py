@@ -17,7 +17,7 @@ import tyro
 from study import commandline
 from study.errors import TrialFailed, UserError, printable
 from study.methods import registry
-from study.path_arguments import Folder
+from study.path_arguments import Folder, StudyFolder
 from study.records import paths, study_folder
 from study.records.columns import COST_COLUMNS, Row
 from study.records.search_domains import domain_from_json, is_active
@@ -36,7 +36,7 @@ PROG = "python -m study.reproduce"
 class Options:
     """Retrain one trial of a study and compare its metrics with the recorded ones."""
 
-    folder: Annotated[tyro.conf.Positional[Folder], tyro.conf.arg(metavar="results/NAME")]
+    folder: Annotated[tyro.conf.Positional[StudyFolder], tyro.conf.arg(metavar="results/NAME")]
     """Folder of the study."""
     trial_id: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TRIAL")]
     """A complete trial, such as t014, or a baseline's name."""

@@ -15,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from study import commandline
+from study import addresses, commandline
 from study.errors import UserError, system_error
 from study.methods import registry
+from study.records import object_store
 from study.settings import Settings, flag, resolve
 
 SCRIPT = "compression-study"
@@ -172,6 +173,7 @@ def _run(settings: Settings) -> int:
     # These import torch and Ray, which --help need not wait for.
     from study.pipeline import driver
     from study.pipeline.cost_estimate import dry_run
+    from study.tuning.trackers.tracker import open_trackers
 
     if settings.searched.show_space:
         from study.tuning.space_text import described
@@ -188,12 +190,16 @@ def _run(settings: Settings) -> int:
     commandline.say_stage("Writing the report ...")
     try:
         page = study_page.write(outcome.folder)
+        object_store.send(page)
+        trackers = open_trackers(settings, outcome.folder)
+        trackers.report(page)
+        trackers.close()
     except OSError as error:
         raise UserError(
             f"{outcome.folder}: the study is there, but its report cannot be written "
             f"({system_error(error)}); the same command tries again"
         ) from error
-    print(f"Study:  {outcome.folder}\nReport: {page}")
+    print(f"Study:  {addresses.shown(outcome.folder)}\nReport: {page}")
     if outcome.stopped:
         advice = "" if outcome.complete else " The same command continues."
         print(f"Stopped: {outcome.stopped}.{advice}", file=sys.stderr)

@@ -33,6 +33,7 @@ from study.settings_groups import (
     Resources,
     Search,
     SpaceFlags,
+    Tracking,
     Values,
     Watching,
 )
@@ -94,6 +95,7 @@ class Settings:
     files: Files = field(default_factory=Files)
     resources: Resources = field(default_factory=Resources)
     watching: Watching = field(default_factory=Watching)
+    tracking: Tracking = field(default_factory=Tracking)
     measuring: Measuring = field(default_factory=Measuring)
 
     DEFAULTS: ClassVar[Mapping[str, Values]] = {"": {"scheduler": "none"}}
@@ -302,8 +304,8 @@ def flag_with_value(name: str, value: object) -> str:
 
 
 def as_json(settings: Settings) -> dict[str, Value]:
-    """Every setting as a JSON value, but for the flags of the search space, which is recorded itself."""
-    values = {name: value for group, name, value in _leaves(settings) if not isinstance(group, SpaceFlags)}
+    """Every setting as a JSON value, but for the flags of the search space, which is recorded itself, and trackers."""
+    values = {name: value for group, name, value in _leaves(settings) if not isinstance(group, SpaceFlags | Tracking)}
     if values["data_dir"]:  # study.json is read from other folders, too
         values["data_dir"] = _resolved(values["data_dir"])
     return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}

@@ -1,7 +1,7 @@
 """Groups of settings that every kind of study has; `study.settings.Settings` has each as a field.
 
-The groups `Budget`, `Files`, `Resources`, `Watching` and `Measuring` say how much is done, where, and what is looked
-at. They may differ between two commands on one study; everything else makes the study what it is.
+The groups `Budget`, `Files`, `Resources`, `Watching`, `Tracking` and `Measuring` say how much is done, where, and what
+is looked at. They may differ between two commands on one study; everything else makes the study what it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from study.flag_marks import Common, Heading, Rare
-from study.path_arguments import File, Folder
+from study.path_arguments import File, Folder, ResultsFolder, StudyFolder
 from study.records.search_domains import Value
 from study.setting_bounds import Above, AtLeast, Between, Percentage
 
@@ -22,6 +22,7 @@ Values = Mapping[str, Value]
 
 Searcher = Literal["tpe", "nsga2", "gp", "random"]
 Scheduler = Literal["predicted", "asha", "none"]
+TrackerName = Literal["mlflow", "wandb", "tensorboard"]
 
 MAX_TRIAL_TIMEOUT = 10**9
 """Seconds that a trial may go without an epoch at most, 31 years: the watch takes no more than ten times that."""
@@ -48,7 +49,7 @@ class Budget:
     tested as it was found."""
     seeds: Annotated[int, AtLeast(1), Common()] = 5
     """With --confirm: fresh seeds."""
-    warm_start: Annotated[Folder | None, Common(heading="Search")] = None
+    warm_start: Annotated[StudyFolder | None, Common(heading="Search")] = None
     """Folder of another study, whose front is tried first. Default: none."""
     trial_timeout: Annotated[float | None, Above(0, MAX_TRIAL_TIMEOUT), Rare("SECONDS")] = None
     """Seconds that an epoch may take, the start before the first one included. After that the process counts as hung:
@@ -137,8 +138,8 @@ class Files:
 
     name: Annotated[str | None, Common(heading="Study")] = None
     """Name of the study, and of its folder. Default: kind and data set, as in kd-digits."""
-    results_dir: Annotated[Folder, Common()] = Path("results")
-    """Folder that holds the study folders."""
+    results_dir: Annotated[ResultsFolder, Common()] = Path("results")
+    """Folder that holds the study folders, or a bucket: s3://BUCKET/FOLDER, gs://… or az://…."""
     data_dir: Annotated[Folder | None, Common(heading="Data")] = None
     """Where the data set lies, or is downloaded to. With --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*, and
     DIR/val/CLASS/* where validation images are given. With a module:function, what it takes as data_dir.
@@ -191,6 +192,14 @@ class Watching:
 
 
 @dataclass(frozen=True)
+class Tracking:
+    """Experiment trackers that hear of the trials. May differ between two commands on one study."""
+
+    track: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction] = ()
+    """Log trials to mlflow, wandb or tensorboard. May be given several times; each needs its package."""
+
+
+@dataclass(frozen=True)
 class Measuring:
     """What is measured of networks in addition. No trial trains otherwise for it."""
 
@@ -208,7 +217,7 @@ class Measuring:
     show the accuracies in the report. May be added to a study later."""
 
 
-OPERATIONAL = (Budget, Files, Resources, Watching, Measuring, SpaceFlags)
+OPERATIONAL = (Budget, Files, Resources, Watching, Tracking, Measuring, SpaceFlags)
 """Groups of settings that make no trial another one: they say how much, where, and what is looked at. They may differ
 between two commands on one study, but for `FIXED`. Of `SpaceFlags` the search space that follows is compared."""
 

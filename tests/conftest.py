@@ -30,6 +30,7 @@ STUDIES = (
     "test_nodes",
     "test_faults",
     "test_monitor",
+    "test_bucket",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import typing
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from analysis import query, report
-from study import evaluate, export, reproduce, run
+from study import addresses, evaluate, export, reproduce, run
 from study.commandline import parse
 from study.errors import UserError
 from study.methods import registry
@@ -83,18 +84,41 @@ def test_a_home_folder_is_meant_by_a_tilde(module: ModuleType, options: type, ar
 def test_every_command_refuses_an_address(
     module: ModuleType, options: type, arguments: str, home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With status 2 and one line, where it would be a local folder `s3:` otherwise."""
-    argv = arguments.replace("@", "here" if module is run else "s3://bucket/NAME").split()
+    """With status 2 and one line, where it would be a local folder `hdfs:` otherwise; but for those of buckets."""
+    argv = arguments.replace("@", "here" if module is run else "hdfs://bucket/NAME").split()
     if module is run:
-        argv[1] = "--results-dir=s3://bucket/NAME"
+        argv[1] = "--results-dir=hdfs://bucket/NAME"
     try:
         status = module.main(argv)
     except SystemExit as ended:
         status = ended.code
     error = capsys.readouterr().err
     assert status == 2 and error.count("\n") == 1 and not list(home.iterdir())
-    assert "s3://bucket/NAME: s3:// is not supported; give a path on this machine" in error
-    assert error.startswith("error: --results-dir s3://" if module is run else "error: s3://")
+    assert "hdfs://bucket/NAME: hdfs:// is not supported; give a path on this machine" in error
+    assert error.startswith("error: --results-dir hdfs://" if module is run else "error: hdfs://")
+
+
+def test_the_address_of_a_bucket_stands_for_its_copy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the folder of the results, and for a study or a file that is read; the copies of both are apart, nothing is
+    downloaded yet, and the path knows its address. Without the package, or a bucket, it is one line."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    results = run.parse("kd --results-dir s3://bucket//some/results/".split()).files.results_dir
+    assert results.is_relative_to(home / ".cache/compression-study")
+    assert addresses.address_of(results / "kd-digits") == "s3://bucket/some/results/kd-digits"
+    options = parse(query.Options, query.PROG, None, ["s3://bucket/some/results/kd-digits", "max"])
+    assert addresses.address_of(options.study) == "s3://bucket/some/results/kd-digits"
+    assert addresses.is_reading_copy(options.study) and not addresses.is_reading_copy(results / "kd-digits")
+    assert (
+        addresses.address_of(home / "results") is None
+        and not (results / "kd-digits").exists()
+        and not options.study.exists()
+    )
+    for wrong in ("s3://", "s3:///x", "gs://a/../b"):
+        with pytest.raises(UserError, match=f"^--results-dir {wrong}: is no address of a bucket"):
+            run.parse(["kd", "--results-dir", wrong])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"^--results-dir gs://b/r: needs the package gcsfs.*pip install gcsfs"):
+        run.parse("kd --results-dir gs://b/r".split())
 
 
 @dataclass(frozen=True)

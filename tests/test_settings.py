@@ -35,7 +35,7 @@ from study.settings import (
     from_json,
     resolve,
 )
-from study.settings_groups import FIXED, OPERATIONAL, SpaceFlags
+from study.settings_groups import FIXED, OPERATIONAL, SpaceFlags, Tracking
 
 ROOT = Path(__file__).parents[1]
 KINDS = (KDSettings, SWSSettings, MagnitudeSettings, KDSWSSettings, PTQSettings)
@@ -173,14 +173,16 @@ def test_every_operational_setting_may_differ(kind: type[Settings]) -> None:
 
 
 def test_what_may_differ_follows_from_the_group() -> None:
-    """Budget, files, resources, watching and measuring say how much and where; all other settings say what."""
+    """Budget, files, resources, watching and measuring say how much and where; all other settings say what. Trackers
+    are not recorded at all."""
     groups = {f.name for group in OPERATIONAL for f in dataclasses.fields(group)}
-    of_the_space = {f.name for f in dataclasses.fields(SpaceFlags)}  # it is recorded, not what it was made from
-    groups -= of_the_space
+    # The search space is recorded, not what it was made from.
+    unrecorded = {f.name for group in (SpaceFlags, Tracking) for f in dataclasses.fields(group)}
+    groups -= unrecorded
     for kind in KINDS:
         settings = resolve(kind())
         assert settings.operational().keys() == groups | {"pack"} & settings.flat().keys()
-        assert settings.operational().keys() | settings.defining().keys() == settings.flat().keys() - of_the_space
+        assert settings.operational().keys() | settings.defining().keys() == settings.flat().keys() - unrecorded
         assert settings.defining().keys() >= {"searcher", "scheduler", "min_accuracy", "dataset", "seed", "precision"}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from study.artifacts.finite import not_finite
 from study.data.splits import as_tensor
 from study.errors import TrialFailed, UserError
+from study.records import object_store
 from study.records.atomic_files import write_bytes
 
 LOGITS = "logits"
@@ -116,8 +117,10 @@ def get_or_compute(
 
 def get(folder: Path, what: str, key: str) -> SharedWork | None:
     """The cached result for the digest of a key; None if it is missing, damaged, or not finite."""
+    path = _path(folder, what, key)
+    object_store.fetch(path, required=False)
     try:
-        arrays, metadata = _read(_path(folder, what, key))
+        arrays, metadata = _read(path)
         return None if not_finite(arrays) else SharedWork(arrays, json.loads(metadata["record"]))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, MemoryError):
         return None

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from study import addresses
 from study.artifacts import checkpoints
 from study.artifacts.cache import SharedWork, digest
 from study.commandline import say_stage
@@ -25,7 +26,7 @@ from study.pipeline.final_test import confirm, record_sensitivity
 from study.pipeline.fresh_seeds import announced, has_unconfirmed, means_over_seeds, retrain
 from study.pipeline.preflight import Inputs
 from study.pipeline.shared_work import study_shared_work
-from study.records import paths, study_folder
+from study.records import object_store, paths, study_folder
 from study.records.atomic_files import sweep
 from study.records.columns import FINAL_STATES, Row
 from study.records.folder_lock import locked
@@ -39,6 +40,7 @@ from study.tuning.monitor import Monitor, check_monitor
 from study.tuning.recorder import FULL_DISK, Recorder
 from study.tuning.searcher import Queued, front
 from study.tuning.space import SearchSpace
+from study.tuning.trackers.tracker import check_installed, open_trackers
 from study.tuning.tune_run import Job, Work, recover_history, run_trials
 
 DAY = 86_400.0
@@ -71,6 +73,13 @@ def run(settings: Settings) -> Outcome:
     """
     space = SearchSpace.of_study(settings)
     folder = settings.folder.resolve()
+    check_installed(settings)
+    with object_store.mirrored(folder):
+        return _run(settings, space, folder)
+
+
+def _run(settings: Settings, space: SearchSpace, folder: Path) -> Outcome:
+    """`run`, with the folder as it is in the bucket, if the results lie in one."""
     settings, recorded = preflight.resume(settings, space)
     with locked(folder):
         paths.check_folders(folder)
@@ -83,7 +92,8 @@ def run(settings: Settings) -> Outcome:
             stopped = ended = ""
             if is_complete(ledger, settings, space, folder):
                 finished = len(ledger.of_state(*FINAL_STATES))
-                print(f"Nothing to do: {folder} has {finished} trials. A larger --num-samples adds to them.")
+                there = f"{addresses.shown(folder)} has {finished} trials"
+                print(f"Nothing to do: {there}. A larger --num-samples adds to them.")
                 if recorded and recorded["settings"]["num_samples"] > finished:
                     wanted = {**recorded["settings"], "num_samples": settings.budget.num_samples}
                     study_folder.write_meta(folder, {**recorded, "settings": wanted})
@@ -153,6 +163,7 @@ def _search(
     inputs = preflight.load_inputs(settings, space, recorded)
     settings = inputs.settings
     monitor = Monitor(settings)
+    trackers = open_trackers(settings, folder)
     say_stage("Starting Ray ...")
     try:
         dashboard = cluster.start_ray(settings)
@@ -169,11 +180,13 @@ def _search(
             print(line)
         with _display(settings, space, ledger, concurrent, dashboard) as display:
             recorder = Recorder(ledger, display, space.objectives, settings, folder)
+            recorder.trackers = trackers
             job = Job(settings, space, folder, recorder, deadline)
             best, confirmed, stopped, ended = _stages(job, display, inputs)
         display.summary(best[:10], confirmed, space.domains, means_over_seeds(folder))
         return stopped, ended
     finally:
+        trackers.close()
         monitor.stop()
         cluster.stop_ray()
 

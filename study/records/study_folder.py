@@ -17,7 +17,9 @@ from typing import Any
 
 import pandas as pd
 
+from study import addresses
 from study.errors import UserError
+from study.records import object_store
 from study.records.columns import (
     COLUMNS,
     CONFIRMED_COLUMNS,
@@ -114,11 +116,17 @@ class Study:
 def load(folder: str | Path) -> Study:
     """Read a study folder, finished or not. Missing tables are read as empty ones.
 
+    Args:
+        folder: or the address of a study in a bucket, s3://BUCKET/FOLDER/NAME.
+
     Raises:
         UserError: no `study.json` there, a schema this version cannot read, a file that is damaged or cannot be read,
             or tables that do not belong together.
     """
+    if isinstance(folder, str) and addresses.is_address(folder):
+        folder = addresses.reading_copy(folder, folder)
     folder = Path(folder)
+    object_store.refresh(folder)
     meta = read_meta(folder)
     # In this order: a study that runs meanwhile writes a trial's row before anything else of the trial.
     confirmed = read_frame(folder / CONFIRMED, CONFIRMED_COLUMNS)

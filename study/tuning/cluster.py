@@ -16,6 +16,7 @@ import torch
 from ray.tune import PlacementGroupFactory
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from study import addresses as copies
 from study.data.mapped import MappedPart
 from study.data.splits import Splits
 from study.errors import UserError
@@ -269,6 +270,11 @@ def check_shared(folder: Path) -> None:
     finally:
         token.unlink(missing_ok=True)
     if blind:
+        if address := copies.address_of(folder):
+            raise UserError(
+                f"--results-dir {address.rpartition('/')[0]}: node {blind[0]} does not see its copy, {folder}; set "
+                f"{copies.CACHE_VARIABLE} to a folder that all nodes share, such as one on NFS"
+            )
         raise UserError(
             f"--results-dir {folder.parent}: node {blind[0]} does not see it; give a folder that all nodes share, "
             "such as one on NFS"

@@ -21,6 +21,7 @@ from study.tuning.display import Display
 from study.tuning.journal import Journal
 from study.tuning.searcher import LedgerSearch
 from study.tuning.study_metrics import StudyMetrics
+from study.tuning.trackers.tracker import Trackers
 from study.tuning.trial_tasks import TrialTasks
 
 FULL_DISK = "no space left on the disk; free some"
@@ -38,6 +39,7 @@ class Recorder(tune.Callback):
         stopped: why it stopped, or "".
         journal: of the study, where the trials are the study's own.
         tasks: of Ray's dashboard, where there is one.
+        trackers: hear of the trials as well.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Recorder(tune.Callback):
         self.done: list[str] = []
         self.front: set[str] = set()
         self.metrics = StudyMetrics(folder.name, ledger, objectives, settings.search.min_accuracy)
+        self.trackers = Trackers({})
 
     def __getstate__(self) -> Row:
         return {}  # Tune pickles its callbacks; nothing is restored from that
@@ -66,10 +69,14 @@ class Recorder(tune.Callback):
             self.tasks.start(row["trial_id"], row["baseline"] or row["trial_id"], _hyperparameters(row))
         self.metrics.trials(len(self.front))
 
+    def on_trial_start(self, iteration: int, trials: list, trial: Trial, **info: object) -> None:
+        self.trackers.start(self.ledger.trials[trial.config["trial_id"]], trial.config)
+
     def on_trial_result(self, iteration: int, trials: list, trial: Trial, result: Row, **info: object) -> None:
         if "epoch" in result and not result.get("finished") and not result.get("failure"):
             row = history_row(result)
             self.ledger.epoch(trial.config["trial_id"], row)
+            self.trackers.epoch(trial.config["trial_id"], row)
             if self.journal:
                 self.journal.epoch(trial.config["trial_id"], row)
             self.metrics.epoch(trial.config["trial_id"], row)
@@ -104,6 +111,7 @@ class Recorder(tune.Callback):
             self._stop(FULL_DISK)
         elif self.journal:
             self.journal.end(row)
+        self.trackers.end(row, trial.config, checkpoints.codebook_of(checkpoints.path_of(self.folder, trial_id)))
         self._tidy(trial_id)
         self._count(state, reason)
         if self.tasks:
