@@ -104,7 +104,7 @@ def test_help_names_each_flag_with_its_default(kind: str, capsys: pytest.Capture
         "options",
         *(
             f"{group} options"
-            for group in ("budget", "search", "searched", "files", "resources", "watching", "measuring")
+            for group in ("budget", "search", "searched", "files", "resources", "watching", "tracking", "measuring")
         ),
     ]
     _, *rest = re.split(r"^ +((?:[a-z]+ )?options) +$", shown, flags=re.MULTILINE)
