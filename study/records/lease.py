@@ -190,7 +190,7 @@ def _machine() -> str:
 
 
 def _started(process: str) -> str:
-    """When a process started, so that another one of the same number is told from it; "" if there is none."""
+    """When a process started, since another one may get the same number; "" if there is none."""
     try:
         return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
