@@ -139,7 +139,7 @@ class Files:
     name: Annotated[str | None, Common(heading="Study")] = None
     """Name of the study, and of its folder. Default: kind and data set, as in kd-digits."""
     results_dir: Annotated[ResultsFolder, Common()] = Path("results")
-    """Folder that holds the study folders, or a bucket: s3://BUCKET/FOLDER, gs://… or az://…."""
+    """Folder of studies, or s3://BUCKET/DIR. gs:// and az:// are buckets, too."""
     data_dir: Annotated[Folder | None, Common(heading="Data")] = None
     """Where the data set lies, or is downloaded to. With --dataset folder, DIR/train/CLASS/* and DIR/test/CLASS/*, and
     DIR/val/CLASS/* where validation images are given. With a module:function, what it takes as data_dir.
@@ -195,7 +195,9 @@ class Watching:
 class Tracking:
     """Experiment trackers that hear of the trials. May differ between two commands on one study."""
 
-    track: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction] = ()
+    HEADING: ClassVar[Heading] = "Output"
+
+    track: Annotated[tuple[TrackerName, ...], tyro.conf.UseAppendAction, Common("NAME")] = ()
     """Log trials to mlflow, wandb or tensorboard. May be given several times; each needs its package."""
 
 
