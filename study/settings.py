@@ -80,7 +80,7 @@ class Settings:
     it was trained with: data (those of the training part), imagenet, or MEAN/STD for pixels of 0 to 1, such as
     0.485,0.456,0.406/0.229,0.224,0.225. Default: those of --weights, where given; otherwise data."""
     seed: Annotated[int, AtLeast(0, MAX_SEED), Common(heading="Study")] = 0
-    """Seed of the split, the search, and every network."""
+    """Seed of split, search, and every network."""
     precision: Annotated[Precision | None, Rare(heading="Training")] = None
     """Precision in which networks with convolutions train (on a GPU, float32 convolutions run as TF32); other networks
     train in float32. Default: that of the study if it already exists; otherwise bfloat16 where the processor has it
