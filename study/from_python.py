@@ -225,15 +225,13 @@ def _arguments(kind: str, values: Mapping[str, object]) -> list[str]:
 def _environment() -> dict[str, str]:
     """That of this process, so that the study writes plain lines, and finds the modules that are found here."""
     environment = {name: value for name, value in os.environ.items() if name not in COLOURS}
-    installed = {os.path.realpath(p) for p in (*sysconfig.get_paths().values(), *site.getsitepackages(), sys.prefix)}
-    library = os.path.realpath(sysconfig.get_paths()["stdlib"])
-    added = [
-        folder
-        for folder in sys.path
-        if os.path.isdir(folder)
-        and os.path.realpath(folder) not in installed
-        and not os.path.realpath(folder).startswith(library)
-    ]
+    own = sysconfig.get_paths()
+    installed = [Path(p).resolve() for p in (own["stdlib"], own["purelib"], *site.getsitepackages())]
+    added = []
+    for folder in filter(os.path.isdir, sys.path):
+        here = Path(folder).resolve()  # packages put folders of theirs on the path, such as ray/thirdparty_files
+        if here != Path(sys.prefix).resolve() and not any(here.is_relative_to(place) for place in installed):
+            added.append(folder)
     if added:
         environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(added))
     return {**environment, "NO_COLOR": "1"}

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pandas as pd
 import pytest
 
@@ -142,6 +143,7 @@ def test_the_process_of_a_study_writes_plain_lines_and_finds_modules(
     """A notebook asks for colours, which are no use in its cells; what is on this Python's path is on the other's."""
     for name in from_python.COLOURS:
         monkeypatch.setenv(name, "1")
+    monkeypatch.syspath_prepend(str(Path(numpy.__file__).parent))  # as Ray puts a folder of its own there
     monkeypatch.syspath_prepend(str(tmp_path))
     environment = from_python._environment()
     assert not set(from_python.COLOURS) & environment.keys() and environment["NO_COLOR"] == "1"

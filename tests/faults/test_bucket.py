@@ -5,6 +5,7 @@ from __future__ import annotations
 import bed
 import bucket_bed
 import buckets
+import pytest
 
 from study.records import paths, study_folder
 
@@ -13,6 +14,7 @@ STUDY = (
 ).split()
 
 
+@pytest.mark.slow
 def test_a_driver_that_dies_and_a_copy_that_is_gone() -> None:
     """Killed twice, and the copy deleted before the last command: exactly the trials asked for, every epoch once, and
     what trackers write stays on the machine."""

@@ -302,7 +302,7 @@ def test_a_search_tells_the_scheduler_its_baselines(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(tune_run.tune, "with_parameters", lambda *arguments, **named: None)
     monkeypatch.setattr(tune_run, "_tuner", lambda job, settings, trainable, scheduler, trials: built.append(scheduler))
     monkeypatch.setattr(tune_run, "_fit", lambda job, tuner: True)
-    settings = resolve(MagnitudeSettings.of(scheduler="asha"))
+    settings = resolve(MagnitudeSettings.of(scheduler="asha", dashboard=False))
     recorder = SimpleNamespace(ledger=Ledger(tmp_path), searcher=None)
     job = tune_run.Job(settings, SearchSpace.load("magnitude"), tmp_path, recorder)  # type: ignore[arg-type]
     queue = [Queued("paper settings", {}, "paper settings"), Queued("t003", {}, ""), Queued("8-bit", {}, "8-bit")]
