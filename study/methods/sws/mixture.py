@@ -21,8 +21,8 @@ def negative_log_likelihood(weights: Tensor, means: Tensor, log_precisions: Tens
     """Negative log-likelihood of weights under a mixture of Gaussians, Ullrich et al. (2017), eq. 5.
 
     −Σᵢ log Σⱼ πⱼ N(wᵢ | μⱼ, 1/λⱼ). Value and gradients come from one pass over the weights, on a GPU in one kernel
-    (`study.methods.sws.mixture_kernel`), on a CPU in blocks, so no weights × components tensor is stored for the
-    backward pass.
+    (`study.methods.sws.mixture_kernel`), on a CPU from a table (`study.methods.sws.mixture_table`) or in blocks, so no
+    weights × components tensor is stored for the backward pass.
 
     Args:
         weights: (weights,), float32, or float64 on a CPU; or (members, weights), each with a mixture of its own.
