@@ -24,7 +24,7 @@ class PTQSettings(NetworkSettings):
     kind: Annotated[str, tyro.conf.Suppress] = "ptq"
 
     calibration_examples: Annotated[int, AtLeast(1), Common()] = 512
-    """Training examples that calibrate: sensitivities and batch-norm. That is, the statistics of batch-norm."""
+    """Training examples that calibrate sensitivities and batch-norm's statistics."""
 
 
 SETTINGS = PTQSettings
