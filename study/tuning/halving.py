@@ -13,6 +13,7 @@ import moocore
 import numpy as np
 
 from study.records.columns import Row
+from study.tuning.costs import costs_of, signs_of
 
 
 class Rungs:
@@ -42,20 +43,15 @@ class Rungs:
     def __init__(
         self, objectives: Mapping[str, str], epochs: int, grace: int, reduction: int = 3, keep_front: bool = True
     ) -> None:
-        if not objectives:
-            raise ValueError("halving needs at least one objective")
-        for metric, direction in objectives.items():
-            if direction not in ("max", "min"):
-                raise ValueError(f"objective {metric!r}: direction {direction!r} is neither 'max' nor 'min'")
+        self.signs = signs_of(objectives, "halving")
         if grace < 1 or reduction < 2:
             raise ValueError(f"grace {grace} must be 1 or more, reduction {reduction} 2 or more")
-        self.signs = {metric: -1.0 if direction == "max" else 1.0 for metric, direction in objectives.items()}
         self.reduction, self.keep_front = reduction, keep_front
         self.levels: list[int] = []
         while grace < epochs:
             self.levels.append(grace)
             grace *= reduction
-        self._recorded: dict[int, list[list[float]]] = {level: [] for level in self.levels}
+        self._recorded: dict[int, list[np.ndarray]] = {level: [] for level in self.levels}
         self._reached: dict[str, int] = {}
         self._stopped: set[str] = set()
 
@@ -94,10 +90,11 @@ class Rungs:
         level = max((rung for rung in self.levels if rung <= epoch), default=0)
         if level <= self._reached.get(trial_id, 0) or trial_id in self._stopped:
             return 0
-        if any(metrics.get(metric) is None for metric in self.signs):
+        costs = costs_of(metrics, self.signs)
+        if costs is None:
             return 0
         self._reached[trial_id] = level
-        self._recorded[level].append([sign * float(metrics[metric]) for metric, sign in self.signs.items()])
+        self._recorded[level].append(costs)
         return level
 
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-import moocore
 import numpy as np
 
 from study.records.columns import Row
+from study.tuning.costs import costs_of, dominated, signs_of
 
 DONORS = 8
 """Finished trials that a prediction rests on: tests/benchmarks/search_replay.py."""
@@ -44,14 +44,9 @@ class PredictedFront:
     """
 
     def __init__(self, objectives: Mapping[str, str], epochs: int, grace: int, donors: int = DONORS) -> None:
-        if not objectives:
-            raise ValueError("a predicted front needs at least one objective")
-        for metric, direction in objectives.items():
-            if direction not in ("max", "min"):
-                raise ValueError(f"objective {metric!r}: direction {direction!r} is neither 'max' nor 'min'")
+        self.signs = signs_of(objectives, "a predicted front")
         if grace < 1 or donors < 1:
             raise ValueError(f"grace {grace} and donors {donors} must be 1 or more")
-        self.signs = {metric: -1.0 if direction == "max" else 1.0 for metric, direction in objectives.items()}
         self.epochs, self.donors = epochs, donors
         self.levels = list(range(grace, epochs, math.ceil(epochs / CHECKS)))
         self._curves: dict[str, dict[int, np.ndarray]] = {}
@@ -99,13 +94,14 @@ class PredictedFront:
 
     def _record(self, trial_id: str, epoch: int, metrics: Row) -> np.ndarray | None:
         """The costs of a new epoch, (objectives,); None where it is not new, or has not all objectives."""
-        if trial_id in self._stopped or any(metrics.get(metric) is None for metric in self.signs):
+        costs = costs_of(metrics, self.signs)
+        if trial_id in self._stopped or costs is None:
             return None
         curve = self._curves.setdefault(trial_id, {})
         if epoch <= max(curve, default=0):
             return None
-        curve[epoch] = np.array([sign * float(metrics[metric]) for metric, sign in self.signs.items()])
-        return curve[epoch]
+        curve[epoch] = costs
+        return costs
 
     def _may_reach_the_front(self, epoch: int, costs: np.ndarray) -> bool:
         """Whether any donor's gain would bring a trial with these costs to an end that no finished trial dominates."""
@@ -117,10 +113,7 @@ class PredictedFront:
         then = np.array([curve[max(known for known in curve if known <= epoch)] for curve in curves])
         ends = np.array([curve[max(curve)] for curve in curves])
         predicted = costs + nearest_gains(costs, then, ends, self.donors)
-        front = ends[moocore.is_nondominated(ends)]
-        no_worse = (front[None] <= predicted[:, None]).all(axis=2)
-        better = (front[None] < predicted[:, None]).any(axis=2)
-        return not (no_worse & better).any(axis=1).all()
+        return not dominated(predicted, ends).all()
 
 
 def nearest_gains(costs: np.ndarray, then: np.ndarray, ends: np.ndarray, count: int) -> np.ndarray:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import moocore
 import numpy as np
 from scipy import stats
 
 from study.records.columns import ACCURACY, SPREAD, Row
+from study.tuning.costs import costs_of, dominated, signs_of
 from study.tuning.repeats import SCORES
 
 CONFIDENCE = 0.975
@@ -36,7 +36,7 @@ class Race:
     """
 
     def __init__(self, objectives: Mapping[str, str], seeds: int) -> None:
-        self.signs = {metric: -1.0 if direction == "max" else 1.0 for metric, direction in objectives.items()}
+        self.signs = signs_of(objectives, "a race")
         self.seeds = seeds
         self._ends: list[np.ndarray] = []
         self._variances: list[float] = []
@@ -53,9 +53,7 @@ class Race:
         if costs is None or not self._ends or any(metric in SCORES and metric != ACCURACY for metric in self.signs):
             return True
         best = costs - np.array([self.margin() if metric == ACCURACY else 0.0 for metric in self.signs])
-        ends = np.array(self._ends)
-        front = ends[moocore.is_nondominated(ends)]
-        return not ((front <= best).all(axis=1) & (front < best).any(axis=1)).any()
+        return not dominated(best[None], np.array(self._ends))[0]
 
     def margin(self) -> float:
         """By how much the mean may be above the first seed's accuracy, in percentage points."""
@@ -64,7 +62,5 @@ class Race:
         return float(stats.t.ppf(CONFIDENCE, freedom)) * spread * math.sqrt((self.seeds - 1) / self.seeds)
 
     def _costs(self, metrics: Row) -> np.ndarray | None:
-        if any(metrics.get(metric) is None for metric in self.signs):
-            return None
-        costs = np.array([sign * float(metrics[metric]) for metric, sign in self.signs.items()])
-        return costs if np.isfinite(costs).all() else None
+        costs = costs_of(metrics, self.signs)
+        return costs if costs is not None and np.isfinite(costs).all() else None
