@@ -7,12 +7,11 @@ Every part of the harness works on a folder. A study whose results lie in a buck
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 from pathlib import Path
 
-from study.errors import UserError
+from study.errors import UserError, require_package
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
 """Scheme → the package through which fsspec reads and writes such addresses; our extra has the scheme's name."""
@@ -96,11 +95,7 @@ def _checked(named: str, address: str) -> str:
     parts = [part for part in rest.split("/") if part]
     if not parts or ".." in parts or not rest.isprintable() or rest.startswith("/"):
         raise UserError(f"{named}: is no address of a bucket; give {scheme}://BUCKET/FOLDER")
-    if importlib.util.find_spec(PACKAGES[scheme]) is None:
-        raise UserError(
-            f"{named}: needs the package {PACKAGES[scheme]}, which is not installed; type pip install "
-            f"{PACKAGES[scheme]}, or pip install -e '.[{scheme}]'"
-        )
+    require_package(named, PACKAGES[scheme], scheme)
     return f"{scheme}://{'/'.join(parts)}"
 
 

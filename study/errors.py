@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import re
 import unicodedata
@@ -18,6 +19,22 @@ class UserError(Exception):
 
     def __init__(self, message: str = "") -> None:
         super().__init__(printable(message))
+
+
+def require_package(named: str, package: str, extra: str) -> None:
+    """See that an optional package is installed.
+
+    Args:
+        named: what needs it, as a message names it, such as a flag with its value.
+        extra: ours that brings it.
+    Raises:
+        UserError: it is not, with what to type.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise UserError(
+            f"{named}: needs the package {package}, which is not installed; type pip install {package}, or "
+            f"pip install -e '.[{extra}]'"
+        )
 
 
 NO_SPACE = os.strerror(errno.ENOSPC)

@@ -10,7 +10,6 @@ Not Ray's own callbacks for these trackers, which do not fit a study that goes o
 
 from __future__ import annotations
 
-import importlib.util
 import queue
 import sys
 import threading
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from study import addresses
-from study.errors import UserError, one_line
+from study.errors import one_line, require_package
 from study.records.columns import TIME_COLUMNS, TRIAL_COLUMNS, Row
 from study.settings import Settings
 
@@ -157,11 +156,7 @@ def check_installed(settings: Settings) -> None:
         UserError: a package is missing, with what to type.
     """
     for name in settings.tracking.track:
-        if importlib.util.find_spec(PACKAGES[name]) is None:
-            raise UserError(
-                f"--track {name}: needs the package {PACKAGES[name]}, which is not installed; type pip install "
-                f"{PACKAGES[name]}, or pip install -e '.[{name}]'"
-            )
+        require_package(f"--track {name}", PACKAGES[name], name)
 
 
 def open_trackers(settings: Settings, folder: Path) -> Trackers:
