@@ -107,7 +107,8 @@ class LaunchedStudy:
     def __init__(self, folder: Path, settings: Settings) -> None:
         self.folder, self.settings = folder, settings
         number, self._log = tempfile.mkstemp(prefix="study-", suffix=".log")
-        given = {n: v for n, v in settings.flat().items() if v != registry.default_settings(settings.kind).flat()[n]}
+        default = registry.default_settings(settings.kind).flat()
+        given = {name: value for name, value in settings.flat().items() if value != default[name]}
         command = [sys.executable, "-m", "study.run", settings.kind, *_arguments(settings.kind, given)]
         with open(number, "wb") as log:
             self._process = subprocess.Popen(

@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 
 from study.methods.sws import mixture_table
-
-LOG_TWO = math.log(2)
-LOG_TWO_PI = math.log(2 * math.pi)
+from study.methods.sws.mixture_table import LOG_TWO, LOG_TWO_PI
 
 BLOCK = 1 << 19
 """Responsibilities of one block (components × weights), 2 MB in float32.
