@@ -36,7 +36,7 @@ REST = 3.0
 
 WATCHED = (paths.STUDY, paths.TRIALS, paths.HISTORY, paths.CONFIRMED)
 
-_WAITING = """<!doctype html>
+_PLAIN = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -44,13 +44,24 @@ _WAITING = """<!doctype html>
  content="default-src 'none'; script-src ; style-src 'unsafe-inline'; img-src data:">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>No report yet</title>
+<title>{title}</title>
 <link rel="icon" href="data:,">
-<style>body {{ font: 17px/1.6 sans-serif; max-width: 40em; margin: 15vh auto; padding: 0 1em; }}</style>
+<style>{style}</style>
 </head>
-<body><h1>No report yet</h1><p>{reason}</p><p>This page looks again by itself.</p></body>
+<body>{body}</body>
 </html>
 """
+
+_WAITING_STYLE = "body { font: 17px/1.6 sans-serif; max-width: 40em; margin: 15vh auto; padding: 0 1em; }"
+
+
+def plain_page(title: str, style: str, body: str) -> str:
+    """A page that needs nothing of the report's, but that `alive` can make follow its files.
+
+    Args:
+        title, style, body: as HTML and CSS.
+    """
+    return _PLAIN.format(title=title, style=style, body=body)
 
 
 def stamps(folder: Path) -> list[tuple[int, int] | None]:
@@ -97,7 +108,9 @@ class Page:
             reason = str(error)
         except Exception as error:  # a damaged study can break any step; whoever watches learns of it in the page
             reason = f"{self._folder}: the report cannot be built ({type(error).__name__}: {error})"
-        return _WAITING.format(reason=html.escape(reason))
+        title = "No report yet"
+        body = f"<h1>{title}</h1><p>{html.escape(reason)}</p><p>This page looks again by itself.</p>"
+        return plain_page(title, _WAITING_STYLE, body)
 
 
 def alive(page: str, home: bool = False) -> tuple[bytes, str]:

@@ -9,35 +9,23 @@ from pathlib import Path
 from urllib.parse import quote
 
 from analysis.formatting import format_cell
-from analysis.page.live import Page, stamps
+from analysis.page.live import Page, plain_page, stamps
 from study.errors import UserError
 from study.records import paths, study_folder
 from study.records.columns import FINAL_STATES
 from study.records.study_folder import Study
 
-_INDEX = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; script-src ; style-src 'unsafe-inline'; img-src data:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Studies</title>
-<link rel="icon" href="data:,">
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.6 sans-serif; max-width: 60em; margin: 3em auto; padding: 0 1em; }}
-.scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; width: 100%; }}
-th, td {{ text-align: left; padding: .5em 1em .5em 0; border-bottom: 1px solid #8884; vertical-align: top; }}
-</style>
-</head>
-<body><main><h1>Studies</h1><p class="counts">{counts}</p><div class="scroll"><table>
-<thead><tr><th>study</th><th>what it is</th><th>trials</th><th>best so far</th></tr></thead>
-<tbody>{rows}</tbody></table></div></main></body>
-</html>
+_STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.6 sans-serif; max-width: 60em; margin: 3em auto; padding: 0 1em; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .5em 1em .5em 0; border-bottom: 1px solid #8884; vertical-align: top; }
 """
+
+_BODY = """<main><h1>Studies</h1><p class="counts">{counts}</p><div class="scroll"><table>
+<thead><tr><th>study</th><th>what it is</th><th>trials</th><th>best so far</th></tr></thead>
+<tbody>{rows}</tbody></table></div></main>"""
 
 
 class SeveralStudies:
@@ -100,7 +88,7 @@ class _Index(Page):
     def _made(self) -> str:
         studies = self._site.studies()
         rows = "".join(_row(path, folder) for path, folder in studies.items())
-        return _INDEX.format(counts=f"{len(studies)} studies", rows=rows)
+        return plain_page("Studies", _STYLE, _BODY.format(counts=f"{len(studies)} studies", rows=rows))
 
 
 def _row(path: str, folder: Path) -> str:
