@@ -43,6 +43,10 @@ class MLflowRuns:
             self.client = MlflowClient()
             experiment = self.client.get_experiment_by_name(study.name)
             self.experiment = experiment.experiment_id if experiment else self.client.create_experiment(study.name)
+            # Once: to ask for each trial would take longer the more there are.
+            self.earlier = self.client.search_runs(
+                [self.experiment], order_by=["attributes.start_time ASC"], max_results=50_000
+            )
         except Exception as error:  # MLflow, requests and its stores raise many kinds
             raise UserError(
                 f"--track mlflow: {mlflow.get_tracking_uri()} does not answer ({one_line(error)}); set "
@@ -50,6 +54,9 @@ class MLflowRuns:
             ) from error
 
     def start(self, trial_id: str, seed: int, values: Mapping[str, object]) -> None:
+        if trial_id in self.runs:  # tried again in this command
+            self.client.update_run(self.runs[trial_id], status="RUNNING")
+            return
         tags = self.study.tags(trial_id, seed)
         run = self._find(tags)
         if run is None:
@@ -91,8 +98,7 @@ class MLflowRuns:
 
     def _find(self, tags: Mapping[str, str]):  # type: ignore[no-untyped-def]
         """The run that has these tags, if an earlier command has made it."""
-        runs = self.client.search_runs([self.experiment], order_by=["attributes.start_time ASC"], max_results=50_000)
-        return next((run for run in runs if all(run.data.tags.get(k) == v for k, v in tags.items())), None)
+        return next((run for run in self.earlier if all(run.data.tags.get(k) == v for k, v in tags.items())), None)
 
     def _log(self, trial_id: str, metrics: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
