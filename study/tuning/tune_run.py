@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import math
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -203,21 +202,24 @@ def _named_trainable(trainable: Callable[..., None], study: str) -> type[Functio
         def __repr__(self) -> str:
             return f"{study}, from {self.config['trial_id']} on"
 
-    for asked in ("train", "reset", "stop", "get_auto_filled_metrics"):
-        setattr(Trials, asked, _unlisted(getattr(base, asked)))
+        @ray.method(enable_task_events=False)
+        def train(self) -> Any:
+            return super().train()
+
+        @ray.method(enable_task_events=False)
+        def reset(self, *arguments: Any, **named: Any) -> Any:
+            return super().reset(*arguments, **named)
+
+        @ray.method(enable_task_events=False)
+        def stop(self) -> Any:
+            return super().stop()
+
+        @ray.method(enable_task_events=False)
+        def get_auto_filled_metrics(self, *arguments: Any, **named: Any) -> Any:
+            return super().get_auto_filled_metrics(*arguments, **named)
+
     Trials.__name__ = Trials.__qualname__ = f"{study} trials"
     return Trials
-
-
-def _unlisted(method: Callable[..., Any]) -> Callable[..., Any]:
-    """An actor's method whose calls Ray's dashboard does not list."""
-
-    @ray.method(enable_task_events=False)
-    @functools.wraps(method)
-    def call(*arguments: Any, **named: Any) -> Any:
-        return method(*arguments, **named)
-
-    return call
 
 
 def _fit(job: Job, tuner: tune.Tuner) -> bool:
