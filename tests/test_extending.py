@@ -126,6 +126,7 @@ def search_space(folder: Path, method: str, space: str, objectives: str = '{"val
     return folder
 
 
+@pytest.mark.slow
 def test_flags_are_searched_by_a_study(tmp_path: Path) -> None:
     """A rate, a number that is a flag today, and a choice among words are searched: trials differ by them and end."""
     space = '{"temperature": tune.uniform(1.0, 9.0), "alpha": tune.choice([0.5, 0.9]), ' \
@@ -154,6 +155,7 @@ def test_a_misspelt_name_is_refused_before_ray_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "results").exists() or not list((tmp_path / "results").iterdir())
 
 
+@pytest.mark.slow
 def test_a_time_can_be_an_objective(tmp_path: Path) -> None:
     """Accuracy against `latency_ms` has a front, an axis, a rule for halving, and a true first sentence."""
     import plotly.graph_objects as go

@@ -36,6 +36,7 @@ def study(folder: Path, fates: str, *arguments: str) -> tuple[subprocess.Complet
     return done, study_folder.load(folder / "kd-digits")
 
 
+@pytest.mark.slow
 def test_a_trial_that_comes_to_harm_fails_alone(tmp_path: Path) -> None:
     """An exception, a NaN, a hung trial, a process that is killed, memory beyond the limit: each is failed with its
     reason, all others are complete, and the sampler knows."""

@@ -125,6 +125,7 @@ def test_the_default_study_of_soft_weight_sharing_is_complete(tmp_path: Path) ->
 PTQ = "ptq --pretrain-epochs 2 --calibration-examples 64 --no-dashboard".split()
 
 
+@pytest.mark.slow
 def test_ptq_study_is_complete_and_grows(tmp_path: Path) -> None:
     """One trial, then a second one by a larger number: bits, powers and plain rounding; every trial has its one epoch,
     the first is not run again, sizes are those of the files, and what is tested is decoded from them."""
@@ -154,6 +155,7 @@ def weights_of(network: dict, data: dict) -> int:
     return sum(p.numel() for p in shared_parameters(model))
 
 
+@pytest.mark.slow
 def test_kd_sws_study_is_complete(tmp_path: Path) -> None:
     """A student of its own width is distilled and then clustered under the same teacher; its phases follow each other,
     its size is its file's, and it is compared with the teacher."""
@@ -328,7 +330,9 @@ def test_interrupted_study_continues(tmp_path: Path) -> None:
     assert optuna_states(folder).count("COMPLETE") == 4 and "RUNNING" not in optuna_states(folder)
 
 
-@pytest.mark.parametrize("where", ["recorder.Recorder.on_trial_complete", "driver.confirm"])
+@pytest.mark.parametrize(
+    "where", ["recorder.Recorder.on_trial_complete", pytest.param("driver.confirm", marks=pytest.mark.slow)]
+)
 def test_ctrl_c_is_never_lost(tmp_path: Path, where: str) -> None:
     """It stops the command where it comes with the last trial of a stage, and between two stages, when Tune has heard
     of none and would keep listening; the same command then goes on."""
@@ -392,6 +396,7 @@ def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path, monkeypatch: 
     assert reproduce.main([str(sws), "paper mixture"]) == 0
 
 
+@pytest.mark.slow
 def test_another_studys_front_is_tried_first(kd: Path, tmp_path: Path) -> None:
     """--warm-start runs the other study's front as the first trial; --min-accuracy keeps what is below out of the
     front, and tells Optuna."""

@@ -60,12 +60,10 @@ def test_trials_are_those_of_an_unpacked_study(packed: Path, tmp_path: Path) -> 
         assert ours[column].fillna(0).tolist() == pytest.approx(theirs[column].fillna(0).tolist(), abs=off)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes", "size"),
-    [
-        (SWSSettings, {"variant": "hard", "epochs": 8}, "components"),
-        pytest.param(MagnitudeSettings, {}, "codebook_size", marks=pytest.mark.slow),
-    ],
+    [(SWSSettings, {"variant": "hard", "epochs": 8}, "components"), (MagnitudeSettings, {}, "codebook_size")],
 )
 def test_so_are_those_of_other_methods(kind: Any, changes: dict[str, Any], size: str, tmp_path: Path) -> None:
     """The hard variant with its baseline of another score, and magnitude with baselines that train nothing."""
