@@ -18,6 +18,7 @@ import torch
 from study.data.folder_files import SUFFIXES, find_images
 from study.data.image_files import DamagedImage, Header, read_header, read_pixels
 from study.data.memory import require_memory
+from study.data.progress import Progress, Tally
 from study.data.splits import Part, Source
 from study.errors import UserError, printable
 
@@ -158,15 +159,17 @@ def _check_classes(folders: Mapping[str, Path], classes: Mapping[str, Mapping[st
         )
 
 
-def scan(listing: Listing, reading: Reading) -> Scan:
+def scan(listing: Listing, reading: Reading, progress: Progress | None = None) -> Scan:
     """Read the headers of all files.
 
+    Args:
+        progress: hears of every few hundred.
     Raises:
         UserError: images of several sizes where no size is asked for, or nothing but damaged ones.
     """
     files = [file for part in listing.files for file, _ in listing.examples(part)]
     with _pillow_is_quiet():
-        headers = list(_in_threads(_header_or_damage, files, ""))
+        headers = list(_in_threads(_header_or_damage, files, "", Tally(progress, "looked at", len(files))))
     damaged = [(str(f), str(h)) for f, h in zip(files, headers, strict=True) if isinstance(h, DamagedImage)]
     usable = [(f, h) for f, h in zip(files, headers, strict=True) if isinstance(h, Header)]
     if not usable:
@@ -198,15 +201,21 @@ def require_room(listing: Listing, found: Scan, in_memory: bool) -> None:
 
 
 def decode(
-    listing: Listing, found: Scan, reading: Reading, allocate: Callable[[str, tuple[int, ...]], np.ndarray]
+    listing: Listing,
+    found: Scan,
+    reading: Reading,
+    allocate: Callable[[str, tuple[int, ...]], np.ndarray],
+    progress: Progress | None = None,
 ) -> tuple[Source, list[Damaged]]:
     """Read all images.
 
     Args:
         allocate: gives the array for a part of this name and shape, uint8.
+        progress: hears of every few hundred images.
     Returns: the data set without its damaged images, and these.
     """
     parts, damaged, known = {}, list(found.damaged), {path for path, _ in found.damaged}
+    tally = Tally(progress, "decoded", sum(len(listing.examples(part)) for part in listing.files) - len(known))
     for part in listing.files:
         examples = [(file, label) for file, label in listing.examples(part) if str(file) not in known]
         images = allocate(part, (len(examples), *found.shape))
@@ -225,7 +234,7 @@ def decode(
             return None
 
         with _pillow_is_quiet():
-            results = list(_in_threads(fill, list(enumerate(examples)), f"Decoding {part}"))
+            results = list(_in_threads(fill, list(enumerate(examples)), f"Decoding {part}", tally))
         damaged += [result for result in results if result]
         whole = [row for row, result in enumerate(results) if result is None]
         for to, row in enumerate(whole if len(whole) < len(results) else ()):
@@ -286,7 +295,7 @@ def _pillow_is_quiet() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore", category=Warning)
 
 
-def _in_threads(call: Callable[..., Result], items: Sequence[object], doing: str) -> Iterator[Result]:
+def _in_threads(call: Callable[..., Result], items: Sequence[object], doing: str, tally: Tally) -> Iterator[Result]:
     """The results in order; the decoders run outside Python's lock.
 
     Args:
@@ -301,6 +310,7 @@ def _in_threads(call: Callable[..., Result], items: Sequence[object], doing: str
     try:
         for results in _shown(pool.map(several, starts), len(starts), doing):
             yield from results
+            tally.add(len(results))
     finally:
         pool.shutdown(cancel_futures=True)
 
