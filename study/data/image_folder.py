@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ Damaged = tuple[str, str]
 """The path of an image, and why it counts as damaged."""
 
 _DECODERS = min(8, os.cpu_count() or 1)
-_AT_ONCE = 256
+_AT_ONCE = 32  # few enough that Ctrl-C, which Ray passes on between two calls, is heard soon
 _VALIDATION = ("val", "valid", "validation")
 _LAYOUT = "--dataset folder needs one folder of images for each class there"
 _FOLDER_TITLES = {"cifar10-jpeg": "CIFAR-10 (JPEG)"}  # re-encoded pixels must never pass for the original ones
@@ -163,7 +164,7 @@ def scan(listing: Listing, reading: Reading, progress: Progress | None = None) -
     """Read the headers of all files.
 
     Args:
-        progress: hears of every few hundred.
+        progress: hears of every few dozen.
     Raises:
         UserError: images of several sizes where no size is asked for, or nothing but damaged ones.
     """
@@ -211,7 +212,7 @@ def decode(
 
     Args:
         allocate: gives the array for a part of this name and shape, uint8.
-        progress: hears of every few hundred images.
+        progress: hears of every few dozen images.
     Returns: the data set without its damaged images, and these.
     """
     parts, damaged, known = {}, list(found.damaged), {path for path, _ in found.damaged}
@@ -301,9 +302,10 @@ def _in_threads(call: Callable[..., Result], items: Sequence[object], doing: str
     Args:
         doing: for a progress bar in front of a terminal; "" for none.
     """
+    is_over = threading.Event()
 
     def several(start: int) -> list[Result]:
-        return [call(item) for item in items[start : start + _AT_ONCE]]
+        return [call(item) for item in items[start : start + _AT_ONCE] if not is_over.is_set()]
 
     starts = range(0, len(items), _AT_ONCE)
     pool = ThreadPoolExecutor(_DECODERS)
@@ -312,6 +314,7 @@ def _in_threads(call: Callable[..., Result], items: Sequence[object], doing: str
             yield from results
             tally.add(len(results))
     finally:
+        is_over.set()  # after Ctrl-C
         pool.shutdown(cancel_futures=True)
 
 

@@ -278,7 +278,7 @@ class Entry:
             rows: see `Source.rows`.
             about: arguments of `Splits`, without its parts and its statistics.
             check: gets the fingerprint of each part; what it raises leaves no entry.
-            progress: hears of every few hundred images.
+            progress: hears of every few megabytes of images.
         """
         made = workspace / "entry"
         made.mkdir()
