@@ -28,6 +28,7 @@ STUDIES = (
     "test_packs",
     "test_extending",
     "test_nodes",
+    "test_node_data",
     "test_faults",
     "test_monitor",
     "test_bucket",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import torch
 from study.data.folder_files import SUFFIXES, find_images
 from study.data.image_files import DamagedImage, Header, read_header, read_pixels
 from study.data.memory import require_memory
+from study.data.progress import Progress, Tally
 from study.data.splits import Part, Source
 from study.errors import UserError, printable
 
@@ -25,7 +27,7 @@ Damaged = tuple[str, str]
 """The path of an image, and why it counts as damaged."""
 
 _DECODERS = min(8, os.cpu_count() or 1)
-_AT_ONCE = 256
+_AT_ONCE = 32  # few enough that Ctrl-C, which Ray passes on between two calls, is heard soon
 _VALIDATION = ("val", "valid", "validation")
 _LAYOUT = "--dataset folder needs one folder of images for each class there"
 _FOLDER_TITLES = {"cifar10-jpeg": "CIFAR-10 (JPEG)"}  # re-encoded pixels must never pass for the original ones
@@ -158,15 +160,17 @@ def _check_classes(folders: Mapping[str, Path], classes: Mapping[str, Mapping[st
         )
 
 
-def scan(listing: Listing, reading: Reading) -> Scan:
+def scan(listing: Listing, reading: Reading, progress: Progress | None = None) -> Scan:
     """Read the headers of all files.
 
+    Args:
+        progress: hears of every few dozen.
     Raises:
         UserError: images of several sizes where no size is asked for, or nothing but damaged ones.
     """
     files = [file for part in listing.files for file, _ in listing.examples(part)]
     with _pillow_is_quiet():
-        headers = list(_in_threads(_header_or_damage, files, ""))
+        headers = list(_in_threads(_header_or_damage, files, "", Tally(progress, "looked at", len(files))))
     damaged = [(str(f), str(h)) for f, h in zip(files, headers, strict=True) if isinstance(h, DamagedImage)]
     usable = [(f, h) for f, h in zip(files, headers, strict=True) if isinstance(h, Header)]
     if not usable:
@@ -198,15 +202,21 @@ def require_room(listing: Listing, found: Scan, in_memory: bool) -> None:
 
 
 def decode(
-    listing: Listing, found: Scan, reading: Reading, allocate: Callable[[str, tuple[int, ...]], np.ndarray]
+    listing: Listing,
+    found: Scan,
+    reading: Reading,
+    allocate: Callable[[str, tuple[int, ...]], np.ndarray],
+    progress: Progress | None = None,
 ) -> tuple[Source, list[Damaged]]:
     """Read all images.
 
     Args:
         allocate: gives the array for a part of this name and shape, uint8.
+        progress: hears of every few dozen images.
     Returns: the data set without its damaged images, and these.
     """
     parts, damaged, known = {}, list(found.damaged), {path for path, _ in found.damaged}
+    tally = Tally(progress, "decoded", sum(len(listing.examples(part)) for part in listing.files) - len(known))
     for part in listing.files:
         examples = [(file, label) for file, label in listing.examples(part) if str(file) not in known]
         images = allocate(part, (len(examples), *found.shape))
@@ -225,7 +235,7 @@ def decode(
             return None
 
         with _pillow_is_quiet():
-            results = list(_in_threads(fill, list(enumerate(examples)), f"Decoding {part}"))
+            results = list(_in_threads(fill, list(enumerate(examples)), f"Decoding {part}", tally))
         damaged += [result for result in results if result]
         whole = [row for row, result in enumerate(results) if result is None]
         for to, row in enumerate(whole if len(whole) < len(results) else ()):
@@ -286,22 +296,25 @@ def _pillow_is_quiet() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore", category=Warning)
 
 
-def _in_threads(call: Callable[..., Result], items: Sequence[object], doing: str) -> Iterator[Result]:
+def _in_threads(call: Callable[..., Result], items: Sequence[object], doing: str, tally: Tally) -> Iterator[Result]:
     """The results in order; the decoders run outside Python's lock.
 
     Args:
         doing: for a progress bar in front of a terminal; "" for none.
     """
+    is_over = threading.Event()
 
     def several(start: int) -> list[Result]:
-        return [call(item) for item in items[start : start + _AT_ONCE]]
+        return [call(item) for item in items[start : start + _AT_ONCE] if not is_over.is_set()]
 
     starts = range(0, len(items), _AT_ONCE)
     pool = ThreadPoolExecutor(_DECODERS)
     try:
         for results in _shown(pool.map(several, starts), len(starts), doing):
             yield from results
+            tally.add(len(results))
     finally:
+        is_over.set()  # after Ctrl-C
         pool.shutdown(cancel_futures=True)
 
 

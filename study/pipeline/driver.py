@@ -37,6 +37,7 @@ from study.tuning import cluster
 from study.tuning.display import Display
 from study.tuning.journal import Journal
 from study.tuning.monitor import Monitor, check_monitor
+from study.tuning.node_data import prepare_nodes
 from study.tuning.recorder import FULL_DISK, Recorder
 from study.tuning.searcher import Queued, front
 from study.tuning.space import SearchSpace
@@ -169,7 +170,7 @@ def _search(
         dashboard = cluster.start_ray(settings)
         monitor.start()
         cluster.check_shared(folder)
-        cluster.check_mapped(inputs.data)
+        prepare_nodes(inputs.data)
         gpus, concurrent = cluster.resources(settings, cluster.alive_nodes())
         settings = settings.changed(gpus_per_trial=gpus)
         settings = settings.changed(precision=settings.precision or cluster.best_precision_of_trials(settings))

@@ -8,8 +8,9 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 import torch
@@ -17,8 +18,6 @@ from ray.tune import PlacementGroupFactory
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from study import addresses as copies
-from study.data.mapped import MappedPart
-from study.data.splits import Splits
 from study.errors import UserError
 from study.records.columns import Row
 from study.settings import Settings
@@ -266,7 +265,7 @@ def check_shared(folder: Path) -> None:
     token = folder / f".shared-{uuid.uuid4().hex}"
     token.touch()
     try:
-        blind = _nodes_without(token)
+        blind = list(nodes_without(os.path.exists, str(token)).values())
     finally:
         token.unlink(missing_ok=True)
     if blind:
@@ -281,33 +280,28 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def check_mapped(data: Splits) -> None:
-    """See that every node has the files that images are mapped from, where they are.
+def alive_addresses() -> dict[str, str]:
+    """Id of each node that is there now → its address."""
+    return {n["NodeID"]: n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"]}
 
-    Raises:
-        UserError: a node that does not, by its address.
+
+def nodes_without(has: Callable[[Any], bool], what: object) -> dict[str, str]:
+    """Id → address of the nodes that do not have something, where there are several nodes.
+
+    Args:
+        has: is called with `what` on each.
     """
-    for part in (data.train, data.validation):
-        if isinstance(part, MappedPart) and (blind := _nodes_without(part.path)):
-            raise UserError(
-                f"--dataset folder: node {blind[0]} does not have {part.path.parent}, which images are mapped from; "
-                "copy it there, or let XDG_CACHE_HOME be on a disk that all nodes share"
-            )
-
-
-def _nodes_without(path: Path) -> list[str]:
-    """Addresses of the nodes on which this file is not there, where there are several nodes."""
-    nodes = [n for n in ray.nodes() if n["Alive"]]
+    nodes = alive_addresses()
     if len(nodes) < 2:
-        return []
-    sees = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
-    asked = {
-        n["NodeManagerAddress"]: sees.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(n["NodeID"], soft=False)
-        ).remote(str(path))
-        for n in nodes
-    }
-    return [address for address, answer in asked.items() if not ray.get(answer, timeout=120)]
+        return {}
+    ask = ray.remote(num_cpus=0, max_retries=0)(has)
+    asked = {node: ask.options(scheduling_strategy=pinned_to(node)).remote(what) for node in nodes}
+    return {node: nodes[node] for node, answer in asked.items() if not ray.get(answer, timeout=120)}
+
+
+def pinned_to(node: str) -> NodeAffinitySchedulingStrategy:
+    """How Ray places what must run on the node of this id."""
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def addresses(settings: Settings, dashboard: str) -> list[str]:

@@ -24,6 +24,7 @@ from study.records.columns import Row
 from study.settings import Settings
 from study.tuning import cluster
 from study.tuning.measuring import with_cost
+from study.tuning.node_data import data_here
 from study.tuning.pack_trial import PackActor, count_others
 from study.tuning.trainable import TrialReporter, enter, finite_values, trial_device
 
@@ -106,7 +107,7 @@ class Packer:
         torch.set_num_threads(settings.resources.threads)
         packing = registry.method(settings.kind).packing
         assert packing is not None
-        self.settings, self.data = settings, data.to(trial_device(settings))
+        self.settings, self.data = settings, data_here(data).to(trial_device(settings))
         self.trainer = packing.trainer(settings, self.data, shared)
         self.prepared = True
         threading.Thread(target=self._work, daemon=True).start()

@@ -27,6 +27,7 @@ from study.records.paths import trace_of
 from study.records.search_domains import Value
 from study.settings import Settings
 from study.tuning.measuring import with_cost
+from study.tuning.node_data import data_here
 from study.tuning.repeats import train_with_seeds
 from study.tuning.trial_process import TrialProcess, trial_process
 
@@ -151,7 +152,7 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
     ) -> None:
         enter(working_folder)
         with trial_process(name, config) as process:
-            train(config, settings, folder, data, shared, process)
+            train(config, settings, folder, data_here(data, process.show), shared, process)
 
     def train(
         config: Row,

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from study.data.mapped import MappedPart
-from study.data.splits import Part
 from study.errors import UserError
 from study.methods.sws.settings import SWSSettings
 from study.pipeline import metadata
@@ -120,22 +117,3 @@ def test_the_token_is_shown_on_a_terminal_alone(
     (line,) = cluster.addresses(resolve(SWSSettings()), "http://127.0.0.1:8265")
     assert line.startswith("Ray dashboard: http://127.0.0.1:8265")
     assert ("secret" in line) == terminal and ("ray get-auth-token" in line) != terminal
-
-
-def test_a_node_without_the_mapped_images_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its address, before a trial starts there; images in memory travel to every node."""
-    asked: list[Path] = []
-
-    def nodes_without(path: Path) -> list[str]:
-        asked.append(path)
-        return ["10.0.0.7"]
-
-    monkeypatch.setattr(cluster, "_nodes_without", nodes_without)
-    images, labels = torch.zeros((4, 1, 2, 2), dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
-    mapped = MappedPart(images, labels, tmp_path / "train.images", "fingerprint")
-    plain = Part(images, labels)
-    cluster.check_mapped(SimpleNamespace(train=plain, validation=plain))  # type: ignore[arg-type]
-    assert not asked
-    with pytest.raises(UserError, match=f"^--dataset folder: node 10.0.0.7 does not have {tmp_path}, "):
-        cluster.check_mapped(SimpleNamespace(train=mapped, validation=plain))  # type: ignore[arg-type]
-    assert asked == [tmp_path / "train.images"]
