@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
+import sys
 import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
@@ -30,15 +31,16 @@ from study.records.study_folder import check_rows, missing_file_error, read_fram
 from study.records.trial_log import append_row, remove_log
 from study.records.trial_states import TrialStates
 
-SHARE = 20
-"""A table is written again when that takes at most one in so many of the seconds since it was written last."""
+SHARE = 40
+"""A table is written again when that takes at most one in so many of the seconds since it was written last; there are
+two of them."""
 SHORTEST = 1.0
 """Seconds at least from one writing of a table to the next."""
 
 
 def history_row(report: Mapping[str, object]) -> Row:
     """What of a trial's report belongs in `history.csv`: all that the trial itself says, declared or not."""
-    names = str(report.get("reported", "")).split(",")
+    names = map(sys.intern, str(report.get("reported", "")).split(","))  # a study has hundreds of thousands of reports
     return {name: report[name] for name in names if name in report and name != "trial_id"}
 
 
@@ -129,7 +131,7 @@ class Ledger:
 
     def start(self, trial_id: str, hyperparameters: Mapping[str, object], baseline: str = "") -> None:
         self.history.pop(trial_id, None)
-        row = self.trials[trial_id] = {
+        row: Row = {
             "trial_id": trial_id,
             "state": "running",
             "reason": "",
@@ -139,7 +141,10 @@ class Ledger:
         }
         if TRIAL_ID.fullmatch(trial_id):
             self.highest = max(self.highest, int(trial_id[1:]))
-        self._record(trial_id, row)
+        # In this order: another thread shows the ledger, and must not note the trial itself.
+        self.states.note(trial_id, row)
+        self.trials[trial_id] = row
+        self._record(row)
 
     def new_id(self) -> str:
         """An id that no trial of the study has had, whatever was lost of it."""
@@ -173,7 +178,8 @@ class Ledger:
         row |= {name: v for name, v in (metrics or {}).items() if name not in (*TRIAL_COLUMNS, *TIME_COLUMNS)}
         row.update(state=state, reason=" ".join(reason.split()), seconds=round(seconds, 3), ended=timestamps.now())
         row[EPOCHS_REPORTED if searched else "epochs"] = len(self.history.get(trial_id, []))
-        self._record(trial_id, row)
+        self.states.note(trial_id, row)
+        self._record(row)
 
     def pause(self) -> None:
         """Write into `trials.csv` what its log has, if that is possible; the log stays where it is not."""
@@ -191,9 +197,8 @@ class Ledger:
             self._write_trials()
         self._write_history()
 
-    def _record(self, trial_id: str, row: Row) -> None:
+    def _record(self, row: Row) -> None:
         """Put a trial's new row on the disk."""
-        self.states.note(trial_id, row)
         # The first time, the table: the log that a command leaves when it is killed may end in half a line.
         if time.monotonic() >= self._next_table_write:
             self._if_there_is_room(self._write_trials)

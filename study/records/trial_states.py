@@ -48,7 +48,7 @@ class TrialStates:
         Args:
             trials: id → row, of all trials.
         """
-        if len(self._states) != len(trials):
+        if len(self._states) < len(trials):
             for trial_id, row in trials.items():
                 if trial_id not in self._states:
                     self.note(trial_id, row)

@@ -101,8 +101,8 @@ def test_a_trial_writes_as_many_bytes_as_any_other(tmp_path: Path, clock: Clock)
     assert (tmp_path / paths.TRIALS).stat() == table
 
 
-def test_the_table_takes_a_twentieth_of_the_time(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long its writing takes: here two seconds. Where trials are slow it is written at each of their ends."""
+def test_the_table_takes_a_fortieth_of_the_time(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long its writing takes: here two seconds. Where trials are slow, each writes it."""
     write_rows, spent = ledger_module.write_rows, []
 
     def slow(*arguments: Any, **named: Any) -> None:
@@ -115,12 +115,12 @@ def test_the_table_takes_a_twentieth_of_the_time(tmp_path: Path, clock: Clock, m
     for number in range(1, 501):
         clock.now += 1.0
         end(ledger, f"t{number:03d}")
-    assert 0.04 < sum(spent) / (clock.now - start) <= 0.052
+    assert 0.02 < sum(spent) / (clock.now - start) <= 0.028
     for number in range(501, 505):
-        clock.now += 60.0
+        clock.now += 100.0
         end(ledger, f"t{number:03d}")
         assert states(tmp_path)[f"t{number:03d}"] == "complete"
-    clock.now += 60.0
+    clock.now += 100.0
     ledger.epoch("t504", {"epoch": 1, "phase": "train"})
     assert not log_of(tmp_path).exists(), "an epoch is time enough, too"
 
