@@ -30,7 +30,7 @@ from study.records.ledger import Ledger, epochs_reported
 from study.settings import Settings
 from study.tuning import cluster, pack_trial, packs
 from study.tuning.cluster import Capacity
-from study.tuning.ended_trials import ForgetEndedTrials
+from study.tuning.ended_trials import ForgetEndedTrials, forget_closed_writers
 from study.tuning.ending import Ending
 from study.tuning.journal import Journal
 from study.tuning.recorder import FULL_DISK, Recorder
@@ -172,6 +172,7 @@ def _tuner(
     def name(trial: Trial) -> str:
         return paths.trial_folder(trial.config["trial_id"])
 
+    forget_closed_writers()
     forgetting = [] if settings.watching.verbose else [ForgetEndedTrials()]  # Tune's own output lists all trials
     return tune.Tuner(
         _named_trainable(tune.with_resources(trainable, cluster.placement(settings)), job.study),
