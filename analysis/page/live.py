@@ -34,7 +34,7 @@ INTERVAL = 5.0
 REST = 3.0
 """The same in durations of the build, so that a long table does not take the study's processor."""
 
-WATCHED = (paths.STUDY, paths.TRIALS, paths.HISTORY, paths.CONFIRMED)
+WATCHED = (paths.STUDY, paths.TRIALS, paths.TRIAL_LOG, paths.HISTORY, paths.CONFIRMED)
 
 _PLAIN = """<!doctype html>
 <html lang="en">

@@ -9,6 +9,8 @@ from study.errors import UserError
 
 STUDY = "study.json"
 TRIALS = "trials.csv"
+TRIAL_LOG = "trials.log"
+"""While a study runs: rows of `trials.csv` that have changed since that table was written; see `trial_log`."""
 HISTORY = "history.csv"
 CONFIRMED = "confirmed.csv"
 JOURNAL = "optuna.journal"

@@ -10,7 +10,8 @@ So they are written in an order in which a study can be continued after each:
 4. `trials.csv` as it is;
 5. only then what was removed is removed.
 
-The ledger of fresh seeds, in a folder of its own, goes the same way.
+The ledger of fresh seeds, in a folder of its own, goes the same way. A bucket has no `trials.log`: its rows are in the
+table that is uploaded.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from pathlib import Path
 
 from study.records import paths
 from study.records.columns import FINAL_STATES
+from study.records.trial_log import table_bytes
 
 Stamp = tuple[int, int, int]
-"""Number, time of the last change (ns) and bytes of a file; files are replaced, not changed, so it tells them apart."""
+"""Number, time of the last change (ns) and bytes of a file; files are replaced, not changed, so it tells them apart.
+That of `trials.csv` covers its log, which only grows, and has gone once the table was replaced."""
 
 SHARED = f"../{paths.CACHE}/"
 """Before the name of a file of the shared work, which lies next to the study folders."""
@@ -59,8 +62,13 @@ def scan(folder: Path) -> dict[str, Stamp]:
     """The files of a study folder by name, and those of the shared work next to it; without what Tune and
     trackers write, the journal's lock, and what is hidden."""
     shared = _below(folder.parent / paths.CACHE, SHARED)
-    own = _below(folder, "")
-    return {**dict(own), **{name: stamp for name, stamp in shared if name.endswith(".safetensors")}}
+    own = dict(_below(folder, ""))
+    for name in LEDGERS:
+        log = own.pop(str(Path(name).with_name(paths.TRIAL_LOG)), None)
+        if log and name in own:
+            number, changed, size = own[name]
+            own[name] = number, max(changed, log[1]), size + log[2]
+    return {**own, **{name: stamp for name, stamp in shared if name.endswith(".safetensors")}}
 
 
 def _below(folder: Path, prefix: str) -> Iterator[tuple[str, Stamp]]:
@@ -90,7 +98,7 @@ def take(folder: Path, known: Mapping[str, Stamp], staging: Path) -> Snapshot:
 
     Args:
         known: stamps of files that are not needed again.
-        staging: an empty folder on the same file system; the files are linked there.
+        staging: an empty folder on the same file system; the files are linked there, a ledger is written there.
     Raises:
         Busy: it changed every time.
     """
@@ -98,7 +106,7 @@ def take(folder: Path, known: Mapping[str, Stamp], staging: Path) -> Snapshot:
         before = scan(folder)
         try:
             files = {
-                name: _linked(_path(folder, name), staging / str(number))
+                name: _staged(folder, name, staging / str(number))
                 for number, (name, stamp) in enumerate(before.items())
                 if known.get(name) != stamp
             }
@@ -120,6 +128,13 @@ def _fixed(stamps: Mapping[str, Stamp]) -> dict[str, Stamp]:
 
 def _path(folder: Path, name: str) -> Path:
     return folder.parent / name.removeprefix("../") if name.startswith(SHARED) else folder / name
+
+
+def _staged(folder: Path, name: str, path: Path) -> Path:
+    if name not in LEDGERS:
+        return _linked(_path(folder, name), path)
+    path.write_bytes(table_bytes(folder / name))
+    return path
 
 
 def _linked(path: Path, link: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 
 from rich import box
@@ -58,6 +59,9 @@ class Display:
         self.counted = "trials"
         self.console = Console()
         self.baselines_count = False
+        self._best_row: Row | None = None
+        self._seen = 0
+        """Rows of `ended` among which `_best_row` is the best."""
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Display:
@@ -101,25 +105,27 @@ class Display:
         return sum(self._count(state) for state in FINAL_STATES)
 
     def _count(self, state: str) -> int:
-        both = len(self.ledger.of_state(state, baseline=True)) if self.baselines_count else 0
+        both = self.ledger.count(state, baseline=True) if self.baselines_count else 0
         return self.ledger.count(state) + both
 
     def _best(self) -> str:
-        rows = [r for r in self.ledger.of_state("complete") if all(m in r for m in self.objectives)]
-        if not rows:
-            return "none yet"
         first, direction = next(iter(self.objectives.items()))
-        best = (max if direction == "max" else min)(rows, key=lambda r: r[first])
-        return f"{best['trial_id']}: {self._short_values(best)}"
+        better = max if direction == "max" else min
+        ended = self.ledger.ended
+        for row in ended[self._seen :]:
+            if row["state"] == "complete" and not row["baseline"] and all(m in row for m in self.objectives):
+                self._best_row = better(self._best_row or row, row, key=lambda r: r[first])
+        self._seen = len(ended)
+        return f"{self._best_row['trial_id']}: {self._short_values(self._best_row)}" if self._best_row else "none yet"
 
     def seconds_left(self) -> float | None:
         """What the remaining trials will take, if they are like the last ones that ended; None before one has.
 
         The shared work tells nothing about it, nor does the time before the first trial.
         """
-        ended = [r for r in self.ledger.trials.values() if r["state"] in FINAL_STATES]
-        ended = [r for r in ended if (self.baselines_count or not r["baseline"]) and r["baseline"] != self.shared_work]
-        recent = [r["seconds"] for r in ended[-max(RECENT, 2 * self.at_once) :]]
+        ended = (r for r in reversed(self.ledger.ended) if self.baselines_count or not r["baseline"])
+        alike = (r["seconds"] for r in ended if r["baseline"] != self.shared_work)
+        recent = list(itertools.islice(alike, max(RECENT, 2 * self.at_once)))
         if not recent:
             return None
         return sum(recent) / len(recent) * max(0, self.wanted - self._done()) / self.at_once
@@ -130,7 +136,7 @@ class Display:
         table = Table.grid(padding=(0, 2))
         table.add_row("", ProgressBar(total=max(1, self.wanted), completed=done, width=BAR))
         table.add_row(self.counted, f"{done} of {self.wanted} done, " + ", ".join(f"{n} {s}" for s, n in count.items()))
-        running = [r["trial_id"] for r in self.ledger.trials.values() if r["state"] == "running"]
+        running = list(self.ledger.running)
         for trial_id in running[:4]:
             rows = self.ledger.history.get(trial_id, [])
             values = f"epoch {rows[-1]['epoch']}, {self._short_values(rows[-1])}" if rows else "starting"

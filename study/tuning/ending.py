@@ -12,10 +12,13 @@ import numpy as np
 from study.records.columns import FINAL_STATES, Row, column
 from study.records.ledger import Ledger
 from study.settings import Settings
+from study.tuning.nondominated import Nondominated
 from study.tuning.searcher import constraint_violation
 
 FEWEST = 20
 """Trials that must bring nothing before a search counts as stalled."""
+LOOKS = 200
+"""Trials of which one more is enough to look again; of ten times as many, ten more."""
 LEAST_GAIN = 0.005
 """Share of the front's hypervolume that they must add."""
 
@@ -32,13 +35,17 @@ class Ending:
         self.settings, self.ledger, self.objectives, self.deadline = settings, ledger, objectives, deadline
         self.before = {row["trial_id"] for row in ledger.of_state(*FINAL_STATES)}
         """Trials of earlier commands: they are no reason for this one to end before it has tried."""
+        self._next_look = 0
+        """Trials that must have ended before the search is looked at again: that takes longer the more there are."""
 
     def __call__(self) -> str:
         budget = self.settings.budget
         if time.monotonic() >= self.deadline:
             return f"--time {budget.time} is over"
-        if not budget.until:
+        ended = len(self.ledger.ended)
+        if not budget.until or ended < self._next_look:
             return ""
+        self._next_look = ended + max(1, ended // LOOKS)
         rows = sorted(self.ledger.of_state(*FINAL_STATES), key=lambda row: str(row.get("ended", "")))
         tried = sum(row["trial_id"] not in self.before for row in rows)
         if last := last_without_gain(rows, self.objectives, self.settings.search.min_accuracy):
@@ -85,16 +92,31 @@ def _gain(costs: np.ndarray, before: int) -> float:
     return float((now - then) / now)
 
 
-def hypervolume(rows: Sequence[Row], objectives: Mapping[str, str], min_accuracy: float | None = None) -> float:
-    """What these trials dominate, as a share of what a trial would that is best in every objective; 0 without any.
+class RunningHypervolume:
+    """What the complete trials of a ledger dominate, as a share of what a trial would that is best in every objective;
+    0 without any. Each look reads only the trials that have ended since the last one.
 
     Each objective is scaled to the range of these trials, so the share may fall when a new one widens it.
     """
-    costs = np.array([_costs(row, objectives, min_accuracy) for row in rows])
-    costs = costs[np.isfinite(costs).all(axis=1)] if len(rows) else costs
-    if not len(costs):
-        return 0.0
-    return _volume(_scaled(costs, costs)) / FURTHEST ** len(objectives)
+
+    def __init__(self, ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None) -> None:
+        self.ledger, self.objectives, self.min_accuracy = ledger, objectives, min_accuracy
+        self._front = Nondominated(len(objectives))
+        self._range = np.array([[np.inf], [-np.inf]]).repeat(len(objectives), axis=1)  # lowest and highest costs
+        self._seen = 0
+
+    def value(self) -> float:
+        """The share now."""
+        rows = self.ledger.ended
+        for row in rows[self._seen :]:
+            costs = np.array(_costs(row, self.objectives, self.min_accuracy))
+            if not row["baseline"] and np.isfinite(costs).all():
+                self._front.add(row["trial_id"], costs)
+                self._range = np.array([np.minimum(self._range[0], costs), np.maximum(self._range[1], costs)])
+        self._seen = len(rows)
+        if not self._front.names:
+            return 0.0
+        return _volume(_scaled(self._front.costs, self._range)) / FURTHEST ** len(self.objectives)
 
 
 FURTHEST = 1.1

@@ -51,7 +51,7 @@ class Rungs:
         while grace < epochs:
             self.levels.append(grace)
             grace *= reduction
-        self._recorded: dict[int, list[np.ndarray]] = {level: [] for level in self.levels}
+        self._recorded = {level: _Recorded(len(self.signs)) for level in self.levels}
         self._reached: dict[str, int] = {}
         self._stopped: set[str] = set()
 
@@ -68,12 +68,27 @@ class Rungs:
                 measure it) is not judged, and the trial is judged at the next report that has them all.
         """
         level = self._record(trial_id, epoch, metrics)
-        if level:
-            costs = np.array(self._recorded[level])
-            front, ahead = standing(costs)
-            if ahead >= math.ceil(len(costs) / self.reduction) and not (self.keep_front and front == 0):
-                self._stopped.add(trial_id)
+        if level and not self._last_goes_on(self._recorded[level].costs):
+            self._stopped.add(trial_id)
         return trial_id not in self._stopped
+
+    def _last_goes_on(self, costs: np.ndarray) -> bool:
+        """The verdict on the last row. Ranking takes long where there are thousands of rows, and is needed only where
+        it does not follow from how many rows dominate that one, or are dominated by it: those are before and behind it.
+
+        Args:
+            costs: (trials, objectives), less is better. Rows that are not finite come last.
+        """
+        last, limit = costs[-1], math.ceil(len(costs) / self.reduction)
+        if np.isfinite(last).all():
+            before = int(((costs <= last).all(axis=1) & (costs < last).any(axis=1)).sum())
+            not_behind = int((~((last <= costs).all(axis=1) & (last < costs).any(axis=1)) & _finite(costs)).sum()) - 1
+            if before == 0 and self.keep_front or not_behind < limit:
+                return True
+            if before >= limit:
+                return False
+        front, ahead = standing(costs)
+        return ahead < limit or (self.keep_front and front == 0)
 
     def recall(self, trial_id: str, history: Iterable[Row]) -> None:
         """Record what a trial had reported before this process started, so that others are measured by it. Its verdicts
@@ -94,8 +109,31 @@ class Rungs:
         if costs is None:
             return 0
         self._reached[trial_id] = level
-        self._recorded[level].append(costs)
+        self._recorded[level].add(costs)
         return level
+
+
+class _Recorded:
+    """The costs of the trials at a rung, in an array that has room for more."""
+
+    def __init__(self, objectives: int) -> None:
+        self._rows = np.empty((16, objectives))
+        self._count = 0
+
+    @property
+    def costs(self) -> np.ndarray:
+        """(trials, objectives)."""
+        return self._rows[: self._count]
+
+    def add(self, costs: np.ndarray) -> None:
+        if self._count == len(self._rows):
+            self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+        self._rows[self._count] = costs if np.isfinite(costs).all() else np.nan  # it ranks behind all others
+        self._count += 1
+
+
+def _finite(costs: np.ndarray) -> np.ndarray:
+    return np.isfinite(costs).all(axis=1)
 
 
 def standing(costs: np.ndarray) -> tuple[int, int]:
@@ -105,7 +143,7 @@ def standing(costs: np.ndarray) -> tuple[int, int]:
         costs: (trials, objectives), less is better. Rows that are not finite come last.
     Returns: the number of its non-dominated front, from 0, and how many rows rank before it; equal rows share a place.
     """
-    finite = np.isfinite(costs).all(axis=1)
+    finite = _finite(costs)
     if not finite[-1]:
         return len(costs), len(costs) - 1
     points, which, counts = np.unique(costs[finite], axis=0, return_inverse=True, return_counts=True)

@@ -44,6 +44,9 @@ FIRST = ("trial_id", "baseline", "reason", TESTED, "file_bytes")
 EVERY = 1.0
 """Seconds between two writes of epochs."""
 
+_ENDED = create_trial(state=TrialState.FAIL)
+"""In the place of each trial that has ended, in the memory of Optuna's storage."""
+
 
 class _Lines(BaseJournalBackend):
     """What Optuna would write, as lines that wait until they are written together.
@@ -111,7 +114,10 @@ class Journal:
 
     def _add(self, row: Row, trial: FrozenTrial | None) -> None:
         if trial is not None:
-            self.numbers[row["trial_id"]] = self.storage.create_new_trial(self.studies[bool(row["baseline"])], trial)
+            number = self.storage.create_new_trial(self.studies[bool(row["baseline"])], trial)
+            self.numbers[row["trial_id"]] = number
+            if trial.state.is_finished():
+                self._forget(number)
 
     def start(self, row: Row) -> None:
         """A trial starts, or starts again; `row` is its row in the ledger."""
@@ -140,7 +146,14 @@ class Journal:
         for name, value in trial.system_attrs.items():
             self.storage.set_trial_system_attr(number, name, value)
         self.storage.set_trial_state_values(number, trial.state, trial.values)
+        self._forget(number)
         self._write()
+
+    def _forget(self, number: int) -> None:
+        """Drop what the storage remembers of a trial that has ended, which the file has: 2 kB, and more with epochs."""
+        trials = getattr(getattr(self.storage, "_replay_result", None), "_trials", {})
+        if number in trials:
+            trials[number] = _ENDED
 
     def _write(self) -> None:
         self.next_write = time.monotonic() + EVERY

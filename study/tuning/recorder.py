@@ -19,6 +19,7 @@ from study.settings import Settings
 from study.tuning import searcher
 from study.tuning.display import Display
 from study.tuning.journal import Journal
+from study.tuning.nondominated import RunningFront
 from study.tuning.searcher import LedgerSearch
 from study.tuning.study_metrics import StudyMetrics
 from study.tuning.trackers.tracker import Trackers
@@ -55,6 +56,7 @@ class Recorder(tune.Callback):
         self.ended, self.reasons = 0, Counter[str]()
         self.done: list[str] = []
         self.front: set[str] = set()
+        self._running_front = RunningFront(ledger, objectives, settings.search.min_accuracy)
         self.metrics = StudyMetrics(folder.name, ledger, objectives, settings.search.min_accuracy)
         self.trackers = Trackers({})
 
@@ -127,7 +129,7 @@ class Recorder(tune.Callback):
         for i in saved:
             checkpoints.delete_checkpoint(self.folder, i)
         self.done = [i for i in self.done if i not in saved]
-        front = set(searcher.front(self.ledger, self.objectives, self.settings.search.min_accuracy))
+        front = self._running_front.members()
         mine = {trial_id} if not self.ledger.trials[trial_id]["baseline"] else set()
         for i in (self.front | mine) - front:
             checkpoints.delete_result(self.folder, i)

@@ -12,7 +12,7 @@ from ray.util.metrics import Counter, Gauge
 
 from study.records.columns import COLUMNS, FINAL_STATES, Row
 from study.records.ledger import Ledger
-from study.tuning.ending import hypervolume
+from study.tuning.ending import RunningHypervolume
 
 OF_TRIALS = ("val_accuracy", "train_loss", "sparsity", "entropy_bytes")
 """What of every epoch is exported, by study and trial, where the method reports it."""
@@ -66,7 +66,11 @@ class StudyMetrics:
     def __init__(
         self, study: str, ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None
     ) -> None:
-        self.study, self.ledger, self.objectives, self.min_accuracy = study, ledger, objectives, min_accuracy
+        self.study, self.ledger, self.objectives = study, ledger, objectives
+        self.hypervolume = RunningHypervolume(ledger, objectives, min_accuracy)
+        self.best: dict[str, float] = {}
+        """Objective → best value of the complete trials among the first `seen` that ended."""
+        self.seen = 0
         self.metrics: dict[str, Gauge | Counter] = {}
         self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self.next = 0.0
@@ -93,15 +97,24 @@ class StudyMetrics:
         for state in ("running", *FINAL_STATES):
             self._set("study_trials", self.ledger.count(state), state=state)
         self._set("study_front_size", front_size)
-        rows = self.ledger.of_state("complete")
-        for objective, direction in self.objectives.items():
-            if values := [float(row[objective]) for row in rows if objective in row]:
-                self._set("study_best", (max if direction == "max" else min)(values), objective=objective)
-        if len(self.objectives) > 1 and rows:
-            self._set("study_hypervolume", hypervolume(rows, self.objectives, self.min_accuracy))
+        self._update_best()
+        for objective, value in self.best.items():
+            self._set("study_best", value, objective=objective)
+        if len(self.objectives) > 1 and self.best:
+            self._set("study_hypervolume", self.hypervolume.value())
         if self.thread is None and ray.is_initialized():
             self.thread = threading.Thread(target=self._set_again, daemon=True)
             self.thread.start()
+
+    def _update_best(self) -> None:
+        ended = self.ledger.ended
+        for row in ended[self.seen :]:
+            for objective, direction in self.objectives.items():
+                if row["state"] == "complete" and not row["baseline"] and objective in row:
+                    value = float(row[objective])
+                    better = max if direction == "max" else min
+                    self.best[objective] = better(value, self.best.get(objective, value))
+        self.seen = len(ended)
 
     def close(self) -> None:
         """Nothing is exported from now on."""

@@ -30,6 +30,7 @@ from study.records.ledger import Ledger, epochs_reported
 from study.settings import Settings
 from study.tuning import cluster, pack_trial, packs
 from study.tuning.cluster import Capacity
+from study.tuning.ended_trials import ForgetEndedTrials, forget_closed_writers
 from study.tuning.ending import Ending
 from study.tuning.journal import Journal
 from study.tuning.recorder import FULL_DISK, Recorder
@@ -133,6 +134,7 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
     try:
         return _fit(job, _tuner(job, settings, trainable, scheduler, len(queue) + wanted))
     finally:
+        job.ledger.pause()
         for packer in packers:
             ray.kill(packer)
 
@@ -170,6 +172,8 @@ def _tuner(
     def name(trial: Trial) -> str:
         return paths.trial_folder(trial.config["trial_id"])
 
+    forget_closed_writers()
+    forgetting = [] if settings.watching.verbose else [ForgetEndedTrials()]  # Tune's own output lists all trials
     return tune.Tuner(
         _named_trainable(tune.with_resources(trainable, cluster.placement(settings)), job.study),
         tune_config=tune.TuneConfig(
@@ -183,7 +187,7 @@ def _tuner(
         run_config=tune.RunConfig(
             name=paths.RAY,
             storage_path=str(job.folder),
-            callbacks=[job.recorder, TBXLoggerCallback()],
+            callbacks=[job.recorder, TBXLoggerCallback(), *forgetting],
             failure_config=tune.FailureConfig(max_failures=settings.budget.max_failures),
             verbose=2 if settings.watching.verbose else 0,
         ),

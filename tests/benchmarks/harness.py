@@ -56,7 +56,7 @@ class Timed:
     memory: list[tuple[int, float]]
 
 
-def harness(seconds: float, trials: int, folder: Path, address: str | None = None) -> Timed:
+def harness(seconds: float, trials: int, folder: Path, address: str | None = None, searcher: str = "tpe") -> Timed:
     """A study of so many trials that wait so long, on this machine or on the cluster at an address."""
     began = time.perf_counter()
     import ray
@@ -74,8 +74,9 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
     from study.tuning.tune_run import Job, Work
 
     space = SearchSpace.load("kd")
-    settings = resolve(KDSettings.of(num_samples=trials, scheduler="none", dashboard=False, results_dir=folder,
-                          name="waiting", address=address, max_concurrent=None if address else WORKERS))  # fmt: skip
+    settings = resolve(KDSettings.of(num_samples=trials, scheduler="none", searcher=searcher, dashboard=False,
+                          results_dir=folder, name="waiting", address=address,
+                          max_concurrent=None if address else WORKERS))  # fmt: skip
     data, _ = preflight.load_data(settings)
     cluster.start_ray(settings)
     ledger = Ledger.open(settings.folder)

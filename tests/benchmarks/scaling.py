@@ -43,7 +43,7 @@ def a_trial(timed: Timed, first: int, last: int) -> float:
 
 
 def numbers(text: str) -> list[int]:
-    return [int(n) for n in text.split(",")]
+    return [int(n) for n in text.split(",") if n]
 
 
 def main() -> None:
@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=numbers, default=[1, 2, 4])
     parser.add_argument("--seconds", type=float, default=5.0, help="of a waiting trial on nodes")
     parser.add_argument("--trials", type=int, default=2000, help="trials that do nothing, on two CPUs")
+    parser.add_argument("--searcher", default="tpe", help="of those; tpe takes longer the more trials there are")
     options = parser.parse_args()
     print("| nodes | trials at one time | trials an hour | without any cost |\n|---|---|---|---|")
     for nodes in options.nodes:
@@ -59,7 +60,7 @@ def main() -> None:
         rate, ideal = 3600 / a_trial(timed, trials // 2, trials), 3600 * at_once / options.seconds
         print(f"| {nodes} | {at_once} | {rate:,.0f} | {ideal:,.0f} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        timed = harness(0.0, options.trials, Path(folder))
+        timed = harness(0.0, options.trials, Path(folder), searcher=options.searcher)
     print("\n| trials that do nothing | ms from one to the next | the driver's memory, MB |\n|---|---|---|")
     for (before, _), (count, memory) in pairwise([(1, 0.0), *(m for m in timed.memory if m[0] > 1)]):
         print(f"| {before} to {count} | {1000 * a_trial(timed, before, count):.0f} | {memory:.0f} |")

@@ -20,6 +20,7 @@ import analysis
 from study import addresses
 from study.errors import UserError
 from study.records import lease as leases
+from study.records import ledger as ledger_module
 from study.records import mirror, object_store, paths, snapshot
 from study.records.bucket import Bucket
 from study.records.lease import Lease, LeaseLost
@@ -184,6 +185,32 @@ def test_a_copy_that_is_ahead_is_uploaded(address: str, monkeypatch: pytest.Monk
     with mirrored(folder):
         assert Ledger.open(folder).trials["t001"]["state"] == "complete"
     assert b"complete" in objects(address)["trials.csv"]
+
+
+def test_rows_of_the_log_are_in_the_bucket_in_the_same_order(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that only the log has is in the uploaded table: as running while its files are not there, final with
+    them. The bucket has no log, and an upload without a change sends nothing."""
+    monkeypatch.setattr(ledger_module, "SHORTEST", 600.0)
+    folder = study_at(address)
+    bucket = Bucket(f"{address}/study")
+    writer = Mirror(folder, bucket, Lease.take(bucket))
+    ledger = start(folder)
+    ledger.start("t001", VALUES)
+    for trial_id in ("t002", "t003"):
+        ledger.start(trial_id, VALUES)
+        assert (folder / paths.TRIAL_LOG).exists()
+        writer.upload()
+        assert snapshot.states_of(bucket.read(paths.TRIALS))[trial_id] == "running"
+        (folder / paths.CHECKPOINTS).mkdir(exist_ok=True)
+        (folder / paths.CHECKPOINTS / f"{trial_id}.safetensors").write_bytes(b"weights")
+        ledger.finish(trial_id, "complete", metrics={"val_accuracy": 92.0})
+        writer.upload()
+        there = objects(bucket)
+        assert snapshot.states_of(there[paths.TRIALS])[trial_id] == "complete"
+        assert f"{paths.CHECKPOINTS}/{trial_id}.safetensors" in there and paths.TRIAL_LOG not in there
+    assert snapshot.take(folder, writer.sent, folder.parent).files == {}
+    writer.stop()
+    writer.lease.release()
 
 
 def no_network(*_: object) -> None:

@@ -309,3 +309,21 @@ def test_a_search_tells_the_scheduler_its_baselines(tmp_path: Path, monkeypatch:
     work = tune_run.Work(METHOD.trial, None, {})  # type: ignore[arg-type]
     assert tune_run.run_trials(job, work, queue, 2, searching=True)
     assert built[0].baselines == {"paper settings", "8-bit"}
+
+
+@pytest.mark.parametrize("keep_front", [True, False])
+@pytest.mark.parametrize("objectives", [{"a": "min"}, {"a": "min", "b": "max"}, {"a": "min", "b": "max", "c": "min"}])
+def test_a_verdict_without_ranking_is_that_of_the_ranking(objectives: dict[str, str], keep_front: bool) -> None:
+    """Ties, infinite values of both signs and values that are no number included, whatever the share that goes on."""
+    generator = np.random.default_rng(0)
+    for reduction in (2, 3, 5):
+        rule, rows = Rungs(objectives, 9, 1, reduction, keep_front), []
+        for number in range(150):
+            values = generator.integers(0, 7, len(objectives)).astype(float)
+            if number % 11 == 10:
+                values[0] = (math.nan, math.inf, -math.inf)[number % 3]
+            signs = [1.0 if way == "min" else -1.0 for way in objectives.values()]
+            rows.append(values * signs)
+            front, ahead = standing(np.array(rows))
+            goes_on = ahead < math.ceil(len(rows) / reduction) or (keep_front and front == 0)
+            assert rule.judge(f"t{number}", 1, dict(zip(objectives, values, strict=True))) == goes_on, number
