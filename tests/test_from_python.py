@@ -49,6 +49,7 @@ def in_a_shell(folder: Path) -> Path:
     return folder / "results" / "kd-digits"
 
 
+@pytest.mark.slow
 def test_a_notebook_and_a_shell_run_the_same_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One trial at a time, `trials.csv` is the same but for the times. The notebook shows plain lines, no control codes
     of a terminal, tables of the results, and bad input as one line."""

@@ -109,8 +109,10 @@ class RunningHypervolume:
         """The share now."""
         rows = self.ledger.ended
         for row in rows[self._seen :]:
+            if row["baseline"]:  # it may lack an objective
+                continue
             costs = np.array(_costs(row, self.objectives, self.min_accuracy))
-            if not row["baseline"] and np.isfinite(costs).all():
+            if np.isfinite(costs).all():
                 self._front.add(row["trial_id"], costs)
                 self._range = np.array([np.minimum(self._range[0], costs), np.maximum(self._range[1], costs)])
         self._seen = len(rows)

@@ -63,6 +63,7 @@ SMALL = (
 ).split()
 
 
+@pytest.mark.slow
 def test_a_study_on_an_unfriendly_machine(tmp_path: Path) -> None:
     """No home folder, a TMPDIR that is too long for sockets, a current folder with files named like modules, a terminal
     of ASCII letters, and nobody who reads the output after its first line: the study is complete, status 0."""

@@ -88,6 +88,7 @@ MAGNITUDE = "magnitude --pretrain-epochs 2 --epochs 2 --codebook-epochs 1 --teac
 KD_SWS = ["kd_sws", *SMALL.split(), *"--cluster-epochs 2 --codebook-epochs 1 --sigma 0.02 --no-dashboard".split()]
 
 
+@pytest.mark.slow
 def test_magnitude_study_is_complete(tmp_path: Path) -> None:
     """Trials over density and codebook size, and post-training quantisation; every trial's size is that of its file,
     the front's files are stored, and what is tested is decoded from them."""
@@ -330,9 +331,8 @@ def test_interrupted_study_continues(tmp_path: Path) -> None:
     assert optuna_states(folder).count("COMPLETE") == 4 and "RUNNING" not in optuna_states(folder)
 
 
-@pytest.mark.parametrize(
-    "where", ["recorder.Recorder.on_trial_complete", pytest.param("driver.confirm", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["recorder.Recorder.on_trial_complete", "driver.confirm"])
 def test_ctrl_c_is_never_lost(tmp_path: Path, where: str) -> None:
     """It stops the command where it comes with the last trial of a stage, and between two stages, when Tune has heard
     of none and would keep listening; the same command then goes on."""
@@ -412,6 +412,7 @@ def test_another_studys_front_is_tried_first(kd: Path, tmp_path: Path) -> None:
     assert trial.constraints == {"min_accuracy": pytest.approx(99.9 - first["val_accuracy"])}
 
 
+@pytest.mark.slow
 def test_a_given_teacher_is_used_as_it_is(kd: Path, tmp_path: Path) -> None:
     """--teacher-checkpoint trains no teacher: its row has no epochs, and the accuracy of the study it came from."""
     weights = kd / paths.MODELS / "teacher.safetensors"

@@ -152,6 +152,7 @@ def test_a_result_is_not_inherited(ledger: Ledger, part: TestPart) -> None:
     refused by the file's name; with the own table back the study goes on."""
     folder = ledger.folder
     confirm(folder, "t001")
+    ledger.flush()
     good = (folder / paths.TRIALS).read_text()
     other = good.replace("t001,complete,,,0.1,8", "t001,complete,,,0.1,9")
     assert other != good

@@ -14,7 +14,7 @@ import ray
 from ray import tune
 from ray.tune.logger import TBXLoggerCallback
 
-from study.tuning import ended_trials
+from study.tuning import ended_trials, ray_home
 from study.tuning.ended_trials import ForgetEndedTrials, forget_closed_writers
 
 
@@ -38,9 +38,10 @@ class Size(tune.Callback):
 
 @pytest.fixture
 def ray_here() -> Iterator[None]:
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with ray_home.kept_handlers():  # Tune leaves one for SIGINT
+        ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 def test_tune_forgets_what_has_ended(ray_here: None, tmp_path: Path) -> None:

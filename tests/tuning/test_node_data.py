@@ -78,6 +78,7 @@ def start(tmp_path: Path, photos: Path, *more: str) -> bed.Command:
     return bed.Command(process, log)
 
 
+@pytest.mark.slow
 def test_every_node_makes_its_own_files(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
     """A node that lacks them does so before the study starts. One that joins, when the first is lost, does so before
     its first trial. Each cache has one entry, all trials are complete, and object stores got less than the images."""

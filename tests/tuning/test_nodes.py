@@ -32,6 +32,7 @@ def trains(node: object) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_node_is_lost_and_another_joins(cluster: Cluster, tmp_path: Path) -> None:
     """Three nodes; one dies with a trial on it, a new one joins and gets a trial; the study ends complete."""
     nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]

@@ -49,10 +49,12 @@ def test_a_growing_front_is_that_of_all_trials(
 
 
 def test_a_growing_hypervolume_is_that_of_all_trials(growing: Ledger) -> None:
-    """Within the range of all of them, dominated ones included."""
+    """Within the range of all of them, dominated ones included; not of baselines, which may lack an objective."""
     objectives = {"val_accuracy": "max", "sparsity": "max"}
     running, luck, costs = RunningHypervolume(growing, objectives), random.Random(1), []
     assert running.value() == 0.0
+    growing.start("uncompressed", {}, "uncompressed")
+    growing.finish("uncompressed", "complete", metrics={"val_accuracy": 120.0})
     for number in range(1, 40):
         metrics = {metric: luck.uniform(0, 100) for metric in objectives}
         growing.start(f"t{number:03d}", {"tau": 0.1})

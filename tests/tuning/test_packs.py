@@ -49,6 +49,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return outcome.folder
 
 
+@pytest.mark.slow
 def test_trials_are_those_of_an_unpacked_study(packed: Path, tmp_path: Path) -> None:
     """The same configurations, states and epochs, and results that differ by rounding alone."""
     plain = study_folder.load(driver.run(settings(tmp_path)).folder)
@@ -123,6 +124,7 @@ def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
     assert (tmp_path / "seen").read_text().split() == ["4", "4", "0", "True"]
 
 
+@pytest.mark.slow
 def test_a_pack_that_is_killed_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the process that trains the pack dies, its trials are tried again and every epoch is recorded once."""
     killed: list[int] = []
