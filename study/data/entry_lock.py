@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
+
+from study.records.folder_lock import take_lock
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def lock_file(path: Path, on_wait: Callable[[], None]) -> Iterator[bool]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a")
-    while (is_locked := _lock(file, on_wait)) and not _is_same(path, file):
+    while (is_locked := take_lock(file, on_wait)) and not _is_same(path, file):
         file.close()  # whoever had the lock has removed its file
         file = path.open("a")
     with file:
@@ -31,19 +31,6 @@ def lock_file(path: Path, on_wait: Callable[[], None]) -> Iterator[bool]:
             yield is_locked
         finally:
             path.unlink(missing_ok=True)
-
-
-def _lock(file: IO[str], on_wait: Callable[[], None]) -> bool:
-    for lock in (fcntl.flock, fcntl.lockf):  # NFS and others may know one kind alone
-        try:
-            lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                on_wait()
-                lock(file, fcntl.LOCK_EX)
-                return True
-    return False
 
 
 def _is_same(path: Path, file: IO[str]) -> bool:

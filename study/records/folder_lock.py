@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 from study.errors import UserError
 
@@ -33,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / LOCK).open("w")
-        holder = None if _lock(file, folder) else _hold(folder / HOLDER)
+        holder = None if take_lock(file, lambda: _refuse(file, folder)) else _hold(folder / HOLDER)
     except OSError as error:
         raise UserError(
             f"--results-dir {folder.parent}: cannot be written ({error.strerror}); give a folder that you may write to"
@@ -50,17 +50,29 @@ def locked(folder: Path) -> Iterator[None]:
                     folder.rmdir()
 
 
-def _lock(file: IO[str], folder: Path) -> bool:
-    """Lock this file; False where the file system knows no locks."""
+def take_lock(file: IO[str], on_held: Callable[[], None]) -> bool:
+    """Lock this file.
+
+    Args:
+        on_held: called where another process has the lock; that is waited for unless this raises.
+    Returns: False where the file system knows no locks.
+    """
     for lock in _LOCKS:
         try:
             lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                file.close()
-                raise _held(folder) from None
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                continue
+        on_held()
+        lock(file, fcntl.LOCK_EX)
+        return True
     return False
+
+
+def _refuse(file: IO[str], folder: Path) -> NoReturn:
+    file.close()
+    raise _held(folder)
 
 
 def _hold(holder: Path) -> Path:
