@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from photos import write_photos
 from PIL import Image
 
 from study.data import folder_data, image_folder, mapped, registry
@@ -41,14 +41,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two classes of 6 training and 2 test photos, not compressed, which are mapped; and a cache for them."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "first"))
     monkeypatch.setattr(mapped, "SHARE", 0.0)
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 6), ("test", 2)):
-        for name in ("cat", "dog"):
-            for i in range(count):
-                path = tmp_path / "photos" / part / name / f"{i}.bmp"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(rng.integers(0, 256, (20, 30, 3)).astype(np.uint8)).save(path)
-    return tmp_path / "photos"
+    return write_photos(tmp_path / "photos", "bmp")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from photos import write_photos
 from PIL import Image
 
 from study import evaluate
@@ -38,14 +39,7 @@ def refusal(root: Path, reading: Reading = AS_IT_IS) -> str:
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two classes of 6 training and 2 test photos, all of another size."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    rng = np.random.default_rng(0)
-    for part, count in (("train", 6), ("test", 2)):
-        for name in ("cat", "dog"):
-            for i in range(count):
-                path = tmp_path / "photos" / part / name / f"{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(rng.integers(0, 256, (20 + i, 30, 3)).astype(np.uint8)).save(path)
-    return tmp_path / "photos"
+    return write_photos(tmp_path / "photos", "png", growing=True)
 
 
 def image_16(scale: float) -> Image.Image:
