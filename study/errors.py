@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.util
 import os
@@ -72,6 +73,23 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
+
+
+@contextlib.contextmanager
+def reading_errors(named: str) -> Iterator[None]:
+    """What goes wrong while data are read, as a message.
+
+    Args:
+        named: the flag with its value, which the message begins with.
+    Raises:
+        UserError: they cannot be read, or do not fit into memory.
+    """
+    try:
+        yield
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{named}: cannot be read ({' '.join(str(error).split())})") from error
+    except MemoryError as error:
+        raise UserError(f"{named}: does not fit into memory; give fewer or smaller images") from error
 
 
 def system_error(error: BaseException) -> str:

@@ -21,7 +21,7 @@ from study.data.image_folder import Damaged, Listing, Reading, Scan
 from study.data.mapped import Blueprint, Entry, MissingPart, allocate, entry_name, find_entry, find_part, is_large
 from study.data.progress import Progress
 from study.data.splits import Part, Splits
-from study.errors import UserError
+from study.errors import UserError, reading_errors
 
 ClassFiles = Mapping[str, Mapping[str, tuple[int, str]]]
 """Part → class → number of its files, and a hash of their names and sizes."""
@@ -101,12 +101,8 @@ def prepare(blueprint: Blueprint, progress: Progress, on_wait: Callable[[], None
         if find_entry(blueprint):
             return
         named = f"--data-dir {blueprint.source.root}"
-        try:
+        with reading_errors(named):
             _make_from_copy(entry, blueprint, named, progress)
-        except (OSError, UnicodeError) as error:
-            raise UserError(f"{named}: cannot be read ({' '.join(str(error).split())})") from error
-        except MemoryError as error:
-            raise UserError(f"{named}: does not fit into memory; give fewer or smaller images") from error
     if not find_entry(blueprint):
         raise UserError(f"{entry.folder}: was changed while it was written; try again")
 

@@ -14,7 +14,7 @@ from study.data.image_folder import Reading
 from study.data.mnist import read_mnist
 from study.data.splits import Part, Source, Splits
 from study.data.user_data import read_user_data
-from study.errors import UserError
+from study.errors import UserError, reading_errors
 from study.user_code import is_custom
 
 _AS_IT_IS = Reading()
@@ -51,15 +51,11 @@ def load(
         raise UserError(f"validation_fraction {validation_fraction} must be between 0 and 1")
     named = f"--data-dir {data_dir}" if data_dir and not is_custom(name) else f"--dataset {name}"
     how = Division(name, split_seed, size, validation_fraction)
-    try:
+    with reading_errors(named):
         if name == "folder":
             return load_folder(data_dir, reading, how)
         source = read_user_data(name, data_dir) if is_custom(name) else _READERS[name](data_dir)
         return split(source, named, how)
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"{named}: cannot be read ({' '.join(str(error).split())})") from error
-    except MemoryError as error:
-        raise UserError(f"{named}: does not fit into memory; give fewer or smaller images") from error
 
 
 _READERS: dict[str, Callable[[Path | None], Source]] = {
