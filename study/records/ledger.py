@@ -246,6 +246,24 @@ class Ledger:
         self._next_table_write = _next_write(start)
 
 
+class NewlyComplete:
+    """Searched trials that have completed since the last look. Baselines are not among them; they may lack objectives.
+
+    Attributes:
+        looked_at: rows of `Ledger.ended` that were looked at.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger, self.looked_at = ledger, 0
+
+    def rows(self) -> list[Row]:
+        """Their rows, in the order in which they ended; each is given once."""
+        ended = self.ledger.ended
+        new = ended[self.looked_at :]
+        self.looked_at += len(new)
+        return [row for row in new if row["state"] == "complete" and not row["baseline"]]
+
+
 def _next_write(start: float) -> float:
     """When a table is to be written next, whose writing has just ended.
 

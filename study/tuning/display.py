@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from study.records.columns import FINAL_STATES, Row, column, head, label
-from study.records.ledger import Ledger
+from study.records.ledger import Ledger, NewlyComplete
 
 SIZES = ("compression_ratio", "file_bytes")
 TEST = "test_accuracy"
@@ -59,9 +59,8 @@ class Display:
         self.counted = "trials"
         self.console = Console()
         self.baselines_count = False
+        self.newly_complete = NewlyComplete(ledger)
         self._best_row: Row | None = None
-        self._seen = 0
-        """Rows of `ended` among which `_best_row` is the best."""
         self.live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Display:
@@ -111,11 +110,9 @@ class Display:
     def _best(self) -> str:
         first, direction = next(iter(self.objectives.items()))
         better = max if direction == "max" else min
-        ended = self.ledger.ended
-        for row in ended[self._seen :]:
-            if row["state"] == "complete" and not row["baseline"] and all(m in row for m in self.objectives):
+        for row in self.newly_complete.rows():
+            if all(m in row for m in self.objectives):
                 self._best_row = better(self._best_row or row, row, key=lambda r: r[first])
-        self._seen = len(ended)
         return f"{self._best_row['trial_id']}: {self._short_values(self._best_row)}" if self._best_row else "none yet"
 
     def seconds_left(self) -> float | None:

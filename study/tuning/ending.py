@@ -10,7 +10,7 @@ import moocore
 import numpy as np
 
 from study.records.columns import FINAL_STATES, Row, column
-from study.records.ledger import Ledger
+from study.records.ledger import Ledger, NewlyComplete
 from study.settings import Settings
 from study.tuning.nondominated import Nondominated
 from study.tuning.searcher import constraint_violation
@@ -100,22 +100,18 @@ class RunningHypervolume:
     """
 
     def __init__(self, ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None) -> None:
-        self.ledger, self.objectives, self.min_accuracy = ledger, objectives, min_accuracy
+        self.newly_complete = NewlyComplete(ledger)
+        self.objectives, self.min_accuracy = objectives, min_accuracy
         self._front = Nondominated(len(objectives))
         self._range = np.array([[np.inf], [-np.inf]]).repeat(len(objectives), axis=1)  # lowest and highest costs
-        self._seen = 0
 
     def value(self) -> float:
         """The share now."""
-        rows = self.ledger.ended
-        for row in rows[self._seen :]:
-            if row["baseline"]:  # it may lack an objective
-                continue
+        for row in self.newly_complete.rows():
             costs = np.array(_costs(row, self.objectives, self.min_accuracy))
             if np.isfinite(costs).all():
                 self._front.add(row["trial_id"], costs)
                 self._range = np.array([np.minimum(self._range[0], costs), np.maximum(self._range[1], costs)])
-        self._seen = len(rows)
         if not self._front.names:
             return 0.0
         return _volume(_scaled(self._front.costs, self._range)) / FURTHEST ** len(self.objectives)

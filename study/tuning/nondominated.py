@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from study.records.ledger import Ledger
-from study.tuning.costs import signs_of
+from study.records.ledger import Ledger, NewlyComplete
+from study.tuning.costs import costs_of, signs_of
 from study.tuning.searcher import constraint_violation
 
 
@@ -42,19 +42,15 @@ class RunningFront:
     ended since the last one."""
 
     def __init__(self, ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None) -> None:
-        self.ledger, self.min_accuracy = ledger, min_accuracy
+        self.newly_complete, self.min_accuracy = NewlyComplete(ledger), min_accuracy
         self.signs = signs_of(objectives, "a front")
         self._front = Nondominated(len(objectives))
-        self._seen = 0
 
     def members(self) -> set[str]:
         """Ids of its trials."""
-        rows = self.ledger.ended
-        for row in rows[self._seen :]:
-            if row["state"] != "complete" or row["baseline"]:
-                continue
+        for row in self.newly_complete.rows():
+            costs = costs_of(row, self.signs)
+            assert costs is not None, row  # what lacks an objective has not completed
             if self.min_accuracy is None or constraint_violation(row, self.min_accuracy) <= 0:
-                costs = np.array([sign * float(row[metric]) for metric, sign in self.signs.items()])
                 self._front.add(row["trial_id"], costs)
-        self._seen = len(rows)
         return set(self._front.names)

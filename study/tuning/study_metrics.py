@@ -11,7 +11,7 @@ import ray
 from ray.util.metrics import Counter, Gauge
 
 from study.records.columns import COLUMNS, FINAL_STATES, Row
-from study.records.ledger import Ledger
+from study.records.ledger import Ledger, NewlyComplete
 from study.tuning.ending import RunningHypervolume
 
 OF_TRIALS = ("val_accuracy", "train_loss", "sparsity", "entropy_bytes")
@@ -67,10 +67,10 @@ class StudyMetrics:
         self, study: str, ledger: Ledger, objectives: Mapping[str, str], min_accuracy: float | None = None
     ) -> None:
         self.study, self.ledger, self.objectives = study, ledger, objectives
+        self.newly_complete = NewlyComplete(ledger)
         self.hypervolume = RunningHypervolume(ledger, objectives, min_accuracy)
         self.best: dict[str, float] = {}
-        """Objective → best value of the complete trials among the first `seen` that ended."""
-        self.seen = 0
+        """Objective → best value so far."""
         self.metrics: dict[str, Gauge | Counter] = {}
         self.values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self.next = 0.0
@@ -107,14 +107,12 @@ class StudyMetrics:
             self.thread.start()
 
     def _update_best(self) -> None:
-        ended = self.ledger.ended
-        for row in ended[self.seen :]:
+        for row in self.newly_complete.rows():
             for objective, direction in self.objectives.items():
-                if row["state"] == "complete" and not row["baseline"] and objective in row:
+                if objective in row:
                     value = float(row[objective])
                     better = max if direction == "max" else min
                     self.best[objective] = better(value, self.best.get(objective, value))
-        self.seen = len(ended)
 
     def close(self) -> None:
         """Nothing is exported from now on."""
