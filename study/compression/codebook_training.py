@@ -20,6 +20,7 @@ from study.models.state import load_tensors, tensors_of
 from study.training.batches import Batch
 from study.training.distillation import LossHparams
 from study.training.loop import Loss, Report, Score, epoch_row, evaluate, train
+from study.training.sparse_layers import SparseLayers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,7 @@ def train_values(
     free = nn.Parameter(quantised.values[1:].clone())
     scaled = not bool((quantised.scales == 1).all())
     log_scales = nn.Parameter(quantised.scales.log(), requires_grad=scaled)
+    sparse = SparseLayers(model, parameters, lambda: quantised.assignment != 0)
 
     def current() -> QuantisedWeights:
         scales = log_scales.exp() if scaled else quantised.scales
@@ -95,7 +97,7 @@ def train_values(
     train(
         model,
         data,
-        _through_values(loss, parameters, current),
+        _through_values(sparse.of(loss), parameters, current),
         torch.optim.Adam([free, *([log_scales] if scaled else [])], lr=learning_rate, fused=True),
         epochs=epochs,
         batch_size=batch_size,

@@ -18,6 +18,7 @@ from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.training.batches import Batch, steps_per_epoch
 from study.training.loop import Loss, Report, epoch_row, train
+from study.training.sparse_layers import SparseLayers
 
 DROP_AT = 0.6
 """Share of the steps after which the weights that are zero then are zero for good."""
@@ -71,6 +72,10 @@ class SharedValues:
     def drop(self, weights: Tensor) -> None:
         """These weights of the network stay at zero from here on, (weights,), bool."""
         self.alive &= ~weights[self.survivors]
+
+    def left(self) -> Tensor:
+        """Which weights of the network may have a value other than zero, (weights,), bool."""
+        return torch.zeros_like(self._flat, dtype=torch.bool).index_copy_(0, self.survivors, self.alive)
 
     @torch.no_grad()
     def all_weights(self) -> Tensor:
@@ -144,12 +149,14 @@ def train_quantised(
     """
     progress = progress or Progress()
     shared = _start(model, survives & ~unread(model, data.shape), codebook_size, hparams.ALL_PRUNED_HINT)
+    sparse = SparseLayers(model, shared.parameters, shared.left)
     drop_before = 1 + round(DROP_AT * epochs * steps_per_epoch(len(data.train), hparams.batch_size))
 
     def before_step(step: int) -> None:
         if step == drop_before:
             shared.drop_zeros()
             _drop_unread(model, shared, data)
+            sparse.changed()
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         now = shared.quantised()
@@ -162,7 +169,7 @@ def train_quantised(
     train(
         model,
         data,
-        straight_through(loss, shared),
+        straight_through(sparse.of(loss), shared),
         _adam(model, shared, hparams, before),
         epochs=epochs,
         batch_size=hparams.batch_size,

@@ -28,6 +28,7 @@ from study.training.batches import steps_per_epoch
 from study.training.distillation import Targets
 from study.training.loop import Loss, Report, epoch_row, train
 from study.training.schedules import constant_schedule, cosine_schedule
+from study.training.sparse_layers import SparseLayers
 
 PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
@@ -164,7 +165,7 @@ def prune(
     ramp = ramp_steps(hparams, steps_per_epoch(len(data.train), hparams.batch_size))
     survives = torch.ones(weights, dtype=torch.bool, device=parameters[0].device)
     decisions = Decisions(survives, hparams.score_power)
-    zero = _zeroing(parameters, survives)
+    zero, sparse = _zeroing(parameters, survives), SparseLayers(model, parameters, lambda: survives)
 
     def pruning(step: int) -> None:
         if (count := survivors_after(step, ramp, hparams, weights)) is not None:
@@ -172,6 +173,7 @@ def prune(
             now = flatten(parameters).detach()
             survives.copy_(survivors(now, flatten(moments) if moments else None, survives, count, decisions))
             zero()
+            sparse.changed()
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         _trace(progress, epoch, "prune", parameters)
@@ -183,7 +185,7 @@ def prune(
     train(
         model,
         data,
-        loss,
+        sparse.of(loss),
         optimiser,
         epochs=hparams.pruning_epochs,
         batch_size=hparams.batch_size,

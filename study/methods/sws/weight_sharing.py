@@ -22,6 +22,7 @@ from study.training.batches import Batch, steps_per_epoch
 from study.training.distillation import Targets
 from study.training.loop import Loss, Report, epoch_row, train
 from study.training.network import Training
+from study.training.sparse_layers import SparseLayers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +226,7 @@ def retrain(
     hooks = [p.register_hook(mask.mul) for p, mask in zip(parameters, masks, strict=True)]
     try:
         survivors = nonzero.nonzero().flatten()
+        loss = SparseLayers(model, parameters, lambda: nonzero).of(loss)
         _move(model, mixture, scales, hparams, data, loss, on_epoch, progress, phase="retrain", survivors=survivors)
     finally:
         for hook in hooks:
