@@ -1,7 +1,7 @@
 """Checkpoints: one file for each unfinished trial, from which another process continues after its last epoch.
 
-The file lies in the study folder, which every machine of a study sees. The trial writes it after every epoch, and it
-is removed when the trial's row is final.
+The file lies in the study folder, which every machine of a study sees. The trial writes it after every epoch that it
+reports, and it is removed when the trial's row is final.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 import time
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NotRequired, TypedDict
@@ -68,10 +68,15 @@ class Progress:
     Attributes:
         states: the last one has the very tensors of the training, so they must be saved before it continues.
         trace: what the figures need of its weights.
+        is_scored: whether the trial is scored after an epoch, by its number in all of its calls of `train`; it always
+            is after the last epoch of a call.
+        on_epoch: is called after every epoch, scored or not.
     """
 
     states: list[TrainingState] = field(default_factory=list)
     trace: Trace = field(default_factory=Trace)
+    is_scored: Callable[[int], bool] = lambda epoch: True
+    on_epoch: Callable[[], None] = lambda: None
     _calls: int = 0
 
     def begin(self) -> TrainingState | None:
@@ -86,6 +91,12 @@ class Progress:
     def keep(self, state: TrainingState) -> None:
         """Replace the state of the current call."""
         self.states[self._calls - 1 : self._calls] = [state]
+
+    def scores(self, epoch: int, epochs: int) -> bool:
+        """Whether the network is scored now, after one of the epochs of the current call of `train`."""
+        self.on_epoch()
+        before = sum(state["epoch"] for state in self.states[: self._calls - 1])
+        return epoch == epochs or self.is_scored(before + epoch)
 
 
 FOLDER = CHECKPOINTS

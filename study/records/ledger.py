@@ -45,7 +45,7 @@ def history_row(report: Mapping[str, object]) -> Row:
 
 
 def epochs_reported(row: Row) -> int:
-    """How many epochs a finished trial reported."""
+    """The last epoch that a finished trial reported."""
     return int(row[EPOCHS_REPORTED] if EPOCHS_REPORTED in row else row["epochs"])
 
 
@@ -177,9 +177,14 @@ class Ledger:
         searched = "epochs" in row  # then the count of those that were reported has a name of its own
         row |= {name: v for name, v in (metrics or {}).items() if name not in (*TRIAL_COLUMNS, *TIME_COLUMNS)}
         row.update(state=state, reason=" ".join(reason.split()), seconds=round(seconds, 3), ended=timestamps.now())
-        row[EPOCHS_REPORTED if searched else "epochs"] = len(self.history.get(trial_id, []))
+        row[EPOCHS_REPORTED if searched else "epochs"] = self.last_epoch(trial_id)
         self.states.note(trial_id, row)
         self._record(row)
+
+    def last_epoch(self, trial_id: str) -> int:
+        """The last that the trial has reported; 0 before the first."""
+        rows = self.history.get(trial_id)
+        return int(rows[-1]["epoch"]) if rows else 0
 
     def pause(self) -> None:
         """Write into `trials.csv` what its log has, if that is possible; the log stays where it is not."""

@@ -60,7 +60,8 @@ def train(
         loss: scalar, nats per example. On a GPU it is recorded: it must do the same operations in every step, on
             tensors that stay in place.
         before_step: takes the step's number, from 1; what differs from step to step belongs here.
-        after_epoch: takes the epoch's number, from 1, and its mean training loss.
+        after_epoch: takes the epoch's number, from 1, and its mean training loss; is called where `progress` says that
+            the network is scored, and after the last epoch.
         progress: is updated after every epoch; epochs that it has already are not trained again.
         also: tensors that `loss` or `before_step` change, in addition to those of the model and the optimiser.
     Raises:
@@ -90,7 +91,8 @@ def train(
         require_finite(mean)
         state = _state(epoch, model, others, generator)
         progress.keep({**state, "optimiser": optimiser.state_dict()})
-        after_epoch(epoch, mean)
+        if progress.scores(epoch, epochs):
+            after_epoch(epoch, mean)
     # The next phase changes the model: keep a copy of it as it is now.
     state = _state(epochs, model, others, generator)
     copied = {k: v.clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state["model"].items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -35,7 +35,6 @@ def train_with_seeds(
     shared: SharedWork | None,
     on_epoch: Report,
     progress: Progress,
-    alive: Callable[[], None] = lambda: None,
     before: Row | None = None,
 ) -> TrialResult:
     """A trial as `TrialFunction` trains it, and again with as many further seeds as the study asks for.
@@ -44,7 +43,7 @@ def train_with_seeds(
     that a scheduler may stop the trial before it trains another time. `SCORES` are means over the seeds.
 
     Args:
-        alive: is called after every epoch of the further seeds, which nobody else hears of.
+        progress: of the first seed; its `on_epoch` is called after the epochs of further seeds, too.
         before: what a trial that goes on had reported.
     """
     reported: list[Row] = [before or {}]
@@ -62,9 +61,10 @@ def train_with_seeds(
 
         def quietly(row: Row, rows: list[Row] = rows) -> None:
             rows.append(row)
-            alive()
+            progress.on_epoch()
 
-        other = run(values, settings.changed(seed=seed), data, shared, quietly, Progress())
+        unscored = Progress(is_scored=lambda epoch: False, on_epoch=progress.on_epoch)
+        other = run(values, settings.changed(seed=seed), data, shared, quietly, unscored)
         scores.append(_score(rows, other))
     return result if len(scores) == 1 else replace(result, metrics=mean_score(scores))
 

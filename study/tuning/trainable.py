@@ -6,7 +6,7 @@ import faulthandler
 import math
 import os
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from study.artifacts.finite import not_finite
 from study.artifacts.weight_trace import npz_bytes
 from study.data.splits import Splits
 from study.errors import TrialFailed
+from study.methods import registry
 from study.methods.method import TrialFunction, TrialResult, settings_with
 from study.records.atomic_files import write_bytes
 from study.records.columns import Row
@@ -29,6 +30,7 @@ from study.settings import Settings
 from study.tuning.measuring import with_cost
 from study.tuning.node_data import data_here
 from study.tuning.repeats import train_with_seeds
+from study.tuning.scored_epochs import scored_epochs
 from study.tuning.trial_process import TrialProcess, trial_process
 
 
@@ -149,10 +151,11 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
         data: Splits,
         shared: Mapping[int, SharedWork | None],
         working_folder: Path | None = None,
+        rungs: Sequence[int] = (),
     ) -> None:
         enter(working_folder)
         with trial_process(name, config) as process:
-            train(config, settings, folder, data_here(data, process.show), shared, process)
+            train(config, settings, folder, data_here(data, process.show), shared, process, rungs)
 
     def train(
         config: Row,
@@ -161,6 +164,7 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
         data: Splits,
         shared: Mapping[int, SharedWork | None],
         process: TrialProcess,
+        rungs: Sequence[int],
     ) -> None:
         reporter = TrialReporter(folder, config)
         values, seed = reporter.values, reporter.seed
@@ -179,10 +183,12 @@ def make_trainable(run: TrialFunction, name: str) -> Callable[..., None]:
 
                 for row in reporter.reported_rows():
                     tune.report(row)
-                progress = reporter.checkpoint.progress
+                progress, epochs = reporter.checkpoint.progress, registry.method(settings.kind).epochs(settings)
+                progress.is_scored = scored_epochs(epochs, len(data.train), len(data.validation), rungs)
+                progress.on_epoch = alive
                 data = data.to(trial_device(settings))
                 work, before = shared[seed], dict(reporter.last)
-                result = train_with_seeds(run, values, settings, data, work, on_epoch, progress, alive, before)
+                result = train_with_seeds(run, values, settings, data, work, on_epoch, progress, before)
             result = with_cost(result, settings, data)
         except TrialFailed as error:
             tune.report(reporter.failure_report(error))

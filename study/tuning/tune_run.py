@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import math
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,7 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
     baselines = {trial.trial_id for trial in queue if trial.baseline}
     packers: list[ActorHandle] = []
     settings = job.settings if searching else job.settings.changed(seeds_per_trial=None)
+    scheduler = _scheduler(job, settings, baselines) if searching and settings.search.scheduler != "none" else None
     if searching and settings.resources.pack > 1:
         # Room for the baselines too, or the last trial would have to wait.
         settings = settings.changed(pack=settings.resources.pack + len(baselines))
@@ -116,27 +117,29 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
             data=work.data,
             shared=work.shared,
             working_folder=Path.cwd(),
+            rungs=scheduler.rule.levels if scheduler else (),
         )
     if (job.folder / paths.STUDY).exists():  # fresh seeds have a ledger, but no search to look at
         job.recorder.journal = Journal(job.ledger, job.space, settings)
     if settings.watching.dashboard:
         job.recorder.tasks = job.recorder.tasks or TrialTasks(job.study)
     job.recorder.searcher = _searcher(job, settings, queue, wanted, searching)
-    scheduler = None
-    if searching and settings.search.scheduler != "none":
-        rule = make_rule(job.method, job.space.largest(settings), job.space.objectives, job.ledger, job.folder)
-        race = make_race(settings, job.space.objectives, job.ledger)
-
-        def last_epoch(config: Row) -> int:
-            return job.method.epochs(settings_with(settings, config))
-
-        scheduler = HalvingScheduler(rule, baselines, last_epoch, race)
     try:
         return _fit(job, _tuner(job, settings, trainable, scheduler, len(queue) + wanted))
     finally:
         job.ledger.pause()
         for packer in packers:
             ray.kill(packer)
+
+
+def _scheduler(job: Job, settings: Settings, baselines: Collection[str]) -> HalvingScheduler:
+    """What stops searched trials early."""
+    rule = make_rule(job.method, job.space.largest(settings), job.space.objectives, job.ledger, job.folder)
+
+    def last_epoch(config: Row) -> int:
+        return job.method.epochs(settings_with(settings, config))
+
+    return HalvingScheduler(rule, baselines, last_epoch, make_race(settings, job.space.objectives, job.ledger))
 
 
 def _complete(shared: Mapping[int, SharedWork | None]) -> dict[int, SharedWork]:
@@ -253,9 +256,10 @@ def recover_history(ledger: Ledger, folder: Path) -> None:
         if not path.exists():
             continue
         row = ledger.trials[trial_id]
-        if len(ledger.history.get(trial_id, [])) < epochs_reported(row):
-            for epoch in checkpoints.rows_of(path)[: epochs_reported(row)]:
-                ledger.epoch(trial_id, epoch)
+        if ledger.last_epoch(trial_id) < epochs_reported(row):
+            for epoch in checkpoints.rows_of(path):
+                if int(epoch["epoch"]) <= epochs_reported(row):
+                    ledger.epoch(trial_id, epoch)
     if ledger.unwritten:
         ledger.flush()
     for trial_id, row in ledger.trials.items():

@@ -102,14 +102,7 @@ def test_a_trial_of_several_seeds() -> None:
 
     settings = registry.default_settings("kd").changed(seed=7, seeds_per_trial=3)
     result = train_with_seeds(
-        run,
-        {},
-        settings,
-        "data",
-        None,
-        epochs.append,
-        Progress(),
-        lambda: alive.append(1),  # type: ignore[arg-type]
+        run, {}, settings, "data", None, epochs.append, Progress(on_epoch=lambda: alive.append(1))
     )
     assert seeds == [7, 7 + STEP, 7 + 2 * STEP] and len(epochs) == 2 and len(alive) == 4
     means = {"val_accuracy": 86.0, "first_val_accuracy": 84.0, "val_accuracy_sd": 2.0}
