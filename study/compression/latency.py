@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from study.errors import UserError, one_line
 from study.models.state import evaluating
@@ -161,6 +160,8 @@ print(max(size("VmHWM") - before, 0) * 1024 / 1e6)
 
 def multiply_adds(model: nn.Module, input_shape: tuple[int, ...]) -> int:
     """Multiply-adds of one example: those of convolutions, matrix products and attention, zeros included."""
+    from torch.utils.flop_counter import FlopCounterMode  # which loads Triton, and most trials do not need
+
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operation, which is not counted, nor is fused attention

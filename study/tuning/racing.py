@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import stats
 
 from study.records.columns import ACCURACY, SPREAD, Row
 from study.tuning.costs import costs_of, dominated, signs_of
@@ -57,9 +56,11 @@ class Race:
 
     def margin(self) -> float:
         """By how much the mean may be above the first seed's accuracy, in percentage points."""
+        from scipy import special  # which a study with one seed a trial need not load
+
         freedom = len(self._variances) * (self.seeds - 1)
         spread = math.sqrt(math.fsum(self._variances) / len(self._variances))
-        return float(stats.t.ppf(CONFIDENCE, freedom)) * spread * math.sqrt((self.seeds - 1) / self.seeds)
+        return float(special.stdtrit(freedom, CONFIDENCE)) * spread * math.sqrt((self.seeds - 1) / self.seeds)
 
     def _costs(self, metrics: Row) -> np.ndarray | None:
         costs = costs_of(metrics, self.signs)
