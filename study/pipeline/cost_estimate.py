@@ -1,4 +1,7 @@
-"""What a study would cost: `--dry-run`. Steps of training are timed; Ray is not started and nothing is written."""
+"""What a study would cost: `--dry-run`. Steps of training are timed; Ray is not started and nothing is written.
+
+The parts that are not timed have been measured: `tests/benchmarks/study_time.py` compares whole studies with what is
+said here."""
 
 from __future__ import annotations
 
@@ -27,15 +30,28 @@ from study.training.network import Training, build_network
 from study.training.optimiser import WeightAverage, make_optimiser
 from study.training.precision import logits
 from study.tuning.cluster import check_limits, resource_request, resources, shared_cores, trials_that_fit
+from study.tuning.halving import Rungs
+from study.tuning.scheduler import new_rule, share_of_epochs
+from study.tuning.scored_epochs import scored_epochs
 from study.tuning.space import SearchSpace
 
 BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""
 
 
+START = 9.0
+"""Seconds from Enter until the shared work begins: loading, checks, Ray."""
+BETWEEN = 0.5
+"""Seconds from a trial's last epoch to the first of the next one in the same process, and what its reports take."""
+DRIVER = 0.2
+"""Seconds of a processor for each trial in the driver, which starts, records and judges one after the other."""
+END = 3.0
+"""Seconds from the last trial to the report: the test of the front, the page."""
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """What a study would take on this machine, without what its scheduler saves.
+    """What a study would take on this machine.
 
     Attributes:
         shared, trial: seconds of the work that all trials share, and of one trial with one seed.
@@ -44,6 +60,9 @@ class Estimate:
         at_once: trials that run at one time.
         lanes: trials that run at one time as fast as one alone; those that share a GPU are taken to gain nothing by it.
         repeats: times that the search trains each trial, see `--seeds-per-trial`; fresh seeds train it once each.
+        kept: share of the epochs that halving lets trials train.
+        cores: that trials and driver have together; inf where the driver has some of its own.
+        unstopped: of the search, that no scheduler stops: baselines.
     """
 
     shared: float
@@ -54,19 +73,31 @@ class Estimate:
     at_once: int
     lanes: float
     repeats: int = 1
+    kept: float = 1.0
+    cores: float = math.inf
+    unstopped: int = 0
 
     @property
     def search(self) -> float:
-        return self.trial * self.repeats * max(1.0, self.trials / self.lanes)
+        """Seconds until the last trial has ended: of the trials, or of a driver that cannot keep up with them."""
+        searched = self.trials - self.unstopped
+        training = self.trial * self.repeats * (self.unstopped + searched * self.kept)
+        lanes = min(self.lanes, self.trials)
+        return max((training + self.trials * BETWEEN) / lanes + self.trials * DRIVER / self.cores, self.driving)
+
+    @property
+    def driving(self) -> float:
+        """Seconds that the driver needs for the trials of the search, however many run at one time."""
+        return self.trials * DRIVER
 
     @property
     def confirmation(self) -> float:
-        return self.shared * self.seeds + self.trial * self.confirming / self.lanes
+        return self.shared * self.seeds + (self.trial + BETWEEN) * self.confirming / self.lanes
 
     @property
     def total(self) -> float:
-        """Seconds of all of it."""
-        return self.shared + self.search + self.confirmation
+        """Seconds of all of it, from Enter to the report."""
+        return START + self.shared + self.search + self.confirmation + END
 
 
 def dry_run(settings: Settings) -> None:
@@ -93,12 +124,19 @@ def dry_run(settings: Settings) -> None:
     print(f"  a trial of {method.epochs(space.largest(settings))} epochs{seeds}: about "
           f"{_duration(cost.trial * cost.repeats)}; "
           f"{cost.trials} of them, {cost.at_once} at a time: about {_duration(cost.search)}")  # fmt: skip
+    if cost.kept < 1:
+        print(f"  of their epochs halving leaves about {100 * cost.kept:.0f} %, which is counted")
+    elif settings.search.scheduler == "predicted":
+        print("  what the scheduler saves is not counted: it depends on the trials")
     if settings.resources.pack > 1:
         print("  packed trials take less: they are not timed")
     if cost.confirming:
         print(f"  confirmation, {cost.seeds} seeds: about {_duration(cost.confirmation)}")
-    print(f"  in all about {_duration(cost.total)}: from a few steps timed now, as if nothing else ran, without the "
-          "start of Ray and what the scheduler saves")  # fmt: skip
+    if cost.driving >= cost.search:
+        print("  the one process that hands out trials and records them cannot keep up with so many at a time")
+    print(
+        f"  in all about {_duration(cost.total)}, from Enter to the report: from steps timed now, if nothing else runs"
+    )
 
 
 def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
@@ -128,7 +166,20 @@ def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
         at_once=at_once,
         lanes=min(at_once, cores / settings.resources.threads, gpus or math.inf),
         repeats=settings.search.seeds_per_trial or 1,
+        kept=_kept(settings, space),
+        cores=math.inf if gpus else cores,
+        unstopped=baselines,
     )
+
+
+def _kept(settings: Settings, space: SearchSpace) -> float:
+    """The share of the epochs that halving lets trials train; 1 where another rule, or none, stops them."""
+    method, largest = registry.method(settings.kind), space.largest(settings)
+    if settings.search.scheduler != "asha":
+        return 1.0
+    rule = new_rule(method, largest, space.objectives)
+    assert isinstance(rule, Rungs)
+    return share_of_epochs(rule, method.epochs(largest), settings.budget.num_samples)
 
 
 def _duration(seconds: float) -> str:
@@ -216,7 +267,9 @@ def seconds_an_epoch(
     images = data.validation.images[:512]
     evaluation = len(data.validation) / max(1, len(images)) * _timed(lambda: logits_of(model, images, data), 5)
     model.train()
-    return len(steps) * _timed(lambda: step(next(stream)), min(len(steps), 20)) + evaluation
+    is_scored = scored_epochs(training.epochs, len(data.train), len(data.validation))
+    scored = sum(map(is_scored, range(1, training.epochs + 1))) / max(1, training.epochs)
+    return len(steps) * _timed(lambda: step(next(stream)), min(len(steps), 20)) + scored * evaluation
 
 
 def _timed(call: Callable[[], object], calls: int) -> float:

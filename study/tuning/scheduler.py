@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
@@ -16,6 +17,9 @@ from study.settings import Settings
 from study.tuning.halving import Rungs
 from study.tuning.prediction import PredictedFront
 from study.tuning.racing import Race
+
+SIMULATED = 500
+"""Trials with which `share_of_epochs` is found; it hardly changes beyond them."""
 
 
 class HalvingScheduler(FIFOScheduler):
@@ -70,6 +74,32 @@ def measured_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
     return {column(metric).stands_in or metric: direction for metric, direction in (known or {ACCURACY: "max"}).items()}
 
 
+def new_rule(method: Method, settings: Settings, objectives: Mapping[str, str]) -> Rungs | PredictedFront:
+    """The rule of a study that knows no trial yet; the arguments are those of `make_rule`."""
+    epochs, before = method.epochs(settings), method.epochs_before(settings)
+    measured = measured_objectives(objectives)
+    if settings.search.scheduler == "predicted":
+        return PredictedFront(measured, epochs, grace=max(1, before + (epochs - before) // 4))
+    # Early on, what quantising would give says little of what it will: tests/benchmarks/search_replay.py.
+    return Rungs(measured, epochs, grace=max(1, before + (epochs - before) // (2 if len(objectives) > 1 else 4)))
+
+
+def share_of_epochs(rule: Rungs, epochs: int, trials: int) -> float:
+    """Of the epochs of so many trials the share that halving lets them train, if what they are worth is random and does
+    not change: the rule is asked, as in a study.
+
+    Args:
+        rule: that knows no trial yet; it does afterwards.
+        epochs: of each trial.
+    """
+    chance, trained = np.random.default_rng(0), 0
+    for number in range(count := min(trials, SIMULATED)):
+        values = dict(zip(rule.signs, chance.random(len(rule.signs)), strict=True))
+        stops = (level for level in rule.levels if not rule.judge(str(number), level, values))
+        trained += next(stops, epochs)
+    return trained / (count * epochs)
+
+
 def make_rule(
     method: Method, settings: Settings, objectives: Mapping[str, str], ledger: Ledger, folder: Path
 ) -> Rungs | PredictedFront:
@@ -78,14 +108,7 @@ def make_rule(
     Args:
         settings: with the largest number of epochs that a trial may have.
     """
-    epochs, before = method.epochs(settings), method.epochs_before(settings)
-    measured = measured_objectives(objectives)
-    rule: Rungs | PredictedFront
-    if settings.search.scheduler == "predicted":
-        rule = PredictedFront(measured, epochs, grace=max(1, before + (epochs - before) // 4))
-    else:
-        # Early on, what quantising would give says little of what it will: tests/benchmarks/search_replay.py.
-        rule = Rungs(measured, epochs, grace=max(1, before + (epochs - before) // (2 if len(objectives) > 1 else 4)))
+    rule = new_rule(method, settings, objectives)
     for trial_id, row in ledger.trials.items():
         if not row["baseline"]:
             rows = ledger.history.get(trial_id) or checkpoints.rows_of(checkpoints.path_of(folder, trial_id))
