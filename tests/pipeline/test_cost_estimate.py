@@ -21,6 +21,7 @@ from study.settings import as_json, resolve
 from study.tuning.space import SearchSpace
 
 CORES = 8
+START, BETWEEN, DRIVER, END = 100.0, 0.25, 0.5, 30.0
 KD, SWS, MAGNITUDE = (SearchSpace.load(name) for name in ("kd", "sws", "magnitude"))
 
 
@@ -33,6 +34,8 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> Splits:
         return (1 + 0.5 * (term is not None) + 0.5 * (teacher is not None)) / threads
 
     monkeypatch.setattr(cost_estimate, "seconds_an_epoch", epoch)
+    for name, seconds in {"START": START, "BETWEEN": BETWEEN, "DRIVER": DRIVER, "END": END}.items():
+        monkeypatch.setattr(cost_estimate, name, seconds)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(CORES))
     monkeypatch.setattr(cost_estimate.torch.cuda, "device_count", lambda: 0)
     return registry.load("digits", None)[0]
@@ -40,14 +43,35 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> Splits:
 
 def test_shared_work_trials_and_confirmation_add_up(digits: Splits) -> None:
     """The shared work has all cores, a trial its own; as many trials run at one time as the cores hold."""
-    settings = resolve(KDSettings.of(num_samples=62, epochs=10, teacher_epochs=16, confirm=2, seeds=3))
+    settings = KDSettings.of(num_samples=62, epochs=10, teacher_epochs=16, confirm=2, seeds=3, scheduler="none")
+    settings = resolve(settings)
     cost = cost_estimate.estimate(settings, KD, digits)
     assert (cost.at_once, cost.lanes, cost.trials) == (CORES, CORES, 64)
-    assert (cost.shared, cost.trial, cost.search) == (16 / CORES, 10, 10 * 64 / CORES)
-    assert cost.confirmation == 3 * 16 / CORES + 10 * 3 * (2 + 2) / CORES
-    assert cost.total == cost.shared + cost.search + cost.confirmation
+    assert (cost.shared, cost.trial) == (16 / CORES, 10)
+    assert cost.search == (10 + BETWEEN) * 64 / CORES + DRIVER * 64 / CORES, "the driver has a core of theirs"
+    assert cost.confirmation == 3 * 16 / CORES + (10 + BETWEEN) * 3 * (2 + 2) / CORES
+    assert cost.total == START + cost.shared + cost.search + cost.confirmation + END
     given = settings.changed(teacher_checkpoint="teacher.safetensors", confirm=0)
-    assert cost_estimate.estimate(given, KD, digits).total == cost.search
+    assert cost_estimate.estimate(given, KD, digits).total == START + cost.search + END
+
+
+def test_what_halving_leaves_is_counted(digits: Splits) -> None:
+    """Baselines run to their end; of the trials, those that are stopped at the first rung have a quarter of it."""
+    settings = resolve(KDSettings.of(num_samples=62, epochs=40))
+    cost = cost_estimate.estimate(settings, KD, digits)
+    assert settings.search.scheduler == "asha" and cost.unstopped == 2
+    assert 0.25 + 0.75 / 3 * 0.5 < cost.kept < 0.6
+    whole = cost_estimate.estimate(settings.changed(scheduler="none"), KD, digits)
+    assert whole.kept == 1
+    assert whole.search - cost.search == pytest.approx(40 * 62 * (1 - cost.kept) / CORES)
+
+
+def test_a_driver_that_cannot_keep_up_holds_up_the_study() -> None:
+    """It starts and records one trial after another, however many machines there are."""
+    few = cost_estimate.Estimate(0, 20.0, 1000, 0, 0, 8, 8)
+    many = cost_estimate.Estimate(0, 20.0, 1000, 0, 0, 4096, 4096)
+    assert few.search > few.driving == cost_estimate.DRIVER * 1000
+    assert many.search == many.driving
 
 
 def test_several_seeds_are_trained_in_the_search_alone(digits: Splits) -> None:
@@ -56,7 +80,8 @@ def test_several_seeds_are_trained_in_the_search_alone(digits: Splits) -> None:
     once = cost_estimate.estimate(settings, KD, digits)
     cost = cost_estimate.estimate(settings.changed(seeds_per_trial=3), KD, digits)
     assert (cost.shared, cost.confirmation) == (once.shared, once.confirmation)
-    assert cost.search == 3 * once.search
+    trained = once.search - (BETWEEN + DRIVER) * once.trials / CORES
+    assert cost.search - once.search == pytest.approx(2 * trained)
 
 
 @pytest.mark.parametrize(
