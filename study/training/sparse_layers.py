@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from study.training.batches import Batch
 from study.training.loop import Loss
 
-LEAST = 2**14
-"""Weights of a layer below which its matrix product is no longer what takes the time."""
+LEAST = {nn.Linear: 2**15, nn.Conv2d: 2**12}
+"""Weights of a layer below which it is not its products that take the time; those of a convolution are used often."""
 
 LARGEST = 0.6
 """Share of a layer's weights that the block may hold; a larger one costs more to select than it saves."""
@@ -88,7 +88,7 @@ def _has_block(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d) and (layer.groups > 1 or layer.padding_mode != "zeros"):
         return False
     weight = layer.weight
-    return isinstance(weight, nn.Parameter) and weight.device.type == "cpu" and weight.numel() >= LEAST
+    return isinstance(weight, nn.Parameter) and weight.device.type == "cpu" and weight.numel() >= LEAST[type(layer)]
 
 
 def _linear(layer: nn.Linear, rows: Tensor, columns: Tensor, inputs: Tensor) -> Tensor:

@@ -48,6 +48,8 @@ def start_ray(settings: Settings) -> str:
     ray_home.secure_token(create=not where)
     local: Row = {}
     if not where:
+        # Ray would start a process for each core at once, none of which has the environment that trials need.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         local = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
         local["_temp_dir"] = ray_home.temporary_folder()
     try:
