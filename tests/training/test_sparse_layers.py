@@ -85,7 +85,7 @@ def test_only_layers_that_gain_by_it_have_a_block():
         """A user's layer may do anything with its weight."""
 
     model = nn.Sequential(
-        nn.Linear(200, 100), Own(100, 200), nn.Linear(200, 100), nn.Linear(100, 10), nn.Conv2d(64, 64, 3, groups=2)
+        nn.Linear(200, 300), Own(300, 200), nn.Linear(200, 300), nn.Linear(300, 10), nn.Conv2d(64, 64, 3, groups=2)
     )
     parameters, left = pruned(model)
     parts = left.split([p.numel() for p in parameters])
