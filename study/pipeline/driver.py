@@ -33,7 +33,7 @@ from study.records.folder_lock import locked
 from study.records.ledger import Ledger
 from study.records.schema import Meta
 from study.settings import Settings
-from study.tuning import cluster
+from study.tuning import cluster, ray_start
 from study.tuning.display import Display
 from study.tuning.journal import Journal
 from study.tuning.monitor import Monitor, check_monitor
@@ -167,7 +167,7 @@ def _search(
     trackers = open_trackers(settings, folder)
     say_stage("Starting Ray ...")
     try:
-        dashboard = cluster.start_ray(settings)
+        dashboard = ray_start.start_ray(settings)
         monitor.start()
         cluster.check_shared(folder)
         prepare_nodes(inputs.data)
@@ -189,7 +189,7 @@ def _search(
     finally:
         trackers.close()
         monitor.stop()
-        cluster.stop_ray()
+        ray_start.stop_ray()
 
 
 def _record(settings: Settings, space: SearchSpace, folder: Path, inputs: Inputs, recorded: Meta | None) -> Meta:

@@ -67,7 +67,7 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
     from study.records import columns
     from study.records.ledger import Ledger
     from study.settings import resolve
-    from study.tuning import cluster, tune_run
+    from study.tuning import ray_start, tune_run
     from study.tuning.display import Display
     from study.tuning.recorder import Recorder
     from study.tuning.space import SearchSpace
@@ -78,7 +78,7 @@ def harness(seconds: float, trials: int, folder: Path, address: str | None = Non
                           results_dir=folder, name="waiting", address=address,
                           max_concurrent=None if address else WORKERS))  # fmt: skip
     data, _ = preflight.load_data(settings)
-    cluster.start_ray(settings)
+    ray_start.start_ray(settings)
     ledger = Ledger.open(settings.folder)
     settings.folder.mkdir(parents=True)
     ends: list[float] = []

@@ -30,7 +30,7 @@ from study.pipeline.network_checks import trainable_settings
 from study.settings import Settings, resolve
 from study.training.network import Training
 from study.training.rehearsal import CannotTrain, rehearse
-from study.tuning import cluster
+from study.tuning import ray_start
 from study.tuning.space import SearchSpace
 
 sys.path.append(str(Path(__file__).parent))  # as a user's module is found in his folder
@@ -186,7 +186,7 @@ def _larger(part: Any) -> Any:
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """The line with which a command is refused before Ray starts."""
-    monkeypatch.setattr(cluster, "start_ray", lambda settings: pytest.fail("the command got as far as Ray"))
+    monkeypatch.setattr(ray_start, "start_ray", lambda settings: pytest.fail("the command got as far as Ray"))
 
     def line(*arguments: str) -> str:
         assert run.main([*arguments]) == 2

@@ -21,7 +21,7 @@ from study.pipeline.configurations import configuration_of
 from study.records import columns, paths, study_folder
 from study.records.identity import configuration_hash
 from study.settings import resolve
-from study.tuning import cluster
+from study.tuning import ray_start
 from study.tuning.space import SearchSpace
 
 
@@ -72,7 +72,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return {p: p.read_bytes() for p in tmp_path.glob("results/**/*") if p.is_file() and p.name != ".lock"}
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cluster, "start_ray", start)
+    monkeypatch.setattr(ray_start, "start_ray", start)
     return line
 
 

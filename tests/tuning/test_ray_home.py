@@ -14,7 +14,7 @@ import pytest
 
 from study.errors import UserError
 from study.process import stop_signals
-from study.tuning import cluster, ray_home
+from study.tuning import ray_home, ray_start
 
 
 @pytest.mark.parametrize("kind", ["short", "long", "missing", "a file"])
@@ -116,10 +116,10 @@ def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     def fail(**_: object) -> None:
         raise RuntimeError("Failed to start\n  the GCS")
 
-    monkeypatch.setattr(cluster.ray, "init", fail)
+    monkeypatch.setattr(ray_start.ray, "init", fail)
     monkeypatch.setattr(ray_home, "secure_token", lambda create: None)
     with pytest.raises(UserError, match=r"Ray could not be started on this machine \(Failed to start the GCS\)"):
-        cluster.start_ray(resolve(SWSSettings()))
+        ray_start.start_ray(resolve(SWSSettings()))
 
 
 def test_ray_starts_no_process_that_no_trial_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +131,11 @@ def test_ray_starts_no_process_that_no_trial_can_use(monkeypatch: pytest.MonkeyP
 
     monkeypatch.delenv("RAY_prestart_worker_first_driver", raising=False)
     try:
-        cluster.start_ray(resolve(SWSSettings.of(dashboard=False)))
+        ray_start.start_ray(resolve(SWSSettings.of(dashboard=False)))
         job = ray.get_runtime_context().get_job_id()
         ray.get(ray.remote(lambda: None).remote())
         logs = Path(ray._private.worker._global_node.get_logs_dir_path())
         jobs = {path.stem.split("-")[2] for path in logs.glob("worker-*.err")}
     finally:
-        cluster.stop_ray()
+        ray_start.stop_ray()
     assert jobs == {job}
