@@ -88,12 +88,14 @@ class PackMember:
         values: the searched ones.
         on_epoch: hears of every epoch; what it raises ends this member alone.
         on_failure: hears why the member ended early.
+        is_scored: whether a trial alone would report an epoch, by its number from 1. The last one is reported always.
         trace: of its weights, once the pack has been trained.
     """
 
     values: Values
     on_epoch: Report
     on_failure: Callable[[Exception], None]
+    is_scored: Callable[[int], bool] = lambda epoch: True
     trace: Trace = field(default_factory=Trace)
 
 

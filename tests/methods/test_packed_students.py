@@ -183,6 +183,15 @@ def test_members_that_have_ended_cost_nothing(
     assert_same_network(ends[1], everyone[1])
 
 
+def test_epochs_that_a_trial_alone_would_not_report_are_not_scored(digits: Splits, targets: Targets) -> None:
+    """The last one is, whatever is said of it; nothing else changes."""
+    rows: list[Rows] = [[], []]
+    members = [member(SMALL, rows[0]), member(dataclasses.replace(SMALL, seed=1), rows[1])]
+    packed.fit(members, digits, lambda _: targets, lambda epoch: epoch == 2)
+    _, every = together([member.hparams for member in members], digits, targets)
+    assert rows == [[r for r in reported if r["epoch"] in (2, 6)] for reported in every]
+
+
 def test_training_ends_with_the_last_member(digits: Splits, targets: Targets) -> None:
     """A pack whose members have all been stopped trains no further."""
     hparams = [dataclasses.replace(SMALL, epochs=10**4, alpha=alpha) for alpha in (0.1, 0.2)]

@@ -93,13 +93,16 @@ def students(folder: Path, **changes: Any) -> Any:
 @pytest.mark.slow
 def test_so_are_students(tmp_path: Path) -> None:
     """Baselines included, of which one has smoothed labels and so a program of its own."""
-    both = []
+    both, histories = [], []
     for pack in (3, 1):
-        outcome = driver.run(students(tmp_path / str(pack), pack=pack, scheduler="none"))
+        outcome = driver.run(students(tmp_path / str(pack), pack=pack, scheduler="none", epochs=16))
         assert outcome.complete
-        both.append(study_folder.load(outcome.folder).trials.sort_values(["baseline", "alpha", "temperature"]))
+        study = study_folder.load(outcome.folder)
+        both.append(study.trials.sort_values(["baseline", "alpha", "temperature"]))
+        histories.append(study.history.sort_values(["trial_id", "epoch"])[["trial_id", "epoch", "phase"]])
     ours, theirs = both
     assert (ours["state"] == "complete").all() and len(ours) == 6
+    assert histories[0].values.tolist() == histories[1].values.tolist()
     for column in ("state", "baseline", "epochs", "parameters"):
         assert ours[column].astype(str).tolist() == theirs[column].astype(str).tolist()
     for column, off in (("alpha", 1e-12), ("val_accuracy", 1.0), ("val_loss", 0.01), ("train_loss", 0.01)):
@@ -202,7 +205,7 @@ def make_packer(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
     def join(trial: str, **values: float) -> str:
         config = {"trial_id": trial, "seed": 0, "tau": 0.01, "components": 5, "one_minus_pi_zero": 0.1}
         shared = SharedWork({}, {"metrics": {"val_accuracy": 90.0}})
-        packer.join(s, (splits, shared), config | values, folder, trial, trial + "'s ticket")
+        packer.join(s, (splits, shared), (), config | values, folder, trial, trial + "'s ticket")
         return trial + "'s ticket"
 
     return packer, join

@@ -37,6 +37,7 @@ SAME_IN_A_PROGRAM = tuple(f.name for f in dataclasses.fields(Hparams) if f.name 
 SAME_IN_A_PACK = tuple(name for name in SAME_IN_A_PROGRAM if name not in APART)
 """Hyperparameters that all trials of a pack share."""
 
+IsScored = Callable[[int], bool]
 End = nn.Module | Exception
 """Of one member: its trained network, or why it ended before."""
 
@@ -70,17 +71,24 @@ class StudentPacks:
 
     def _train(self, members: Sequence[tuple[PackMember, Member[Hparams]]]) -> list[Outcome]:
         torch.manual_seed(self.seed)  # as of a trial alone, which dropout draws from
-        ends = fit([member for _, member in members], self.data, self.targets)
+        is_scored = members[0][0].is_scored  # of a pack, that of all
+        ends = fit([member for _, member in members], self.data, self.targets, is_scored)
         return [
             end if isinstance(end, Exception) else partial(TrialResult, sizes(end), state_arrays(end)) for end in ends
         ]
 
 
-def fit(members: Sequence[Member[Hparams]], data: Splits, targets: Callable[[Hparams], Targets]) -> list[End]:
+def fit(
+    members: Sequence[Member[Hparams]],
+    data: Splits,
+    targets: Callable[[Hparams], Targets],
+    is_scored: IsScored = lambda epoch: True,
+) -> list[End]:
     """Train students, those of one program after those of another. An error of one program ends its members alone.
 
     Args:
         targets: of a student with these hyperparameters.
+        is_scored: see `PackMember`.
     Returns: the end of each member.
     Raises:
         torch.AcceleratorError: the GPU does nothing more.
@@ -88,7 +96,7 @@ def fit(members: Sequence[Member[Hparams]], data: Splits, targets: Callable[[Hpa
     ends: dict[Member[Hparams], End] = {}
     for alike in programs(members):
         try:
-            ends |= zip(alike, fit_program(alike, data, targets(alike[0].hparams)), strict=True)
+            ends |= zip(alike, fit_program(alike, data, targets(alike[0].hparams), is_scored), strict=True)
         except Exception as error:
             if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
                 raise
@@ -107,9 +115,13 @@ def programs(members: Sequence[Member[Hparams]]) -> list[list[Member[Hparams]]]:
     return list(found.values())
 
 
-def fit_program(members: Sequence[Member[Hparams]], data: Splits, targets: Targets) -> list[End]:
+def fit_program(
+    members: Sequence[Member[Hparams]], data: Splits, targets: Targets, is_scored: IsScored = lambda epoch: True
+) -> list[End]:
     """`student.fit_student` of many students at once.
 
+    Args:
+        is_scored: see `PackMember`.
     Returns: the end of each member.
     Raises:
         ValueError: members that cannot be one program.
@@ -117,7 +129,7 @@ def fit_program(members: Sequence[Member[Hparams]], data: Splits, targets: Targe
     common = require_same(members, SAME_IN_A_PROGRAM)
     if any(getattr(common, name) for name in NOT_PACKABLE):
         raise ValueError(f"{', '.join(NOT_PACKABLE)} cannot be packed")
-    program = Program(members, data, targets)
+    program = Program(members, data, targets, is_scored)
     program.train()
     networks = program.networks()
     return [member.failure or networks[member] for member in members]
@@ -131,8 +143,8 @@ class Program:
         stack: their networks, in the same order.
     """
 
-    def __init__(self, members: Sequence[Member[Hparams]], data: Splits, targets: Targets) -> None:
-        self.members, self.data, self.targets = list(members), data, targets
+    def __init__(self, members: Sequence[Member[Hparams]], data: Splits, targets: Targets, is_scored: IsScored) -> None:
+        self.members, self.data, self.targets, self.is_scored = list(members), data, targets, is_scored
         self.hparams = members[0].hparams  # but for `OWN`, those of all
         self.training = training = self.hparams.training
         self.stack = Stack([build_network(member.hparams.training, data) for member in members])
@@ -179,9 +191,12 @@ class Program:
         return epoch
 
     def _report(self, epoch: int, losses: Sequence[float]) -> None:
-        """Score every member; one whose loss is not a finite number ends."""
+        """End members whose loss is not a finite number, and score the others if the epoch is one to report."""
+        taking_part = end_unless_finite(self.members, losses)
+        if not (epoch == self.training.epochs or self.is_scored(epoch)):
+            return
         scores = self.stack.scores(self.stack.tensors, self.data)
-        for place, member in end_unless_finite(self.members, losses):
+        for place, member in taking_part:
             metrics = {"val_loss": scores[place].loss, "val_accuracy": scores[place].accuracy}
             member.report(epoch, "train", losses[place], metrics)
 
