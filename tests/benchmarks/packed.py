@@ -9,7 +9,7 @@ cannot speed up on a CPU, is left out: packing looks better here than it would b
 Trials: complete trials of the hard variant of soft weight-sharing on digits, k-means and scores of every epoch
 included. On a CPU they are timed in CPU seconds of their one thread, which other processes hardly change.
 
-Students: complete trials of kd as it is on digits, but for their epochs, of a quarter of MiniVGG under stored logits;
+Students: complete trials of kd as it is on digits, of MiniVGG of a quarter of the width under stored logits;
 and the same pack where half of its members are stopped at a quarter of the epochs, and a quarter of them at half.
 """
 
@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from study.artifacts.checkpoints import Progress
 from study.data import registry as data_registry
 from study.data.splits import Splits, subset_per_class
 from study.methods.common import packed_pinning, pinning
@@ -38,6 +39,7 @@ from study.methods.kd.student import fit_student
 from study.methods.sws import hard
 from study.models import registry
 from study.training.distillation import Targets
+from study.tuning.scored_epochs import scored_epochs
 
 CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
     ("lenet_300_100", (1, 8, 8), 32, {}),
@@ -137,13 +139,14 @@ def student_seconds(data: Splits, targets: Targets, hparams: list[Student], devi
     epochs, last = hparams[0].epochs, len(hparams) - 1
     halved = [epochs // 4 if 2 * k < len(hparams) else epochs // 2 if 4 * (last - k) >= len(hparams) else 0
               for k in range(len(hparams))]  # fmt: skip
+    is_scored = scored_epochs(epochs, len(data.train), len(data.validation))
     times = [now()]
     for h in hparams:
-        fit_student(h, data, targets, lambda row: None)
+        fit_student(h, data, targets, lambda row: None, Progress(is_scored=is_scored))
     times.append(now())
     for stops in ([0] * len(hparams), halved):
         members = [Member(h, stopping(after)) for h, after in zip(hparams, stops, strict=True)]
-        ends = packed_students.fit(members, data, lambda _: targets)
+        ends = packed_students.fit(members, data, lambda _: targets, is_scored)
         assert [isinstance(end, Stopped) for end in ends] == [after > 0 for after in stops]
         times.append(now())
     return tuple(after - before for before, after in zip(times, times[1:], strict=False))
@@ -188,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--cases", default="steps,trials,students")
-    parser.add_argument("--epochs", type=int, default=10, help="of students")
+    parser.add_argument("--epochs", type=int, default=40, help="of students")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if "steps" in options.cases:
