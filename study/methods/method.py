@@ -111,7 +111,8 @@ class Packing:
     """How a method trains several trials as one program.
 
     Attributes:
-        check: (settings, data, searched names) raises what cannot be packed, whatever torch raises.
+        check: (settings, data, searched names) raises what cannot be packed, whatever torch raises. Where networks are
+            searched it is called with the settings of each.
         trainer: (settings, data, shared work) → the trainer, in the process that trains.
     """
 

@@ -139,7 +139,7 @@ class Program:
     """Students that train as one program.
 
     Attributes:
-        members: those that take part, and as many others at most.
+        members: those that take part, and fewer others, which have ended.
         stack: their networks, in the same order.
     """
 
