@@ -30,7 +30,7 @@ from study.process import kept_handlers
         (run, "kd --num-samples", "--num-samples: its value is missing"),
         (run, "kd --no-dashboardd", "--no-dashboardd: not understood; did you mean --dashboard?"),
         (run, "kd extra words", "extra words: not understood"),
-        (run, "ptq --pack 3", "--pack 3: not a flag of ptq, but of magnitude or sws, as in python"),
+        (run, "ptq --pack 3", "--pack 3: not a flag of ptq, but of kd, magnitude or sws, as in python"),
         (run, "", "nothing given: name the study first: kd, kd_sws, magnitude, ptq or sws"),
         (run, "swss --seed 3", "swss: name the study first: kd, kd_sws, magnitude, ptq or sws; did you mean python"),
         (run, "--seed 3 kd", "--seed: name the study first: kd, kd_sws, magnitude, ptq or sws; did you mean python"),

@@ -103,7 +103,7 @@ def test_a_study_in_the_background_can_be_stopped(tmp_path: Path) -> None:
         ("--searcher tpee", {"searcher": "tpee"}),
         ("--temperature 3", {"temperature": 3}),
         ("--name ../x", {"name": "../x"}),
-        ("--pack 3", {"pack": 3}),
+        ("--variant soft", {"variant": "soft"}),
         ("--data-dir s3://bucket/x", {"data_dir": "s3://bucket/x"}),
     ],
 )

@@ -133,7 +133,7 @@ def test_help_all_names_each_flag_with_its_default(kind: str, capsys: pytest.Cap
         "--seed": "Study",
         "--student": "Networks" if kind.startswith("kd") else "",
         "--network": "Networks" if not kind.startswith("kd") else "",
-        "--pack": "Resources" if kind in ("sws", "magnitude") else "",
+        "--pack": "Resources" if kind in ("kd", "sws", "magnitude") else "",
     }.items():
         assert [
             title for title, part in parts.items() if re.search(rf"^ {{1,3}}{flag}\b(?!-)", part, re.MULTILINE)

@@ -328,8 +328,8 @@ def test_names_are_unique_over_the_groups() -> None:
         assert len(names) == len(set(names)) and set(names) - {"kind"} == default.flat().keys()
         for name, value in default.flat().items():
             assert default.changed(**{name: value}) == default
-    with pytest.raises(TypeError, match="KDSettings has no setting network, pack$"):
-        KDSettings.of(pack=2, network="lenet5", epochs=2)
+    with pytest.raises(TypeError, match="KDSWSSettings has no setting network, pack$"):
+        KDSWSSettings.of(pack=2, network="lenet5", epochs=2)
 
 
 def test_settings_load_no_torch() -> None:

@@ -88,12 +88,14 @@ class PackMember:
         values: the searched ones.
         on_epoch: hears of every epoch; what it raises ends this member alone.
         on_failure: hears why the member ended early.
+        is_scored: whether a trial alone would report an epoch, by its number from 1. The last one is reported always.
         trace: of its weights, once the pack has been trained.
     """
 
     values: Values
     on_epoch: Report
     on_failure: Callable[[Exception], None]
+    is_scored: Callable[[int], bool] = lambda epoch: True
     trace: Trace = field(default_factory=Trace)
 
 
@@ -109,7 +111,8 @@ class Packing:
     """How a method trains several trials as one program.
 
     Attributes:
-        check: (settings, data, searched names) raises what cannot be packed, whatever torch raises.
+        check: (settings, data, searched names) raises what cannot be packed, whatever torch raises. Where networks are
+            searched it is called with the settings of each.
         trainer: (settings, data, shared work) → the trainer, in the process that trains.
     """
 

@@ -186,7 +186,8 @@ def check_code(recorded: Meta, settings: Settings, networks: dict[str, Meta]) ->
 
 
 def check_packing(settings: Settings, space: SearchSpace, data: Splits) -> None:
-    """Refuse a network that cannot be trained in a pack: what a pack does is tried before anything starts.
+    """Refuse networks that cannot be trained in a pack: what a pack does is tried before anything starts, with every
+    network that is searched.
 
     Raises:
         UserError: with the reason.
@@ -201,14 +202,21 @@ def check_packing(settings: Settings, space: SearchSpace, data: Splits) -> None:
     if method.packing is None:
         raise UserError(f"--pack {settings.resources.pack}: {settings.kind} trains no packs; leave --pack out")
     names = {name for values in (space.domains, *space.baselines.values()) for name in values}
-    try:
-        method.packing.check(settings, data, names)
-    except Exception as error:  # torch raises many kinds
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--pack {settings.resources.pack}: {method.searched_network(settings).network} cannot be trained in packs "
-            f"({reason}); leave --pack out"
-        ) from error
+    cases = [settings, *(settings_with(settings, values) for _, values in _searched_networks(space))]
+    tried: list[tuple[str, object]] = []
+    for case in cases:
+        network = method.searched_network(case)
+        if (network.network, network.options) in tried:
+            continue
+        tried.append((network.network, network.options))
+        try:
+            method.packing.check(case, data, names)
+        except Exception as error:  # torch raises many kinds
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"--pack {settings.resources.pack}: {network.network} cannot be trained in packs "
+                f"({reason}); leave --pack out"
+            ) from error
 
 
 def load_warm_start(settings: Settings, space: SearchSpace) -> list[Row]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from study.tuning import cluster
 from study.tuning.measuring import with_cost
 from study.tuning.node_data import data_here
 from study.tuning.pack_trial import PackActor, count_others
+from study.tuning.scored_epochs import scored_epochs
 from study.tuning.trainable import TrialReporter, enter, finite_values, trial_device
 
 PATIENCE = 5.0
@@ -102,13 +103,15 @@ class Packer:
         self.waiting, self.arrival = list[_Ticket](), threading.Condition()
         self.prepared, self.preparing = False, threading.Lock()
 
-    def _prepare(self, settings: Settings, references: Sequence[ObjectRef]) -> None:
+    def _prepare(self, settings: Settings, references: Sequence[ObjectRef], rungs: Collection[int]) -> None:
         data, shared = ray.get(list(references))
         torch.set_num_threads(settings.resources.threads)
         packing = registry.method(settings.kind).packing
         assert packing is not None
         self.settings, self.data = settings, data_here(data).to(trial_device(settings))
         self.trainer = packing.trainer(settings, self.data, shared)
+        epochs = registry.method(settings.kind).epochs(settings)
+        self.is_scored = scored_epochs(epochs, len(self.data.train), len(self.data.validation), rungs)
         self.prepared = True
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -122,13 +125,21 @@ class Packer:
             return len(self.tickets)
 
     def join(
-        self, settings: Settings, references: Sequence[ObjectRef], config: Row, folder: Path, trial: str, ticket_id: str
+        self,
+        settings: Settings,
+        references: Sequence[ObjectRef],
+        rungs: Collection[int],
+        config: Row,
+        folder: Path,
+        trial: str,
+        ticket_id: str,
     ) -> None:
         """A trial with this configuration comes.
 
         Args:
             references: to the data and the shared work in Ray's object store. With every trial, since Ray may have
                 started this process again.
+            rungs: epochs at which the scheduler compares trials.
             folder: of the study, where the trial's files are written here.
             trial: Tune's name for it.
             ticket_id: what it will ask by, that nobody else has.
@@ -140,7 +151,7 @@ class Packer:
         try:
             with self.preparing:
                 if not self.prepared:
-                    self._prepare(settings, references)
+                    self._prepare(settings, references, rungs)
         except Exception:
             self.leave(ticket_id)
             raise
@@ -188,7 +199,7 @@ class Packer:
     def _train(self, tickets: Sequence[_Ticket]) -> None:
         if not tickets:
             return
-        members = [PackMember(t.reporter.values, t.epoch, t.end) for t in tickets]
+        members = [PackMember(t.reporter.values, t.epoch, t.end, self.is_scored) for t in tickets]
         ended = zip(tickets, members, self.trainer.train(members), strict=True)
         results = [(t, m, result) for t, m, result in ended if not isinstance(result, Exception)]
         if self.settings.measuring.measure != "none":
@@ -253,6 +264,12 @@ def settings_of_packed_trials(settings: Settings) -> Settings:
     return settings.changed(gpus_per_trial=0.0, cpus_per_trial=share, max_concurrent=at_once)
 
 
-def join_arguments(settings: Settings, data: Splits, shared: Mapping[int, SharedWork]) -> tuple[object, ...]:
-    """What every trial joins a pack with, whatever its configuration: these settings, and references to the rest."""
-    return settings, [ray.put(data), ray.put(shared[settings.seed])]
+def join_arguments(
+    settings: Settings, data: Splits, shared: Mapping[int, SharedWork], rungs: Collection[int]
+) -> tuple[object, ...]:
+    """What every trial joins a pack with, whatever its configuration, with references to what is large.
+
+    Args:
+        rungs: epochs at which the scheduler compares trials.
+    """
+    return settings, [ray.put(data), ray.put(shared[settings.seed])], rungs

@@ -97,14 +97,15 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
     if not queue and not wanted:
         return True
     baselines = {trial.trial_id for trial in queue if trial.baseline}
-    packers: list[ActorHandle] = []
     settings = job.settings if searching else job.settings.changed(seeds_per_trial=None)
     scheduler = _scheduler(job, settings, baselines) if searching and settings.search.scheduler != "none" else None
+    rungs = scheduler.rule.levels if scheduler else ()
+    packers: list[ActorHandle] = []
     if searching and settings.resources.pack > 1:
         # Room for the baselines too, or the last trial would have to wait.
         settings = settings.changed(pack=settings.resources.pack + len(baselines))
         packers = packs.start_packs(settings)
-        join_arguments = packs.join_arguments(settings, work.data, _complete(work.shared))
+        join_arguments = packs.join_arguments(settings, work.data, _complete(work.shared), rungs)
         settings = packs.settings_of_packed_trials(settings)
         trainable = tune.with_parameters(
             pack_trial.make_pack_trainable(job.study), folder=job.folder, packers=packers, join_arguments=join_arguments
@@ -117,7 +118,7 @@ def run_trials(job: Job, work: Work, queue: Sequence[Queued], wanted: int = 0, s
             data=work.data,
             shared=work.shared,
             working_folder=Path.cwd(),
-            rungs=scheduler.rule.levels if scheduler else (),
+            rungs=rungs,
         )
     if (job.folder / paths.STUDY).exists():  # fresh seeds have a ledger, but no search to look at
         job.recorder.journal = Journal(job.ledger, job.space, settings)

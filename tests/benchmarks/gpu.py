@@ -2,6 +2,8 @@
 
     python tests/benchmarks/gpu.py --data-dir DIR                 # DIR holds MNIST/ and cifar10-jpeg/
     python tests/benchmarks/gpu.py --data-dir DIR --cases packed --members 1,8,64
+    python tests/benchmarks/gpu.py --cases students --members 1,8,64        # needs no data
+    python tests/benchmarks/gpu.py --cases students --members 1,4 --device cpu --examples 256 --width 0.125   # a try
 
 Neither Ray nor Optuna is needed. Milliseconds of a step are those of the training loop alone, without evaluation; the
 last table says which kernels a step of MiniVGG consists of, and how far they are from what the matrix units could do.
@@ -26,9 +28,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from study.compression.quantised_weights import flatten, shared_parameters
 from study.data import registry
-from study.data.splits import Splits
+from study.data.splits import Part, Splits
 from study.errors import TrialFailed
 from study.methods.common.packed_training import Member
+from study.methods.kd import packed as packed_students
+from study.methods.kd.student import Hparams as Student
+from study.methods.kd.student import fit_student
 from study.methods.sws import packed, weight_sharing
 from study.methods.sws.mixture import Mixture, negative_log_likelihood
 from study.methods.sws.weight_sharing import Hparams
@@ -282,19 +287,95 @@ def packs(splits: Splits, counts: list[int], epochs: int, codebook_epochs: int) 
             print(repr(failure))
 
 
+def random_images(examples: int, device: str) -> Splits:
+    """Noise in the shape of CIFAR-10, with a tenth as many validation images."""
+    generator = torch.Generator().manual_seed(0)
+
+    def part(count: int) -> Part:
+        images = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        return Part(images, torch.randint(0, 10, (count,), generator=generator))
+
+    classes = tuple(map(str, range(10)))
+    splits = Splits("noise", "Noise", classes, part(examples), part(examples // 10), (0.5,) * 3, (0.29,) * 3, 0)
+    return splits.to(torch.device(device))
+
+
+def students(counts: list[int], epochs: int, examples: int, width: float, device: str) -> None:
+    """Complete trials of distillation: MiniVGG, batch 128, mirrored images, under stored logits. Packed, one after
+    another, and packed where three quarters of the members are stopped after the first half of the epochs."""
+    splits = random_images(examples, device)
+    targets = Targets(torch.randn(2, examples, 10, device=device))
+    hparams = [
+        Student(student="minivgg", student_width=width, temperature=1 + 0.25 * k, alpha=0.9, epochs=epochs,
+                batch_size=128, augment="flip")
+        for k in range(max(counts))
+    ]  # fmt: skip
+
+    def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
+        if device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        began = time.perf_counter()
+        result = call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began, result
+
+    def pack(count: int, stopped: int) -> tuple[list[Any], list[dict[str, Any]]]:
+        rows: list[dict[str, Any]] = [{} for _ in range(count)]
+
+        def listener(number: int) -> Callable[[dict[str, Any]], None]:
+            def on_epoch(row: dict[str, Any]) -> None:
+                rows[number].update(row)
+                if number >= count - stopped and row["epoch"] == epochs // 2:
+                    raise TrialFailed("stopped")
+
+            return on_epoch
+
+        members = [Member(h, listener(number)) for number, h in enumerate(hparams[:count])]
+        return packed_students.fit(members, splits, lambda _: targets), rows
+
+    some = hparams[: min(4, max(counts))]
+    apart: list[dict[str, Any]] = [{} for _ in some]
+    fit_student(some[0], splits, targets, lambda row: None)  # does not count: libraries choose their kernels
+    single = seconds(lambda: [fit_student(h, splits, targets, r.update) for h, r in zip(some, apart, strict=True)])[0]
+    single /= len(some)
+    print(f"\n| students of {epochs} epochs, {examples} images | one after another, s a student | packed, s a student "
+          "| gain | most difference in training loss | peak, GB | three quarters stopped halfway, s a student |\n"
+          + "|---" * 7 + "|")  # fmt: skip
+    for count in counts:
+        whole, (ends, rows) = seconds(lambda count=count: pack(count, 0))
+        failed = [end for end in ends if isinstance(end, Exception)]
+        peak = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else 0.0
+        halved, _ = seconds(lambda count=count: pack(count, 3 * count // 4))
+        off = max((abs(r["train_loss"] - a["train_loss"]) for r, a in zip(rows, apart, strict=False) if r), default=0.0)
+        print(f"| {count} ({len(failed)} failed) | {single:.2f} | {whole / count:.3f} | {single * count / whole:.1f} × "
+              f"| {off:.4f} | {peak:.1f} | {halved / count:.3f} |", flush=True)  # fmt: skip
+        for failure in failed[:2]:
+            print(repr(failure))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    parser.add_argument("--cases", default="prior,clustering,networks,threads,packed")
+    parser.add_argument("--data-dir", type=Path, help="of every case but prior and students")
+    parser.add_argument("--cases", default="prior,clustering,networks,threads,packed,students")
     parser.add_argument("--members", default="1,8,64")
     parser.add_argument("--epochs", type=int, default=20, help="of packed trials")
     parser.add_argument("--codebook-epochs", type=int, default=4)
     parser.add_argument("--precisions", default="float32,bfloat16", help="of the networks")
     parser.add_argument("--threads", default="1,2,4,8", help="networks side by side")
+    parser.add_argument("--student-epochs", type=int, default=4)
+    parser.add_argument("--examples", type=int, default=20_000, help="of students")
+    parser.add_argument("--width", type=float, default=1.0, help="of students")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"], help="of students; others need a GPU")
     parser.add_argument("--compile", action="store_true", help="the networks by torch.compile, too")
     o = parser.parse_args()
-    cases = o.cases.split(",")
-    print(torch.cuda.get_device_name(), torch.__version__)
+    cases, counts = o.cases.split(","), [int(n) for n in o.members.split(",")]
+    if o.data_dir is None and {"clustering", "packed", "networks", "threads"} & set(cases):
+        parser.error("--data-dir: missing; only the cases prior and students need no data")
+    print(torch.cuda.get_device_name() if o.device == "cuda" else "CPU", torch.__version__)
+    if "students" in cases:
+        students(counts, o.student_epochs, o.examples, o.width, o.device)
     if "prior" in cases:
         prior()
     if {"clustering", "packed"} & set(cases):
@@ -302,7 +383,7 @@ def main() -> None:
         if "clustering" in cases:
             clustering(mnist)
         if "packed" in cases:
-            packs(mnist, [int(n) for n in o.members.split(",")], o.epochs, o.codebook_epochs)
+            packs(mnist, counts, o.epochs, o.codebook_epochs)
     if {"networks", "threads"} & set(cases):
         cifar = registry.load("folder", o.data_dir / "cifar10-jpeg")[0].to("cuda")
         if "threads" in cases:

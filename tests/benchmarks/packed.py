@@ -1,6 +1,6 @@
 """Would packing trials help on this machine? K networks in one batched program against the same K one after another:
 
-    python tests/benchmarks/packed.py                # --device cuda, --cases steps or trials
+    python tests/benchmarks/packed.py                # --device cuda, --cases steps, trials or students
 
 Steps: a step is forward, cross-entropy, backward and fused Adam; packed, the weights lie on a leading axis
 (`torch.func`), so that matrix products become `bmm` and convolutions grouped ones. The mixture prior, which packing
@@ -8,12 +8,16 @@ cannot speed up on a CPU, is left out: packing looks better here than it would b
 
 Trials: complete trials of the hard variant of soft weight-sharing on digits, k-means and scores of every epoch
 included. On a CPU they are timed in CPU seconds of their one thread, which other processes hardly change.
+
+Students: complete trials of kd as it is on digits, of MiniVGG of a quarter of the width under stored logits;
+and the same pack where half of its members are stopped at a quarter of the epochs, and a quarter of them at half.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -23,12 +27,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from study.artifacts.checkpoints import Progress
 from study.data import registry as data_registry
+from study.data.splits import Splits, subset_per_class
 from study.methods.common import packed_pinning, pinning
 from study.methods.common.network_stack import Stack
 from study.methods.common.packed_training import Member
+from study.methods.kd import packed as packed_students
+from study.methods.kd.student import Hparams as Student
+from study.methods.kd.student import fit_student
 from study.methods.sws import hard
 from study.models import registry
+from study.training.distillation import Targets
+from study.tuning.scored_epochs import scored_epochs
 
 CASES: list[tuple[str, tuple[int, int, int], int, dict[str, Any]]] = [
     ("lenet_300_100", (1, 8, 8), 32, {}),
@@ -108,6 +119,39 @@ def trial_seconds(size: int, batch: int, count: int, epochs: int, device: str) -
     return between - start, end - between
 
 
+class Stopped(Exception):
+    """As a trial that a scheduler stops."""
+
+
+def stopping(after: int) -> Callable[[dict[str, Any]], None]:
+    """Stops a member after this epoch."""
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        if row["epoch"] == after:
+            raise Stopped
+
+    return on_epoch
+
+
+def student_seconds(data: Splits, targets: Targets, hparams: list[Student], device: str) -> tuple[float, ...]:
+    """Of students one after another, of the same ones packed, and of the pack under halving."""
+    now = time.process_time if device == "cpu" else time.perf_counter
+    epochs, last = hparams[0].epochs, len(hparams) - 1
+    halved = [epochs // 4 if 2 * k < len(hparams) else epochs // 2 if 4 * (last - k) >= len(hparams) else 0
+              for k in range(len(hparams))]  # fmt: skip
+    is_scored = scored_epochs(epochs, len(data.train), len(data.validation))
+    times = [now()]
+    for h in hparams:
+        fit_student(h, data, targets, lambda row: None, Progress(is_scored=is_scored))
+    times.append(now())
+    for stops in ([0] * len(hparams), halved):
+        members = [Member(h, stopping(after)) for h, after in zip(hparams, stops, strict=True)]
+        ends = packed_students.fit(members, data, lambda _: targets, is_scored)
+        assert [isinstance(end, Stopped) for end in ends] == [after > 0 for after in stops]
+        times.append(now())
+    return tuple(after - before for before, after in zip(times, times[1:], strict=False))
+
+
 def print_steps(device: str) -> None:
     print("| network | image | batch | networks | one after another, ms | packed, ms | gain |\n" + "|---" * 7 + "|")
     for name, shape, batch, options in CASES:
@@ -127,16 +171,35 @@ def print_trials(device: str, epochs: int = 10) -> None:
         print(f"| {size}×{size} | {batch} | 4 | {before:.1f} | {after:.1f} | {before / after:.2f} × |")
 
 
+def print_students(device: str, epochs: int) -> None:
+    whole = data_registry.load("digits", None, size=32)[0]
+    data = dataclasses.replace(whole, train=subset_per_class(whole.train, 10, 0)).to(device)
+    targets = Targets(torch.randn(1, len(data.train), 10, device=device))
+    print(f"| students of {epochs} epochs | one after another, s | packed, s | gain | packed and halved, s |\n"
+          + "|---" * 5 + "|")  # fmt: skip
+    for count in (4, 8):
+        hparams = [
+            Student(student="minivgg", student_width=0.25, temperature=1 + 2.0 * k, alpha=0.1 * k, epochs=epochs,
+                    batch_size=32)
+            for k in range(count)
+        ]  # fmt: skip
+        alone, packed, halved = student_seconds(data, targets, hparams, device)
+        print(f"| {count} | {alone:.1f} | {packed:.1f} | {alone / packed:.2f} × | {halved:.1f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--cases", default="steps,trials")
+    parser.add_argument("--cases", default="steps,trials,students")
+    parser.add_argument("--epochs", type=int, default=40, help="of students")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if "steps" in options.cases:
         print_steps(options.device)
     if "trials" in options.cases:
         print_trials(options.device)
+    if "students" in options.cases:
+        print_students(options.device, options.epochs)
 
 
 if __name__ == "__main__":

@@ -221,6 +221,24 @@ def test_a_network_that_cannot_be_packed(
         refused(*kind.split(), "--pack", "4", "--num-samples", "1")
 
 
+def test_a_student_that_cannot_be_packed(tmp_path: Path, refused: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it is one of several that are searched, by its name; so is a search of what members share."""
+    (tmp_path / "branching.py").write_text(BRANCHING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    command = ["kd", "--teacher", "lenet_300_100", "--student", "lenet_300_100", "--num-samples", "1"]
+    packed = [*command, "--pack", "4"]
+    for given in (["--student", "branching:build"], ["--choice", "student=lenet_300_100,branching:build"]):
+        line = refused(*packed, *given)
+        assert line.startswith("error: --pack 4: branching:build cannot be trained in packs (") and "vmap" in line
+        with pytest.raises(Started):
+            refused(*command, *given)
+    line = refused(*packed, "--range", "learning_rate=0.001:0.1:log")
+    reason = "search_spaces/kd.py sets learning_rate, which all trials of a pack have in common"
+    assert line == f"error: --pack 4: lenet_300_100 cannot be trained in packs ({reason}); leave --pack out"
+    with pytest.raises(Started):
+        refused(*packed)
+
+
 BRANCHING = """
 from torch import nn
 

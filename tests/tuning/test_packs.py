@@ -16,11 +16,13 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from study import run
 from study.artifacts.cache import SharedWork
 from study.compression import latency, measured_cost
 from study.data import registry
 from study.errors import TrialFailed, UserError
 from study.methods.common import pretrained
+from study.methods.kd.settings import KDSettings
 from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.sws import packed as sws_packed
 from study.methods.sws.settings import SWSSettings
@@ -80,6 +82,44 @@ def test_so_are_those_of_other_methods(kind: Any, changes: dict[str, Any], size:
     for column, off in (("density", 1e-12), ("val_accuracy", 1.0), ("sparsity", 0.1), ("train_loss", 0.01)):
         assert ours[column].fillna(0).tolist() == pytest.approx(theirs[column].fillna(0).tolist(), abs=off)
     assert ours["file_bytes"].tolist() == pytest.approx(theirs["file_bytes"].tolist(), rel=0.01)
+
+
+def students(folder: Path, **changes: Any) -> Any:
+    common: dict[str, Any] = {"searcher": "random", "dashboard": False, "results_dir": folder, "num_samples": 3}
+    small = {"teacher": "lenet5", "teacher_width": 1.0, "teacher_epochs": 1, "student_width": 1.0, "epochs": 4}
+    return resolve(KDSettings.of(**{"student": "lenet_300_100"} | small | common | changes))
+
+
+@pytest.mark.slow
+def test_so_are_students(tmp_path: Path) -> None:
+    """Baselines included, of which one has smoothed labels and so a program of its own."""
+    both, histories = [], []
+    for pack in (3, 1):
+        outcome = driver.run(students(tmp_path / str(pack), pack=pack, scheduler="none", epochs=16))
+        assert outcome.complete
+        study = study_folder.load(outcome.folder)
+        both.append(study.trials.sort_values(["baseline", "alpha", "temperature"]))
+        histories.append(study.history.sort_values(["trial_id", "epoch"])[["trial_id", "epoch", "phase"]])
+    ours, theirs = both
+    assert (ours["state"] == "complete").all() and len(ours) == 6
+    assert histories[0].values.tolist() == histories[1].values.tolist()
+    for column in ("state", "baseline", "epochs", "parameters"):
+        assert ours[column].astype(str).tolist() == theirs[column].astype(str).tolist()
+    for column, off in (("alpha", 1e-12), ("val_accuracy", 1.0), ("val_loss", 0.01), ("train_loss", 0.01)):
+        assert ours[column].fillna(0).tolist() == pytest.approx(theirs[column].fillna(0).tolist(), abs=off)
+
+
+@pytest.mark.slow
+def test_a_pack_of_students_under_halving(tmp_path: Path) -> None:
+    """As a command: trials are stopped, the others run to their end, and there is a report."""
+    command = "kd --pack 4 --num-samples 4 --epochs 30 --searcher random --no-dashboard --student lenet_300_100"
+    teacher = "--teacher lenet5 --teacher-epochs 1"
+    assert run.main([*command.split(), *teacher.split(), "--results-dir", str(tmp_path)]) == 0
+    assert (tmp_path / "kd-digits" / paths.REPORT).exists()
+    study = study_folder.load(tmp_path / "kd-digits")
+    epochs = study.trials[study.trials["trial_id"].str.match(r"t\d+")].groupby("state")["epochs"]
+    assert set(epochs.groups) == {"complete", "pruned"}
+    assert set(epochs.get_group("complete")) == {30} and max(epochs.get_group("pruned")) < 30
 
 
 def test_a_packed_study_leaves_the_same_files(packed: Path) -> None:
@@ -165,7 +205,7 @@ def make_packer(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
     def join(trial: str, **values: float) -> str:
         config = {"trial_id": trial, "seed": 0, "tau": 0.01, "components": 5, "one_minus_pi_zero": 0.1}
         shared = SharedWork({}, {"metrics": {"val_accuracy": 90.0}})
-        packer.join(s, (splits, shared), config | values, folder, trial, trial + "'s ticket")
+        packer.join(s, (splits, shared), (), config | values, folder, trial, trial + "'s ticket")
         return trial + "'s ticket"
 
     return packer, join

@@ -109,6 +109,15 @@ class Stack(nn.Module):
         return torch.cat([self.tensors[name].flatten(1) for name in self.shared], dim=1)
 
     @torch.no_grad()
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with the members in these places alone. Their tensors are new ones with the same values."""
+        self.members = len(places)
+        for name, tensor in self.tensors.items():
+            kept = tensor.detach()[list(places)]
+            trained = isinstance(tensor, nn.Parameter)
+            self.tensors[name] = nn.Parameter(kept, requires_grad=tensor.requires_grad) if trained else kept
+
+    @torch.no_grad()
     def member(self, index: int) -> nn.Module:
         """A network with the weights of one member; the next call overwrites it."""
         for name, tensor in _tensors(self._network[0]).items():

@@ -51,7 +51,7 @@ def fit(
     """
     common = require_same(members, SAME_IN_A_PACK)
     stack = Stack(networks)
-    loss = loss_of_members(networks, members, data, targets)
+    loss = loss_of_members(networks[0], members, data, targets, common.precision)
     survives, optimiser = prune(stack, members, data, loss)
     sizes = [member.hparams.distinct_values for member in members]
     if not common.quantised_training:

@@ -25,11 +25,12 @@ from study.data.splits import Splits
 from study.errors import TrialFailed
 from study.methods.common.network_stack import Stack
 from study.training.batches import EpochBatches
-from study.training.distillation import Targets, accuracy_loss
+from study.training.distillation import LossHparams, Targets, accuracy_loss
 from study.training.loop import Loss, Report, epoch_row, require_finite, schedule, train_epochs
 from study.training.precision import autocast_logits, uses_bfloat16
 from study.training.schedules import RateSchedule, cosine_schedule
 
+LossHparamsT = TypeVar("LossHparamsT", bound=LossHparams)
 HparamsT = TypeVar("HparamsT", bound=CodebookHparams)
 
 MemberResult = tuple[nn.Module, QuantisedWeights, dict[str, float]] | Exception
@@ -42,7 +43,7 @@ SAME_IN_A_PACK = (
 """Hyperparameters that all members of any pack share."""
 
 
-class Member(Generic[HparamsT]):
+class Member(Generic[LossHparamsT]):
     """One trial of a pack.
 
     Attributes:
@@ -56,7 +57,7 @@ class Member(Generic[HparamsT]):
     """
 
     def __init__(
-        self, hparams: HparamsT, on_epoch: Report, on_failure: Callable[[Exception], None] = lambda error: None
+        self, hparams: LossHparamsT, on_epoch: Report, on_failure: Callable[[Exception], None] = lambda error: None
     ) -> None:
         self.hparams = hparams
         self.trace = Trace()
@@ -77,7 +78,7 @@ class Member(Generic[HparamsT]):
             self.fail(error)
 
 
-def require_same(members: Sequence[Member[HparamsT]], names: Sequence[str]) -> HparamsT:
+def require_same(members: Sequence[Member[LossHparamsT]], names: Sequence[str]) -> LossHparamsT:
     """The hyperparameters of the first member, of which all members have those of these names.
 
     Raises:
@@ -90,21 +91,29 @@ def require_same(members: Sequence[Member[HparamsT]], names: Sequence[str]) -> H
 
 
 def loss_of_members(
-    networks: Sequence[nn.Module], members: Sequence[Member[HparamsT]], data: Splits, targets: Targets | None
+    network: nn.Module,
+    members: Sequence[Member[LossHparamsT]],
+    data: Splits,
+    targets: Targets | None,
+    precision: str | None,
+    label_smoothing: float = 0.0,
 ) -> Loss:
     """`accuracy_loss` of all members, each with its own temperature and alpha: of a stack and a batch, (members,).
 
     Args:
-        networks: of the members; the first says in which precision all are computed.
+        network: one of the members'; they are of one architecture.
         members: have one `loss` and its options.
+        precision: of all members, as `precision.logits` takes it.
+        label_smoothing: of all members, as `accuracy_loss` takes it.
     """
-    device, precision = data.train.images.device, members[0].hparams.precision
+    device = data.train.images.device
     return accuracy_loss(
         targets or Targets(),
         torch.tensor([m.hparams.temperature for m in members], device=device),
         torch.tensor([m.hparams.alpha for m in members], device=device),
+        label_smoothing,
         precision=precision,
-        student_logits=partial(autocast_logits, half=uses_bfloat16(networks[0], device, precision)),
+        student_logits=partial(autocast_logits, half=uses_bfloat16(network, device, precision)),
         soft=members[0].hparams.soft_term,
     )
 
@@ -150,8 +159,8 @@ def train(
 
 
 def end_unless_finite(
-    members: Sequence[Member[HparamsT]], losses: Sequence[float]
-) -> list[tuple[int, Member[HparamsT]]]:
+    members: Sequence[Member[LossHparamsT]], losses: Sequence[float]
+) -> list[tuple[int, Member[LossHparamsT]]]:
     """End the members whose loss in an epoch is not a finite number; those that still take part, with their places."""
     for member, loss in zip(members, losses, strict=True):
         try:

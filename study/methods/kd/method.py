@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 
 import torch
-from torch import nn
 
 from study.artifacts.cache import TEACHER, SharedWork, digest
 from study.artifacts.checkpoints import Progress
 from study.data.fingerprint import fingerprint, identity
 from study.data.splits import Splits, subset_per_class
+from study.methods.common.pack_trainer import refuse_common, try_packing
 from study.methods.common.settings import loss_without_effect
 from study.methods.kd import student
-from study.methods.kd.settings import KDSettings
-from study.methods.kd.student import Hparams
-from study.methods.method import Arrays, Method, Stage, TrialResult, hparams_from, settings_with
-from study.models.registry import parameter_count
+from study.methods.kd.packed import SAME_IN_A_PACK, StudentPacks
+from study.methods.kd.settings import KDSettings, StudentSettings
+from study.methods.kd.student import SIZES, Hparams, sizes
+from study.methods.method import Arrays, Method, Packing, Stage, TrialResult, hparams_from, settings_with
 from study.settings import Values
 from study.training import distillation, network
+from study.training.distillation import Targets
 from study.training.loop import Report, evaluate
 from study.training.network import (
     RECIPE,
@@ -33,7 +35,7 @@ from study.training.network import (
 )
 
 
-def student_training(settings: KDSettings) -> Training:
+def student_training(settings: StudentSettings) -> Training:
     """How a student is trained."""
     return Training(
         network=settings.student,
@@ -50,7 +52,7 @@ def student_training(settings: KDSettings) -> Training:
     )
 
 
-def teacher_training(settings: KDSettings) -> Training:
+def teacher_training(settings: StudentSettings) -> Training:
     """How the teacher is trained: as a student is, but for its network, its epochs, its flags, and batches of 64 at
     least."""
     training = Training(
@@ -69,7 +71,7 @@ def teacher_training(settings: KDSettings) -> Training:
     return teacher_apart(training, student_training(settings))
 
 
-def students_data(settings: KDSettings, data: Splits) -> Splits:
+def students_data(settings: StudentSettings, data: Splits) -> Splits:
     """The splits with the training part that students see, fixed with the split. Normalisation stays the teacher's."""
     if not settings.student_examples:
         return data
@@ -77,14 +79,19 @@ def students_data(settings: KDSettings, data: Splits) -> Splits:
     return Splits(**{**vars(data), "train": few})
 
 
-def data_note(settings: KDSettings) -> str:
+def data_note(settings: StudentSettings) -> str:
     """What the report says of the students' data."""
     few = settings.student_examples
     return f"Students see {few} training images of each class, the teacher all." if few else ""
 
 
 def train_teacher(
-    values: Values, settings: KDSettings, data: Splits, shared: SharedWork | None, on_epoch: Report, progress: Progress
+    values: Values,
+    settings: StudentSettings,
+    data: Splits,
+    shared: SharedWork | None,
+    on_epoch: Report,
+    progress: Progress,
 ) -> TrialResult:
     """Train the teacher, or take the one that the user gave, and compute its logits of the students' data."""
     training = teacher_training(settings)
@@ -96,7 +103,7 @@ def train_teacher(
     return TrialResult(metrics, {**network.state_arrays(teacher), **logits})
 
 
-def teacher_key(settings: KDSettings, data: Splits, initial_weights: SharedWork | None) -> Mapping[str, object]:
+def teacher_key(settings: StudentSettings, data: Splits, initial_weights: SharedWork | None) -> Mapping[str, object]:
     """What determines the teacher, as JSON values."""
     given = initial_weights.part(TEACHER).arrays if initial_weights else {}
     weights = [hashlib.sha256(v.tobytes()).hexdigest() for v in given.values()] or None
@@ -113,23 +120,23 @@ def teacher_key(settings: KDSettings, data: Splits, initial_weights: SharedWork 
     }
 
 
-def teacher_trace(settings: KDSettings, data: Splits, shared: SharedWork) -> Arrays:
+def teacher_trace(settings: StudentSettings, data: Splits, shared: SharedWork) -> Arrays:
     """What the report shows of the teacher: its dark knowledge."""
     teacher = load_network(shared.weights().tensors(), teacher_training(settings), data)
     return student.dark_knowledge(teacher, data)
 
 
-def networks(settings: KDSettings) -> dict[str, Training]:
+def networks(settings: StudentSettings) -> dict[str, Training]:
     """Role → training, of all that the shared work trains."""
     return {"teacher": teacher_training(settings)}
 
 
-def without_effect(settings: KDSettings) -> dict[str, str]:
+def without_effect(settings: StudentSettings) -> dict[str, str]:
     """Hyperparameters that do nothing with these settings, and why; see `Method.without_effect`."""
     return {**settings.without_effect(), **loss_without_effect(settings)}
 
 
-def fixed(settings: KDSettings) -> dict[str, str]:
+def fixed(settings: StudentSettings) -> dict[str, str]:
     """What is not searched: see `Method.fixed`."""
     return {"temperature": "--loss mse has no temperature"} if settings.loss == "mse" else {}
 
@@ -144,20 +151,29 @@ def trial(
 ) -> TrialResult:
     """Train one student under the teacher."""
     hparams = hyperparameters(settings, values)
-    targets = distillation.targets_from(shared, teacher_training(settings), data, hparams.augment, hparams.mixup)
+    targets = targets_of(hparams, settings, data, shared)
     # Known before the first epoch, and reported with each: halving judges a trial by all objectives.
     size = sizes(network.build_network(hparams.training, data))
     trained = student.fit_student(hparams, data, targets, lambda row: on_epoch({**row, **size}), progress)
     return TrialResult(size, network.state_arrays(trained))
 
 
-def sizes(model: nn.Module) -> dict[str, int]:
-    """Metrics of size of a network that is not compressed: a student's, for fronts over its architecture."""
-    count = parameter_count(model)
-    return dict(zip(SIZES, (count, 4 * count), strict=True))
+def targets_of(hparams: Hparams, settings: KDSettings, data: Splits, shared: SharedWork) -> Targets:
+    """What the teacher says to a student with these hyperparameters."""
+    return distillation.targets_from(shared, teacher_training(settings), data, hparams.augment, hparams.mixup)
 
 
-SIZES = ("parameters", "weight_bytes")
+def packs(settings: KDSettings, data: Splits, shared: SharedWork) -> StudentPacks:
+    """Trains trials of one study as one program."""
+    targets = partial(targets_of, settings=settings, data=data, shared=shared)
+    return StudentPacks(settings.seed, data, partial(hyperparameters, settings), targets)
+
+
+def check_packing(settings: KDSettings, data: Splits, searched: Collection[str]) -> None:
+    """See `pack_trainer.refuse_common` and `pack_trainer.try_packing`, whose errors it raises."""
+    refuse_common(searched, METHOD.search_space(settings), SAME_IN_A_PACK)
+    try_packing(student_training(settings), data)
+
 
 STAGE = Stage(
     name="teacher", run=train_teacher, key=teacher_key, networks=networks, role="teacher", trace=teacher_trace
@@ -180,4 +196,5 @@ METHOD = Method(
     without_effect=without_effect,
     fixed=fixed,
     dense={"": "student", "student alone": "student", "label smoothing": "student", "teacher": "teacher"},
+    packing=Packing(check=check_packing, trainer=packs),
 )

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import tyro
 
 from study.errors import UserError
 from study.flag_marks import Common, Rare
-from study.methods.common.settings import DistillationSettings
+from study.methods.common.settings import DistillationSettings, PackedResources, check_pack
 from study.methods.common.training_settings import TeacherTrainingSettings
 from study.path_arguments import File
 from study.setting_bounds import AtLeast
 from study.settings import Augment, Epochs, Rate, Values, Width
 
+NOT_PACKABLE = ("clip_norm", "ema")
+"""What students leave out while they are packed: a norm would be that of all members, and an average is of one
+network."""
+
 
 @dataclass(frozen=True)
-class KDSettings(TeacherTrainingSettings, DistillationSettings):
-    """Knowledge distillation: a teacher trains a smaller student; searches temperature and alpha.
-
-    On digits a full-width MiniVGG reaches 99 % by itself, so the embedded default leaves something to find: a student
-    of a quarter of the width that sees ten labelled images of each class, from a teacher that saw all of them (the
-    setting of Hinton et al. 2015, sec. 4).
-    """
-
-    kind: Annotated[str, tyro.conf.Suppress] = "kd"
+class StudentSettings(TeacherTrainingSettings, DistillationSettings):
+    """Settings of studies in which a teacher trains a smaller student."""
 
     epochs: Annotated[Epochs | None, Common(heading="Training")] = None
     """Epochs of each student. Default: 40 on digits, 75 on CIFAR, otherwise 20."""
@@ -108,6 +105,29 @@ class KDSettings(TeacherTrainingSettings, DistillationSettings):
     def no_teacher(self) -> str:
         """See `TeacherTrainingSettings.no_teacher`."""
         return "means nothing with --teacher-checkpoint, a teacher that is trained" if self.teacher_checkpoint else ""
+
+
+@dataclass(frozen=True)
+class KDSettings(StudentSettings):
+    """Knowledge distillation: a teacher trains a smaller student; searches temperature and alpha.
+
+    On digits a full-width MiniVGG reaches 99 % by itself, so the embedded default leaves something to find: a student
+    of a quarter of the width that sees ten labelled images of each class, from a teacher that saw all of them (the
+    setting of Hinton et al. 2015, sec. 4).
+    """
+
+    kind: Annotated[str, tyro.conf.Suppress] = "kd"
+
+    resources: PackedResources = field(default_factory=PackedResources)
+
+    def check(self) -> None:
+        """Refuse what does not go together, and what cannot be packed.
+
+        Raises:
+            UserError: one line that names both flags.
+        """
+        super().check()
+        check_pack(self, NOT_PACKABLE)
 
 
 SETTINGS = KDSettings

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from study.artifacts.checkpoints import Progress
 from study.data.splits import Splits
+from study.models.registry import parameter_count
 from study.training.distillation import LossHparams, Targets, accuracy_loss
 from study.training.loop import Report, logits_of
 from study.training.network import Training, is_listed, train_network, width_option
@@ -91,6 +92,15 @@ def fit_student(
         targets, hparams.temperature, hparams.alpha, hparams.label_smoothing, hparams.precision, soft=hparams.soft_term
     )
     return train_network(hparams.training, data, loss, on_epoch, progress, initial)
+
+
+SIZES = ("parameters", "weight_bytes")
+
+
+def sizes(model: nn.Module) -> dict[str, int]:
+    """Metrics of size of a network that is not compressed: a student's, for fronts over its architecture."""
+    count = parameter_count(model)
+    return dict(zip(SIZES, (count, 4 * count), strict=True))
 
 
 EXAMPLES_ASKED = 500

@@ -9,14 +9,14 @@ from typing import Annotated, ClassVar
 import tyro
 
 from study.flag_marks import Common, Rare
-from study.methods.kd.settings import KDSettings
+from study.methods.kd.settings import StudentSettings
 from study.methods.sws.settings import WeightSharingSettings
 from study.setting_bounds import AtLeast
 from study.settings import Epochs, Values
 
 
 @dataclass(frozen=True)
-class KDSWSSettings(WeightSharingSettings, KDSettings):
+class KDSWSSettings(WeightSharingSettings, StudentSettings):
     """Distillation, then soft weight-sharing of the student, both under the same teacher; searches the student's
     width, temperature, alpha, tau, components and pi_zero."""
 
@@ -32,9 +32,9 @@ class KDSWSSettings(WeightSharingSettings, KDSettings):
     """Training images of each class that students see; 0 for all. Default: 0."""
 
     DEFAULTS: ClassVar[Mapping[str, Values]] = {
-        **KDSettings.DEFAULTS,
+        **StudentSettings.DEFAULTS,
         "digits": {
-            **KDSettings.DEFAULTS["digits"],
+            **StudentSettings.DEFAULTS["digits"],
             "epochs": 20,
             "student_examples": 0,
             "cluster_epochs": 40,
@@ -42,7 +42,7 @@ class KDSWSSettings(WeightSharingSettings, KDSettings):
             "precision_rate": 1e-2,
         },
         "": {
-            **KDSettings.DEFAULTS[""],
+            **StudentSettings.DEFAULTS[""],
             "scheduler": "none",
             "cluster_epochs": 20,
             "codebook_epochs": 4,

@@ -38,11 +38,11 @@ def fit(
     Raises:
         ValueError: members that cannot be packed.
     """
-    require_same(members, SAME_IN_A_PACK)
+    common = require_same(members, SAME_IN_A_PACK)
     if any(getattr(m.hparams, name) for m in members for name in NOT_PACKABLE):
         raise ValueError(f"{', '.join(NOT_PACKABLE)} cannot be packed")
     stack = Stack(networks)
-    loss = loss_of_members(networks, members, data, targets)
+    loss = loss_of_members(networks[0], members, data, targets, common.precision)
     mixtures = cluster(stack, members, data, loss)
     quantised = []
     for index, mixture in enumerate(mixtures):
