@@ -39,13 +39,17 @@ BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""
 
 
-START = 9.0
-"""Seconds from Enter until the shared work begins: loading, checks, Ray."""
-BETWEEN = 0.5
-"""Seconds from a trial's last epoch to the first of the next one in the same process, and what its reports take."""
+START = 7.0
+"""Seconds from Enter until Ray is there, and the first process of a trial starts."""
+PROCESS = 6.0
+"""Seconds in which such a process loads PyTorch and Ray; it then runs one trial after another."""
+BETWEEN = 0.2
+"""Seconds from a trial's last epoch to the first of the next one in the same process."""
+REPORT = 0.03
+"""Seconds of an epoch that is scored: its checkpoint, its report to Tune, and what the driver does then."""
 DRIVER = 0.2
 """Seconds of a processor for each trial in the driver, which starts, records and judges one after the other."""
-END = 3.0
+END = 6.0
 """Seconds from the last trial to the report: the test of the front, the page."""
 
 
@@ -83,7 +87,9 @@ class Estimate:
         searched = self.trials - self.unstopped
         training = self.trial * self.repeats * (self.unstopped + searched * self.kept)
         lanes = min(self.lanes, self.trials)
-        return max((training + self.trials * BETWEEN) / lanes + self.trials * DRIVER / self.cores, self.driving)
+        starting = PROCESS * (lanes - 1) / lanes  # one of them is there, from the shared work
+        training += self.trials * BETWEEN
+        return max(starting + training / lanes + self.trials * DRIVER / self.cores, self.driving)
 
     @property
     def driving(self) -> float:
@@ -97,7 +103,7 @@ class Estimate:
     @property
     def total(self) -> float:
         """Seconds of all of it, from Enter to the report."""
-        return START + self.shared + self.search + self.confirmation + END
+        return START + PROCESS + self.shared + self.search + self.confirmation + END
 
 
 def dry_run(settings: Settings) -> None:
@@ -157,9 +163,11 @@ def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
     threads = max(1, int(shared_cores(settings, alone)))
     trainings = [t for t in method.shared_work.networks(settings).values() if t.epochs]  # not what was brought
     shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trainings)
+    trial_data, epochs = method.trial_data(settings, data), method.epochs(space.largest(settings))
+    is_scored = scored_epochs(epochs, len(trial_data.train), len(trial_data.validation))
     return Estimate(
         shared=shared,
-        trial=trial_seconds(settings, space, method.trial_data(settings, data)),
+        trial=trial_seconds(settings, space, trial_data) + REPORT * sum(map(is_scored, range(1, epochs + 1))),
         trials=budget.num_samples + baselines,
         confirming=budget.seeds * (budget.confirm + baselines) if budget.confirm else 0,
         seeds=budget.seeds if budget.confirm else 0,

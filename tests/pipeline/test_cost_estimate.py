@@ -21,7 +21,8 @@ from study.settings import as_json, resolve
 from study.tuning.space import SearchSpace
 
 CORES = 8
-START, BETWEEN, DRIVER, END = 100.0, 0.25, 0.5, 30.0
+START, PROCESS, BETWEEN, DRIVER, END = 100.0, 16.0, 0.25, 0.5, 30.0
+STARTING = PROCESS * (CORES - 1) / CORES
 KD, SWS, MAGNITUDE = (SearchSpace.load(name) for name in ("kd", "sws", "magnitude"))
 
 
@@ -34,7 +35,14 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> Splits:
         return (1 + 0.5 * (term is not None) + 0.5 * (teacher is not None)) / threads
 
     monkeypatch.setattr(cost_estimate, "seconds_an_epoch", epoch)
-    for name, seconds in {"START": START, "BETWEEN": BETWEEN, "DRIVER": DRIVER, "END": END}.items():
+    for name, seconds in {
+        "START": START,
+        "PROCESS": PROCESS,
+        "BETWEEN": BETWEEN,
+        "REPORT": 0.0,
+        "DRIVER": DRIVER,
+        "END": END,
+    }.items():
         monkeypatch.setattr(cost_estimate, name, seconds)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(CORES))
     monkeypatch.setattr(cost_estimate.torch.cuda, "device_count", lambda: 0)
@@ -48,11 +56,13 @@ def test_shared_work_trials_and_confirmation_add_up(digits: Splits) -> None:
     cost = cost_estimate.estimate(settings, KD, digits)
     assert (cost.at_once, cost.lanes, cost.trials) == (CORES, CORES, 64)
     assert (cost.shared, cost.trial) == (16 / CORES, 10)
-    assert cost.search == (10 + BETWEEN) * 64 / CORES + DRIVER * 64 / CORES, "the driver has a core of theirs"
+    assert cost.search == STARTING + (10 + BETWEEN) * 64 / CORES + DRIVER * 64 / CORES, (
+        "the driver has a core of theirs"
+    )
     assert cost.confirmation == 3 * 16 / CORES + (10 + BETWEEN) * 3 * (2 + 2) / CORES
-    assert cost.total == START + cost.shared + cost.search + cost.confirmation + END
+    assert cost.total == START + PROCESS + cost.shared + cost.search + cost.confirmation + END
     given = settings.changed(teacher_checkpoint="teacher.safetensors", confirm=0)
-    assert cost_estimate.estimate(given, KD, digits).total == START + cost.search + END
+    assert cost_estimate.estimate(given, KD, digits).total == START + PROCESS + cost.search + END
 
 
 def test_what_halving_leaves_is_counted(digits: Splits) -> None:
@@ -80,7 +90,7 @@ def test_several_seeds_are_trained_in_the_search_alone(digits: Splits) -> None:
     once = cost_estimate.estimate(settings, KD, digits)
     cost = cost_estimate.estimate(settings.changed(seeds_per_trial=3), KD, digits)
     assert (cost.shared, cost.confirmation) == (once.shared, once.confirmation)
-    trained = once.search - (BETWEEN + DRIVER) * once.trials / CORES
+    trained = once.search - STARTING - (BETWEEN + DRIVER) * once.trials / CORES
     assert cost.search - once.search == pytest.approx(2 * trained)
 
 

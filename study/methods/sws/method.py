@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
+from study.compression.kmeans import kmeans
+from study.compression.quantised_training import SharedValues
 from study.compression.quantised_weights import flatten, shared_parameters
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
@@ -87,6 +89,26 @@ def prior_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
     return lambda: mixture.complexity(flatten(parameters))
 
 
+def quantised_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
+    """What quantised training computes in every step besides the network's own loss; scalar."""
+    parameters = shared_parameters(network)
+    weights = flatten(parameters).detach()
+    count = max(1, round(float(str(values.get("density") or 0.01)) * len(weights)))
+    survives = pinning.largest(weights.abs(), count)
+    shared = SharedValues(parameters, survives, kmeans(weights[survives], int(str(values.get("components") or 8)) - 1))
+
+    def term() -> Tensor:
+        assignment, pull = shared.assignment(), shared.all_weights().index_select(0, shared.survivors)
+        return (pull * (shared.weights + shared.codebook().index_select(0, assignment))).sum()
+
+    return term
+
+
+def cost_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
+    """See `StepCost`."""
+    return (prior_term if "tau" in values else quantised_term)(network, values)
+
+
 def packs(settings: SWSSettings, data: Splits, shared: SharedWork) -> CompressionPacks:
     """Trains trials of one study as one program."""
     if settings.variant == "hard":
@@ -112,7 +134,7 @@ METHOD = Method(
     metrics=pretrained.METRICS,
     counts_over=COUNTS_OVER,
     without_effect=without_effect,
-    step_cost=StepCost(epochs=lambda settings: settings.epochs if settings.variant == "soft" else 0, term=prior_term),
+    step_cost=StepCost(epochs=lambda settings: settings.epochs, term=cost_term),
     packing=Packing(check=check_packing, trainer=packs),
     search_space=lambda settings: "sws" if settings.variant == "soft" else "sws_hard",
 )
