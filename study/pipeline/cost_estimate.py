@@ -47,7 +47,7 @@ BETWEEN = 0.2
 """Seconds from a trial's last epoch to the first of the next one in the same process."""
 REPORT = 0.03
 """Seconds of an epoch that is scored: its checkpoint, its report to Tune, and what the driver does then."""
-DRIVER = 0.2
+DRIVER = 0.12
 """Seconds of a processor for each trial in the driver, which starts, records and judges one after the other."""
 END = 6.0
 """Seconds from the last trial to the report: the test of the front, the page."""
