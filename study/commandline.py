@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import difflib
 import functools
+import gc
 import io
 import operator
 import os
@@ -92,6 +94,7 @@ def status(command: Callable[[], int], interrupted: str = "Stopped.", prints_res
     Args:
         prints_result: whether a command whose output could not be written has failed.
     """
+    atexit.register(gc.freeze)  # or Python looks through all that PyTorch and Ray have made, for a second, as it ends
     with process.outputs() as (out, _), process.stop_signals() as received:
         try:
             code = command()

@@ -74,7 +74,8 @@ def test_a_component_that_takes_no_part_changes_nothing() -> None:
     together = mixture_table.moments(weights, *padded)
     assert alone is not None and together is not None
     torch.testing.assert_close(together[0], alone[0], rtol=1e-9, atol=0)
-    assert torch.equal(together[1], alone[1])
+    # Not bit for bit on every processor: its products of 13 columns may add up in another order than those of 12.
+    torch.testing.assert_close(together[1], alone[1], rtol=0, atol=1e-6 * float(alone[1].abs().max()))
     torch.testing.assert_close(together[2][:, :-1], alone[2], rtol=1e-9, atol=0)
     assert not together[2][:, -1].any()
 

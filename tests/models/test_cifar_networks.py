@@ -191,7 +191,13 @@ def test_shrinking_is_exact(name: str) -> None:
         torch.testing.assert_close(small(images), expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("name", "resnet20 resnet8x4 wrn_16_2 vgg8 shufflenetv1 shufflenetv2 mobilenetv2".split())
+@pytest.mark.parametrize(
+    "name",
+    [
+        *"resnet20 vgg8 shufflenetv2".split(),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in "resnet8x4 wrn_16_2 shufflenetv1 mobilenetv2".split()),
+    ],
+)
 def test_other_runtimes_give_the_same(name: str) -> None:
     """Of each family, ONNX Runtime and PyTorch's exported program give the logits, for batches of any size."""
     onnxruntime = pytest.importorskip("onnxruntime")

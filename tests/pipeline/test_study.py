@@ -108,6 +108,7 @@ def test_magnitude_study_is_complete(tmp_path: Path) -> None:
         assert score["sparsity"] == pytest.approx(trials.sparsity[trial_id])
 
 
+@pytest.mark.slow
 def test_the_default_study_of_soft_weight_sharing_is_complete(tmp_path: Path) -> None:
     """Density and number of values are searched, next to magnitude's score; what is tested is decoded from the file."""
     run(tmp_path, *"sws --pretrain-epochs 6 --epochs 8 --num-samples 2 --no-dashboard".split())
@@ -362,6 +363,7 @@ def _finished(folder: Path) -> set[str]:
     return set(trials[(trials.baseline == "") & trials.state.isin(columns.FINAL_STATES)].trial_id)
 
 
+@pytest.mark.slow
 def test_confirmation_with_fresh_seeds_and_reproduction(sws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--confirm retrains a member of the front and every baseline with fresh seeds, tests each once, and is then done;
     cut off before, it says so. A trial retrained by study.reproduce comes out bit for bit, and a baseline as the study

@@ -102,6 +102,7 @@ def test_every_node_makes_its_own_files(cluster: Cluster, photos: Path, tmp_path
         assert 0 < stored < IMAGES
 
 
+@pytest.mark.slow
 def test_a_node_with_other_files_is_refused(cluster: Cluster, photos: Path, tmp_path: Path) -> None:
     """By its address, with what differs, status 2, before anything is written; it has no entry. The driver's node has
     its own since an earlier command, when the file was another."""

@@ -122,6 +122,7 @@ def test_a_pack_of_students_under_halving(tmp_path: Path) -> None:
     assert set(epochs.get_group("complete")) == {30} and max(epochs.get_group("pruned")) < 30
 
 
+@pytest.mark.slow
 def test_a_packed_study_leaves_the_same_files(packed: Path) -> None:
     """Each epoch is reported once, in order, and the front has weights, a compressed file and a trace."""
     study = study_folder.load(packed)
@@ -136,6 +137,7 @@ def test_a_packed_study_leaves_the_same_files(packed: Path) -> None:
             assert paths.trace_of(packed, trial_id).exists()
 
 
+@pytest.mark.slow
 def test_a_pack_has_room_for_baselines_and_its_trials_cost_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

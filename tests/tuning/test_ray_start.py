@@ -105,7 +105,7 @@ def test_what_is_wrong_is_one_line_and_leaves_no_process(tmp_path: Path) -> None
     command = [sys.executable, "-m", "study.run", "sws", "--checkpoint", "none.pt", "--results-dir", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         out, err = process.communicate(timeout=120)
-    assert (process.returncode, out) == (2, "") and err.startswith("error: --checkpoint none.pt: no such file")
+    assert (process.returncode, out) == (2, "") and err.startswith(f"error: --checkpoint {ROOT}/none.pt: no such file")
     assert err.count("\n") == 1 and not daemons_of(process.pid)
 
 
