@@ -59,7 +59,7 @@ _begun: list[_Beginning] = []
 
 
 def begin_ray(settings: Settings) -> None:
-    """Start Ray on this machine in the background. `start_ray` waits for it, and so does `stop_ray`.
+    """Start Ray on this machine in the background; `start_ray` waits for it.
 
     Its daemons take seconds to come up, in which a command loads PyTorch, reads its data and tries its networks.
     """
