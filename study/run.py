@@ -18,7 +18,7 @@ from typing import NamedTuple
 from study import addresses, commandline
 from study.errors import UserError, system_error
 from study.methods import registry
-from study.records import object_store, paths
+from study.records import object_store
 from study.settings import Settings, flag, resolve
 
 SCRIPT = "compression-study"
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     return commandline.status(
-        lambda: _run(resolve(parse(arguments)), early=argv is None),
+        lambda: _run(resolve(parse(arguments))),
         "Stopped. What finished is kept; the same command continues.",
         prints_result=False,
     )
@@ -164,36 +164,12 @@ def _flags_searched(kind: str, argv: list[str]) -> dict[str, _Searched]:
     return searched
 
 
-def _run(settings: Settings, early: bool) -> int:
-    """One study.
-
-    Args:
-        early: whether Ray may start before it is known that there is something to run.
-    """
+def _run(settings: Settings) -> int:
     if not settings.resources.address:
         # Anyone who reaches a Ray port can run code here. This variable keeps all ports on 127.0.0.1; it is named after
         # the systems where that is the default. Ray reads it at import.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     commandline.say_stage("Loading PyTorch and Ray ...")
-    if not (early and _is_new_here(settings)):
-        return _study(settings)
-    from study.tuning import ray_start
-
-    ray_start.begin_ray(settings)
-    try:
-        return _study(settings)
-    finally:
-        ray_start.stop_ray()
-
-
-def _is_new_here(settings: Settings) -> bool:
-    """Whether a command begins a study on this machine: one that continues another may have nothing to do."""
-    runs = not (settings.budget.dry_run or settings.searched.show_space)
-    there = settings.resources.address or settings.watching.monitor or addresses.address_of(settings.folder)
-    return runs and not there and not (settings.folder / paths.STUDY).exists()
-
-
-def _study(settings: Settings) -> int:
     # These import torch and Ray, which --help need not wait for.
     from study.pipeline import driver
     from study.pipeline.cost_estimate import dry_run

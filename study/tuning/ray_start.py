@@ -1,11 +1,10 @@
-"""Starting and stopping Ray, quietly; on this machine also in the background, while a command loads what it needs."""
+"""Starting and stopping Ray, quietly, on this machine or in a cluster."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
-import threading
 
 import ray
 
@@ -18,67 +17,12 @@ _NO_CLUSTER = "start one with ray start --head, or leave --address out"
 """What to do where no cluster answers."""
 
 
-class _Beginning(threading.Thread):
-    """A start of Ray in the background.
-
-    The thread lives as long as Ray: the daemons end with the thread that started them (PR_SET_PDEATHSIG).
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(name="start of Ray", daemon=True)
-        self.settings, self.dashboard = settings, ""
-        self.error: Exception | None = None
-        self._ready, self._over = threading.Event(), threading.Event()
-
-    def run(self) -> None:
-        try:
-            self.dashboard = _start(self.settings)
-        except Exception as error:  # raised where it is waited for
-            self.error = error
-        self._ready.set()
-        self._over.wait()
-
-    def result(self) -> str:
-        """What `start_ray` returns or raises, once Ray is there."""
-        self._ready.wait()
-        if self.error:
-            raise self.error
-        return self.dashboard
-
-    def end(self) -> None:
-        """End Ray; a start that nobody waited for ends with this process, and its daemons with it."""
-        if not self._ready.is_set():
-            return
-        ray.shutdown()
-        self._over.set()
-        self.join()
-
-
-_begun: list[_Beginning] = []
-"""The start in the background, if there was one."""
-
-
-def begin_ray(settings: Settings) -> None:
-    """Start Ray on this machine in the background; `start_ray` waits for it.
-
-    Its daemons take seconds to come up, in which a command loads PyTorch, reads its data and tries its networks.
-    """
-    import ray.tune  # noqa: F401  # here, since two threads that import parts of one package wait for each other
-
-    _begun.append(_Beginning(settings))
-    _begun[0].start()
-
-
 def start_ray(settings: Settings) -> str:
-    """Join or start Ray, or wait until it has started that was begun; returns the dashboard's address, or "".
+    """Join or start Ray; returns the dashboard's address, or "".
 
     Raises:
         UserError: it does not answer, or does not start.
     """
-    return _begun[0].result() if _begun else _start(settings)
-
-
-def _start(settings: Settings) -> str:
     if settings.resources.address:
         _answers(settings.resources.address)
     quiet = not settings.watching.verbose
@@ -133,9 +77,7 @@ def job_metadata(settings: Settings) -> dict[str, str]:
 
 
 def stop_ray() -> None:
-    """Leave the cluster, or end the Ray that was started here, or begun."""
-    if _begun:
-        _begun.pop().end()
+    """Leave the cluster, or end the Ray that `start_ray` started."""
     ray.shutdown()
 
 
