@@ -39,7 +39,7 @@ BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""
 
 
-START = 7.0
+START = 9.0
 """Seconds from Enter until Ray is there, and the first process of a trial starts."""
 PROCESS = 6.0
 """Seconds in which such a process loads PyTorch and Ray; it then runs one trial after another."""
