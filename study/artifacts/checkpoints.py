@@ -70,7 +70,7 @@ class Progress:
         trace: what the figures need of its weights.
         is_scored: whether the trial is scored after an epoch, by its number in all of its calls of `train`; it always
             is after the last epoch of a call.
-        on_epoch: is called after every epoch, scored or not.
+        on_epoch: is called whenever a state is kept: after every epoch, scored or not.
     """
 
     states: list[TrainingState] = field(default_factory=list)
@@ -91,10 +91,10 @@ class Progress:
     def keep(self, state: TrainingState) -> None:
         """Replace the state of the current call."""
         self.states[self._calls - 1 : self._calls] = [state]
+        self.on_epoch()
 
     def scores(self, epoch: int, epochs: int) -> bool:
         """Whether the network is scored now, after one of the epochs of the current call of `train`."""
-        self.on_epoch()
         before = sum(state["epoch"] for state in self.states[: self._calls - 1])
         return epoch == epochs or self.is_scored(before + epoch)
 

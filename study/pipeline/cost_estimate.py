@@ -163,11 +163,11 @@ def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
     threads = max(1, int(shared_cores(settings, alone)))
     trainings = [t for t in method.shared_work.networks(settings).values() if t.epochs]  # not what was brought
     shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trainings)
-    trial_data, epochs = method.trial_data(settings, data), method.epochs(space.largest(settings))
-    is_scored = scored_epochs(epochs, len(trial_data.train), len(trial_data.validation))
+    trial_data = method.trial_data(settings, data)
+    reports = _times_scored(method.epochs(space.largest(settings)), trial_data)
     return Estimate(
         shared=shared,
-        trial=trial_seconds(settings, space, trial_data) + REPORT * sum(map(is_scored, range(1, epochs + 1))),
+        trial=trial_seconds(settings, space, trial_data) + REPORT * reports,
         trials=budget.num_samples + baselines,
         confirming=budget.seeds * (budget.confirm + baselines) if budget.confirm else 0,
         seeds=budget.seeds if budget.confirm else 0,
@@ -275,9 +275,14 @@ def seconds_an_epoch(
     images = data.validation.images[:512]
     evaluation = len(data.validation) / max(1, len(images)) * _timed(lambda: logits_of(model, images, data), 5)
     model.train()
-    is_scored = scored_epochs(training.epochs, len(data.train), len(data.validation))
-    scored = sum(map(is_scored, range(1, training.epochs + 1))) / max(1, training.epochs)
+    scored = _times_scored(training.epochs, data) / max(1, training.epochs)
     return len(steps) * _timed(lambda: step(next(stream)), min(len(steps), 20)) + scored * evaluation
+
+
+def _times_scored(epochs: int, data: Splits) -> int:
+    """How often a training of so many epochs is scored, without a scheduler's rungs."""
+    is_scored = scored_epochs(epochs, len(data.train), len(data.validation))
+    return sum(map(is_scored, range(1, epochs + 1)))
 
 
 def _timed(call: Callable[[], object], calls: int) -> float:

@@ -11,7 +11,6 @@ on steps that are timed before.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import subprocess
 import sys
 import tempfile
@@ -76,8 +75,7 @@ def table(trial: float, shared: float, kept: float) -> None:
     print("| trials | GPUs | all | a driver alone | its memory | what holds it up |\n|" + "---|" * 6)
     for number in (64, 1_000, 100_000):
         for gpus in (1, 8, 64):
-            cost = Estimate(shared, trial, number, 0, 0, gpus, gpus, kept=kept)
-            cost = dataclasses.replace(cost, trials=number + 2, unstopped=2)
+            cost = Estimate(shared, trial, number + 2, 0, 0, gpus, gpus, kept=kept, unstopped=2)
             slow = "the driver" if cost.driving >= cost.search else "the trials"
             print(f"| {number:,} | {gpus} | {cost.total / 3600:.2f} h | {cost.driving / 3600:.2f} h | "
                   f"{MEMORY * number:,.0f} MB | {slow} |")  # fmt: skip

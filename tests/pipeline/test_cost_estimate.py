@@ -160,6 +160,10 @@ def test_prior_and_teacher_in_every_step_have_their_price(digits: Splits) -> Non
     """The prior in the epochs of clustering alone; the teacher where augmentation leaves no logits to keep."""
     shared = resolve(SWSSettings.of(variant="soft", epochs=10, codebook_epochs=4))
     assert cost_estimate.trial_seconds(shared, SWS, digits) == 10 * 1.5 + 4
+    hard = resolve(SWSSettings.of(epochs=10, codebook_epochs=4))
+    space = SearchSpace.load("sws_hard")
+    assert cost_estimate.trial_seconds(hard, space, digits) == 10 * 1.5  # quantised training, which ends the trial
+    assert cost_estimate.trial_seconds(hard.changed(quantised_training=False), space, digits) == 14
     pruned = resolve(MagnitudeSettings.of(epochs=10, codebook_epochs=4))
     assert cost_estimate.trial_seconds(pruned, MAGNITUDE, digits) == 14
     assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, augment="flip")), KD, digits) == 10

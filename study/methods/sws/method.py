@@ -104,6 +104,11 @@ def quantised_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
     return term
 
 
+def costly_epochs(settings: SWSSettings) -> int:
+    """See `StepCost`: those of `cost_term`."""
+    return (settings.epochs or 0) if settings.variant == "soft" or settings.quantised_training else 0
+
+
 def cost_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
     """See `StepCost`."""
     return (prior_term if "tau" in values else quantised_term)(network, values)
@@ -134,7 +139,7 @@ METHOD = Method(
     metrics=pretrained.METRICS,
     counts_over=COUNTS_OVER,
     without_effect=without_effect,
-    step_cost=StepCost(epochs=lambda settings: settings.epochs, term=cost_term),
+    step_cost=StepCost(epochs=costly_epochs, term=cost_term),
     packing=Packing(check=check_packing, trainer=packs),
     search_space=lambda settings: "sws" if settings.variant == "soft" else "sws_hard",
 )
