@@ -212,7 +212,7 @@ def _provisional_figure(s: Summary, metric: str) -> ReportFigure:
     label = s.column(metric).label
     phases = set(s.study.history["phase"])
     reasons = [reason for phase, reason in EARLY_PHASES.items() if phase in phases]
-    title, caption = f"{capitalise(label)}, epoch by epoch.", f"The {label} of every epoch."
+    title, caption = f"{capitalise(label)}, epoch by epoch.", f"The {label} of every epoch that was scored."
     if reasons:
         title = f"Provisional {label}, epoch by epoch."
         caption = f"What quantising at that epoch would give. Early values mean little, since {reasons[0]}."
