@@ -23,7 +23,7 @@ SHARE = 8
 """Weights for each node, at least: with fewer, the direct way is as fast."""
 FEWEST = 8
 """Components from which on it pays."""
-CHUNK = 1 << 15
+CHUNK = 1 << 16
 """Weights at one time, so that what is computed of them stays in the cache."""
 MARGIN = 3
 """Nodes beyond the outermost weights: two for the differences, one for rounding."""
@@ -99,17 +99,23 @@ def _interpolate(weights: Tensor, step: float, first: int, slope: Tensor) -> tup
     rise[2:-2] = (before - after + 8 * (right - left)) / 12
     bend[2:-2] = (16 * (left + right) - before - after - 30 * here) / 24
     weight_grad = torch.empty_like(weights)
-    powers = torch.zeros(3, len(slope))  # sums of 1, t and t² over the weights nearest to a node
-    one = torch.ones(min(CHUNK, len(weights)))
+    count, linear, square = powers = torch.zeros(3, len(slope))  # sums of 1, t and t² over the weights next to a node
+    size = min(CHUNK, len(weights))
+    one, *floats = torch.ones(4, size)
+    indices = torch.empty(size, dtype=torch.int32), torch.empty(size, dtype=torch.int64)
     for w, out in zip(weights.split(CHUNK), weight_grad.split(CHUNK), strict=True):
-        t = w * (1 / step)
-        number = t.round()
-        t -= number
-        node = number.sub_(first).long()
-        for power, of in zip(powers, (one[: len(t)], t, t * t), strict=True):
-            power.scatter_add_(0, node, of)
+        t, number, at_node, ones = (buffer[: len(w)] for buffer in (*floats, one))
+        node, wide = (buffer[: len(w)] for buffer in indices)  # to int64 by way of int32 is faster
+        torch.mul(w, 1 / step, out=t)
+        torch.round(t, out=number)
+        t.sub_(number)
+        wide.copy_(node.copy_(number.sub_(first)))
+        count.scatter_add_(0, wide, ones)
+        linear.scatter_add_(0, wide, t)
+        square.scatter_add_(0, wide, torch.mul(t, t, out=at_node))
         torch.index_select(bend, 0, node, out=out)
-        out.mul_(t).add_(rise.index_select(0, node)).mul_(t).add_(slope.index_select(0, node))
+        torch.addcmul(torch.index_select(rise, 0, node, out=at_node), out, t, out=out)
+        torch.addcmul(torch.index_select(slope, 0, node, out=at_node), out, t, out=out)
     count, linear, square = powers.double()
     spread = count - square
     spread[1:] += 0.5 * (square + linear)[:-1]
