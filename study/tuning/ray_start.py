@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -11,7 +12,7 @@ import ray
 from study.errors import UserError
 from study.records.columns import Row
 from study.settings import Settings
-from study.tuning import ray_home
+from study.tuning import ray_home, ray_waits
 
 _NO_CLUSTER = "start one with ray start --head, or leave --address out"
 """What to do where no cluster answers."""
@@ -38,7 +39,11 @@ def start_ray(settings: Settings) -> str:
         local = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
         local["_temp_dir"] = ray_home.temporary_folder()
     try:
-        with ray_home.signals_left_alone(), ray_home.job_listed_as(job_title(settings)):
+        with (
+            ray_home.signals_left_alone(),
+            ray_home.job_listed_as(job_title(settings)),
+            contextlib.nullcontext() if where else ray_waits.parts_side_by_side(),
+        ):
             context = ray.init(
                 address=where or "local",
                 log_to_driver=not quiet,
@@ -78,6 +83,7 @@ def job_metadata(settings: Settings) -> dict[str, str]:
 
 def stop_ray() -> None:
     """Leave the cluster, or end the Ray that `start_ray` started."""
+    ray_waits.end_autoscaler()
     ray.shutdown()
 
 
