@@ -22,9 +22,11 @@ with suppress(FileNotFoundError):  # the current folder may have been removed
 
 __path__ = extend_path(__path__, __name__)
 
-# OpenMP reads it when torch is imported. By default a thread that waits for another one spins; where the machine does
-# something else as well, as it often does, two threads then take many times as long as one.
+# OpenMP reads them when torch is imported. By default a thread that waits for another one spins for milliseconds; where
+# the machine does something else as well, as it often does, two threads then take many times as long as one. GCC's
+# OpenMP spins for some 30 µs here, since a thread that goes to sleep at once takes as long to wake up.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 if TYPE_CHECKING:
     from study.errors import UserError as UserError

@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -92,3 +94,13 @@ def test_what_is_ignored_stays_ignored() -> None:
     with process.stop_signals() as received:
         signal.raise_signal(signal.SIGHUP)
     assert not received
+
+
+@pytest.mark.parametrize("own", [{}, {"GOMP_SPINCOUNT": "7", "OMP_WAIT_POLICY": "ACTIVE"}])
+def test_openmp_hardly_spins_unless_the_user_has_it_spin(own: dict[str, str]) -> None:
+    """What it reads is set before torch is loaded, by all that begins with this package; a user's own values stay."""
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    code = f"import os, sys, study; print('torch' in sys.modules, *(os.environ[name] for name in {names}))"
+    bare = {k: v for k, v in os.environ.items() if k not in names}
+    done = subprocess.run([sys.executable, "-c", code], env={**bare, **own}, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", *(own.values() or ("3000", "PASSIVE"))]
