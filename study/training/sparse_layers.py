@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from study.training.batches import Batch
 from study.training.loop import Loss
 
-LEAST = {nn.Linear: 2**15, nn.Conv2d: 2**12}
+LEAST = {nn.Linear: 2**14, nn.Conv2d: 2**12}
 """Weights of a layer below which it is not its products that take the time; those of a convolution are used often."""
 
 LARGEST = 0.6
