@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from study.artifacts.cache import SharedWork
 from study.artifacts.weight_trace import Trace
@@ -65,19 +64,6 @@ class Stage:
     trace: Callable[..., Arrays] | None = None
     further: Callable[[SharedWork], Mapping[str, SharedWork]] = lambda shared: {}
     further_names: Callable[..., Sequence[str]] = lambda settings: ()
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """What some epochs of a trial cost in addition to the training of its network.
-
-    Attributes:
-        epochs: settings → how many.
-        term: (network, searched values) → what computes the term that is added to the loss.
-    """
-
-    epochs: Callable[..., int]
-    term: Callable[..., Callable[[], Tensor]]
 
 
 @dataclass
@@ -143,7 +129,6 @@ class Method:
         without_effect: settings → hyperparameter that does nothing with them → why, as the end of a sentence. Flags of
             these names are refused as well, where no trial uses them; see `study.tuning.idle_flags`.
         fixed: settings → hyperparameter that is not searched with them → why, as a sentence.
-        step_cost: of epochs that take longer than plain training.
         untrained_seconds: (settings, data) → seconds of a trial that trains nothing, from parts of it that are run;
             None where trials train.
         packing: None where trials are always trained alone.
@@ -169,7 +154,6 @@ class Method:
     counts_over: str = ""
     without_effect: Callable[..., dict[str, str]] = lambda settings: {}
     fixed: Callable[..., dict[str, str]] = lambda settings: {}
-    step_cost: StepCost | None = None
     untrained_seconds: Callable[..., float] | None = None
     packing: Packing | None = None
     search_space: Callable[..., str] = lambda settings: settings.kind

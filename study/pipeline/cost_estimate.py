@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +21,7 @@ from study.methods import registry
 from study.methods.method import settings_with
 from study.models.registry import parameter_count
 from study.pipeline import preflight
+from study.pipeline.trial_timing import FEW, MORE, seconds_of_trial
 from study.settings import Settings
 from study.training.batches import SHIFTING, Batch, EpochBatches
 from study.training.cuda_graphs import make_step
@@ -37,6 +37,8 @@ from study.tuning.space import SearchSpace
 
 BUDGET = 2.0
 """Seconds that timing one thing may take, if two calls are not slower."""
+AFFORDABLE = 15.0
+"""Seconds that a trial on a part of the images may take; of one that takes longer its steps alone are timed."""
 
 
 START = 9.0
@@ -163,11 +165,10 @@ def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
     threads = max(1, int(shared_cores(settings, alone)))
     trainings = [t for t in method.shared_work.networks(settings).values() if t.epochs]  # not what was brought
     shared = sum(t.epochs * seconds_an_epoch(t, data, threads) for t in trainings)
-    trial_data = method.trial_data(settings, data)
-    reports = _times_scored(method.epochs(space.largest(settings)), trial_data)
+    reports = _times_scored(method.epochs(space.largest(settings)), method.trial_data(settings, data))
     return Estimate(
         shared=shared,
-        trial=trial_seconds(settings, space, trial_data) + REPORT * reports,
+        trial=trial_seconds(settings, space, data) + REPORT * reports,
         trials=budget.num_samples + baselines,
         confirming=budget.seeds * (budget.confirm + baselines) if budget.confirm else 0,
         seeds=budget.seeds if budget.confirm else 0,
@@ -197,21 +198,25 @@ def _duration(seconds: float) -> str:
 
 
 def trial_seconds(settings: Settings, space: SearchSpace, data: Splits) -> float:
-    """Of one searched trial of the largest network, with every other hyperparameter in the middle of its range."""
+    """Of one searched trial of the largest network, with every other hyperparameter in the middle of its range.
+
+    Where that does not take long it is trained, on a part of the images; otherwise steps of its network are timed.
+    """
     method, largest = registry.method(settings.kind), space.largest(settings)
-    training, threads = largest_network(settings, space, data), settings.resources.threads
+    trial_data = method.trial_data(settings, data)
+    training, threads = largest_network(settings, space, trial_data), settings.resources.threads
     if method.untrained_seconds:
         torch.set_num_threads(threads)
-        return method.untrained_seconds(largest, data)
+        return method.untrained_seconds(largest, trial_data)
     teacher = _teacher_in_every_step(settings, training)
-    cost = method.step_cost
-    costly_epochs = cost.epochs(largest) if cost else 0
-    total = (method.epochs(largest) - costly_epochs) * seconds_an_epoch(training, data, threads, teacher=teacher)
-    if cost and costly_epochs:
-        middle = {name: domain.middle() for name, domain in space.domains.items()}
-        term = partial(cost.term, values=middle)
-        total += costly_epochs * seconds_an_epoch(training, data, threads, term, teacher)
-    return float(total)
+    steps = method.epochs(largest) * seconds_an_epoch(training, trial_data, threads, teacher)
+    images = len(trial_data.train)
+    if steps * (1.0 if images <= MORE else (FEW + MORE) / images) > AFFORDABLE:
+        return steps
+    role = "student" if method.student else method.shared_work.role
+    networks = {role: training.network} if role in space.domains else {}
+    trained = seconds_of_trial(settings, space, data, networks)
+    return steps if trained is None else trained
 
 
 def largest_network(settings: Settings, space: SearchSpace, data: Splits) -> Training:
@@ -237,17 +242,10 @@ def _teacher_in_every_step(settings: Settings, training: Training) -> Training |
     return networks.get("teacher", training)  # without one of its own, the network itself
 
 
-def seconds_an_epoch(
-    training: Training,
-    data: Splits,
-    threads: int,
-    term: Callable[[nn.Module], Callable[[], Tensor]] | None = None,
-    teacher: Training | None = None,
-) -> float:
+def seconds_an_epoch(training: Training, data: Splits, threads: int, teacher: Training | None = None) -> float:
     """Of training and the evaluation after it.
 
     Args:
-        term: of a network, what computes a term that is added to the loss; None for none.
         teacher: one that runs in every step.
     """
     torch.set_num_threads(threads)
@@ -256,12 +254,9 @@ def seconds_an_epoch(
     optimiser = make_optimiser(training.recipe, model.parameters(), training.learning_rate, training.weight_decay)
     if training.recipe.ema:
         WeightAverage(model, training.recipe.ema).follow(optimiser)
-    added = term(model) if term else None
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         value = F.cross_entropy(logits(model, batch.images, training.precision), batch.labels)
-        if added:
-            value = value + added() / len(data.train)
         if teaching:
             with torch.no_grad():
                 logits(teaching, batch.images, training.precision)

@@ -28,13 +28,14 @@ KD, SWS, MAGNITUDE = (SearchSpace.load(name) for name in ("kd", "sws", "magnitud
 
 @pytest.fixture
 def digits(monkeypatch: pytest.MonkeyPatch) -> Splits:
-    """Eight cores and no GPU; an epoch takes a second on one thread, and half of that more for a prior, or a teacher
-    that runs in every step."""
+    """Eight cores and no GPU; an epoch takes a second on one thread, and half of that more for a teacher that runs in
+    every step. No trial is trained to time it."""
 
-    def epoch(training: Any, data: Any, threads: int, term: Any = None, teacher: Any = None) -> float:
-        return (1 + 0.5 * (term is not None) + 0.5 * (teacher is not None)) / threads
+    def epoch(training: Any, data: Any, threads: int, teacher: Any = None) -> float:
+        return (1 + 0.5 * (teacher is not None)) / threads
 
     monkeypatch.setattr(cost_estimate, "seconds_an_epoch", epoch)
+    monkeypatch.setattr(cost_estimate, "AFFORDABLE", 0.0)
     for name, seconds in {
         "START": START,
         "PROCESS": PROCESS,
@@ -156,16 +157,12 @@ def test_a_study_that_was_started_otherwise_is_refused(tmp_path: Path) -> None:
         cost_estimate.dry_run(settings.changed(seed=5))
 
 
-def test_prior_and_teacher_in_every_step_have_their_price(digits: Splits) -> None:
-    """The prior in the epochs of clustering alone; the teacher where augmentation leaves no logits to keep."""
+def test_a_teacher_in_every_step_has_its_price(digits: Splits) -> None:
+    """Where augmentation leaves no logits to keep. Epochs of all phases count."""
     shared = resolve(SWSSettings.of(variant="soft", epochs=10, codebook_epochs=4))
-    assert cost_estimate.trial_seconds(shared, SWS, digits) == 10 * 1.5 + 4
+    assert cost_estimate.trial_seconds(shared, SWS, digits) == 14
     hard = resolve(SWSSettings.of(epochs=10, codebook_epochs=4))
-    space = SearchSpace.load("sws_hard")
-    assert cost_estimate.trial_seconds(hard, space, digits) == 10 * 1.5  # quantised training, which ends the trial
-    assert cost_estimate.trial_seconds(hard.changed(quantised_training=False), space, digits) == 14
-    pruned = resolve(MagnitudeSettings.of(epochs=10, codebook_epochs=4))
-    assert cost_estimate.trial_seconds(pruned, MAGNITUDE, digits) == 14
+    assert cost_estimate.trial_seconds(hard, SearchSpace.load("sws_hard"), digits) == 10  # quantised training ends it
     assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, augment="flip")), KD, digits) == 10
     assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, augment="crop")), KD, digits) == 15
     assert cost_estimate.trial_seconds(resolve(KDSettings.of(epochs=10, mixup=0.2)), KD, digits) == 15
@@ -174,3 +171,12 @@ def test_prior_and_teacher_in_every_step_have_their_price(digits: Splits) -> Non
     for teacher, seconds in (("none", 14), ("self", 21), ("lenet5", 21)):
         taught = resolve(MagnitudeSettings.of(epochs=10, codebook_epochs=4, augment="shift", teacher=teacher))
         assert cost_estimate.trial_seconds(taught, MAGNITUDE, digits) == seconds
+
+
+def test_a_trial_that_is_short_is_trained(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its seconds count then, not those of its steps, if it can be trained."""
+    settings, space = resolve(SWSSettings.of(epochs=10)), SearchSpace.load("sws_hard")
+    monkeypatch.setattr(cost_estimate, "AFFORDABLE", 11.0)
+    for seconds, counted in ((3.5, 3.5), (None, 10.0)):
+        monkeypatch.setattr(cost_estimate, "seconds_of_trial", lambda *_, seconds=seconds: seconds)
+        assert cost_estimate.trial_seconds(settings, space, digits) == counted

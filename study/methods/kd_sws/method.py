@@ -16,9 +16,8 @@ from study.methods.common.pretrained import METRICS, compressed_result, counted_
 from study.methods.kd import method as distillation_study
 from study.methods.kd import student
 from study.methods.kd_sws.settings import KDSWSSettings
-from study.methods.method import Method, StepCost, TrialResult, hparams_from, settings_with, shift_epochs
+from study.methods.method import Method, TrialResult, hparams_from, settings_with, shift_epochs
 from study.methods.sws import weight_sharing
-from study.methods.sws.method import prior_term
 from study.records.search_domains import Value
 from study.settings import Values
 from study.training import distillation
@@ -134,5 +133,4 @@ METHOD = Method(
     counts_over=COUNTS_OVER,
     without_effect=distillation_study.without_effect,
     fixed=fixed,
-    step_cost=StepCost(epochs=lambda settings: settings.cluster_epochs, term=prior_term),
 )

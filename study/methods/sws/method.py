@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
-from torch import Tensor, nn
-
 from study.artifacts.cache import SharedWork
 from study.artifacts.checkpoints import Progress
-from study.compression.kmeans import kmeans
-from study.compression.quantised_training import SharedValues
-from study.compression.quantised_weights import flatten, shared_parameters
 from study.compression.size_metrics import COUNTS_OVER
 from study.data.splits import Splits
 from study.methods.common import pack_trainer, packed_pinning, pinning, pretrained
 from study.methods.common.pack_trainer import CompressionPacks
-from study.methods.method import Method, Packing, StepCost, TrialResult, hparams_from
+from study.methods.method import Method, Packing, TrialResult, hparams_from
 from study.methods.sws import hard, packed, weight_sharing
 from study.methods.sws.settings import NOT_PACKABLE, SWSSettings
 from study.methods.sws.weight_sharing import Hparams
@@ -80,40 +75,6 @@ def trial(
     return pretrained.compressed(network, quantised, metrics, settings, data, shared)
 
 
-def prior_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
-    """The prior over a network's weights, as a trial computes it in every step of clustering; scalar, nats."""
-    parameters = shared_parameters(network)
-    components = int(str(values.get("components") or 17))
-    hparams = Hparams(tau=1.0, components=components, pi_zero=0.99)
-    mixture = weight_sharing.mixture_over(flatten(parameters).detach(), hparams)
-    return lambda: mixture.complexity(flatten(parameters))
-
-
-def quantised_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
-    """What quantised training computes in every step besides the network's own loss; scalar."""
-    parameters = shared_parameters(network)
-    weights = flatten(parameters).detach()
-    count = max(1, round(float(str(values.get("density") or 0.01)) * len(weights)))
-    survives = pinning.largest(weights.abs(), count)
-    shared = SharedValues(parameters, survives, kmeans(weights[survives], int(str(values.get("components") or 8)) - 1))
-
-    def term() -> Tensor:
-        assignment, pull = shared.assignment(), shared.all_weights().index_select(0, shared.survivors)
-        return (pull * (shared.weights + shared.codebook().index_select(0, assignment))).sum()
-
-    return term
-
-
-def costly_epochs(settings: SWSSettings) -> int:
-    """See `StepCost`: those of `cost_term`."""
-    return (settings.epochs or 0) if settings.variant == "soft" or settings.quantised_training else 0
-
-
-def cost_term(network: nn.Module, values: Values) -> Callable[[], Tensor]:
-    """See `StepCost`."""
-    return (prior_term if "tau" in values else quantised_term)(network, values)
-
-
 def packs(settings: SWSSettings, data: Splits, shared: SharedWork) -> CompressionPacks:
     """Trains trials of one study as one program."""
     if settings.variant == "hard":
@@ -139,7 +100,6 @@ METHOD = Method(
     metrics=pretrained.METRICS,
     counts_over=COUNTS_OVER,
     without_effect=without_effect,
-    step_cost=StepCost(epochs=costly_epochs, term=cost_term),
     packing=Packing(check=check_packing, trainer=packs),
     search_space=lambda settings: "sws" if settings.variant == "soft" else "sws_hard",
 )
