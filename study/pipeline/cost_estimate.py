@@ -1,4 +1,5 @@
-"""What a study would cost: `--dry-run`. Steps of training are timed; Ray is not started and nothing is written.
+"""What a study would cost: `--dry-run`. Steps of training are timed, or a trial on a part of the images; Ray is not
+started and nothing is written.
 
 The parts that are not timed have been measured: `tests/benchmarks/study_time.py` compares whole studies with what is
 said here."""
@@ -142,9 +143,7 @@ def dry_run(settings: Settings) -> None:
         print(f"  confirmation, {cost.seeds} seeds: about {_duration(cost.confirmation)}")
     if cost.driving >= cost.search:
         print("  the one process that hands out trials and records them cannot keep up with so many at a time")
-    print(
-        f"  in all about {_duration(cost.total)}, from Enter to the report: from steps timed now, if nothing else runs"
-    )
+    print(f"  in all about {_duration(cost.total)}, from Enter to the report: as timed now, if nothing else runs")
 
 
 def estimate(settings: Settings, space: SearchSpace, data: Splits) -> Estimate:
