@@ -312,7 +312,7 @@ def test_other_settings_are_refused(kd: Path) -> None:
 
 def test_interrupted_study_continues(tmp_path: Path) -> None:
     """SIGINT keeps what finished; the same command then ends with exactly the trials asked for, none twice."""
-    arguments = [*SWS, "--num-samples", "4", "--epochs", "6"]
+    arguments = [*SWS, "--num-samples", "4", "--epochs", "4"]
     folder = tmp_path / "sws-digits"
     process = subprocess.Popen(
         command(tmp_path, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
