@@ -24,7 +24,7 @@ __path__ = extend_path(__path__, __name__)
 
 # OpenMP reads them when torch is imported. By default a thread that waits for another one spins for milliseconds; where
 # the machine does something else as well, as it often does, two threads then take many times as long as one. GCC's
-# OpenMP spins for some 30 µs here, since a thread that goes to sleep at once takes as long to wake up.
+# OpenMP spins for some 30 µs here: a thread that sleeps takes about as long to wake up.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 

@@ -37,17 +37,20 @@ def seconds_of_trial(
     Args:
         data: of the study, on the device of the trials.
         networks: searched role → the network to take.
-    Returns: None where it cannot be run like this.
+    Returns: None where it cannot be run like this, such as where students see many images, but not all of the study's.
     """
     method = method_of(settings.kind)
     values = {**typical_values(settings, space), **networks}
     settings = settings_with(settings, values)
     before = settings.changed(**{name: 0 for name in BEFORE if name in settings.flat()})
     whole = len(method.trial_data(settings, data).train)
+    some_of_them = len(data.train) > whole
+    if some_of_them and whole > MORE:
+        return None
     runs: list[tuple[int, float]] = []
     try:
         for images in (FEW, MORE) if whole > MORE else (whole,):
-            few = data if len(data.train) > whole else replace(data, train=data.train[torch.arange(images)])
+            few = data if some_of_them else replace(data, train=data.train[torch.arange(images)])
             work = method.shared_work.run({}, before, few, None, lambda row: None, Progress())
             shared = SharedWork(work.arrays, {"metrics": dict(work.metrics), "history": []})
             seconds = _seconds(method, values, settings, method.trial_data(settings, few), shared, whole)

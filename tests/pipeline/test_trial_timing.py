@@ -83,6 +83,23 @@ def test_images_cost_and_the_rest_does_not(digits: Splits, monkeypatch: pytest.M
     assert trial_timing.extrapolated([(10, 3.0), (20, 2.9)], 1000) == 2.9  # noise makes no time negative
 
 
+@pytest.mark.parametrize(("more", "timed_at_all"), [(100, True), (99, False)])
+def test_students_that_see_some_images_are_timed_with_all_of_them(
+    more: int, timed_at_all: bool, digits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred, from which no line could be drawn to more; where that is too many, nothing is said."""
+    settings, sizes = resolve(parse("kd --teacher lenet_300_100 --student lenet_300_100".split())), []
+
+    def seconds(method: Any, values: Any, settings: Any, data: Splits, *_: Any) -> float:
+        sizes.append(len(data.train))
+        return 2.5
+
+    monkeypatch.setattr(trial_timing, "_seconds", seconds)
+    monkeypatch.setattr(trial_timing, "FEW", 50)
+    monkeypatch.setattr(trial_timing, "MORE", more)
+    assert (timed(settings, digits), sizes) == ((2.5, [100]) if timed_at_all else (None, []))
+
+
 def test_a_trial_that_fails_counts_by_its_epochs(digits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that was not trained may be one that all weights of are pruned: the phases after that are taken to be
     like those before. One that fails before its first epoch is not timed."""
