@@ -113,18 +113,29 @@ def train_values(
 def _through_values(loss: Loss, parameters: Sequence[nn.Parameter], current: Callable[[], QuantisedWeights]) -> Loss:
     """The loss of a network with the current values and scales, with the gradient that the chain rule gives these.
 
+    Weights at zero have a value that is not trained, and so add nothing; only the others are looked at.
+
     Args:
         parameters: `shared_parameters` of the network, into which the weights are written.
-        current: differentiable in the values and scales that are trained.
+        current: differentiable in the values and scales that are trained; the assignment stays as it is.
     """
+    assignment = current().assignment
+    survivors = assignment.nonzero().flatten()
+    index = assignment.index_select(0, survivors)
+    tensor = torch.cat([torch.full_like(p, i, dtype=torch.int64).flatten() for i, p in enumerate(parameters)])[
+        survivors
+    ]
 
     def chained(model: nn.Module, batch: Batch) -> Tensor:
         now = current()
         now.write(parameters)
         value = loss(model, batch)
-        pairs = [(p, w) for p, w in zip(parameters, now.tensors(parameters), strict=True) if p.requires_grad]
-        pulls = torch.autograd.grad(value, [p for p, _ in pairs], allow_unused=True, materialize_grads=True)
-        pulled = torch.stack([(w * pull).sum() for (_, w), pull in zip(pairs, pulls, strict=True)]).sum()
+        trained = [p for p in parameters if p.requires_grad]
+        pulls = torch.autograd.grad(value, trained, allow_unused=True, materialize_grads=True)
+        pull_of = dict(zip(trained, pulls, strict=True))
+        pull = flatten([pull_of[p] if p in pull_of else torch.zeros_like(p) for p in parameters])
+        weights = now.values.index_select(0, index) * now.scales.index_select(0, tensor)
+        pulled = (weights * pull.index_select(0, survivors)).sum()
         return value.detach() + pulled - pulled.detach()
 
     return chained

@@ -289,7 +289,7 @@ def _move(
 
     def weights() -> Tensor:
         weights = _scaled(parameters, scales) if hparams.layer_scales else flatten(parameters)
-        return weights if survivors is None else weights[survivors]
+        return weights if survivors is None else weights.index_select(0, survivors)
 
     def after_epoch(epoch: int, train_loss: float) -> None:
         epoch += 0 if clustering else hparams.epochs
