@@ -150,13 +150,13 @@ def _one_line(box: str, prog: str, explain: Callable[[str], str]) -> str:
     message = " ".join(lines[first:last])
     near = [line.split()[0].rstrip(",") for line in lines if re.match("--[a-z]", line)]
     given = re.match(r"Unrecognized options?: (--[\w-]+)", message)  # tyro's near names may be rather far
-    meant = difflib.get_close_matches(given[1], near, 1, _NEAR) if given else []
+    meant = difflib.get_close_matches(given[1], near, 1, NEAR) if given else []
     hint = f"; did you mean {meant[0]}?" if meant else ""
     for theirs, ours in _WORDS:
         message = re.sub(f"^{theirs}$", ours, message)
     if message.endswith(_NOT_UNDERSTOOD):
         flag = message.removesuffix(_NOT_UNDERSTOOD)
-        if reason := "" if hint else explain(flag.split()[0]):
+        if reason := "" if hint else explain(re.split(r"[ =]", flag)[0]):
             return f"{flag}: {reason} (see {prog} --help)"
     return f"{message.rstrip('.')}{hint} (see {prog} --help)"
 
@@ -173,7 +173,7 @@ def _missing(match: re.Match[str]) -> str:
     return f"missing: {'; '.join(': '.join(a.split(' ', 1)) for a in arguments)}"
 
 
-_NEAR = 0.7
+NEAR = 0.7
 """How alike two names of flags are, as difflib counts it, when one is taken for a slip of the other."""
 _NOT_UNDERSTOOD = ": not understood"
 _FLAG = r"(--[\w-]+)"

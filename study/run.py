@@ -11,6 +11,7 @@ import shlex
 import sys
 import textwrap
 import typing
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -115,11 +116,26 @@ def _help(kinds: list[str]) -> str:
 
 
 def _explain(argv: list[str], name: str) -> str:
-    """Why a kind of study has no flag of this name, where that can be said; otherwise ""."""
+    """Why a kind of study has no flag of this name, or of the nearest, where that can be said; otherwise ""."""
     if not name.startswith("--"):
         return ""
-    kind = argv[0]
     spaces = {k: _flags_searched(k, argv) for k in registry.names()}  # this imports Ray, which only this message needs
+    flags = {flag(n) for k in registry.names() for n in registry.default_settings(k).flat()}
+    known = flags.union(*spaces.values())
+    if name in known:
+        return _explain_known(argv, name, spaces)
+    # Those of this kind are named elsewhere where they are near.
+    near = difflib.get_close_matches(name, sorted(known), 1, commandline.NEAR)
+    return f"no such flag; if {near[0]} is meant: {_explain_known(argv, near[0], spaces)}" if near else ""
+
+
+def _explain_known(argv: list[str], name: str, spaces: Mapping[str, Mapping[str, _Searched]]) -> str:
+    """Why a kind of study has no flag of a name that some kind has, or searches.
+
+    Args:
+        spaces: kind of study → its flags that are searched.
+    """
+    kind = argv[0]
     if name in spaces[kind]:
         searched = spaces[kind][name]
         return (
