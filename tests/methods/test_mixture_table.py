@@ -53,7 +53,6 @@ def test_value_and_gradients_are_as_exact_as_float32(components: int, sigma: flo
 
 def test_components_far_apart_need_finer_steps_and_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two narrow components the responsibilities change within σ² / distance, a fraction of σ."""
-    monkeypatch.setattr(mixture_table, "REACH", math.inf)
     inputs = clustered(8, sigma=0.012, width=0.6, count=1_000_000)
     wanted = exact(*inputs)[1]
 
@@ -67,31 +66,21 @@ def test_components_far_apart_need_finer_steps_and_get_them(monkeypatch: pytest.
     assert error() > 5e-6
 
 
-@pytest.mark.parametrize("far", [0.5, 1e6])
-def test_weights_beyond_the_table_are_points_of_their_own(far: float) -> None:
-    """The table covers what is near the zero component, and need not grow with the range of the weights."""
-    weights, *mixture = clustered(33, sigma=0.01)
-    weights[7] = far
-    table = mixture_table.moments(weights, *mixture)
-    assert table is not None
-    value, weight_grad, *_ = exact(weights, *mixture)
-    torch.testing.assert_close(table[0], value, rtol=1e-7, atol=0)
-    assert float(weight_grad[7]) == pytest.approx(float(table[1][7]), rel=1e-6)
-    others = torch.arange(len(weights)) != 7
-    error = (table[1].double() - weight_grad)[others].abs().max()
-    assert error <= 2e-6 * weight_grad[others].abs().max()
-    torch.testing.assert_close(table[2][0].sum(), torch.tensor(float(len(weights)), dtype=torch.float64))
+def test_a_cubic_is_interpolated_and_summed_exactly() -> None:
+    """What lies between the nodes is lost from the fourth power on; half of the weights lie on one node."""
+    nodes = 2.0**-6 * torch.arange(-100, 101, dtype=torch.float32)
+    weights = torch.cat([torch.zeros(70_000), torch.linspace(-1.4, 1.3, 70_001)])
 
+    def cubic(x: Tensor) -> Tensor:
+        return 1 + x * (2 + x * (-3 + 4 * x))
 
-def test_a_weight_at_the_edge_of_the_table_counts_once() -> None:
-    """Evenly spaced weights lie at the edge, next to it, and halfway between two nodes."""
-    _, *mixture = clustered(8)
-    weights = 2.0**-16 * torch.arange(-20_000, 20_000, dtype=torch.float32)
-    table = mixture_table.moments(weights, *mixture)
-    assert table is not None
-    torch.testing.assert_close(table[2][0].sum(), torch.tensor(40_000.0, dtype=torch.float64), rtol=1e-7, atol=0)
-    torch.testing.assert_close(table[2][1].sum(), weights.double().sum(), rtol=0, atol=1e-4)
-    torch.testing.assert_close(table[2][2].sum(), weights.double().square().sum(), rtol=1e-6, atol=0)
+    slope, spread = mixture_table._interpolate(weights, 2.0**-6, -100, cubic(nodes))
+    torch.testing.assert_close(slope, cubic(weights), rtol=0, atol=1e-5)
+    for power in range(4):
+        total = (weights.double() ** power).sum()
+        torch.testing.assert_close(spread @ nodes.double() ** power, total, rtol=1e-7, atol=1e-2)
+    fourth = (weights.double() ** 4).sum()
+    assert abs(spread @ nodes.double() ** 4 - fourth) < 1e-6 * fourth
 
 
 def test_a_component_that_takes_no_part_changes_nothing() -> None:
@@ -113,7 +102,7 @@ def test_a_component_that_takes_no_part_changes_nothing() -> None:
     [
         lambda w, *m: (w.double(), *(t.double() for t in m)),
         lambda w, *m: (w[:500], *m),  # more nodes than it would save
-        lambda w, *m: (torch.cat([w, 1e4 * w]), *m),  # half of the weights far from all others
+        lambda w, *m: (w.index_fill(0, torch.tensor([7]), 1e6), *m),  # one weight far from all others
         lambda w, *m: (w.index_fill(0, torch.tensor([7]), math.nan), *m),
         lambda w, *m: (w.index_fill(0, torch.tensor([7]), math.inf), *m),
         lambda w, means, precisions, proportions: (w, means, precisions + 40, proportions),
