@@ -21,6 +21,7 @@ from study.training.batches import Batch
 from study.training.distillation import LossHparams
 from study.training.loop import Loss, Report, Score, epoch_row, evaluate, train
 from study.training.sparse_layers import SparseLayers
+from study.training.torch_optimisers import Adam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ def train_values(
         model,
         data,
         _through_values(sparse.of(loss), parameters, current),
-        torch.optim.Adam([free, *([log_scales] if scaled else [])], lr=learning_rate, fused=True),
+        Adam([free, *([log_scales] if scaled else [])], lr=learning_rate, fused=True),
         epochs=epochs,
         batch_size=batch_size,
         generator=torch.Generator().manual_seed(seed),

@@ -19,6 +19,7 @@ from study.errors import TrialFailed
 from study.training.batches import Batch, steps_per_epoch
 from study.training.loop import Loss, Report, epoch_row, train
 from study.training.sparse_layers import SparseLayers
+from study.training.torch_optimisers import Adam
 
 DROP_AT = 0.6
 """Share of the steps after which the weights that are zero then are zero for good."""
@@ -233,7 +234,7 @@ def adam_over(
     """
     others = [p for p in others if p.requires_grad]
     groups = [{"params": [weights, *others], "lr": rates[0]}, {"params": [values], "lr": rates[1]}]
-    optimiser = torch.optim.Adam(groups, fused=True)
+    optimiser = Adam(groups, fused=True)
     states = {p: state for p, state in before.state.items() if state} if before else {}
     known = [p for p in own if p in states]
     if not known:  # a trial that goes on in a later epoch has them in its checkpoint

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from study.training.recipe import WITH_MOMENTUM, Recipe
+from study.training.torch_optimisers import SGD, Adam, AdamW
 
 
 def make_optimiser(
@@ -21,7 +22,7 @@ def make_optimiser(
     trained = list(parameters)
     optimiser: torch.optim.Optimizer
     if recipe.optimizer in WITH_MOMENTUM:
-        optimiser = torch.optim.SGD(
+        optimiser = SGD(
             trained,
             learning_rate,
             momentum=recipe.momentum,
@@ -32,7 +33,7 @@ def make_optimiser(
         if recipe.momentum:  # a fused step takes all momenta or none, and a parameter may get its first gradient late
             optimiser.state.update({p: {"momentum_buffer": torch.zeros_like(p)} for p in trained})
     else:
-        adam = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        adam = AdamW if recipe.optimizer == "adamw" else Adam
         optimiser = adam(trained, learning_rate, weight_decay=weight_decay, fused=True)
     if recipe.clip_norm:
         optimiser.register_step_pre_hook(lambda *_: _clip(trained, recipe.clip_norm))

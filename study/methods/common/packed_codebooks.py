@@ -25,6 +25,7 @@ from study.methods.common.packed_training import (
 )
 from study.training.batches import Batch
 from study.training.loop import Loss
+from study.training.torch_optimisers import Adam
 
 
 def finish(
@@ -81,7 +82,7 @@ def train_values(
         members,
         data,
         through,
-        torch.optim.Adam([codebooks.values], lr=common.codebook_rate, fused=True),
+        Adam([codebooks.values], lr=common.codebook_rate, fused=True),
         epochs=common.codebook_epochs,
         seed_offset=seed_offset,
         after_epoch=after_epoch,

@@ -32,6 +32,7 @@ from study.training.batches import steps_per_epoch
 from study.training.distillation import Targets
 from study.training.loop import Loss
 from study.training.schedules import constant_schedule, cosine_schedule
+from study.training.torch_optimisers import Adam
 
 Members = Sequence[Member[PinningHparams]]
 """Of one pack."""
@@ -103,7 +104,7 @@ def prune(stack: Stack, members: Members, data: Splits, loss: Loss) -> tuple[Ten
             metrics = validation_metrics(after[index], size_of_member, unquantised=before[index])
             members[index].report(epoch, "prune", losses[index], metrics)
 
-    optimiser = torch.optim.Adam(stack.parameters(), lr=common.weight_rate, fused=True)
+    optimiser = Adam(stack.parameters(), lr=common.weight_rate, fused=True)
     optimiser.register_step_post_hook(zero)  # Adam's momentum moves a pruned weight even without a gradient
     train(
         stack,

@@ -29,6 +29,7 @@ from study.training.distillation import Targets
 from study.training.loop import Loss, Report, epoch_row, train
 from study.training.schedules import constant_schedule, cosine_schedule
 from study.training.sparse_layers import SparseLayers
+from study.training.torch_optimisers import Adam
 
 PRUNINGS = 100
 """Times that the threshold rises. Zhu & Gupta (2017), sec. 3: whether every 100 or 1,000 steps matters little."""
@@ -180,7 +181,7 @@ def prune(
         metrics = score_if_quantised(model, lambda: cluster(model, survives, hparams.distinct_values), data)
         on_epoch(epoch_row(epoch, "prune", train_loss, metrics))
 
-    optimiser = torch.optim.Adam(model.parameters(), lr=hparams.weight_rate, fused=True)
+    optimiser = Adam(model.parameters(), lr=hparams.weight_rate, fused=True)
     optimiser.register_step_post_hook(zero)  # Adam's momentum moves a pruned weight even without a gradient
     train(
         model,

@@ -23,6 +23,7 @@ from study.training.distillation import Targets
 from study.training.loop import Loss, Report, epoch_row, train
 from study.training.network import Training
 from study.training.sparse_layers import SparseLayers
+from study.training.torch_optimisers import Adam
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +158,7 @@ def mixture_over(weights: Tensor, hparams: Hparams) -> Mixture:
 
 def adam(weights: Sequence[Tensor], mixture: Mixture, hparams: Hparams) -> torch.optim.Adam:
     """The optimiser of phase two."""
-    return torch.optim.Adam(
+    return Adam(
         [
             {"params": list(weights), "lr": hparams.weight_rate},
             {"params": [mixture.free_means], "lr": hparams.mean_rate},
