@@ -42,7 +42,9 @@ def start_ray(settings: Settings) -> str:
         with (
             ray_home.signals_left_alone(),
             ray_home.job_listed_as(job_title(settings)),
-            contextlib.nullcontext() if where else ray_waits.parts_side_by_side(),
+            contextlib.nullcontext()
+            if where
+            else ray_waits.only_what_serves(dashboard=settings.watching.dashboard, logs=not quiet),
         ):
             context = ray.init(
                 address=where or "local",

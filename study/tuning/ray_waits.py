@@ -1,13 +1,16 @@
-"""What Ray would wait for when it starts on this machine, and when it ends, and need not."""
+"""What Ray would start and wait for on this machine, when it starts and when it ends, and need not."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import time
 from collections.abc import Iterator
 from typing import Any
 
+DASHBOARD_PACKAGES = ("aiohttp", "aiohttp_cors", "grpc", "opencensus", "opentelemetry", "prometheus_client", "pydantic")
+"""What Ray's dashboard needs, and a smaller installation of Ray than `ray[default]` lacks."""
 POLL = 0.02
 """Seconds between two looks whether the node is there."""
 PATIENCE = 30.0
@@ -15,16 +18,25 @@ PATIENCE = 30.0
 
 
 @contextlib.contextmanager
-def parts_side_by_side() -> Iterator[None]:
-    """Start Ray so that its parts start at the same time.
+def only_what_serves(*, dashboard: bool, logs: bool) -> Iterator[None]:
+    """Start Ray on this machine with the processes that serve a study, at the same time.
 
     Ray would start the node once the dashboard answers, and then look every second whether the node is there. Here the
-    node starts before the dashboard, and Ray looks more often: a second less.
+    node starts before the dashboard, and Ray looks more often. It would import what its dashboard is made of, to see
+    whether it is installed, and start the server of a dashboard that nobody asked for, an autoscaler that has no
+    machines to add, and what reads the logs of workers, whether they are printed or not.
+
+    Args:
+        dashboard: there is one. It tells the autoscaler's news, so there is that, too.
+        logs: what workers print is printed.
     """
     node_class: Any = importlib.import_module("ray._private.node").Node
     services: Any = importlib.import_module("ray._private.services")
-    start_dashboard, start_node = node_class.start_api_server, node_class.start_ray_processes
-    get_node = services.get_node
+    start_dashboard, start_node, get_node = (
+        node_class.start_api_server,
+        node_class.start_ray_processes,
+        services.get_node,
+    )
     started: list[Any] = []
 
     def start_node_once(node: Any) -> None:
@@ -34,19 +46,54 @@ def parts_side_by_side() -> Iterator[None]:
 
     def start_node_and_dashboard(node: Any, **options: Any) -> None:
         start_node_once(node)
-        start_dashboard(node, **options)
+        if dashboard:
+            start_dashboard(node, **options)
 
     def get_node_soon(gcs_address: str, node_id: str) -> Any:
         _await_node(services, gcs_address, node_id)
         return get_node(gcs_address, node_id)
 
-    node_class.start_api_server, node_class.start_ray_processes = start_node_and_dashboard, start_node_once
-    services.get_node = get_node_soon
+    with (
+        _replaced(node_class, start_api_server=start_node_and_dashboard, start_ray_processes=start_node_once),
+        _replaced(node_class, **({} if dashboard else {"start_monitor": _start_nothing})),
+        _replaced(node_class, **({} if logs else {"start_log_monitor": _start_nothing})),
+        _replaced(services, get_node=get_node_soon),
+        _replaced(importlib.import_module("ray._private.utils"), get_dashboard_dependency_error=_dependency_error),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def callbacks_uncounted() -> Iterator[None]:
+    """Run Tune without its count of who uses wandb, mlflow and comet: it imports those that are installed, which takes
+    wandb 0.7 s."""
+    with _replaced(importlib.import_module("ray.air._internal.usage"), tag_callbacks=lambda callbacks: False):
+        yield
+
+
+def _start_nothing(node: Any) -> None:
+    """In place of a process that a study has no use for."""
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, **others: object) -> Iterator[None]:
+    """An object with these attributes in place of its own."""
+    own = {name: getattr(owner, name) for name in others}
+    for name, other in others.items():
+        setattr(owner, name, other)
     try:
         yield
     finally:
-        node_class.start_api_server, node_class.start_ray_processes = start_dashboard, start_node
-        services.get_node = get_node
+        for name, value in own.items():
+            setattr(owner, name, value)
+
+
+def _dependency_error() -> ImportError | None:
+    """Why there cannot be a dashboard: a package of those that it needs is not installed."""
+    for name in DASHBOARD_PACKAGES:
+        if importlib.util.find_spec(name) is None:
+            return ImportError(f"No module named {name!r}")
+    return None
 
 
 def _await_node(services: Any, gcs_address: str, node_id: str) -> None:

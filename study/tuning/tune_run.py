@@ -28,7 +28,7 @@ from study.records import paths
 from study.records.columns import FINAL_STATES, Row
 from study.records.ledger import Ledger, epochs_reported
 from study.settings import Settings
-from study.tuning import cluster, pack_trial, packs
+from study.tuning import cluster, pack_trial, packs, ray_waits
 from study.tuning.cluster import Capacity
 from study.tuning.ended_trials import ForgetEndedTrials, forget_closed_writers
 from study.tuning.ending import Ending
@@ -238,7 +238,8 @@ def _fit(job: Job, tuner: tune.Tuner) -> bool:
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
-        tuner.fit()
+        with ray_waits.callbacks_uncounted():
+            tuner.fit()
         # Tune listens for the first Ctrl-C itself, and puts the handler back when it comes.
         return signal.getsignal(signal.SIGINT) is not handler
     except Exception as error:  # Tune trips over its own files when they could not be written

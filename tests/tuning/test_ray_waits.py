@@ -38,16 +38,49 @@ def test_the_node_starts_before_the_dashboard_and_the_autoscaler_is_ended(monkey
     assert [process.returncode for process in started["monitor"]] == [-signal.SIGKILL]
 
 
+def test_without_the_dashboard_ray_starts_what_trials_run_on_and_no_more() -> None:
+    """Nobody reads a server's pages, an autoscaler's news or logs that are not printed; trials run as ever."""
+    import ray
+
+    settings = resolve(SWSSettings())
+    try:
+        ray_start.start_ray(settings.changed(dashboard=False))
+        node: Any = importlib.import_module("ray._private.worker")._global_node
+        assert set(node.all_processes) - {"reaper"} == {"gcs_server", "raylet"}
+        assert ray.get(ray.remote(lambda: 3).remote()) == 3
+    finally:
+        ray_start.stop_ray()
+
+
+def test_a_package_that_the_dashboard_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray names it, without importing them all."""
+    assert ray_waits._dependency_error() is None
+    monkeypatch.setattr(ray_waits, "DASHBOARD_PACKAGES", ("no_such_package",))
+    assert "no_such_package" in str(ray_waits._dependency_error())
+
+
+def test_tune_does_not_import_what_it_would_count() -> None:
+    usage: Any = importlib.import_module("ray.air._internal.usage")
+    counting = usage.tag_callbacks
+    with ray_waits.callbacks_uncounted():
+        assert usage.tag_callbacks([]) is False and usage.tag_callbacks is not counting
+    assert usage.tag_callbacks is counting
+
+
 def test_ray_is_as_it_was_after_an_error() -> None:
     """A program that starts a study from Python goes on to use Ray as Ray is."""
     node_class: Any = importlib.import_module("ray._private.node").Node
     services: Any = importlib.import_module("ray._private.services")
+    utils: Any = importlib.import_module("ray._private.utils")
 
     def parts() -> list[object]:
-        return [node_class.start_api_server, node_class.start_ray_processes, services.get_node]
+        starting = [
+            getattr(node_class, f"start_{part}") for part in ("api_server", "ray_processes", "monitor", "log_monitor")
+        ]
+        return [*starting, services.get_node, utils.get_dashboard_dependency_error]
 
     before = parts()
-    with pytest.raises(RuntimeError), ray_waits.parts_side_by_side():
+    with pytest.raises(RuntimeError), ray_waits.only_what_serves(dashboard=False, logs=False):
         assert all(a is not b for a, b in zip(before, parts(), strict=True))
         raise RuntimeError
     assert parts() == before
