@@ -42,9 +42,9 @@ AFFORDABLE = 15.0
 """Seconds that a trial on a part of the images may take; of one that takes longer its steps alone are timed."""
 
 
-START = 8.5
+START = 6.0
 """Seconds from Enter until Ray is there, and the first process of a trial starts."""
-PROCESS = 6.0
+PROCESS = 4.0
 """Seconds in which such a process loads PyTorch and Ray; it then runs one trial after another."""
 BETWEEN = 0.2
 """Seconds from a trial's last epoch to the first of the next one in the same process."""
@@ -52,7 +52,7 @@ REPORT = 0.02
 """Seconds of an epoch that is scored: its checkpoint, its report to Tune, and what the driver does then."""
 DRIVER = 0.12
 """Seconds of a processor for each trial in the driver, which starts, records and judges one after the other."""
-END = 3.5
+END = 3.0
 """Seconds from the last trial to the report: the test of the front, the page."""
 
 
