@@ -67,7 +67,11 @@ def only_what_serves(*, dashboard: bool, logs: bool) -> Iterator[None]:
 def callbacks_uncounted() -> Iterator[None]:
     """Run Tune without its count of who uses wandb, mlflow and comet: it imports those that are installed, which takes
     wandb 0.7 s."""
-    with _replaced(importlib.import_module("ray.air._internal.usage"), tag_callbacks=lambda callbacks: False):
+    try:
+        counting = importlib.import_module("ray.air._internal.usage")
+    except ImportError:  # another version of Ray
+        counting = None
+    with _replaced(counting, tag_callbacks=lambda callbacks: False):
         yield
 
 
@@ -77,10 +81,10 @@ def _start_nothing(node: Any) -> None:
 
 @contextlib.contextmanager
 def _replaced(owner: Any, **others: object) -> Iterator[None]:
-    """An object with these attributes in place of its own."""
-    own = {name: getattr(owner, name) for name in others}
-    for name, other in others.items():
-        setattr(owner, name, other)
+    """An object with these attributes in place of its own; those that another version of Ray lacks are left out."""
+    own = {name: getattr(owner, name) for name in others if hasattr(owner, name)}
+    for name in own:
+        setattr(owner, name, others[name])
     try:
         yield
     finally:

@@ -67,6 +67,15 @@ def test_tune_does_not_import_what_it_would_count() -> None:
     assert usage.tag_callbacks is counting
 
 
+def test_another_version_of_ray_may_lack_what_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then it starts and counts as it does by itself."""
+    usage: Any = importlib.import_module("ray.air._internal.usage")
+    monkeypatch.delattr(usage, "tag_callbacks")
+    with ray_waits.callbacks_uncounted():
+        assert not hasattr(usage, "tag_callbacks")
+    assert not hasattr(usage, "tag_callbacks")
+
+
 def test_ray_is_as_it_was_after_an_error() -> None:
     """A program that starts a study from Python goes on to use Ray as Ray is."""
     node_class: Any = importlib.import_module("ray._private.node").Node
