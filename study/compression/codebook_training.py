@@ -123,9 +123,8 @@ def _through_values(loss: Loss, parameters: Sequence[nn.Parameter], current: Cal
     assignment = current().assignment
     survivors = assignment.nonzero().flatten()
     index = assignment.index_select(0, survivors)
-    tensor = torch.cat([torch.full_like(p, i, dtype=torch.int64).flatten() for i, p in enumerate(parameters)])[
-        survivors
-    ]
+    ends = torch.tensor([p.numel() for p in parameters], device=survivors.device).cumsum(0)
+    tensor = torch.searchsorted(ends, survivors, right=True)  # which of the parameters each is in
 
     def chained(model: nn.Module, batch: Batch) -> Tensor:
         now = current()
