@@ -61,6 +61,9 @@ def forget_closed_writers() -> None:
     Each has Python close it at the end, and so stays until then, although Tune closes it at the end of its trial. Now
     Python closes those that are still there.
     """
+    # Loaded first, since what is registered last ends first: multiprocessing takes the writers' queues away at the end.
+    from multiprocessing import util  # noqa: F401
+
     from tensorboardX import writer
 
     if writer.atexit is atexit:
