@@ -8,7 +8,6 @@ results are in its ledger, and it is continued from there. TensorBoard's writers
 from __future__ import annotations
 
 import atexit
-import weakref
 from collections.abc import Callable
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -52,7 +51,8 @@ class ForgetEndedTrials(tune.Callback):
         vars(trial).update(dict.fromkeys(LARGE))
 
 
-_OPEN_WRITERS: weakref.WeakSet[Any] = weakref.WeakSet()
+_OPEN_WRITERS: set[Any] = set()
+"""What writes the files of TensorBoard's writers, each in a thread, which outlives a writer that nobody closed."""
 
 
 def forget_closed_writers() -> None:
@@ -61,9 +61,6 @@ def forget_closed_writers() -> None:
     Each has Python close it at the end, and so stays until then, although Tune closes it at the end of its trial. Now
     Python closes those that are still there.
     """
-    # Loaded first, since what is registered last ends first: multiprocessing takes the writers' queues away at the end.
-    from multiprocessing import util  # noqa: F401
-
     from tensorboardX import writer
 
     if writer.atexit is atexit:
@@ -75,11 +72,12 @@ def _register(cleanup: Callable[[], None]) -> None:
     """In the place of `atexit.register`; the one variable of the function that a writer registers is the writer."""
     cells = cleanup.__closure__ if isinstance(cleanup, FunctionType) else None
     if cells and len(cells) == 1 and hasattr(cells[0].cell_contents, "event_writer"):
-        _OPEN_WRITERS.add(cells[0].cell_contents)
+        _OPEN_WRITERS.difference_update([writer for writer in _OPEN_WRITERS if getattr(writer, "_closed", False)])
+        _OPEN_WRITERS.add(cells[0].cell_contents.event_writer)
     else:
         atexit.register(cleanup)
 
 
 def _close_writers() -> None:
-    for writer in list(_OPEN_WRITERS):
-        writer.event_writer.close()
+    for writer in _OPEN_WRITERS:
+        writer.close()
