@@ -120,13 +120,16 @@ def _explain(argv: list[str], name: str) -> str:
     if not name.startswith("--"):
         return ""
     spaces = {k: _flags_searched(k, argv) for k in registry.names()}  # this imports Ray, which only this message needs
-    flags = {flag(n) for k in registry.names() for n in registry.default_settings(k).flat()}
-    known = flags.union(*spaces.values())
+    flags = {k: set(map(flag, registry.default_settings(k).flat())) for k in registry.names()}
+    known = set().union(*flags.values(), *spaces.values())
     if name in known:
         return _explain_known(argv, name, spaces)
-    # Those of this kind are named elsewhere where they are near.
     near = difflib.get_close_matches(name, sorted(known), 1, commandline.NEAR)
-    return f"no such flag; if {near[0]} is meant: {_explain_known(argv, near[0], spaces)}" if near else ""
+    if not near:
+        return ""
+    if near[0] in flags[argv[0]]:
+        return f"no such flag; did you mean {near[0]}?"
+    return f"no such flag; if {near[0]} is meant: {_explain_known(argv, near[0], spaces)}"
 
 
 def _explain_known(argv: list[str], name: str, spaces: Mapping[str, Mapping[str, _Searched]]) -> str:

@@ -48,6 +48,7 @@ from study.process import kept_handlers
         (run, "kd --temperature=3", "--temperature=3: not a flag, because kd searches it"),
         (run, "kd --temprature 3", "--temprature 3: no such flag; if --temperature is meant: not a flag, because kd"),
         (run, "kd --variantt soft", "--variantt soft: no such flag; if --variant is meant: not a flag of kd"),
+        (run, "kd --epoch-teacher 3", "--epoch-teacher 3: no such flag; did you mean --teacher? (see"),
         (run, "kd --out x", "--out x: not understood (see"),
         (export, "", "missing: results/NAME: Folder of the study"),
         (reproduce, "", "missing: results/NAME: Folder of the study; TRIAL: A complete trial, such as t014, or"),

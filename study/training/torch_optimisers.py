@@ -1,4 +1,4 @@
-"""torch's optimisers, without the compiler that they load: it takes a second of every process that trains, and 60 MB.
+"""torch's optimisers, without the compiler that they load, a second and 160 MB of every process that trains.
 
 They load it to keep themselves out of what it compiles, and nothing compiles a step here. A network that is compiled
 loads it by itself.

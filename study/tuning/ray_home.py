@@ -127,6 +127,19 @@ def last_folders() -> list[str]:
 
 
 @contextlib.contextmanager
+def replaced(owner: Any, **others: object) -> Iterator[None]:
+    """An object with these attributes in place of its own; those that another version of Ray lacks are left out."""
+    own = {name: getattr(owner, name) for name in others if hasattr(owner, name)}
+    for name in own:
+        setattr(owner, name, others[name])
+    try:
+        yield
+    finally:
+        for name, value in own.items():
+            setattr(owner, name, value)
+
+
+@contextlib.contextmanager
 def job_listed_as(title: str) -> Iterator[None]:
     """Start Ray so that its dashboard lists the job under this title, with the command behind it.
 
@@ -134,11 +147,8 @@ def job_listed_as(title: str) -> Iterator[None]:
     """
     utils: Any = importlib.import_module("ray._private.utils")
     command = utils.get_entrypoint_name
-    utils.get_entrypoint_name = lambda: f"{title}  ({command()})"
-    try:
+    with replaced(utils, get_entrypoint_name=lambda: f"{title}  ({command()})"):
         yield
-    finally:
-        utils.get_entrypoint_name = command
 
 
 @contextlib.contextmanager
@@ -149,14 +159,10 @@ def signals_left_alone() -> Iterator[None]:
     closes, would end them first. Ray's handlers of the driver, which print a trace, are replaced by those before.
     """
     services: Any = importlib.import_module("ray._private.services")
-    popen = services.ConsolePopen
-    services.ConsolePopen = partial(popen, process_group=0)
     try:
-        with kept_handlers():
+        with replaced(services, ConsolePopen=partial(services.ConsolePopen, process_group=0)), kept_handlers():
             yield
     except SystemExit as error:  # a SIGTERM meanwhile: Ray's handler exits with its number
         if error.code != signal.SIGTERM:
             raise
         signal.raise_signal(signal.SIGTERM)
-    finally:
-        services.ConsolePopen = popen

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from study.tuning.ray_home import replaced
+
 DASHBOARD_PACKAGES = ("aiohttp", "aiohttp_cors", "grpc", "opencensus", "opentelemetry", "prometheus_client", "pydantic")
 """What Ray's dashboard needs, and a smaller installation of Ray than `ray[default]` lacks."""
 POLL = 0.02
@@ -54,11 +56,11 @@ def only_what_serves(*, dashboard: bool, logs: bool) -> Iterator[None]:
         return get_node(gcs_address, node_id)
 
     with (
-        _replaced(node_class, start_api_server=start_node_and_dashboard, start_ray_processes=start_node_once),
-        _replaced(node_class, **({} if dashboard else {"start_monitor": _start_nothing})),
-        _replaced(node_class, **({} if logs else {"start_log_monitor": _start_nothing})),
-        _replaced(services, get_node=get_node_soon),
-        _replaced(importlib.import_module("ray._private.utils"), get_dashboard_dependency_error=_dependency_error),
+        replaced(node_class, start_api_server=start_node_and_dashboard, start_ray_processes=start_node_once),
+        replaced(node_class, **({} if dashboard else {"start_monitor": _start_nothing})),
+        replaced(node_class, **({} if logs else {"start_log_monitor": _start_nothing})),
+        replaced(services, get_node=get_node_soon),
+        replaced(importlib.import_module("ray._private.utils"), get_dashboard_dependency_error=_dependency_error),
     ):
         yield
 
@@ -71,25 +73,12 @@ def callbacks_uncounted() -> Iterator[None]:
         counting = importlib.import_module("ray.air._internal.usage")
     except ImportError:  # another version of Ray
         counting = None
-    with _replaced(counting, tag_callbacks=lambda callbacks: False):
+    with replaced(counting, tag_callbacks=lambda callbacks: False):
         yield
 
 
 def _start_nothing(node: Any) -> None:
     """In place of a process that a study has no use for."""
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, **others: object) -> Iterator[None]:
-    """An object with these attributes in place of its own; those that another version of Ray lacks are left out."""
-    own = {name: getattr(owner, name) for name in others if hasattr(owner, name)}
-    for name in own:
-        setattr(owner, name, others[name])
-    try:
-        yield
-    finally:
-        for name, value in own.items():
-            setattr(owner, name, value)
 
 
 def _dependency_error() -> ImportError | None:
