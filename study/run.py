@@ -19,7 +19,7 @@ from typing import NamedTuple
 from study import addresses, commandline
 from study.errors import UserError, system_error
 from study.methods import registry
-from study.records import object_store
+from study.records import object_store, paths
 from study.settings import Settings, flag, resolve
 
 SCRIPT = "compression-study"
@@ -189,6 +189,22 @@ def _run(settings: Settings) -> int:
         # the systems where that is the default. Ray reads it at import.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     commandline.say_stage("Loading PyTorch and Ray ...")
+    if _begins_study(settings):
+        from study.tuning import ray_start  # this imports Ray
+
+        with ray_start.begun(settings):
+            return _run_study(settings)
+    return _run_study(settings)
+
+
+def _begins_study(settings: Settings) -> bool:
+    """Whether this is the start of a study on this machine, so that Ray can start while PyTorch is loaded."""
+    if settings.searched.show_space or settings.budget.dry_run or settings.resources.address:
+        return False
+    return "torch" not in sys.modules and not (settings.folder / paths.STUDY).exists()
+
+
+def _run_study(settings: Settings) -> int:
     # These import torch and Ray, which --help need not wait for.
     from study.pipeline import driver
     from study.pipeline.cost_estimate import dry_run

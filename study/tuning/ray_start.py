@@ -6,16 +6,38 @@ import contextlib
 import logging
 import os
 import socket
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import ray
 
 from study.errors import UserError
-from study.records.columns import Row
 from study.settings import Settings
-from study.tuning import ray_home, ray_waits
+from study.tuning import ray_home, ray_waits, worker_start
 
 _NO_CLUSTER = "start one with ray start --head, or leave --address out"
 """What to do where no cluster answers."""
+_NOT_STARTED = "Ray could not be started on this machine"
+
+
+_begun: list[Callable[[], None]] = []
+"""What is left to do of a start of Ray on this machine; its processes are there."""
+
+
+@contextlib.contextmanager
+def begun(settings: Settings) -> Iterator[None]:
+    """Have Ray's processes start on this machine, and one of them load what trials need, while this command loads
+    PyTorch, reads the data and checks everything. `start_ray` takes them over. They end afterwards in any case.
+
+    Raises:
+        UserError: Ray does not start.
+    """
+    try:
+        _begin(settings)
+        yield
+    finally:
+        _begun.clear()
+        stop_ray()
 
 
 def start_ray(settings: Settings) -> str:
@@ -25,46 +47,86 @@ def start_ray(settings: Settings) -> str:
         UserError: it does not answer, or does not start.
     """
     if settings.resources.address:
-        _answers(settings.resources.address)
+        return _join(settings)
+    if not _begun:
+        _begin(settings)
+    with _starting(f"{_NOT_STARTED} ({{}})"):
+        _begun.pop()()
+        return ray_waits.dashboard_address() if settings.watching.dashboard else ""
+
+
+def _begin(settings: Settings) -> None:
+    """Start Ray's processes on this machine."""
+    dashboard, verbose = settings.watching.dashboard, settings.watching.verbose
+    ray_home.secure_token(create=True)
+    # Packed trials wait for what trains them, and need nothing of it themselves.
+    loads = "" if settings.resources.pack > 1 else "study.tuning.trainable"
+    with (
+        ray_waits.only_what_serves(dashboard=dashboard, logs=verbose),
+        ray_waits.process_ready(worker_start.environment(ray_home.last_folders(), loads)),
+        _starting(f"{_NOT_STARTED} ({{}})"),
+    ):
+        rest = ray_waits.connecting_later(
+            lambda: _init(
+                settings,
+                address="local",
+                include_dashboard=dashboard,
+                dashboard_host="127.0.0.1",
+                _temp_dir=ray_home.temporary_folder(),
+            )
+        )
+    _begun.append(rest)
+
+
+def _join(settings: Settings) -> str:
+    """Join a cluster; returns its dashboard's address, or ""."""
+    where = str(settings.resources.address)
+    _answers(where)
+    ray_home.secure_token(create=False)
+    with _starting(f"--address {where}: no Ray cluster answers there ({{}}); {_NO_CLUSTER}"):
+        context = _init(
+            settings,
+            address=where,
+            runtime_env={
+                "env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+                "worker_process_setup_hook": ray_home.put_last(ray_home.last_folders()),
+            },
+        )
+    url = getattr(context, "dashboard_url", "")
+    return f"http://{url}" if settings.watching.dashboard and url else ""
+
+
+def _init(settings: Settings, **options: Any) -> Any:
+    """`ray.init`, quietly, with what the dashboard shows of the job."""
     quiet = not settings.watching.verbose
     logging.getLogger("ray").setLevel(logging.ERROR if quiet else logging.INFO)
     for name in ("ray.tune", "ray.train", "ray.air"):  # a trial's error has its place: the reason in trials.csv
         logging.getLogger(name).setLevel(logging.CRITICAL if quiet else logging.INFO)
-    where = settings.resources.address
-    ray_home.secure_token(create=not where)
-    local: Row = {}
-    if not where:
-        # Ray would start a process for each core at once, none of which has the environment that trials need.
-        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-        local = {"include_dashboard": settings.watching.dashboard, "dashboard_host": "127.0.0.1"}
-        local["_temp_dir"] = ray_home.temporary_folder()
+    with ray_home.job_listed_as(job_title(settings)):
+        return ray.init(
+            log_to_driver=not quiet,
+            logging_level=logging.ERROR if quiet else logging.INFO,
+            configure_logging=True,
+            job_config=ray_home.OwnPath(metadata=job_metadata(settings)),
+            **options,
+        )
+
+
+@contextlib.contextmanager
+def _starting(message: str) -> Iterator[None]:
+    """Let signals mean what they did, and make one line of what Ray raises, which is of many kinds.
+
+    Args:
+        message: with {} for the reason.
+    """
     try:
-        with (
-            ray_home.signals_left_alone(),
-            ray_home.job_listed_as(job_title(settings)),
-            contextlib.nullcontext()
-            if where
-            else ray_waits.only_what_serves(dashboard=settings.watching.dashboard, logs=not quiet),
-        ):
-            context = ray.init(
-                address=where or "local",
-                log_to_driver=not quiet,
-                logging_level=logging.ERROR if quiet else logging.INFO,
-                configure_logging=True,
-                job_config=ray_home.OwnPath(metadata=job_metadata(settings)),
-                runtime_env={
-                    "env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")},
-                    "worker_process_setup_hook": ray_home.put_last(ray_home.last_folders()),
-                },
-                **local,
-            )
-    except Exception as error:  # Ray raises many kinds
+        with ray_home.signals_left_alone():
+            yield
+    except UserError:
+        raise
+    except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        if where:
-            raise UserError(f"--address {where}: no Ray cluster answers there ({reason}); {_NO_CLUSTER}") from error
-        raise UserError(f"Ray could not be started on this machine ({reason})") from error
-    url = getattr(context, "dashboard_url", "")
-    return f"http://{url}" if settings.watching.dashboard and url else ""
+        raise UserError(message.format(reason)) from error
 
 
 def job_title(settings: Settings) -> str:

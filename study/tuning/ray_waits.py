@@ -1,18 +1,27 @@
-"""What Ray would start and wait for on this machine, when it starts and when it ends, and need not."""
+"""What Ray would start and wait for on this machine, when it starts and when it ends, and need not; and what it would
+do one after the other, and can do at the same time."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import importlib.util
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from study.tuning.ray_home import replaced
 
 DASHBOARD_PACKAGES = ("aiohttp", "aiohttp_cors", "grpc", "opencensus", "opentelemetry", "prometheus_client", "pydantic")
 """What Ray's dashboard needs, and a smaller installation of Ray than `ray[default]` lacks."""
+PRESTARTED = "--num_prestart_python_workers"
+"""The node's flag for how many processes for trials it starts at once."""
+AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "runtime_env_agent_port", "dashboard_agent_listen_port")
+"""Of what Ray runs next to a node."""
+LATER = b"later"
+"""In place of the dashboard's address, as long as it is not there."""
 POLL = 0.02
 """Seconds between two looks whether the node is there."""
 PATIENCE = 30.0
@@ -23,8 +32,9 @@ PATIENCE = 30.0
 def only_what_serves(*, dashboard: bool, logs: bool) -> Iterator[None]:
     """Start Ray on this machine with the processes that serve a study, at the same time.
 
-    Ray would start the node once the dashboard answers, and then look every second whether the node is there. Here the
-    node starts before the dashboard, and Ray looks more often. It would import what its dashboard is made of, to see
+    Ray would start the node once the dashboard answers, and then look every second whether the node is there; the node
+    would wait until what runs next to it has chosen its ports. Here they start side by side, nobody waits for the
+    dashboard (`dashboard_address`), and Ray looks more often. It would import what its dashboard is made of, to see
     whether it is installed, and start the server of a dashboard that nobody asked for, an autoscaler that has no
     machines to add, and what reads the logs of workers, whether they are printed or not.
 
@@ -39,17 +49,20 @@ def only_what_serves(*, dashboard: bool, logs: bool) -> Iterator[None]:
         node_class.start_ray_processes,
         services.get_node,
     )
+    internal_kv: Any = importlib.import_module("ray.experimental.internal_kv")
     started: list[Any] = []
 
     def start_node_once(node: Any) -> None:
         if not any(node is one for one in started):
             started.append(node)
+            _choose_ports(node)
             start_node(node)
 
     def start_node_and_dashboard(node: Any, **options: Any) -> None:
         start_node_once(node)
         if dashboard:
-            start_dashboard(node, **options)
+            with replaced(internal_kv, _internal_kv_get=lambda key, *others, **options: LATER):
+                start_dashboard(node, **options)
 
     def get_node_soon(gcs_address: str, node_id: str) -> Any:
         _await_node(services, gcs_address, node_id)
@@ -62,6 +75,90 @@ def only_what_serves(*, dashboard: bool, logs: bool) -> Iterator[None]:
         replaced(services, get_node=get_node_soon),
         replaced(importlib.import_module("ray._private.utils"), get_dashboard_dependency_error=_dependency_error),
     ):
+        yield
+
+
+@contextlib.contextmanager
+def process_ready(environment: Mapping[str, str]) -> Iterator[None]:
+    """Start Ray on this machine with one process for trials that is there before the first trial asks for it.
+
+    Ray would start one for each core: more than the first trial needs, which gets the cores.
+
+    Args:
+        environment: of this process, and of all that are started for trials later.
+    """
+    services: Any = importlib.import_module("ray._private.services")
+    start_process = services.start_ray_process
+
+    def start_node(command: list[str], kind: str, *others: Any, **options: Any) -> Any:
+        if kind == "raylet":
+            command = [f"{PRESTARTED}=1" if word.startswith(f"{PRESTARTED}=") else word for word in command]
+            added = {**environment, "RAY_enable_worker_prestart": "1"}
+            options["env_updates"] = {**(options.get("env_updates") or {}), **added}
+        return start_process(command, kind, *others, **options)
+
+    with replaced(services, start_ray_process=start_node):
+        yield
+
+
+class _Started(Exception):
+    """Ray's processes are there."""
+
+
+def connecting_later(init: Callable[[], object]) -> Callable[[], None]:
+    """Let Ray start its processes; returns what connects this one to them, and can wait.
+
+    Args:
+        init: calls `ray.init`.
+    """
+    worker: Any = importlib.import_module("ray._private.worker")
+    connect, rest = worker.connect, list[Callable[[], None]]()
+
+    def connect_later(*arguments: Any, **options: Any) -> None:
+        rest.append(partial(connect, *arguments, **options))
+        raise _Started
+
+    with replaced(worker, connect=connect_later), contextlib.suppress(_Started):
+        init()
+
+    def connect_now() -> None:
+        for step in [*rest, *worker._post_init_hooks]:
+            step()
+
+    return connect_now
+
+
+def dashboard_address() -> str:
+    """The dashboard's address, once it is there.
+
+    Raises:
+        RuntimeError: it ended, or is not there after `PATIENCE`.
+    """
+    node: Any = importlib.import_module("ray._private.worker")._global_node
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    process, until = node.all_processes[constants.PROCESS_TYPE_DASHBOARD][0].process, time.monotonic() + PATIENCE
+    client, space = node.get_gcs_client(), constants.KV_NAMESPACE_DASHBOARD
+    while not (address := client.internal_kv_get(constants.DASHBOARD_ADDRESS.encode(), space)):
+        if process.poll() is not None or time.monotonic() > until:
+            raise RuntimeError(
+                f"its dashboard did not start, see {node.get_logs_dir_path()}/dashboard.log; "
+                "--no-dashboard does without"
+            )
+        time.sleep(POLL)
+    node._webui_url = address.decode()
+    client.internal_kv_put(b"webui:url", address, True, space)
+    return f"http://{node._webui_url}"
+
+
+@contextlib.contextmanager
+def environment_of_the_node() -> Iterator[None]:
+    """Run Tune on this machine without variables of the environment for trials alone: they have those of the command,
+    and for others Ray would start other processes than the one that is there."""
+    try:
+        class_cache = importlib.import_module("ray.tune.execution.class_cache")
+    except ImportError:  # another version of Ray
+        class_cache = None
+    with replaced(class_cache, DEFAULT_ENV_VARS={}, ENV_VARS_TO_PROPAGATE=()):
         yield
 
 
@@ -79,6 +176,17 @@ def callbacks_uncounted() -> Iterator[None]:
 
 def _start_nothing(node: Any) -> None:
     """In place of a process that a study has no use for."""
+
+
+def _choose_ports(node: Any) -> None:
+    """Say which ports are those of what runs next to the node."""
+    raylet: Any = importlib.import_module("ray._raylet")
+    with contextlib.ExitStack() as taken:
+        for name in AGENT_PORTS:
+            port = taken.enter_context(socket.create_server(("", 0))).getsockname()[1]
+            setattr(node._ray_params, name, port)
+            if hasattr(raylet, "persist_port"):  # where the node waits for it
+                raylet.persist_port(node.get_session_dir_path(), node.node_id, name, port)
 
 
 def _dependency_error() -> ImportError | None:

@@ -12,6 +12,7 @@ from ray import ObjectRef
 from ray.exceptions import RayError
 
 from study.tuning.trial_process import set_title, short
+from study.tuning.worker_start import LOADS
 
 
 class TrialFailure(Exception):
@@ -76,7 +77,9 @@ class TrialTasks:
         """
         with contextlib.suppress(RayError):
             if self.actor is None:
-                actor = ray.remote(StudyActor).options(num_cpus=0, name=self.study, get_if_exists=True)
+                actor = ray.remote(StudyActor).options(
+                    num_cpus=0, name=self.study, get_if_exists=True, runtime_env={"env_vars": {LOADS: ""}}
+                )
                 self.actor = actor.remote(self.study)
             shown = short(values)
             task = self.actor.trial.options(name=f"{self.study} {name}{': ' * bool(shown)}{shown}")

@@ -238,7 +238,7 @@ def _fit(job: Job, tuner: tune.Tuner) -> bool:
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
-        with ray_waits.callbacks_uncounted():
+        with ray_waits.callbacks_uncounted(), ray_waits.environment_of_the_node():
             tuner.fit()
         # Tune listens for the first Ctrl-C itself, and puts the handler back when it comes.
         return signal.getsignal(signal.SIGINT) is not handler

@@ -120,22 +120,3 @@ def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(ray_home, "secure_token", lambda create: None)
     with pytest.raises(UserError, match=r"Ray could not be started on this machine \(Failed to start the GCS\)"):
         ray_start.start_ray(resolve(SWSSettings()))
-
-
-def test_ray_starts_no_process_that_no_trial_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own would have another environment than trials have: one for each core, and each loads Ray."""
-    import ray
-
-    from study.methods.sws.settings import SWSSettings
-    from study.settings import resolve
-
-    monkeypatch.delenv("RAY_prestart_worker_first_driver", raising=False)
-    try:
-        ray_start.start_ray(resolve(SWSSettings.of(dashboard=False)))
-        job = ray.get_runtime_context().get_job_id()
-        ray.get(ray.remote(lambda: None).remote())
-        logs = Path(ray._private.worker._global_node.get_logs_dir_path())
-        jobs = {path.stem.split("-")[2] for path in logs.glob("worker-*.err")}
-    finally:
-        ray_start.stop_ray()
-    assert jobs == {job}

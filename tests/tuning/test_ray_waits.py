@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -52,6 +55,63 @@ def test_without_the_dashboard_ray_starts_what_trials_run_on_and_no_more() -> No
         ray_start.stop_ray()
 
 
+def test_one_process_is_there_for_the_first_trial_and_runs_it() -> None:
+    """Ray would start one for each core, and others for trials: in these, what trials need is not loaded."""
+    import ray
+
+    def loaded() -> tuple[int, list[str]]:
+        import sys
+
+        return os.getpid(), [name for name in ("torch", "study.tuning.trainable") if name in sys.modules]
+
+    try:
+        ray_start.start_ray(resolve(SWSSettings.of(dashboard=False)))
+        pid, modules = ray.get(ray.remote(loaded).remote())
+        logs = Path(importlib.import_module("ray._private.worker")._global_node.get_logs_dir_path())
+        pids = [int(path.stem.split("-")[3]) for path in logs.glob("worker-*.err")]
+    finally:
+        ray_start.stop_ray()
+    assert pids == [pid] and modules == ["torch", "study.tuning.trainable"]
+
+
+def test_processes_of_packed_trials_load_nothing_before() -> None:
+    """There are many of them, and they only wait."""
+    import ray
+
+    def has_torch() -> bool:
+        import sys
+
+        return "torch" in sys.modules
+
+    try:
+        ray_start.start_ray(resolve(SWSSettings.of(dashboard=False, variant="soft", pack=4)))
+        assert not ray.get(ray.remote(has_torch).remote())
+    finally:
+        ray_start.stop_ray()
+
+
+def test_trials_of_tune_have_the_environment_of_the_command() -> None:
+    """Or Ray would start other processes for them, in which nothing is loaded; afterwards Tune is as it was."""
+    class_cache: Any = importlib.import_module("ray.tune.execution.class_cache")
+    before = class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE
+    with ray_waits.environment_of_the_node():
+        cache = class_cache._ActorClassCache()
+        assert cache.get(type("Trial", (), {}))._default_options["runtime_env"].serialize() == "{}"
+    assert (class_cache.DEFAULT_ENV_VARS, class_cache.ENV_VARS_TO_PROPAGATE) == before and before[0]
+
+
+def test_a_dashboard_that_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line says how to go on without it."""
+    ended = SimpleNamespace(process=SimpleNamespace(poll=lambda: 1))
+    client = SimpleNamespace(internal_kv_get=lambda key, namespace: None)
+    node = SimpleNamespace(
+        all_processes={"dashboard": [ended]}, get_gcs_client=lambda: client, get_logs_dir_path=lambda: "/logs"
+    )
+    monkeypatch.setattr("ray._private.worker._global_node", node)
+    with pytest.raises(RuntimeError, match=r"its dashboard did not start, see /logs/dashboard.log; --no-dashboard"):
+        ray_waits.dashboard_address()
+
+
 def test_a_package_that_the_dashboard_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Ray names it, without importing them all."""
     assert ray_waits._dependency_error() is None
@@ -86,10 +146,14 @@ def test_ray_is_as_it_was_after_an_error() -> None:
         starting = [
             getattr(node_class, f"start_{part}") for part in ("api_server", "ray_processes", "monitor", "log_monitor")
         ]
-        return [*starting, services.get_node, utils.get_dashboard_dependency_error]
+        return [*starting, services.get_node, services.start_ray_process, utils.get_dashboard_dependency_error]
 
     before = parts()
-    with pytest.raises(RuntimeError), ray_waits.only_what_serves(dashboard=False, logs=False):
+    with (
+        pytest.raises(RuntimeError),
+        ray_waits.only_what_serves(dashboard=False, logs=False),
+        ray_waits.process_ready({}),
+    ):
         assert all(a is not b for a, b in zip(before, parts(), strict=True))
         raise RuntimeError
     assert parts() == before
