@@ -86,7 +86,16 @@ class PackMember:
 
 
 class PackTrainer(Protocol):
-    """Trains several trials of one study as one program."""
+    """Trains several trials of one study as one program.
+
+    Attributes:
+        frees_places: whether a trial that was stopped costs nothing any more, before the others have ended.
+    """
+
+    frees_places: bool
+
+    def programs(self, trials: Sequence[Values]) -> list[list[int]]:
+        """Which trials one program can train: their places among these, together. `train` takes those of one."""
 
     def train(self, members: Sequence[PackMember]) -> list[Callable[[], TrialResult] | Exception]:
         """For each member what makes its result, or why it ended early."""

@@ -1,11 +1,17 @@
-"""Packs inside a study: trials of Tune, each with its own reports and its own end, that one process trains together."""
+"""Packs inside a study: trials of Tune, each with its own reports and its own end, that one process trains together.
+
+A trial that ends leaves its place to the next one, where it costs nothing any more. Once a quarter of all places are
+free, those that wait for one begin as a pack of their own, which takes turns with the others, an epoch each.
+"""
 
 from __future__ import annotations
 
 import os
 import queue
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +38,9 @@ from study.tuning.trainable import TrialReporter, enter, finite_values, trial_de
 PATIENCE = 5.0
 """Seconds to wait for more trials after the last arrival, before a pack that is not full starts: trial processes start
 one by one."""
+SHARE = 4
+"""A pack begins next to others when one place in so many is free: a step of few networks takes little less time than
+one of many."""
 PLACE = 120.0
 """Seconds to wait until the first pack's process has started and its GPU is free."""
 
@@ -88,6 +97,42 @@ class _Ticket:
         self.reports.put(report)
 
 
+class Turns:
+    """Threads that take turns: one computes, and of those that wait for it the first one is next."""
+
+    def __init__(self) -> None:
+        self.threads: deque[int] = deque()
+        """The one that computes, and after it those that wait."""
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for a turn, and have it."""
+        self._wait()
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def pass_on(self) -> None:
+        """Let those that wait compute first. Torch's random numbers on the CPU go on where this thread stopped."""
+        if len(self.threads) > 1:
+            random_numbers = torch.get_rng_state()
+            self._leave()
+            self._wait()
+            torch.set_rng_state(random_numbers)
+
+    def _wait(self) -> None:
+        with self.changed:
+            self.threads.append(threading.get_ident())
+            self.changed.wait_for(lambda: self.threads[0] == threading.get_ident())
+
+    def _leave(self) -> None:
+        with self.changed:
+            self.threads.popleft()
+            self.changed.notify_all()
+
+
 _Result = tuple[_Ticket, PackMember, Callable[[], TrialResult]]
 """Of a member that was trained to its end."""
 
@@ -100,8 +145,9 @@ class Packer:
         enter(working_folder)
         self.room = room
         self.tickets: dict[str, _Ticket] = {}
-        self.waiting, self.arrival = list[_Ticket](), threading.Condition()
+        self.waiting, self.training, self.changed = list[_Ticket](), set[_Ticket](), threading.Condition()
         self.prepared, self.preparing = False, threading.Lock()
+        self.turns = Turns()
 
     def _prepare(self, settings: Settings, references: Sequence[ObjectRef], rungs: Collection[int]) -> None:
         data, shared = ray.get(list(references))
@@ -117,7 +163,7 @@ class Packer:
 
     def others(self, trial: str) -> int:
         """How many other trials are here than this one; an earlier attempt of it leaves."""
-        with self.arrival:
+        with self.changed:
             for before in [i for i, t in self.tickets.items() if t.trial == trial]:
                 gone = self.tickets.pop(before)
                 gone.gone = True
@@ -146,7 +192,7 @@ class Packer:
         """
         self.others(trial)
         ticket = _Ticket(trial, config, folder)
-        with self.arrival:  # it counts from now on: preparing takes seconds
+        with self.changed:  # it counts from now on: preparing takes seconds
             self.tickets[ticket_id] = ticket
         try:
             with self.preparing:
@@ -155,9 +201,9 @@ class Packer:
         except Exception:
             self.leave(ticket_id)
             raise
-        with self.arrival:
+        with self.changed:
             self.waiting.append(ticket)
-            self.arrival.notify()
+            self.changed.notify_all()
 
     def next(self, ticket_id: str) -> Row:
         """What the trial is to report next, up to one that has "finished" or "failure". Files are written here, while
@@ -174,33 +220,76 @@ class Packer:
 
     def leave(self, ticket_id: str) -> None:
         """The trial has ended, or was stopped; the others go on."""
-        with self.arrival:  # `others` looks through the tickets
+        with self.changed:  # `others` looks through the tickets
             if ticket := self.tickets.pop(ticket_id, None):  # none where this process was started again meanwhile
                 ticket.gone = True
+                self.changed.notify_all()
 
     def _work(self) -> None:
+        """Let packs begin, each in a thread of its own."""
         while True:
-            with self.arrival:
-                self.arrival.wait_for(lambda: self.waiting)
+            with self.changed:
+                self.changed.wait_for(lambda: self.waiting and self._free() * SHARE >= self.room)
                 there = 0
-                while there < len(self.waiting) < self.room:
+                while there < len(self.waiting) < self._free():
                     there = len(self.waiting)
-                    self.arrival.wait(PATIENCE)
-                tickets = [t for t in self.waiting[: self.room] if not t.gone]
-                del self.waiting[: self.room]
-            try:
-                self._train(tickets)
-            except Exception as error:  # of the pack as a whole, such as memory that does not suffice
-                if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
-                    os._exit(1)  # the GPU does nothing more for this process; Ray starts another
-                for ticket in tickets:
-                    ticket.end(error)
+                    self.changed.wait_for(partial(self._has_more_than, there), PATIENCE)
+                free = self._free()
+                tickets = [t for t in self.waiting[:free] if not t.gone]
+                del self.waiting[:free]
+                self.training |= set(tickets)
+            for pack in self._programs(tickets):
+                threading.Thread(target=self._train, args=(pack,), daemon=True).start()
 
-    def _train(self, tickets: Sequence[_Ticket]) -> None:
-        if not tickets:
-            return
-        members = [PackMember(t.reporter.values, t.epoch, t.end, self.is_scored) for t in tickets]
-        ended = zip(tickets, members, self.trainer.train(members), strict=True)
+    def _programs(self, tickets: Sequence[_Ticket]) -> list[list[_Ticket]]:
+        """Those that train as one program, together; none where that cannot be said, and all of them end."""
+        try:
+            programs = self.trainer.programs([ticket.reporter.values for ticket in tickets])
+        except Exception as error:
+            self._end(tickets, error)
+            return []
+        return [[tickets[place] for place in places] for places in programs]
+
+    def _has_more_than(self, count: int) -> bool:
+        return len(self.waiting) > count
+
+    def _free(self) -> int:
+        """Places that no trial has which takes part."""
+        return self.room - sum(not (ticket.gone and self.trainer.frees_places) for ticket in self.training)
+
+    def _train(self, pack: Sequence[_Ticket]) -> None:
+        """Train a pack from its first turn to its last."""
+        try:
+            with self.turns.taken():
+                self._train_in_turn(pack)
+        except Exception as error:  # of the pack as a whole, such as memory that does not suffice
+            if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
+                os._exit(1)  # the GPU does nothing more for this process; Ray starts another
+            self._end(pack, error)
+        else:
+            self._end(pack)
+
+    def _end(self, pack: Sequence[_Ticket], error: Exception | None = None) -> None:
+        """Their places are free; after an error they are to be tried again."""
+        if error:
+            for ticket in pack:
+                ticket.end(error)
+        with self.changed:
+            self.training -= set(pack)
+            self.changed.notify_all()
+
+    def _train_in_turn(self, pack: Sequence[_Ticket]) -> None:
+        trained = 0
+
+        def epoch(ticket: _Ticket, row: Row) -> None:
+            nonlocal trained
+            if row["epoch"] > trained:  # the first of the pack that reports this one
+                trained = row["epoch"]
+                self.turns.pass_on()
+            ticket.epoch(row)
+
+        members = [PackMember(t.reporter.values, partial(epoch, t), t.end, self.is_scored) for t in pack]
+        ended = zip(pack, members, self.trainer.train(members), strict=True)
         results = [(t, m, result) for t, m, result in ended if not isinstance(result, Exception)]
         if self.settings.measuring.measure != "none":
             results = self._measured(results)
@@ -210,8 +299,8 @@ class Packer:
     def _measured(self, results: Sequence[_Result]) -> list[_Result]:
         """The results with their measured cost, of members whose cost can be measured; the others end here.
 
-        One after another, and nothing is trained in this process meanwhile: that would slow what is measured, and torch
-        exports one network at a time.
+        One after another, in this pack's turn, so nothing is trained in this process meanwhile: that would slow what is
+        measured, and torch exports one network at a time.
         """
         measured: list[_Result] = []
         for ticket, member, result in results:

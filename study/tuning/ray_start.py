@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,8 +19,6 @@ from study.tuning import ray_home, ray_waits, worker_start
 _NO_CLUSTER = "start one with ray start --head, or leave --address out"
 """What to do where no cluster answers."""
 _NOT_STARTED = "Ray could not be started on this machine"
-
-
 _begun: list[Callable[[], None]] = []
 """What is left to do of a start of Ray on this machine; its processes are there."""
 
@@ -36,8 +35,11 @@ def begun(settings: Settings) -> Iterator[None]:
         _begin(settings)
         yield
     finally:
+        unused = ray_waits.session_folder() if _begun else ""
         _begun.clear()
         stop_ray()
+        if unused:
+            shutil.rmtree(unused, ignore_errors=True)
 
 
 def start_ray(settings: Settings) -> str:

@@ -150,6 +150,12 @@ def dashboard_address() -> str:
     return f"http://{node._webui_url}"
 
 
+def session_folder() -> str:
+    """Where the processes that this one has started keep their logs; "" where there are none."""
+    node: Any = importlib.import_module("ray._private.worker")._global_node
+    return str(node.get_session_dir_path()) if node else ""
+
+
 @contextlib.contextmanager
 def environment_of_the_node() -> Iterator[None]:
     """Run Tune on this machine without variables of the environment for trials alone: they have those of the command,

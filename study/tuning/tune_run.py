@@ -6,6 +6,7 @@ import errno
 import math
 import signal
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,8 @@ def _fit(job: Job, tuner: tune.Tuner) -> bool:
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
-        with ray_waits.callbacks_uncounted(), ray_waits.environment_of_the_node():
+        here = nullcontext() if job.settings.resources.address else ray_waits.environment_of_the_node()
+        with ray_waits.callbacks_uncounted(), here:
             tuner.fit()
         # Tune listens for the first Ctrl-C itself, and puts the handler back when it comes.
         return signal.getsignal(signal.SIGINT) is not handler

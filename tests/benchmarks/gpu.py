@@ -333,7 +333,7 @@ def students(counts: list[int], epochs: int, examples: int, width: float, device
             return on_epoch
 
         members = [Member(h, listener(number)) for number, h in enumerate(hparams[:count])]
-        return packed_students.fit(members, splits, lambda _: targets), rows
+        return packed_students.fit(members, splits, targets), rows
 
     some = hparams[: min(4, max(counts))]
     apart: list[dict[str, Any]] = [{} for _ in some]

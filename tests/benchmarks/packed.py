@@ -146,7 +146,7 @@ def student_seconds(data: Splits, targets: Targets, hparams: list[Student], devi
     times.append(now())
     for stops in ([0] * len(hparams), halved):
         members = [Member(h, stopping(after)) for h, after in zip(hparams, stops, strict=True)]
-        ends = packed_students.fit(members, data, lambda _: targets, is_scored)
+        ends = packed_students.fit(members, data, targets, is_scored)
         assert [isinstance(end, Stopped) for end in ends] == [after > 0 for after in stops]
         times.append(now())
     return tuple(after - before for before, after in zip(times, times[1:], strict=False))

@@ -24,7 +24,7 @@ from study.methods.kd.settings import KDSettings
 from study.methods.kd.student import Hparams, fit_student
 from study.methods.method import PackMember
 from study.models import registry as registry_of_networks
-from study.settings import resolve
+from study.settings import Values, resolve
 from study.training.distillation import Targets
 from study.training.network import Training, build_network, state_arrays
 
@@ -83,7 +83,7 @@ def together(
     rows: list[Rows] = [[] for _ in hparams]
     after = stopped_after or [0] * len(hparams)
     members = [member(*one) for one in zip(hparams, rows, after, strict=True)]
-    return packed.fit(members, data, lambda _: targets), rows
+    return packed.fit(members, data, targets), rows
 
 
 def assert_same(mine: Rows, theirs: Rows, off: float = 1e-5) -> None:
@@ -148,13 +148,20 @@ def test_a_pack_has_the_recipe_of_its_trials(recipe: dict[str, Any], double: Non
     assert_as_alone(hparams, digits, Targets(teacher=teacher))
 
 
-def test_students_of_different_networks_are_different_programs(double: None, digits: Splits, targets: Targets) -> None:
-    """A pack of two networks and a smoothed baseline has the results of each, in the order of its members."""
-    smoothed = dataclasses.replace(SMALL, alpha=0.0, label_smoothing=0.1)
-    hparams = [SMALL, OTHERS[1], dataclasses.replace(SMALL, alpha=0.0), smoothed]
-    hparams = [dataclasses.replace(h, epochs=2) for h in hparams]
-    assert [len(p) for p in packed.programs([member(h, []) for h in hparams])] == [2, 1, 1]
-    assert_as_alone(hparams, digits, targets)
+def test_students_of_different_networks_are_different_programs(digits: Splits) -> None:
+    """Another network, another loss and smoothed labels are programs of their own, and so is what is not possible."""
+
+    def hyperparameters(values: Values) -> Hparams:
+        if values.get("temperature") == 0:
+            raise ValueError("temperature 0 must be above 0")
+        return dataclasses.replace(SMALL, **values)  # type: ignore[arg-type]
+
+    trainer = packed.StudentPacks(0, digits, hyperparameters, lambda hparams: Targets())
+    trials: list[Values] = [
+        *({"alpha": 0.1}, {"student_width": 0.5}, {"temperature": 0.0}, {"alpha": 0.2, "temperature": 9.0}),
+        *({"label_smoothing": 0.1}, {"loss": "dkd"}, {"student_width": 0.5, "seed": 1}),
+    ]
+    assert trainer.programs(trials) == [[0, 3], [1, 6], [2], [4], [5]]
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -187,7 +194,7 @@ def test_epochs_that_a_trial_alone_would_not_report_are_not_scored(digits: Split
     """The last one is, whatever is said of it; nothing else changes."""
     rows: list[Rows] = [[], []]
     members = [member(SMALL, rows[0]), member(dataclasses.replace(SMALL, seed=1), rows[1])]
-    packed.fit(members, digits, lambda _: targets, lambda epoch: epoch == 2)
+    packed.fit(members, digits, targets, lambda epoch: epoch == 2)
     _, every = together([member.hparams for member in members], digits, targets)
     assert rows == [[r for r in reported if r["epoch"] in (2, 6)] for reported in every]
 
@@ -210,33 +217,15 @@ def test_a_member_that_fails_leaves_the_others_alone(double: None, digits: Split
     assert_same(rows[0], expected)
 
 
-def test_an_error_of_one_program_ends_its_members_alone(
-    digits: Splits, targets: Targets, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As of a student for which the memory does not suffice; those of another network go on."""
-    build = packed.build_network
-
-    def short_of_memory(training: Training, data: Splits) -> nn.Module:
-        if training.network == "minivgg":
-            raise RuntimeError("out of memory")
-        return build(training, data)
-
-    monkeypatch.setattr(packed, "build_network", short_of_memory)
-    heard = list[Exception]()
-    members = [Member(HPARAMS, lambda row: None, heard.append), member(dataclasses.replace(SMALL, epochs=1), [])]
-    first, second = packed.fit(members, digits, lambda _: targets)
-    assert str(first) == "out of memory" and heard == [first] and isinstance(second, nn.Module)
-
-
 def test_what_cannot_be_one_program_is_refused(digits: Splits, targets: Targets) -> None:
     """Members of different steps, and what would be computed over all members, raise ValueError."""
     for other in ({"epochs": 4}, {"learning_rate": 1.0}, {"student": "lenet5"}, {"label_smoothing": 0.1}):
         members = [member(h, []) for h in (SMALL, dataclasses.replace(SMALL, **other))]
         with pytest.raises(ValueError, match="members of a pack have the same"):
-            packed.fit_program(members, digits, targets)
+            packed.fit(members, digits, targets)
     for own in ({"ema": 0.9}, {"clip_norm": 1.0}):
         with pytest.raises(ValueError, match="clip_norm, ema cannot be packed"):
-            packed.fit_program([member(dataclasses.replace(SMALL, **own), [])], digits, targets)
+            packed.fit([member(dataclasses.replace(SMALL, **own), [])], digits, targets)
 
 
 def test_flags_that_cannot_be_packed_are_refused() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+import torch
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from study import run
@@ -22,6 +23,7 @@ from study.compression import latency, measured_cost
 from study.data import registry
 from study.errors import TrialFailed, UserError
 from study.methods.common import pretrained
+from study.methods.common.pack_trainer import CompressionPacks
 from study.methods.kd.settings import KDSettings
 from study.methods.magnitude.settings import MagnitudeSettings
 from study.methods.sws import packed as sws_packed
@@ -32,7 +34,7 @@ from study.settings import resolve
 from study.training.distillation import Targets
 from study.training.network import Training, build_network
 from study.tuning import pack_trial, packs
-from study.tuning.packs import Packer
+from study.tuning.packs import Packer, Turns
 
 
 def settings(folder: Path, kind: type[SWSSettings | MagnitudeSettings] = SWSSettings, **changes: Any) -> Any:
@@ -195,14 +197,15 @@ def test_a_pack_that_is_killed_starts_again(tmp_path: Path, monkeypatch: pytest.
         assert rows["epoch"].tolist() == list(range(1, len(rows) + 1))
 
 
-def make_packer(folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Any:
+def make_packer(folder: Path, monkeypatch: pytest.MonkeyPatch, room: int = 2, **changes: Any) -> Any:
     """Joins trials to a packer in this process; gives it, and what joins."""
     s = settings(Path("nowhere"), **changes)
     splits = registry.load("digits", None)[0]
     network = build_network(Training("lenet_300_100"), splits)
     monkeypatch.setattr(packs.ray, "get", lambda values: values)
     monkeypatch.setattr(pretrained, "start", lambda *_: (network, Targets()))
-    packer = Packer(room=2)
+    monkeypatch.setattr(packs, "PATIENCE", 0.5)
+    packer = Packer(room)
 
     def join(trial: str, **values: float) -> str:
         config = {"trial_id": trial, "seed": 0, "tau": 0.01, "components": 5, "one_minus_pi_zero": 0.1}
@@ -262,6 +265,98 @@ def test_a_trial_that_comes_again_takes_its_own_place(tmp_path: Path, monkeypatc
     assert ticket.gone and packer.others("second") == 1
     assert [packer.next(again)["epoch"] for _ in range(4)] == [1, 2, 3, 4]
     assert packer.next(again)["finished"]
+
+
+def test_a_free_place_is_taken_while_others_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trial that is stopped leaves its place to the next, which takes turns with those that are there, and is what it
+    would be in a pack of its own."""
+    monkeypatch.setattr(CompressionPacks, "frees_places", True)
+    packer, join = make_packer(tmp_path / "shared", monkeypatch, pack=2, epochs=30)
+    stopped, stays = join("stopped"), join("stays")
+    assert packer.next(stopped)["epoch"] == 1
+    packer.leave(stopped)
+    late = join("late", tau=0.02)
+    rows = [packer.next(late)]
+    reported = packer.tickets[stays].reports.qsize()
+    rows += [packer.next(late) for _ in range(31)]
+    assert reported < 32 and rows[-1]["finished"]  # it began before the other had ended
+    assert last_rows(packer, [stays])[0]["finished"]
+    alone, join = make_packer(tmp_path / "alone", monkeypatch, pack=2, epochs=30)
+    ticket = join("late", tau=0.02)
+    expected = [alone.next(ticket) for _ in range(32)]
+    times = ("spent", "seconds")
+    assert [{k: v for k, v in row.items() if k not in times} for row in rows] == [
+        {k: v for k, v in row.items() if k not in times} for row in expected
+    ]
+
+
+def test_few_free_places_are_not_taken_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack of one among many would slow the others down; once the others have ended it begins."""
+    monkeypatch.setattr(CompressionPacks, "frees_places", True)
+    packer, join = make_packer(tmp_path, monkeypatch, room=5, pack=5, epochs=4)
+    tickets = [join(f"t{n}") for n in range(5)]
+    packer.next(tickets[0])
+    packer.leave(tickets[0])
+    late = join("late")
+    assert packer.waiting and packer._free() == 1
+    assert all(row["finished"] for row in last_rows(packer, [*tickets[1:], late]))
+
+
+def test_a_place_that_still_costs_something_is_not_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack of compressed networks trains on with those that were stopped, until it ends."""
+    packer, join = make_packer(tmp_path, monkeypatch, pack=2, epochs=4)
+    stopped, stays = join("stopped"), join("stays")
+    packer.next(stopped)
+    packer.leave(stopped)
+    assert packer._free() == 0
+    assert all(row["finished"] for row in last_rows(packer, [stays, join("next")]))
+
+
+def test_each_program_is_a_pack_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with one ends its trials alone, to be tried again."""
+    packer, join = make_packer(tmp_path, monkeypatch, room=3, pack=3, epochs=1)
+    train = CompressionPacks.train
+
+    def split(self: Any, trials: Any) -> list[list[int]]:
+        return [[place for place, values in enumerate(trials) if values["components"] == n] for n in (5, 9)]
+
+    def short_of_memory(self: Any, members: Any) -> Any:
+        if members[0].values["components"] == 9:
+            raise RuntimeError("out of memory")
+        return train(self, members)
+
+    monkeypatch.setattr(CompressionPacks, "programs", split)
+    monkeypatch.setattr(CompressionPacks, "train", short_of_memory)
+    first, broken, third = join("first"), join("broken", components=9), join("third")
+    with pytest.raises(RuntimeError, match="pack failed: RuntimeError: out of memory"):
+        packer.next(broken)
+    assert all(row["finished"] for row in last_rows(packer, [first, third]))
+
+
+def test_threads_take_turns() -> None:
+    """The one that has waited longest is next, and each has random numbers as if it were alone."""
+
+    def numbers(turns: Turns, log: list[str], name: str) -> list[float]:
+        with turns.taken():
+            torch.manual_seed(0)
+            drawn = []
+            for _ in range(3):
+                turns.pass_on()
+                log.append(name)
+                drawn.append(float(torch.rand(())))
+        return drawn
+
+    alone = numbers(Turns(), [], "")
+    turns, log = Turns(), list[str]()
+    with ThreadPoolExecutor(3) as pool:
+        with turns.taken():
+            futures = []
+            for place, name in enumerate("abc", 1):
+                futures.append(pool.submit(numbers, turns, log, name))
+                while len(turns.threads) == place:
+                    time.sleep(0.01)
+        assert [future.result(10) for future in futures] == [alone] * 3
+    assert "".join(log) == "abcabcabc"
 
 
 def last_rows(packer: Any, tickets: list[str]) -> list[dict[str, Any]]:

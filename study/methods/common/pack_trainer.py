@@ -32,6 +32,8 @@ Fit = Callable[[Sequence[nn.Module], Sequence[Member], Splits, Targets], list[Me
 Outcome = Callable[[], TrialResult] | Exception
 """Of one member: what makes its result, or why it ended early."""
 MemberT = TypeVar("MemberT")
+IMPOSSIBLE = (TypeError, ValueError, UserError)
+"""What a configuration raises that is not possible."""
 
 
 def train_possible(
@@ -42,7 +44,7 @@ def train_possible(
     """Train the members whose configuration is possible; any other ends here, with the reason.
 
     Args:
-        make_member: raises TypeError, ValueError or UserError of a configuration that is not possible.
+        make_member: raises one of `IMPOSSIBLE` of a configuration that is not possible.
         train: takes the others, each with what `make_member` made of it.
     Returns: the outcome of every member, in their order.
     """
@@ -51,7 +53,7 @@ def train_possible(
     for number, member in enumerate(members):
         try:
             ready.append((member, make_member(member)))
-        except (TypeError, ValueError, UserError) as error:
+        except IMPOSSIBLE as error:
             member.on_failure(error)
             refused[number] = error
     trained = iter(train(ready) if ready else [])
@@ -66,6 +68,8 @@ class CompressionPacks:
         fit: the method's own.
     """
 
+    frees_places = False
+
     def __init__(
         self,
         settings: NetworkSettings,
@@ -77,6 +81,10 @@ class CompressionPacks:
         self.settings, self.data, self.shared = settings, data, shared
         self.hyperparameters, self.fit = hyperparameters, fit
         self.network, self.targets = pretrained.start(settings, data, shared)
+
+    def programs(self, trials: Sequence[Values]) -> list[list[int]]:
+        """All trials are one: their networks are of one architecture."""
+        return [list(range(len(trials)))] if trials else []
 
     def train(self, members: Sequence[PackMember]) -> list[Outcome]:
         """For each member what makes its result, or why it ended early."""

@@ -1,4 +1,4 @@
-"""Packs of students: those of one network train as one program, and those of another network after them.
+"""Packs of students: those of one network train as one program, and those of another network as another one.
 
 Members that have ended leave their program as soon as they are half of it. Each student is what it would be alone, but
 for rounding; `study.methods.common.packed_training` says what a pack is.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from study.data.splits import Splits
 from study.methods.common.network_stack import Stack
-from study.methods.common.pack_trainer import Outcome, train_possible
+from study.methods.common.pack_trainer import IMPOSSIBLE, Outcome, train_possible
 from study.methods.common.packed_training import Member, end_unless_finite, loss_of_members, require_same
 from study.methods.kd.settings import NOT_PACKABLE
 from study.methods.kd.student import Hparams, sizes
@@ -42,6 +42,11 @@ End = nn.Module | Exception
 """Of one member: its trained network, or why it ended before."""
 
 
+def _without_own(hparams: Hparams) -> Hparams:
+    """What it has in common with the others of its program."""
+    return dataclasses.replace(hparams, temperature=1.0, alpha=0.0, seed=0)
+
+
 class StudentPacks:
     """Trains trials of one study; see `PackTrainer`.
 
@@ -51,6 +56,8 @@ class StudentPacks:
         targets: what the teacher says to a student with these hyperparameters.
     """
 
+    frees_places = True
+
     def __init__(
         self,
         seed: int,
@@ -59,6 +66,17 @@ class StudentPacks:
         targets: Callable[[Hparams], Targets],
     ) -> None:
         self.seed, self.data, self.hyperparameters, self.targets = seed, data, hyperparameters, targets
+
+    def programs(self, trials: Sequence[Values]) -> list[list[int]]:
+        """Trials that differ in nothing but `OWN` are one program; those that are not possible are another one."""
+        found: dict[Hparams | None, list[int]] = {}
+        for place, values in enumerate(trials):
+            try:
+                common = _without_own(self.hyperparameters(values))
+            except IMPOSSIBLE:
+                common = None
+            found.setdefault(common, []).append(place)
+        return list(found.values())
 
     def train(self, members: Sequence[PackMember]) -> list[Outcome]:
         """For each member what makes its result, or why it ended early."""
@@ -71,54 +89,17 @@ class StudentPacks:
 
     def _train(self, members: Sequence[tuple[PackMember, Member[Hparams]]]) -> list[Outcome]:
         torch.manual_seed(self.seed)  # as of a trial alone, which dropout draws from
-        is_scored = members[0][0].is_scored  # of a pack, that of all
-        ends = fit([member for _, member in members], self.data, self.targets, is_scored)
+        is_scored, students = members[0][0].is_scored, [student for _, student in members]
+        ends = fit(students, self.data, self.targets(students[0].hparams), is_scored)
         return [
             end if isinstance(end, Exception) else partial(TrialResult, sizes(end), state_arrays(end)) for end in ends
         ]
 
 
 def fit(
-    members: Sequence[Member[Hparams]],
-    data: Splits,
-    targets: Callable[[Hparams], Targets],
-    is_scored: IsScored = lambda epoch: True,
-) -> list[End]:
-    """Train students, those of one program after those of another. An error of one program ends its members alone.
-
-    Args:
-        targets: of a student with these hyperparameters.
-        is_scored: see `PackMember`.
-    Returns: the end of each member.
-    Raises:
-        torch.AcceleratorError: the GPU does nothing more.
-    """
-    ends: dict[Member[Hparams], End] = {}
-    for alike in programs(members):
-        try:
-            ends |= zip(alike, fit_program(alike, data, targets(alike[0].hparams), is_scored), strict=True)
-        except Exception as error:
-            if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
-                raise
-            for member in alike:
-                member.fail(error)
-                ends[member] = member.failure or error
-    return [ends[member] for member in members]
-
-
-def programs(members: Sequence[Member[Hparams]]) -> list[list[Member[Hparams]]]:
-    """The members that differ in nothing but `OWN`, together."""
-    found: dict[Hparams, list[Member[Hparams]]] = {}
-    for member in members:
-        common = dataclasses.replace(member.hparams, temperature=1.0, alpha=0.0, seed=0)
-        found.setdefault(common, []).append(member)
-    return list(found.values())
-
-
-def fit_program(
     members: Sequence[Member[Hparams]], data: Splits, targets: Targets, is_scored: IsScored = lambda epoch: True
 ) -> list[End]:
-    """`student.fit_student` of many students at once.
+    """`student.fit_student` of many students at once, as one program.
 
     Args:
         is_scored: see `PackMember`.
