@@ -271,19 +271,19 @@ def test_a_free_place_is_taken_while_others_train(tmp_path: Path, monkeypatch: p
     """A trial that is stopped leaves its place to the next, which takes turns with those that are there, and is what it
     would be in a pack of its own."""
     monkeypatch.setattr(CompressionPacks, "frees_places", True)
-    packer, join = make_packer(tmp_path / "shared", monkeypatch, pack=2, epochs=30)
+    packer, join = make_packer(tmp_path / "shared", monkeypatch, pack=2, epochs=10)
     stopped, stays = join("stopped"), join("stays")
     assert packer.next(stopped)["epoch"] == 1
     packer.leave(stopped)
     late = join("late", tau=0.02)
     rows = [packer.next(late)]
     reported = packer.tickets[stays].reports.qsize()
-    rows += [packer.next(late) for _ in range(31)]
-    assert reported < 32 and rows[-1]["finished"]  # it began before the other had ended
+    rows += [packer.next(late) for _ in range(11)]
+    assert reported < 12 and rows[-1]["finished"]  # it began before the other had ended
     assert last_rows(packer, [stays])[0]["finished"]
-    alone, join = make_packer(tmp_path / "alone", monkeypatch, pack=2, epochs=30)
+    alone, join = make_packer(tmp_path / "alone", monkeypatch, pack=2, epochs=10)
     ticket = join("late", tau=0.02)
-    expected = [alone.next(ticket) for _ in range(32)]
+    expected = [alone.next(ticket) for _ in range(12)]
     times = ("spent", "seconds")
     assert [{k: v for k, v in row.items() if k not in times} for row in rows] == [
         {k: v for k, v in row.items() if k not in times} for row in expected
