@@ -26,8 +26,8 @@ from study.run import parse
 from study.settings import resolve
 from study.tuning.space import SearchSpace
 
-MEMORY = 11e-3
-"""MB of the driver for each trial: tests/benchmarks/ledger_growth.py, with Tune."""
+MEMORY = 6.7e-3
+"""MB of the driver for each trial: tests/benchmarks/scaling.py --nodes "" --searcher random --trials 10000."""
 
 
 def said(arguments: list[str]) -> Estimate:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -59,18 +58,6 @@ def test_a_start_is_taken_over_and_ends_in_any_case() -> None:
         assert importlib.import_module("ray._private.worker")._global_node is node
         assert ray.get(ray.remote(lambda: 3).remote()) == 3
     assert not daemons_of(os.getpid()) and not ray.is_initialized()
-
-
-def test_the_address_of_a_dashboard_that_nobody_waited_for() -> None:
-    """It is that of the dashboard, for Ray too."""
-    try:
-        url = ray_start.start_ray(resolve(SWSSettings()))
-        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5):
-            pass
-        of_ray = importlib.import_module("ray._private.services").get_webui_url_from_internal_kv()
-        assert url == f"http://{of_ray}" and url.startswith("http://127.0.0.1:")
-    finally:
-        ray_start.stop_ray()
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from study.methods.sws.settings import SWSSettings
 from study.settings import resolve
@@ -17,10 +19,8 @@ from study.tuning import ray_start, ray_waits
 
 
 def test_the_node_starts_before_the_dashboard_and_the_autoscaler_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has started once, is asked for until it is there, and is what the driver connects to. The autoscaler ends by a
-    signal that it cannot be deaf to."""
-    import ray
-
+    """It has started once, is asked for until it is there, and is what the driver connects to. The dashboard has an
+    address, for Ray too. The autoscaler ends by a signal that it cannot be deaf to."""
     asked: list[str] = []
     waiting = ray_waits._await_node
 
@@ -30,7 +30,10 @@ def test_the_node_starts_before_the_dashboard_and_the_autoscaler_is_ended(monkey
 
     monkeypatch.setattr(ray_waits, "_await_node", wait)
     try:
-        ray_start.start_ray(resolve(SWSSettings()))
+        url = ray_start.start_ray(resolve(SWSSettings()))
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5):
+            pass
+        of_ray = importlib.import_module("ray._private.services").get_webui_url_from_internal_kv()
         node: Any = importlib.import_module("ray._private.worker")._global_node
         started = {kind: [one.process for one in processes] for kind, processes in node.all_processes.items()}
         alive = [one["NodeID"] for one in ray.nodes() if one["Alive"]]
@@ -38,26 +41,13 @@ def test_the_node_starts_before_the_dashboard_and_the_autoscaler_is_ended(monkey
         ray_start.stop_ray()
     assert list(started).index("raylet") < list(started).index("dashboard") and len(started["raylet"]) == 1
     assert asked[:1] == alive
+    assert url == f"http://{of_ray}" and url.startswith("http://127.0.0.1:")
     assert [process.returncode for process in started["monitor"]] == [-signal.SIGKILL]
 
 
 def test_without_the_dashboard_ray_starts_what_trials_run_on_and_no_more() -> None:
-    """Nobody reads a server's pages, an autoscaler's news or logs that are not printed; trials run as ever."""
-    import ray
-
-    settings = resolve(SWSSettings())
-    try:
-        ray_start.start_ray(settings.changed(dashboard=False))
-        node: Any = importlib.import_module("ray._private.worker")._global_node
-        assert set(node.all_processes) - {"reaper"} == {"gcs_server", "raylet"}
-        assert ray.get(ray.remote(lambda: 3).remote()) == 3
-    finally:
-        ray_start.stop_ray()
-
-
-def test_one_process_is_there_for_the_first_trial_and_runs_it() -> None:
-    """Ray would start one for each core, and others for trials: in these, what trials need is not loaded."""
-    import ray
+    """Nobody reads a server's pages, an autoscaler's news or logs that are not printed. One process is there for the
+    first trial, has loaded what it needs, and runs it: Ray would start one for each core, and others for trials."""
 
     def loaded() -> tuple[int, list[str]]:
         import sys
@@ -66,9 +56,10 @@ def test_one_process_is_there_for_the_first_trial_and_runs_it() -> None:
 
     try:
         ray_start.start_ray(resolve(SWSSettings.of(dashboard=False)))
+        node: Any = importlib.import_module("ray._private.worker")._global_node
+        assert set(node.all_processes) - {"reaper"} == {"gcs_server", "raylet"}
         pid, modules = ray.get(ray.remote(loaded).remote())
-        logs = Path(importlib.import_module("ray._private.worker")._global_node.get_logs_dir_path())
-        pids = [int(path.stem.split("-")[3]) for path in logs.glob("worker-*.err")]
+        pids = [int(path.stem.split("-")[3]) for path in Path(node.get_logs_dir_path()).glob("worker-*.err")]
     finally:
         ray_start.stop_ray()
     assert pids == [pid] and modules == ["torch", "study.tuning.trainable"]
@@ -76,7 +67,6 @@ def test_one_process_is_there_for_the_first_trial_and_runs_it() -> None:
 
 def test_processes_of_packed_trials_load_nothing_before() -> None:
     """There are many of them, and they only wait."""
-    import ray
 
     def has_torch() -> bool:
         import sys
