@@ -198,8 +198,11 @@ def _run(settings: Settings) -> int:
 
 
 def _begins_study(settings: Settings) -> bool:
-    """Whether this is the start of a study on this machine, so that Ray can start while PyTorch is loaded."""
-    if settings.searched.show_space or settings.budget.dry_run or settings.resources.address:
+    """Whether this is the start of a study on this machine, so that Ray can start while PyTorch is loaded. With a
+    monitor its dashboard has to wait until it can be told where that is."""
+    if settings.searched.show_space or settings.budget.dry_run:
+        return False
+    if settings.resources.address or settings.watching.monitor:
         return False
     return "torch" not in sys.modules and not (settings.folder / paths.STUDY).exists()
 

@@ -89,10 +89,10 @@ class PackTrainer(Protocol):
     """Trains several trials of one study as one program.
 
     Attributes:
-        frees_places: whether a trial that was stopped costs nothing any more, before the others have ended.
+        shrinks: whether a program goes on without the trials that have ended, as soon as they are half of it.
     """
 
-    frees_places: bool
+    shrinks: bool
 
     def programs(self, trials: Sequence[Values]) -> list[list[int]]:
         """Which trials one program can train: their places among these, together. `train` takes those of one."""

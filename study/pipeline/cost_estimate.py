@@ -43,9 +43,9 @@ AFFORDABLE = 15.0
 
 
 START = 6.0
-"""Seconds from Enter until Ray is there, and the first process of a trial starts."""
+"""Seconds from Enter until Ray is there, and the first process for trials, which has loaded PyTorch meanwhile."""
 PROCESS = 4.0
-"""Seconds in which such a process loads PyTorch and Ray; it then runs one trial after another."""
+"""Seconds in which another such process loads PyTorch and Ray; it then runs one trial after another."""
 BETWEEN = 0.2
 """Seconds from a trial's last epoch to the first of the next one in the same process."""
 REPORT = 0.02
@@ -106,7 +106,7 @@ class Estimate:
     @property
     def total(self) -> float:
         """Seconds of all of it, from Enter to the report."""
-        return START + PROCESS + self.shared + self.search + self.confirmation + END
+        return START + self.shared + self.search + self.confirmation + END
 
 
 def dry_run(settings: Settings) -> None:

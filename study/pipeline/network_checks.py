@@ -1,4 +1,4 @@
-"""What is tried with every network before Ray starts: a step of training, and what compression leaves out of it."""
+"""What is tried with every network before any trial: a step of training, and what compression leaves out of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preflight checks, before Ray starts and before anything is written: the study that a command continues, its data and
+"""Preflight checks, before any trial and before anything is written: the study that a command continues, its data and
 networks, weights that the user brought, another study's front."""
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def resources(settings: Settings, nodes: Sequence[Node]) -> tuple[float, int]:
 
 
 def check_limits(settings: Settings) -> None:
-    """Refuse what this machine cannot hold, before Ray starts; in a cluster that is known later.
+    """Refuse what this machine cannot hold, before any trial starts; in a cluster that is known later.
 
     Raises:
         UserError: one line that names the flag.

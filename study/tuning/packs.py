@@ -1,7 +1,8 @@
 """Packs inside a study: trials of Tune, each with its own reports and its own end, that one process trains together.
 
-A trial that ends leaves its place to the next one, where it costs nothing any more. Once a quarter of all places are
-free, those that wait for one begin as a pack of their own, which takes turns with the others, an epoch each.
+A trial that ends leaves its place to the next one, once its program goes on without it. When a quarter of all places
+are free, those that wait for one begin as a program of their own. Programs take turns: each trains until it has
+reported an epoch.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ PATIENCE = 5.0
 """Seconds to wait for more trials after the last arrival, before a pack that is not full starts: trial processes start
 one by one."""
 SHARE = 4
-"""A pack begins next to others when one place in so many is free: a step of few networks takes little less time than
-one of many."""
+"""A program begins next to others when one place in so many is free: a step of few networks takes little less time
+than one of many."""
 PLACE = 120.0
 """Seconds to wait until the first pack's process has started and its GPU is free."""
 
@@ -115,12 +116,14 @@ class Turns:
             self._leave()
 
     def pass_on(self) -> None:
-        """Let those that wait compute first. Torch's random numbers on the CPU go on where this thread stopped."""
+        """Let those that wait compute first. Random numbers go on where this thread stopped."""
         if len(self.threads) > 1:
-            random_numbers = torch.get_rng_state()
+            on_host, on_gpu = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
             self._leave()
             self._wait()
-            torch.set_rng_state(random_numbers)
+            torch.set_rng_state(on_host)
+            if on_gpu is not None:
+                torch.cuda.set_rng_state(on_gpu)
 
     def _wait(self) -> None:
         with self.changed:
@@ -131,6 +134,55 @@ class Turns:
         with self.changed:
             self.threads.popleft()
             self.changed.notify_all()
+
+
+class _Program:
+    """Trials that train as one program.
+
+    Attributes:
+        tickets: of all of them.
+        size: how many of them it trains; those that have ended leave it together.
+
+    Args:
+        turns: are passed on when all have reported an epoch.
+        on_shrink: hears that it goes on without those that have ended, as soon as they are half of it; None where it
+            does not.
+    """
+
+    def __init__(self, tickets: Sequence[_Ticket], turns: Turns, on_shrink: Callable[[], None] | None) -> None:
+        self.tickets, self.turns, self.on_shrink = tickets, turns, on_shrink
+        self.size = len(tickets)
+        self._ended, self._reported = set[_Ticket](), set[_Ticket]()
+
+    def members(self, is_scored: Callable[[int], bool]) -> list[PackMember]:
+        """The trials as what trains them knows them."""
+        return [
+            PackMember(t.reporter.values, partial(self._epoch, t), partial(self._failure, t), is_scored)
+            for t in self.tickets
+        ]
+
+    def _epoch(self, ticket: _Ticket, row: Row) -> None:
+        self._reported.add(ticket)
+        try:
+            ticket.epoch(row)
+        except Exception:
+            self._ended.add(ticket)
+            raise
+        finally:
+            if self._ended | self._reported == set(self.tickets):
+                self._end_epoch()
+
+    def _failure(self, ticket: _Ticket, error: Exception) -> None:
+        self._ended.add(ticket)
+        ticket.end(error)
+
+    def _end_epoch(self) -> None:
+        self._reported.clear()
+        left = len(self.tickets) - len(self._ended)
+        if self.on_shrink and 2 * left <= self.size:
+            self.size = left
+            self.on_shrink()
+        self.turns.pass_on()
 
 
 _Result = tuple[_Ticket, PackMember, Callable[[], TrialResult]]
@@ -145,7 +197,7 @@ class Packer:
         enter(working_folder)
         self.room = room
         self.tickets: dict[str, _Ticket] = {}
-        self.waiting, self.training, self.changed = list[_Ticket](), set[_Ticket](), threading.Condition()
+        self.waiting, self.training, self.changed = list[_Ticket](), list[_Program](), threading.Condition()
         self.prepared, self.preparing = False, threading.Lock()
         self.turns = Turns()
 
@@ -223,7 +275,6 @@ class Packer:
         with self.changed:  # `others` looks through the tickets
             if ticket := self.tickets.pop(ticket_id, None):  # none where this process was started again meanwhile
                 ticket.gone = True
-                self.changed.notify_all()
 
     def _work(self) -> None:
         """Let packs begin, each in a thread of its own."""
@@ -237,59 +288,47 @@ class Packer:
                 free = self._free()
                 tickets = [t for t in self.waiting[:free] if not t.gone]
                 del self.waiting[:free]
-                self.training |= set(tickets)
-            for pack in self._programs(tickets):
-                threading.Thread(target=self._train, args=(pack,), daemon=True).start()
+                programs = self._programs(tickets)
+                self.training += programs
+            for program in programs:
+                threading.Thread(target=self._train, args=(program,), daemon=True).start()
 
-    def _programs(self, tickets: Sequence[_Ticket]) -> list[list[_Ticket]]:
+    def _programs(self, tickets: Sequence[_Ticket]) -> list[_Program]:
         """Those that train as one program, together; none where that cannot be said, and all of them end."""
         try:
             programs = self.trainer.programs([ticket.reporter.values for ticket in tickets])
         except Exception as error:
-            self._end(tickets, error)
+            _end(tickets, error)
             return []
-        return [[tickets[place] for place in places] for places in programs]
+        on_shrink = self._notify if self.trainer.shrinks else None
+        return [_Program([tickets[place] for place in places], self.turns, on_shrink) for places in programs]
+
+    def _notify(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
 
     def _has_more_than(self, count: int) -> bool:
         return len(self.waiting) > count
 
     def _free(self) -> int:
-        """Places that no trial has which takes part."""
-        return self.room - sum(not (ticket.gone and self.trainer.frees_places) for ticket in self.training)
+        return self.room - sum(program.size for program in self.training)
 
-    def _train(self, pack: Sequence[_Ticket]) -> None:
-        """Train a pack from its first turn to its last."""
-        try:
-            with self.turns.taken():
-                self._train_in_turn(pack)
-        except Exception as error:  # of the pack as a whole, such as memory that does not suffice
-            if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
-                os._exit(1)  # the GPU does nothing more for this process; Ray starts another
-            self._end(pack, error)
-        else:
-            self._end(pack)
-
-    def _end(self, pack: Sequence[_Ticket], error: Exception | None = None) -> None:
-        """Their places are free; after an error they are to be tried again."""
-        if error:
-            for ticket in pack:
-                ticket.end(error)
+    def _train(self, program: _Program) -> None:
+        """Train a program from its first turn to its last."""
+        with self.turns.taken():
+            try:
+                self._train_in_turn(program)
+            except Exception as error:  # of the program as a whole, such as memory that does not suffice
+                if isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError):
+                    os._exit(1)  # the GPU does nothing more for this process; Ray starts another
+                _end(program.tickets, error)
         with self.changed:
-            self.training -= set(pack)
+            self.training.remove(program)
             self.changed.notify_all()
 
-    def _train_in_turn(self, pack: Sequence[_Ticket]) -> None:
-        trained = 0
-
-        def epoch(ticket: _Ticket, row: Row) -> None:
-            nonlocal trained
-            if row["epoch"] > trained:  # the first of the pack that reports this one
-                trained = row["epoch"]
-                self.turns.pass_on()
-            ticket.epoch(row)
-
-        members = [PackMember(t.reporter.values, partial(epoch, t), t.end, self.is_scored) for t in pack]
-        ended = zip(pack, members, self.trainer.train(members), strict=True)
+    def _train_in_turn(self, program: _Program) -> None:
+        members = program.members(self.is_scored)
+        ended = zip(program.tickets, members, self.trainer.train(members), strict=True)
         results = [(t, m, result) for t, m, result in ended if not isinstance(result, Exception)]
         if self.settings.measuring.measure != "none":
             results = self._measured(results)
@@ -299,8 +338,8 @@ class Packer:
     def _measured(self, results: Sequence[_Result]) -> list[_Result]:
         """The results with their measured cost, of members whose cost can be measured; the others end here.
 
-        One after another, in this pack's turn, so nothing is trained in this process meanwhile: that would slow what is
-        measured, and torch exports one network at a time.
+        One after another, in this program's turn, so nothing is trained in this process meanwhile: that would slow what
+        is measured, and torch exports one network at a time.
         """
         measured: list[_Result] = []
         for ticket, member, result in results:
@@ -314,6 +353,11 @@ class Packer:
             except Exception as error:
                 ticket.end(error)
         return measured
+
+
+def _end(tickets: Sequence[_Ticket], error: Exception) -> None:
+    for ticket in tickets:
+        ticket.end(error)
 
 
 def start_packs(settings: Settings) -> list[ActorHandle]:

@@ -14,7 +14,8 @@ import ray
 
 from study.errors import UserError
 from study.settings import Settings
-from study.tuning import ray_home, ray_waits, worker_start
+from study.tuning import ray_home, ray_waits
+from study.tuning.worker.compression_study_worker import environment
 
 _NO_CLUSTER = "start one with ray start --head, or leave --address out"
 """What to do where no cluster answers."""
@@ -36,7 +37,6 @@ def begun(settings: Settings) -> Iterator[None]:
         yield
     finally:
         unused = ray_waits.session_folder() if _begun else ""
-        _begun.clear()
         stop_ray()
         if unused:
             shutil.rmtree(unused, ignore_errors=True)
@@ -65,7 +65,7 @@ def _begin(settings: Settings) -> None:
     loads = "" if settings.resources.pack > 1 else "study.tuning.trainable"
     with (
         ray_waits.only_what_serves(dashboard=dashboard, logs=verbose),
-        ray_waits.process_ready(worker_start.environment(ray_home.last_folders(), loads)),
+        ray_waits.process_ready(environment(ray_home.last_folders(), loads)),
         _starting(f"{_NOT_STARTED} ({{}})"),
     ):
         rest = ray_waits.connecting_later(
@@ -149,6 +149,7 @@ def job_metadata(settings: Settings) -> dict[str, str]:
 
 def stop_ray() -> None:
     """Leave the cluster, or end the Ray that `start_ray` started."""
+    _begun.clear()
     ray_waits.end_autoscaler()
     ray.shutdown()
 

@@ -132,11 +132,12 @@ def dashboard_address() -> str:
     """The dashboard's address, once it is there.
 
     Raises:
-        RuntimeError: it ended, or is not there after `PATIENCE`.
+        RuntimeError: it ended, or is not there after as long as Ray would wait.
     """
     node: Any = importlib.import_module("ray._private.worker")._global_node
     constants: Any = importlib.import_module("ray._private.ray_constants")
-    process, until = node.all_processes[constants.PROCESS_TYPE_DASHBOARD][0].process, time.monotonic() + PATIENCE
+    until = time.monotonic() + constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S
+    process = node.all_processes[constants.PROCESS_TYPE_DASHBOARD][0].process
     client, space = node.get_gcs_client(), constants.KV_NAMESPACE_DASHBOARD
     while not (address := client.internal_kv_get(constants.DASHBOARD_ADDRESS.encode(), space)):
         if process.poll() is not None or time.monotonic() > until:
@@ -185,14 +186,18 @@ def _start_nothing(node: Any) -> None:
 
 
 def _choose_ports(node: Any) -> None:
-    """Say which ports are those of what runs next to the node."""
+    """Say which ports are those of what runs next to the node, if it would wait until that has chosen some.
+
+    Between here and there another program could take one; then Ray does not start.
+    """
     raylet: Any = importlib.import_module("ray._raylet")
+    if not hasattr(raylet, "persist_port"):  # an older version of Ray, which has chosen them by now
+        return
     with contextlib.ExitStack() as taken:
         for name in AGENT_PORTS:
             port = taken.enter_context(socket.create_server(("", 0))).getsockname()[1]
             setattr(node._ray_params, name, port)
-            if hasattr(raylet, "persist_port"):  # where the node waits for it
-                raylet.persist_port(node.get_session_dir_path(), node.node_id, name, port)
+            raylet.persist_port(node.get_session_dir_path(), node.node_id, name, port)
 
 
 def _dependency_error() -> ImportError | None:

@@ -12,7 +12,7 @@ from ray import ObjectRef
 from ray.exceptions import RayError
 
 from study.tuning.trial_process import set_title, short
-from study.tuning.worker_start import LOADS
+from study.tuning.worker.compression_study_worker import LOADS
 
 
 class TrialFailure(Exception):

@@ -64,7 +64,7 @@ def compare(flags: str, trials: list[int]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             arguments = [*flags.split(), "--num-samples", str(number), "--results-dir", folder]
             before, now = said(arguments), measured(arguments, Path(folder))
-        parts = {"start": cost_estimate.START, "shared": cost_estimate.PROCESS + before.shared, "search": before.search,
+        parts = {"start": cost_estimate.START, "shared": before.shared, "search": before.search,
                  "end": cost_estimate.END}  # fmt: skip
         cells = [f"{now[name]:.1f} ({part:.1f})" for name, part in parts.items()]
         print(f"| {number} | {' | '.join(cells)} | {now['all']:.1f} s | {before.total:.1f} s | "

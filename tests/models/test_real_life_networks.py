@@ -1,4 +1,4 @@
-"""Networks as people write them: each is tried in one training step before Ray starts, and compressed whole."""
+"""Networks as people write them: each is tried in one training step before any trial, and compressed whole."""
 
 from __future__ import annotations
 

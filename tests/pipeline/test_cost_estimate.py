@@ -61,9 +61,9 @@ def test_shared_work_trials_and_confirmation_add_up(digits: Splits) -> None:
         "the driver has a core of theirs"
     )
     assert cost.confirmation == 3 * 16 / CORES + (10 + BETWEEN) * 3 * (2 + 2) / CORES
-    assert cost.total == START + PROCESS + cost.shared + cost.search + cost.confirmation + END
+    assert cost.total == START + cost.shared + cost.search + cost.confirmation + END
     given = settings.changed(teacher_checkpoint="teacher.safetensors", confirm=0)
-    assert cost_estimate.estimate(given, KD, digits).total == START + PROCESS + cost.search + END
+    assert cost_estimate.estimate(given, KD, digits).total == START + cost.search + END
 
 
 def test_what_halving_leaves_is_counted(digits: Splits) -> None:

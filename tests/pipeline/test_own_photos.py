@@ -56,8 +56,8 @@ def run(module: str, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("kind", "flags"),
     [
-        ("kd", "--teacher resnet18 --student resnet18 --teacher-epochs 1 --augment resized-crop-jitter"),
-        ("sws", "--network resnet18 --pretrain-epochs 1 --codebook-epochs 1"),
+        ("kd", "--teacher resnet18 --student resnet18 --teacher-epochs 1 --epochs 1 --augment resized-crop-jitter"),
+        ("sws", "--network resnet18 --pretrain-epochs 1 --epochs 2"),
     ],
 )
 def test_photos_go_through_a_study_to_onnx(kind: str, flags: str, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_photos_go_through_a_study_to_onnx(kind: str, flags: str, tmp_path: Path
     onnxruntime = pytest.importorskip("onnxruntime")
     photos = make_photos(tmp_path / "photos")
     where = ("--dataset", "folder", "--data-dir", str(photos), "--image-size", "32", "--skip-damaged")
-    small = ("--epochs", "1", "--batch-size", "8", "--num-samples", "1", "--precision", "float32", "--no-dashboard")
+    small = ("--batch-size", "8", "--num-samples", "1", "--precision", "float32", "--no-dashboard")
     said = run("run", kind, *where, *flags.split(), *small, "--results-dir", str(tmp_path))
     assert "damaged images left out (--skip-damaged): 1" in said
     study = study_folder.load(tmp_path / f"{kind}-folder")

@@ -270,7 +270,7 @@ def test_a_trial_that_comes_again_takes_its_own_place(tmp_path: Path, monkeypatc
 def test_a_free_place_is_taken_while_others_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trial that is stopped leaves its place to the next, which takes turns with those that are there, and is what it
     would be in a pack of its own."""
-    monkeypatch.setattr(CompressionPacks, "frees_places", True)
+    monkeypatch.setattr(CompressionPacks, "shrinks", True)
     packer, join = make_packer(tmp_path / "shared", monkeypatch, pack=2, epochs=10)
     stopped, stays = join("stopped"), join("stays")
     assert packer.next(stopped)["epoch"] == 1
@@ -291,15 +291,20 @@ def test_a_free_place_is_taken_while_others_train(tmp_path: Path, monkeypatch: p
 
 
 def test_few_free_places_are_not_taken_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pack of one among many would slow the others down; once the others have ended it begins."""
-    monkeypatch.setattr(CompressionPacks, "frees_places", True)
-    packer, join = make_packer(tmp_path, monkeypatch, room=5, pack=5, epochs=4)
-    tickets = [join(f"t{n}") for n in range(5)]
-    packer.next(tickets[0])
-    packer.leave(tickets[0])
-    late = join("late")
-    assert packer.waiting and packer._free() == 1
-    assert all(row["finished"] for row in last_rows(packer, [*tickets[1:], late]))
+    """One of three was stopped, and is still in the program, which goes on as a smaller one after the second: then a
+    trial that waits begins, and not before."""
+    monkeypatch.setattr(CompressionPacks, "shrinks", True)
+    packer, join = make_packer(tmp_path, monkeypatch, room=3, pack=3, epochs=40)
+    first, second, stays = join("first"), join("second"), join("stays")
+    packer.next(first)
+    packer.leave(first)
+    late = packer.tickets[join("late")]
+    for _ in range(5):
+        packer.next(stays)
+    assert packer._free() == 0 and not late.reports.qsize()
+    packer.leave(second)
+    assert packer.next("late's ticket")["epoch"] == 1
+    assert packer.training[0].size == 1 and packer.tickets[stays].reports.qsize() < 30
 
 
 def test_a_place_that_still_costs_something_is_not_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

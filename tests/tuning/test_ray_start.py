@@ -19,7 +19,8 @@ from study import run
 from study.errors import UserError
 from study.methods.sws.settings import SWSSettings
 from study.settings import resolve
-from study.tuning import ray_start, worker_start
+from study.tuning import ray_start
+from study.tuning.worker.compression_study_worker import environment
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +63,10 @@ def test_a_start_is_taken_over_and_ends_in_any_case() -> None:
 
 @pytest.mark.parametrize(
     ("flags", "begins"),
-    [("", True), ("--dry-run", False), ("--show-space", False), ("--address auto", False), ("--name there", False)],
+    [
+        *[("", True), ("--dry-run", False), ("--show-space", False), ("--name there", False)],
+        *[("--address auto", False), ("--monitor", False)],
+    ],
 )
 def test_ray_starts_early_only_for_a_new_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, begins: bool
@@ -87,17 +91,29 @@ def test_what_a_process_for_trials_loads_leaves_gpus_alone() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_processes_for_trials_find_the_modules_that_the_command_finds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkout that is not installed is named to them; site-packages is not, which would hide Python's own."""
+def test_processes_for_trials_find_the_modules_that_the_command_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkout that is not installed too, whatever its name; but no file there hides one of Python's own modules."""
+    here = tmp_path / "runs 16:52"
+    here.mkdir()
+    (here / "random.py").write_text("raise SystemExit('hidden')")
+    (here / "nets.py").touch()
     monkeypatch.setenv("PYTHONPATH", "/theirs")
-    variables = worker_start.environment(["/here", str(ROOT)], "colorsys")
-    assert variables["PYTHONPATH"] == f"/theirs{os.pathsep}{ROOT}"
-    assert worker_start.environment(["/here"], "")["PYTHONPATH"] == "/theirs"
-    code = "import sys, study.tuning.worker_start; print(sys.path[-2:], 'colorsys' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd="/", env={**os.environ, **variables}, capture_output=True, text=True
+    variables = environment([str(here), str(ROOT)], "colorsys")
+    first, own = variables["PYTHONPATH"].split(os.pathsep)
+    assert first == "/theirs" and sorted(Path(own).glob("*.py")) == [
+        Path(own) / "__init__.py", Path(own) / "compression_study_worker.py"
+    ]  # fmt: skip
+    code = (
+        f"import sys; import {variables['RAY_preload_python_modules']}; import random, nets, study; "
+        "print(sys.path[-2:], 'colorsys' in sys.modules)"
     )
-    assert done.stdout == f"['/here', '{ROOT}'] True\n", done.stderr
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {own!r}); {code}"],
+        cwd="/", env={**os.environ, **variables}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == f"{[str(here), str(ROOT)]} True\n", done.stderr
 
 
 def test_ctrl_c_while_ray_starts_ends_the_command_and_leaves_no_process(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ class CompressionPacks:
         fit: the method's own.
     """
 
-    frees_places = False
+    shrinks = False
 
     def __init__(
         self,

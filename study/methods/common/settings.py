@@ -21,9 +21,9 @@ class PackedResources(Resources):
 
     pack: Annotated[int, AtLeast(1), Common(heading="Resources")] = 1
     """Small networks trained at once on each GPU. They are one batched program with the baselines: 64 trials
-    of sws --variant soft at once trained in a ninth of the time. The searcher learns from one pack to the next,
-    so of a single pack it learns nothing. A trial that was cut off starts again. One that is stopped saves time with kd
-    alone, once half of them are. 1 for none; the results differ by rounding alone (and dropout)."""
+    of sws --variant soft at once trained in a ninth of the time. The searcher learns from trials that have ended, so
+    of the first ones at once it learns nothing. A trial that was cut off starts again. One that is stopped leaves its
+    place with kd alone, once half of them are. 1 for none; the results differ by rounding alone (and dropout)."""
 
 
 def check_pack(settings: Settings, alone: Sequence[str] = ()) -> None:

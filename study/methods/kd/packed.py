@@ -56,7 +56,7 @@ class StudentPacks:
         targets: what the teacher says to a student with these hyperparameters.
     """
 
-    frees_places = True
+    shrinks = True
 
     def __init__(
         self,

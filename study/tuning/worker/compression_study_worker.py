@@ -1,17 +1,17 @@
 """What each process that Ray starts on this machine does before it is given a trial: Ray imports this module there. The
-process looks for modules as the command does, and loads what trials need."""
+process then looks for modules as the command does, and loads what trials need."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.tuning.ray_home import put_last
-
 FOLDERS = "COMPRESSION_STUDY_FOLDERS"
-"""The environment's name for the folders in which modules are looked for last."""
+"""The environment's name for the folders in which modules are looked for last, as JSON."""
 LOADS = "COMPRESSION_STUDY_LOADS"
 """And for the module that is loaded before the first trial; "" for none."""
 PATIENCE = 600_000
@@ -22,23 +22,21 @@ def environment(folders: Sequence[str], loads: str) -> dict[str, str]:
     """The environment of processes that start like this.
 
     Args:
-        folders: in which modules are looked for last.
+        folders: in which modules are looked for last, so that a file `random.py` there hides nothing.
         loads: the module that is loaded; "" for none.
     """
-    root = str(Path(__file__).resolve().parents[2])
-    found = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    # A checkout that is not installed would not be found. Python's own modules must stay before site-packages.
-    paths = [*found, root] if root in folders else found
+    here, found = Path(__file__).resolve(), os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return {
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "RAY_preload_python_modules": __name__,
+        "PYTHONPATH": os.pathsep.join(filter(None, [*found, str(here.parent)])),
+        "RAY_preload_python_modules": here.stem,
         "RAY_idle_worker_killing_time_threshold_ms": str(PATIENCE),
-        FOLDERS: os.pathsep.join(folders),
+        FOLDERS: json.dumps(list(folders)),
         LOADS: loads,
     }
 
 
 if FOLDERS in os.environ:
-    put_last(os.environ[FOLDERS].split(os.pathsep))()
+    _last = json.loads(os.environ[FOLDERS])
+    sys.path[:] = [path for path in sys.path if path not in _last] + _last
     if os.environ.get(LOADS):
         importlib.import_module(os.environ[LOADS])
