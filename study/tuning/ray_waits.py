@@ -27,6 +27,9 @@ POLL = 0.02
 PATIENCE = 30.0
 """Seconds after which Ray looks for itself, which raises the error that belongs to it."""
 
+DASHBOARD_PATIENCE = 60.0
+"""Seconds that the dashboard may take to start, in versions of Ray that do not say how many."""
+
 
 @contextlib.contextmanager
 def only_what_serves(*, dashboard: bool, logs: bool) -> Iterator[None]:
@@ -136,7 +139,7 @@ def dashboard_address() -> str:
     """
     node: Any = importlib.import_module("ray._private.worker")._global_node
     constants: Any = importlib.import_module("ray._private.ray_constants")
-    until = time.monotonic() + constants.RAY_DASHBOARD_STARTUP_TIMEOUT_S
+    until = time.monotonic() + getattr(constants, "RAY_DASHBOARD_STARTUP_TIMEOUT_S", DASHBOARD_PATIENCE)
     process = node.all_processes[constants.PROCESS_TYPE_DASHBOARD][0].process
     client, space = node.get_gcs_client(), constants.KV_NAMESPACE_DASHBOARD
     while not (address := client.internal_kv_get(constants.DASHBOARD_ADDRESS.encode(), space)):
