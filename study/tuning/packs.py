@@ -1,18 +1,14 @@
 """Packs inside a study: trials of Tune, each with its own reports and its own end, that one process trains together.
 
 A trial that ends leaves its place to the next one, once its program goes on without it. When a quarter of all places
-are free, those that wait for one begin as a program of their own. Programs take turns: each trains until it has
-reported an epoch.
+are free, those that wait for one begin as a program of their own; programs take turns.
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import threading
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,9 +18,8 @@ from ray import ObjectRef
 from ray.actor import ActorHandle
 
 from study.artifacts.cache import SharedWork
-from study.artifacts.weight_trace import Trace
 from study.data.splits import Splits
-from study.errors import TrialFailed, UserError
+from study.errors import UserError
 from study.methods import registry
 from study.methods.method import PackMember, TrialResult, settings_with
 from study.records.columns import Row
@@ -32,9 +27,10 @@ from study.settings import Settings
 from study.tuning import cluster
 from study.tuning.measuring import with_cost
 from study.tuning.node_data import data_here
+from study.tuning.pack_programs import Program, Ticket, Turns
 from study.tuning.pack_trial import PackActor, count_others
 from study.tuning.scored_epochs import scored_epochs
-from study.tuning.trainable import TrialReporter, enter, finite_values, trial_device
+from study.tuning.trainable import enter, trial_device
 
 PATIENCE = 5.0
 """Seconds to wait for more trials after the last arrival, before a pack that is not full starts: trial processes start
@@ -46,146 +42,7 @@ PLACE = 120.0
 """Seconds to wait until the first pack's process has started and its GPU is free."""
 
 
-class _Stopped(Exception):
-    """A trial that Tune has stopped."""
-
-
-class _Ticket:
-    """A trial that waits for, or is in, a pack.
-
-    Attributes:
-        reports: of this trial, in order, each a call that gives the next report to Tune; it may raise.
-        gone: whether the trial has left.
-    """
-
-    def __init__(self, trial: str, config: Row, folder: Path) -> None:
-        self.trial = trial
-        self.reports: queue.SimpleQueue[Callable[[], Row | None]] = queue.SimpleQueue()
-        self.reporter = TrialReporter(folder, config)
-        for row in self.reporter.reported_rows():
-            self.reports.put(partial(dict, row))
-        self.gone = False
-
-    def epoch(self, row: Row) -> None:
-        """The pack has trained one more epoch."""
-        if self.gone:
-            raise _Stopped
-        finite_values(row)  # here, where it ends this member alone
-        self.reports.put(partial(self.reporter.epoch, row))
-
-    def end(self, error: Exception) -> None:
-        """The trial ends early."""
-        if isinstance(error, TrialFailed):
-            self.reports.put(partial(self.reporter.failure_report, str(error)))
-        elif not isinstance(error, _Stopped):
-            self.retry(f"{type(error).__name__}: {error}")
-
-    def finish(self, result: Callable[[], TrialResult], trace: Trace) -> None:
-        """The trial has run to its end; its files are written when it asks for this report."""
-
-        def report() -> Row:
-            self.reporter.checkpoint.progress.trace = trace
-            return self.reporter.final_report(result())
-
-        self.reports.put(report)
-
-    def retry(self, reason: str) -> None:
-        """The trial must be tried again."""
-
-        def report() -> Row:
-            raise RuntimeError(f"this trial's pack failed: {reason}")
-
-        self.reports.put(report)
-
-
-class Turns:
-    """Threads that take turns: one computes, and of those that wait for it the first one is next."""
-
-    def __init__(self) -> None:
-        self.threads: deque[int] = deque()
-        """The one that computes, and after it those that wait."""
-        self.changed = threading.Condition()
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Wait for a turn, and have it."""
-        self._wait()
-        try:
-            yield
-        finally:
-            self._leave()
-
-    def pass_on(self) -> None:
-        """Let those that wait compute first. Random numbers go on where this thread stopped."""
-        if len(self.threads) > 1:
-            on_host, on_gpu = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-            self._leave()
-            self._wait()
-            torch.set_rng_state(on_host)
-            if on_gpu is not None:
-                torch.cuda.set_rng_state(on_gpu)
-
-    def _wait(self) -> None:
-        with self.changed:
-            self.threads.append(threading.get_ident())
-            self.changed.wait_for(lambda: self.threads[0] == threading.get_ident())
-
-    def _leave(self) -> None:
-        with self.changed:
-            self.threads.popleft()
-            self.changed.notify_all()
-
-
-class _Program:
-    """Trials that train as one program.
-
-    Attributes:
-        tickets: of all of them.
-        size: how many of them it trains; those that have ended leave it together.
-
-    Args:
-        turns: are passed on when all have reported an epoch.
-        on_shrink: hears that it goes on without those that have ended, as soon as they are half of it; None where it
-            does not.
-    """
-
-    def __init__(self, tickets: Sequence[_Ticket], turns: Turns, on_shrink: Callable[[], None] | None) -> None:
-        self.tickets, self.turns, self.on_shrink = tickets, turns, on_shrink
-        self.size = len(tickets)
-        self._ended, self._reported = set[_Ticket](), set[_Ticket]()
-
-    def members(self, is_scored: Callable[[int], bool]) -> list[PackMember]:
-        """The trials as what trains them knows them."""
-        return [
-            PackMember(t.reporter.values, partial(self._epoch, t), partial(self._failure, t), is_scored)
-            for t in self.tickets
-        ]
-
-    def _epoch(self, ticket: _Ticket, row: Row) -> None:
-        self._reported.add(ticket)
-        try:
-            ticket.epoch(row)
-        except Exception:
-            self._ended.add(ticket)
-            raise
-        finally:
-            if self._ended | self._reported == set(self.tickets):
-                self._end_epoch()
-
-    def _failure(self, ticket: _Ticket, error: Exception) -> None:
-        self._ended.add(ticket)
-        ticket.end(error)
-
-    def _end_epoch(self) -> None:
-        self._reported.clear()
-        left = len(self.tickets) - len(self._ended)
-        if self.on_shrink and 2 * left <= self.size:
-            self.size = left
-            self.on_shrink()
-        self.turns.pass_on()
-
-
-_Result = tuple[_Ticket, PackMember, Callable[[], TrialResult]]
+_Result = tuple[Ticket, PackMember, Callable[[], TrialResult]]
 """Of a member that was trained to its end."""
 
 
@@ -196,8 +53,8 @@ class Packer:
     def __init__(self, room: int, working_folder: Path | None = None) -> None:
         enter(working_folder)
         self.room = room
-        self.tickets: dict[str, _Ticket] = {}
-        self.waiting, self.training, self.changed = list[_Ticket](), list[_Program](), threading.Condition()
+        self.tickets: dict[str, Ticket] = {}
+        self.waiting, self.training, self.changed = list[Ticket](), list[Program](), threading.Condition()
         self.prepared, self.preparing = False, threading.Lock()
         self.turns = Turns()
 
@@ -243,7 +100,7 @@ class Packer:
             ticket_id: what it will ask by, that nobody else has.
         """
         self.others(trial)
-        ticket = _Ticket(trial, config, folder)
+        ticket = Ticket(trial, config, folder)
         with self.changed:  # it counts from now on: preparing takes seconds
             self.tickets[ticket_id] = ticket
         try:
@@ -293,7 +150,7 @@ class Packer:
             for program in programs:
                 threading.Thread(target=self._train, args=(program,), daemon=True).start()
 
-    def _programs(self, tickets: Sequence[_Ticket]) -> list[_Program]:
+    def _programs(self, tickets: Sequence[Ticket]) -> list[Program]:
         """Those that train as one program, together; none where that cannot be said, and all of them end."""
         try:
             programs = self.trainer.programs([ticket.reporter.values for ticket in tickets])
@@ -301,7 +158,7 @@ class Packer:
             _end(tickets, error)
             return []
         on_shrink = self._notify if self.trainer.shrinks else None
-        return [_Program([tickets[place] for place in places], self.turns, on_shrink) for places in programs]
+        return [Program([tickets[place] for place in places], self.turns, on_shrink) for places in programs]
 
     def _notify(self) -> None:
         with self.changed:
@@ -313,7 +170,7 @@ class Packer:
     def _free(self) -> int:
         return self.room - sum(program.size for program in self.training)
 
-    def _train(self, program: _Program) -> None:
+    def _train(self, program: Program) -> None:
         """Train a program from its first turn to its last."""
         with self.turns.taken():
             try:
@@ -326,7 +183,7 @@ class Packer:
             self.training.remove(program)
             self.changed.notify_all()
 
-    def _train_in_turn(self, program: _Program) -> None:
+    def _train_in_turn(self, program: Program) -> None:
         members = program.members(self.is_scored)
         ended = zip(program.tickets, members, self.trainer.train(members), strict=True)
         results = [(t, m, result) for t, m, result in ended if not isinstance(result, Exception)]
@@ -355,7 +212,7 @@ class Packer:
         return measured
 
 
-def _end(tickets: Sequence[_Ticket], error: Exception) -> None:
+def _end(tickets: Sequence[Ticket], error: Exception) -> None:
     for ticket in tickets:
         ticket.end(error)
 

@@ -19,7 +19,7 @@ from study.tuning.worker.compression_study_worker import environment
 
 _NO_CLUSTER = "start one with ray start --head, or leave --address out"
 """What to do where no cluster answers."""
-_NOT_STARTED = "Ray could not be started on this machine"
+_NOT_STARTED = "Ray could not be started on this machine ({})"
 _begun: list[Callable[[], None]] = []
 """What is left to do of a start of Ray on this machine; its processes are there."""
 
@@ -52,7 +52,7 @@ def start_ray(settings: Settings) -> str:
         return _join(settings)
     if not _begun:
         _begin(settings)
-    with _starting(f"{_NOT_STARTED} ({{}})"):
+    with _starting(_NOT_STARTED.format):
         _begun.pop()()
         return ray_waits.dashboard_address() if settings.watching.dashboard else ""
 
@@ -66,7 +66,7 @@ def _begin(settings: Settings) -> None:
     with (
         ray_waits.only_what_serves(dashboard=dashboard, logs=verbose),
         ray_waits.process_ready(environment(ray_home.last_folders(), loads)),
-        _starting(f"{_NOT_STARTED} ({{}})"),
+        _starting(_NOT_STARTED.format),
     ):
         rest = ray_waits.connecting_later(
             lambda: _init(
@@ -85,7 +85,7 @@ def _join(settings: Settings) -> str:
     where = str(settings.resources.address)
     _answers(where)
     ray_home.secure_token(create=False)
-    with _starting(f"--address {where}: no Ray cluster answers there ({{}}); {_NO_CLUSTER}"):
+    with _starting(lambda reason: f"--address {where}: no Ray cluster answers there ({reason}); {_NO_CLUSTER}"):
         context = _init(
             settings,
             address=where,
@@ -115,11 +115,11 @@ def _init(settings: Settings, **options: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _starting(message: str) -> Iterator[None]:
+def _starting(message: Callable[[str], str]) -> Iterator[None]:
     """Let signals mean what they did, and make one line of what Ray raises, which is of many kinds.
 
     Args:
-        message: with {} for the reason.
+        message: of the reason.
     """
     try:
         with ray_home.signals_left_alone():
@@ -128,7 +128,7 @@ def _starting(message: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise UserError(message.format(reason)) from error
+        raise UserError(message(reason)) from error
 
 
 def job_title(settings: Settings) -> str:

@@ -26,7 +26,6 @@ POLL = 0.02
 """Seconds between two looks whether the node is there."""
 PATIENCE = 30.0
 """Seconds after which Ray looks for itself, which raises the error that belongs to it."""
-
 DASHBOARD_PATIENCE = 60.0
 """Seconds that the dashboard may take to start, in versions of Ray that do not say how many."""
 

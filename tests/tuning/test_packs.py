@@ -34,7 +34,8 @@ from study.settings import resolve
 from study.training.distillation import Targets
 from study.training.network import Training, build_network
 from study.tuning import pack_trial, packs
-from study.tuning.packs import Packer, Turns
+from study.tuning.pack_programs import Turns
+from study.tuning.packs import Packer
 
 
 def settings(folder: Path, kind: type[SWSSettings | MagnitudeSettings] = SWSSettings, **changes: Any) -> Any:

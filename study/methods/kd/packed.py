@@ -42,11 +42,6 @@ End = nn.Module | Exception
 """Of one member: its trained network, or why it ended before."""
 
 
-def _without_own(hparams: Hparams) -> Hparams:
-    """What it has in common with the others of its program."""
-    return dataclasses.replace(hparams, temperature=1.0, alpha=0.0, seed=0)
-
-
 class StudentPacks:
     """Trains trials of one study; see `PackTrainer`.
 
@@ -69,12 +64,13 @@ class StudentPacks:
 
     def programs(self, trials: Sequence[Values]) -> list[list[int]]:
         """Trials that differ in nothing but `OWN` are one program; those that are not possible are another one."""
-        found: dict[Hparams | None, list[int]] = {}
+        found: dict[tuple[object, ...], list[int]] = {}
         for place, values in enumerate(trials):
             try:
-                common = _without_own(self.hyperparameters(values))
+                hparams = self.hyperparameters(values)
+                common = tuple(getattr(hparams, name) for name in SAME_IN_A_PROGRAM)
             except IMPOSSIBLE:
-                common = None
+                common = ()
             found.setdefault(common, []).append(place)
         return list(found.values())
 
