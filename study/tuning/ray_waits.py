@@ -91,15 +91,17 @@ def process_ready(environment: Mapping[str, str]) -> Iterator[None]:
     """
     services: Any = importlib.import_module("ray._private.services")
     start_process = services.start_ray_process
+    added = {
+        "raylet": {**environment, "RAY_enable_worker_prestart": "1"},
+        "dashboard": {"PYTHONSAFEPATH": "1"},  # its processes would take a `random.py` in the current folder for Python's
+    }
 
-    def start_node(command: list[str], kind: str, *others: Any, **options: Any) -> Any:
-        if kind == "raylet":
-            command = [f"{PRESTARTED}=1" if word.startswith(f"{PRESTARTED}=") else word for word in command]
-            added = {**environment, "RAY_enable_worker_prestart": "1"}
-            options["env_updates"] = {**(options.get("env_updates") or {}), **added}
+    def start(command: list[str], kind: str, *others: Any, **options: Any) -> Any:
+        command = [f"{PRESTARTED}=1" if word.startswith(f"{PRESTARTED}=") else word for word in command]
+        options["env_updates"] = {**(options.get("env_updates") or {}), **added.get(kind, {})}
         return start_process(command, kind, *others, **options)
 
-    with replaced(services, start_ray_process=start_node):
+    with replaced(services, start_ray_process=start):
         yield
 
 

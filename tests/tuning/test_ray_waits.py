@@ -18,9 +18,14 @@ from study.settings import resolve
 from study.tuning import ray_start, ray_waits
 
 
-def test_the_node_starts_before_the_dashboard_and_the_autoscaler_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_node_starts_before_the_dashboard_and_the_autoscaler_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has started once, is asked for until it is there, and is what the driver connects to. The dashboard has an
-    address, for Ray too. The autoscaler ends by a signal that it cannot be deaf to."""
+    address, for Ray too, whatever files are called in the current folder. The autoscaler ends by a signal that it
+    cannot be deaf to."""
+    (tmp_path / "random.py").write_text("raise SystemExit('hidden')")
+    monkeypatch.chdir(tmp_path)
     asked: list[str] = []
     waiting = ray_waits._await_node
 
