@@ -93,7 +93,7 @@ def process_ready(environment: Mapping[str, str]) -> Iterator[None]:
     start_process = services.start_ray_process
     added = {
         "raylet": {**environment, "RAY_enable_worker_prestart": "1"},
-        "dashboard": {"PYTHONSAFEPATH": "1"},  # its processes would take a `random.py` in the current folder for Python's
+        "dashboard": {"PYTHONSAFEPATH": "1"},  # or a `random.py` in the current folder hides Python's
     }
 
     def start(command: list[str], kind: str, *others: Any, **options: Any) -> Any:
